@@ -1,0 +1,68 @@
+# Two commands matter: `make reproduce` and `make test`. Each sets up what it needs, in .venv.
+# Another interpreter: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROFILE ?= world
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install install-test reproduce test lint lab world lock clean
+
+help:
+	@echo 'make reproduce   set up, then run the notebooks of the profile: PROFILE=world, embedded'
+	@echo 'make test        set up, then run the tests: PYTEST="-k store" for some of them'
+	@echo 'make lab         set up, then open JupyterLab on 127.0.0.1'
+	@echo 'make world       train the networks of the concept world again'
+	@echo 'make lint        check style and format'
+	@echo 'make lock        renew requirements.lock from pyproject.toml'
+	@echo 'make clean       remove .venv and caches, but no result of a run'
+
+# One stamp a kind of installation. Whatever of it is there already and fits is kept: a build of
+# torch without CUDA, put into .venv beforehand, stays.
+install: $(VENV)/installed
+install-test: $(VENV)/installed-test
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'Python 3.11 or newer is needed, and "$(PYTHON)" is not: name another one with make PYTHON=...' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml requirements.lock
+	$(BIN)/python -m pip install --quiet -c requirements.lock -e .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[test]'
+	@touch $@
+
+reproduce: install
+	$(BIN)/python papermill_runs/run.py $(PROFILE)
+
+test: install-test
+	$(BIN)/python -m pytest $(PYTEST)
+	@echo 'All passed. What each test guards stands in tests/; now: make reproduce'
+
+lint: install-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+lab: install
+	@$(BIN)/jupyter labextension disable '@jupyterlab/apputils-extension:announcements'
+	WWW_STORE="$${WWW_STORE:-$(CURDIR)/papermill_runs/store}" $(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
+
+world: install
+	$(BIN)/python -m wwwlib.world
+
+lock:
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet -e '.[test]'
+	@sed -n '/^#/p' requirements.lock > build/lock/new
+	build/lock/bin/python -m pip freeze --all --exclude-editable --exclude pip | tr 'A-Z_' 'a-z-' | sed 's/+.*//' | LC_ALL=C sort >> build/lock/new
+	mv build/lock/new requirements.lock
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find wwwlib tests papermill_runs -name __pycache__ -prune -exec rm -rf {} +

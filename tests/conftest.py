@@ -1,0 +1,58 @@
+"""Shared fixtures: real input where this machine has it, and equal seeds for every test."""
+
+import multiprocessing
+import os
+import random
+import sys
+from multiprocessing import forkserver
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks the network is a broken test
+
+
+def _need(variable: str, default: Path, what: str) -> Path:
+    """Return a folder of real input; where it is absent skip, or fail if it was required."""
+    folder = Path(os.environ.get(variable) or default).expanduser().resolve()
+    if folder.is_dir():
+        return folder
+    reason = f"{what} not found: {folder} is no folder; set {variable} to where it is"
+    if os.environ.get("WWW_REQUIRE_REAL") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def real() -> Path:
+    """Folder with ``photos/<wnid>/*.jpg``, label files and published labels."""
+    return _need("WWW_REAL", ROOT.parent / "shared" / "real", "real photographs and labels")
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    """Folder with the sentence encoder and the networks trained on ImageNet."""
+    return _need("WWW_REAL_WEIGHTS", Path("~/.cache/www-real"), "real weights")
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Start every test from the same random state, so that its order does not matter."""
+    random.seed(0)
+    np.random.seed(0)
+    if torch := sys.modules.get("torch"):  # not imported for the tests that do without it
+        torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """Real processes, forked from one that has imported the library, and so torch, only once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["wwwlib.exemplars"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        forkserver.ensure_running()
+    return context
