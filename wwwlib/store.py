@@ -1,0 +1,298 @@
+"""Artifacts on disk that know the arguments which made them.
+
+An artifact is two files, ``<root>/<kind>/<digest of key>.safetensors`` with the tensors and a
+``.json`` sidecar with the full key, the record, and checksums of both files. Asking with an equal
+key loads it; any other key, library version or artifact format has another digest, so it neither
+finds nor overwrites it. What is damaged is reported, treated as absent, and made again.
+
+The sidecar is the commit point: both files are written and synced under temporary names, then the
+tensors are renamed, then the sidecar, so that a reader finds a whole artifact or none, whatever was
+killed when. Nothing is pickled, and equal content gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from filelock import FileLock
+from torch import Tensor, contiguous_format
+
+from wwwlib import __version__
+
+Tensors = Mapping[str, Tensor]
+FORMAT = 1  # of the two files; part of every key, so that formats live side by side
+# The libraries whose version can change a number in an artifact.
+LIBRARIES = "numpy pillow torch torchvision timm open_clip_torch transformers sentence-transformers"
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, safetensors.SafetensorError)
+
+
+def digest(obj: Any) -> str:
+    """SHA-256 (64 hex digits) of an object's canonical JSON; what JSON cannot hold is a TypeError.
+
+    Dictionary order does not matter and a tuple equals a list; 1, 1.0 and True all differ.
+    """
+    return hashlib.sha256(_canonical(obj)).hexdigest()
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 (64 hex digits) of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensor_digest(tensors: Tensors) -> str:
+    """SHA-256 (64 hex digits) of the file that the store would write for these tensors."""
+    return hashlib.sha256(safetensors.torch.save(_own(tensors))).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of wwwlib and of every installed library that can change an artifact's numbers."""
+    found = {"wwwlib": __version__}
+    for name in LIBRARIES.split():
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What the store keeps.
+
+    Attributes
+    ----------
+    tensors : dict[str, Tensor]
+        On the CPU, in order of name.
+    record : dict
+        JSON values; tuples have become lists.
+    key : dict
+        All arguments that made it, with the library versions under ``"versions"``.
+    digest : str
+        Digest of `key`, and name of the files: put it into the key of what is made from this.
+    """
+
+    tensors: dict[str, Tensor]
+    record: dict[str, Any]
+    key: dict[str, Any]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of one artifact, or of the checkpoint of one that is being made."""
+
+    root: Path
+    kind: str
+    key: dict[str, Any]
+
+    @property
+    def path(self) -> Path:
+        """Path of both files, without their suffixes."""
+        return self.root / self.kind / digest(self.key)
+
+    def read(self) -> Artifact | None:
+        """Return what lies here, None if nothing does; a byte that changed is a ValueError."""
+        sidecar = f"{self.path}.json"
+        if not os.path.exists(sidecar):
+            return None
+        try:
+            return self._verified(sidecar)
+        except _DAMAGE as error:
+            # A save in place of another, killed between its two renames, left its sidecar here.
+            with suppress(*_DAMAGE):
+                return self._verified(f"{sidecar}.tmp")
+            raise ValueError(f"The artifact {sidecar} is damaged ({error})") from error
+
+    def _verified(self, sidecar: str) -> Artifact:
+        raw = Path(sidecar).read_bytes()
+        stored = _parse(raw)
+        if raw != _sidecar(stored["kind"], stored["key"], stored["record"], stored["tensors"]):
+            raise ValueError("the sidecar does not agree with its checksum")
+        if stored["kind"] != self.kind or _canonical(stored["key"]) != _canonical(self.key):
+            raise ValueError("it was made with another key")
+        blob = self.path.with_suffix(".safetensors").read_bytes()
+        if hashlib.sha256(blob).hexdigest() != stored["tensors"]:
+            raise ValueError("the tensor file does not agree with its checksum")
+        tensors = dict(sorted(safetensors.torch.load(blob).items()))
+        return Artifact(tensors, stored["record"], self.key, self.path.name)
+
+    def load(self) -> Artifact | None:
+        """Return what lies here; None if nothing does, or, after a warning, if it is damaged."""
+        try:
+            return self.read()
+        except ValueError as error:
+            warnings.warn(f"{error}; it is ignored and has to be made again.", stacklevel=3)
+            return None
+
+    def save(self, tensors: Tensors, record: dict | None = None) -> Artifact:
+        """Put tensors and record here, all or nothing; the caller holds the artifact's lock."""
+        tensors, record = _own(tensors), _parse(_canonical(record or {}, "record"))
+        blob = safetensors.torch.save(tensors)
+        sidecar = _sidecar(self.kind, self.key, record, hashlib.sha256(blob).hexdigest())
+        _commit(self.path, {".safetensors": blob, ".json": sidecar})
+        return Artifact(tensors, record, self.key, self.path.name)
+
+    def clear(self) -> None:
+        """Remove what lies here; what cannot be removed costs room but does no harm."""
+        for suffix in (".json", ".safetensors", ".json.tmp", ".safetensors.tmp"):
+            with suppress(OSError):
+                os.unlink(f"{self.path}{suffix}")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process and thread out, waiting for one that is already in."""
+        with _explained(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path.with_suffix(".lock")).acquire()
+        with lock:
+            yield
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of artifacts, safe to share between processes.
+
+    Each method takes a `kind`, the folder under `root` (letters, digits, ``-``, ``_``), and a
+    `key`, the arguments that made the artifact (JSON values), to which `versions` are added here.
+    A write that fails is an OSError with one sentence, and leaves earlier artifacts untouched.
+    """
+
+    root: Path | str
+
+    @classmethod
+    def default(cls) -> Store:
+        """Return the store in the folder ``WWW_STORE``, or else in ``~/.cache/wwwlib``."""
+        return cls(Path(os.environ.get("WWW_STORE") or "~/.cache/wwwlib").expanduser())
+
+    def load(self, kind: str, key: dict) -> Artifact | None:
+        """Return the artifact of this key; None if absent, or, after a warning, if damaged."""
+        return self._slot(kind, key).load()
+
+    def save(self, kind: str, key: dict, tensors: Tensors, record: dict | None = None) -> Artifact:
+        """Keep tensors of any shapes and a record of JSON values (nan too) under this key."""
+        slot = self._slot(kind, key)
+        with slot.locked():
+            return slot.save(tensors, record)
+
+    def fetch(self, kind: str, key: dict, make: Callable[[Slot], tuple]) -> Artifact:
+        """Return the artifact of this key, making and keeping it if it is not there.
+
+        It is made by ``tensors, record = make(checkpoint)``. A long pass may start from
+        ``checkpoint.load()``, None at first, and call ``checkpoint.save(tensors, record)`` now and
+        then; the checkpoint outlives a kill and goes with the final save. Of several processes that
+        ask at once one makes the artifact, and the others wait and load.
+        """
+        slot = self._slot(kind, key)
+        checkpoint = Slot(slot.root, f"{kind}.checkpoint", slot.key)
+        with suppress(ValueError):
+            if found := slot.read():
+                checkpoint.clear()  # a kill just after the final save leaves it behind
+                return found
+        with slot.locked():
+            if not (found := slot.load()):  # unless made by another while this one waited
+                found = slot.save(*make(checkpoint))
+            checkpoint.clear()
+        return found
+
+    def _slot(self, kind: str, key: dict) -> Slot:
+        if not re.fullmatch(r"[\w-]+", kind, re.ASCII):
+            raise ValueError(f"The artifact kind {kind!r} has more than letters, digits, - and _.")
+        if "versions" in key:
+            raise ValueError("The key has an entry 'versions', which the store adds; rename it.")
+        full = {**key, "versions": {**versions(), "artifact format": FORMAT}}
+        return Slot(Path(self.root), kind, _parse(_canonical(full, "key")))
+
+
+def _sidecar(kind: str, key: dict, record: dict, tensors: str) -> bytes:
+    """Render the one and only sidecar with this content, `tensors` being their file's SHA-256."""
+    content = {"kind": kind, "key": key, "record": record, "tensors": tensors}
+    return _canonical({**content, "checksum": digest(content)}, indent=1) + b"\n"
+
+
+def _canonical(obj: Any, where: str = "object", indent: int | None = None) -> bytes:
+    return json.dumps(_plain(obj, where), sort_keys=True, indent=indent).encode("ascii")
+
+
+def _parse(data: bytes) -> Any:
+    return json.loads(data, object_hook=lambda d: float(d["$float"]) if "$float" in d else d)
+
+
+def _plain(obj: Any, where: str) -> Any:
+    """Return `obj` in strict JSON, or say which part of it has no place there."""
+    if isinstance(obj, float) and not math.isfinite(obj):
+        return {"$float": str(float(obj))}  # JSON has no word for nan and the infinities
+    if obj is None or isinstance(obj, bool | int | float | str):
+        return obj
+    if isinstance(obj, list | tuple):
+        return [_plain(part, f"{where}[{i}]") for i, part in enumerate(obj)]
+    if isinstance(obj, dict) and "$float" not in obj and all(isinstance(k, str) for k in obj):
+        return {name: _plain(part, f"{where}[{name!r}]") for name, part in obj.items()}
+    hint = "; give the digest of what lies there, or str(path)" if isinstance(obj, Path) else ""
+    raise TypeError(
+        f"{where} is {obj!r:.200}, a {type(obj).__name__}, but only None, bool, int, float, str, "
+        f"lists, and dictionaries with string keys (not '$float') can be kept{hint}."
+    )
+
+
+def _own(tensors: Tensors) -> dict[str, Tensor]:
+    """Copy tensors in order of name: contiguous, on the CPU, sharing memory with nothing."""
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"tensors[{name!r}] is a {type(tensor).__name__}, not a Tensor.")
+    return {
+        name: tensor.detach().cpu().clone(memory_format=contiguous_format)
+        for name, tensor in sorted(tensors.items())
+    }
+
+
+def _commit(path: Path, contents: dict[str, bytes]) -> None:
+    """Write one file a suffix, then let them appear in order: room runs out before any appears."""
+    try:
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for suffix, data in contents.items():
+                with open(f"{path}{suffix}.tmp", "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            for suffix in contents:
+                os.replace(f"{path}{suffix}.tmp", f"{path}{suffix}")
+                _sync(path.parent)
+    finally:
+        for suffix in contents:
+            with suppress(OSError):
+                os.unlink(f"{path}{suffix}.tmp")
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename in this folder survive a power cut (Windows cannot open folders for that)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn the system's word on a failed write into a sentence that helps."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"Cannot write the artifact {path}: {error.strerror}; earlier artifacts are untouched, "
+            "so make room there, or set WWW_STORE to another folder, and run again.",
+        ) from error
