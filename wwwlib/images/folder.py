@@ -1,0 +1,194 @@
+"""A folder of images, every file of which is looked at once before it is trusted.
+
+Opening reads each file, takes its SHA-256 and decodes it cheaply, in threads. What is bad is
+skipped and listed; when too much is bad, the folder is the wrong one and opening fails. Reading
+an image later checks its SHA-256 again, so that the fingerprint never lies.
+"""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from wwwlib.images.decode import MAX_PIXELS, check, naming, read, unpack
+from wwwlib.images.image_set import ImageSet, Skipped
+from wwwlib.store import digest
+
+_MANY = 1000  # files from which on a progress bar is worth its line
+
+
+def folder(root: str | Path, **options) -> ImageSet:
+    """Open a folder of images; subfolders, if there are any, are classes.
+
+    Order, labels and fingerprint do not depend on the file system: names are sorted, hidden
+    files ignored, and links that lead back up are not followed. A class is a direct subfolder
+    with everything below it; images beside the class folders have no label.
+
+    Parameters
+    ----------
+    root : path
+        The folder.
+    **options
+        `name`, `tolerate`, `convert`, `max_pixels` and `progress`, as `open_files` takes them.
+
+    Raises
+    ------
+    NotADirectoryError
+        If `root` is no folder.
+    ValueError
+        If nothing in it can be used, or more than the tolerated share cannot.
+    """
+    classes = subfolders(root)
+    return labelled(root, {name: i for i, name in enumerate(classes)}, classes, **options)
+
+
+def labelled(
+    root: str | Path, numbers: Mapping[str, int], classes: Sequence[str], **options
+) -> ImageSet:
+    """Open a folder whose direct subfolders have the class indices `numbers` into `classes`."""
+    root = existing(root)
+    paths = [str(path.relative_to(root)) for path in _files(root)]
+    labels = [numbers.get(Path(path).parts[0]) for path in paths]
+    return open_files(root, paths, labels, classes, **options)
+
+
+def open_files(
+    root: str | Path,
+    paths: Sequence[str],
+    labels: Sequence[int | None],
+    classes: Sequence[str],
+    *,
+    name: str | None = None,
+    tolerate: float = 0.05,
+    convert: Collection[str] = (),
+    max_pixels: int = MAX_PIXELS,
+    progress: bool = True,
+) -> ImageSet:
+    """Check the given files and make an image set of the good ones.
+
+    Parameters
+    ----------
+    root : path
+        The folder to which `paths` are relative.
+    paths : sequence of str
+        The files, in the order that the set shall have.
+    labels : sequence of int or None
+        Class index of each file.
+    classes : sequence of str
+        Class names.
+    name : str, optional
+        Name of the set; default: that of the folder.
+    tolerate : float in [0, 1]
+        Share of bad files up to which they are skipped, with a warning; beyond it, opening fails.
+    convert : collection of str
+        Colour modes to accept beyond the usual ones, such as ``"CMYK"``.
+    max_pixels : int
+        Most pixels that an image may have.
+    progress : bool
+        Show a bar when there are many files.
+
+    Raises
+    ------
+    ValueError
+        If no file can be used, or more than the tolerated share cannot.
+    """
+    root = existing(root)
+    examine = partial(_examine, root, max_pixels=max_pixels, convert=tuple(convert))
+    quiet = not progress or len(paths) < _MANY
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("ignore")  # Pillow's: the reasons below say it all
+        bar = tqdm(pool.map(examine, paths), "checking", len(paths), unit="file", disable=quiet)
+        found = list(bar)
+    good = [i for i, result in enumerate(found) if isinstance(result, str)]
+    skipped = tuple(result for result in found if isinstance(result, Skipped))
+    _judge(root, len(found), skipped, tolerate)
+    names, hashes = tuple(_shown(paths[i]) for i in good), tuple(found[i] for i in good)
+    kept, classes = tuple(labels[i] for i in good), tuple(_shown(name) for name in classes)
+    content = {"names": names, "sha256": hashes, "labels": kept, "classes": classes}
+    reader = _Files(root, tuple(paths[i] for i in good), hashes, max_pixels, tuple(convert))
+    return ImageSet(name or root.name, digest(content), names, kept, classes, reader, skipped)
+
+
+@dataclass(frozen=True, eq=False)
+class _Files:
+    root: Path
+    paths: tuple[str, ...]
+    hashes: tuple[str, ...]
+    max_pixels: int
+    convert: tuple[str, ...]
+
+    def __call__(self, i: int) -> Image.Image:
+        path = self.root / self.paths[i]
+        with naming(path):
+            data = read(path)
+            if hashlib.sha256(data).hexdigest() != self.hashes[i]:
+                raise ValueError("it changed since the image set was opened; open the set again")
+            return unpack(data, self.max_pixels, self.convert)
+
+
+def existing(root: str | Path) -> Path:
+    """Return the absolute path of a folder, or say that there is none."""
+    root = Path(root).expanduser().absolute()
+    if not root.is_dir():
+        raise NotADirectoryError(f"There is no folder {str(root)!r}; give one that holds images.")
+    return root
+
+
+def subfolders(root: str | Path) -> tuple[str, ...]:
+    """Return the names of a folder's subfolders, sorted, hidden ones left out."""
+    entries = existing(root).iterdir()
+    return tuple(sorted(e.name for e in entries if e.is_dir() and not e.name.startswith(".")))
+
+
+def _files(folder: Path, above: frozenset = frozenset()) -> Iterator[Path]:
+    """Walk a folder in order of name, never into a folder that the walk is already in."""
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _files(entry, above | {here})
+        else:
+            yield entry
+
+
+def _examine(root: Path, path: str, max_pixels: int, convert: tuple[str, ...]) -> str | Skipped:
+    """Return the SHA-256 of a file that decodes, or why it does not."""
+    try:
+        data = read(root / path)
+        check(data, max_pixels, convert)
+    except ValueError as error:
+        return Skipped(_shown(path), str(error))
+    return hashlib.sha256(data).hexdigest()
+
+
+def _judge(root: Path, count: int, skipped: tuple[Skipped, ...], tolerate: float) -> None:
+    """Pass, warn or raise, depending on the share of bad files."""
+    if not 0 <= tolerate <= 1:
+        raise ValueError(f"tolerate is {tolerate}; give a share in [0, 1].")
+    if not count:
+        raise ValueError(f"The folder {str(root)!r} holds no files; give one that holds images.")
+    if not skipped:
+        return
+    summary = f"{len(skipped)} of {count} files in {str(root)!r} cannot be used"
+    if len(skipped) == count or len(skipped) > tolerate * count:
+        raise ValueError(
+            f"{summary}, more than the tolerated {tolerate:.0%} or all of them; the first is "
+            f"{skipped[0]}; remove or repair them, or raise tolerate."
+        )
+    warnings.warn(f"{summary} and were skipped; see .skipped for the reasons.", stacklevel=3)
+
+
+def _shown(path: str) -> str:
+    """Return a name with forward slashes that any terminal and JSON can take."""
+    return os.fsencode(path).decode("utf-8", "replace").replace(os.sep, "/")

@@ -1,0 +1,53 @@
+"""Open a probe set by the name of its kind, as a parameter of a notebook gives it."""
+
+from pathlib import Path
+
+from wwwlib.images.datasets import imagenet, imagenette, places365, world
+from wwwlib.images.folder import folder
+from wwwlib.images.image_set import ImageSet, subset
+from wwwlib.world import CLASSES
+
+FOLDERS = {
+    "folder": folder,
+    "imagenet": imagenet,
+    "imagenette": imagenette,
+    "places365": places365,
+}
+
+
+def load(
+    kind: str, root: str | Path | None = None, count: int | None = None, seed: int = 0
+) -> ImageSet:
+    """Open a probe set.
+
+    Parameters
+    ----------
+    kind : {"world", "folder", "imagenet", "imagenette", "places365"}
+        "folder" takes any images, with subfolders as classes if there are any.
+    root : str or Path, optional
+        Where the images are; the world draws its own.
+    count : int, optional
+        Take so many images, evenly spaced over the set; default: all, and 100 a class of the world.
+    seed : int
+        Which world.
+
+    Raises
+    ------
+    ValueError
+        If there is no such kind, a folder is not named, or it holds fewer than `count` images.
+    """
+    if kind == "world":
+        return world(100 * len(CLASSES) if count is None else count, seed)
+    if kind not in FOLDERS:
+        raise ValueError(f"There is no probe set {kind!r}; use 'world' or one of {list(FOLDERS)}.")
+    if not root:
+        raise ValueError(f"The probe set {kind!r} needs a folder: give its path as root.")
+    images = FOLDERS[kind](root)
+    if count is None:
+        return images
+    if not 1 <= count <= len(images):
+        raise ValueError(
+            f"{count} images were asked for, but {str(root)!r} has {len(images)}; give a count "
+            "from 1 to that number."
+        )
+    return subset(images, [i * len(images) // count for i in range(count)])
