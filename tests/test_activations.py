@@ -1,0 +1,413 @@
+"""Captured layers equal those of a hand-written hook, and what cannot be read says so."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+from torchvision import models
+from torchvision.models.convnext import CNBlockConfig
+
+from wwwlib import targets
+from wwwlib.activations import capture
+
+
+def to_tensor(image):
+    return torch.zeros(3, 8, 8)
+
+
+def wrapped(model, classes=5, **options):
+    return targets.wrap(model, to_tensor, map(str, range(classes)), "test", **options)
+
+
+def by_hand(model, layer, x):
+    """Return a layer's output, copied in the hook before anything can overwrite it."""
+    kept = []
+    module = model.get_submodule(layer)
+    handle = module.register_forward_hook(lambda _, __, output: kept.append(output.clone()))
+    with torch.no_grad():
+        logits = model(x)
+    handle.remove()
+    assert len(kept) == 1
+    return kept[0], logits
+
+
+def to_grid(tokens, prefix, h, w):
+    """(B,T,N) -> (B,N,h,w), one number at a time."""
+    a = torch.empty(len(tokens), tokens.shape[2], h, w)
+    for row in range(h):
+        for column in range(w):
+            a[:, :, row, column] = tokens[:, prefix + row * w + column]
+    return a
+
+
+def mean_over_cells(a):
+    total = sum(a[:, :, i, j] for i in range(a.shape[2]) for j in range(a.shape[3]))
+    return total / (a.shape[2] * a.shape[3])
+
+
+def resnet18():
+    return models.resnet18(num_classes=5), "layer2", 64, "BNHW", 0
+
+
+def resnet50():
+    return models.resnet50(num_classes=5), "layer4", 64, "BNHW", 0
+
+
+def resnet_before_an_inplace_relu():
+    return models.resnet18(num_classes=5), "layer3.0.bn1", 64, "BNHW", 0
+
+
+def convnext():
+    stages = [CNBlockConfig(24, 48, 1), CNBlockConfig(48, None, 1)]
+    return models.ConvNeXt(stages, num_classes=5), "features.3", 64, "BNHW", 0
+
+
+def convnext_inside_a_block():
+    """It works channels last inside, and channels first outside."""
+    return convnext()[0], "features.3.0.block.3", 64, "BHWN", 0
+
+
+def swin():
+    model = models.SwinTransformer([4, 4], 12, [1, 1], [2, 4], [4, 4], num_classes=5)
+    return model, "features.3", 64, "BHWN", 0
+
+
+def swin_patches():
+    return swin()[0], "features.0.0", 64, "BNHW", 0
+
+
+def timm_swin():
+    model = timm.create_model(
+        "swin_tiny_patch4_window7_224", img_size=56, depths=(1, 1), num_heads=(2, 4), embed_dim=24,
+        num_classes=5,
+    )  # fmt: skip
+    return model, "layers.1", 56, "BHWN", 0
+
+
+def torchvision_vit():
+    model = models.VisionTransformer(32, 8, 2, 2, 24, 48, num_classes=5)
+    return model, "encoder.layers.encoder_layer_1", 32, "BTN", 1
+
+
+def torchvision_vit_mlp():
+    model = models.VisionTransformer(32, 8, 2, 2, 24, 48, num_classes=5)
+    return model, "encoder.layers.encoder_layer_0.mlp.0", 32, "BTN", 1
+
+
+def torchvision_vit_patches():
+    return models.VisionTransformer(32, 8, 1, 2, 24, 48, num_classes=5), "conv_proj", 32, "BNHW", 0
+
+
+def timm_vit():
+    model = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=5)
+    return model, "blocks.3", 64, "BTN", 1
+
+
+def timm_vit_before_the_class_token():
+    model = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=5)
+    return model, "patch_embed", 64, "BTN", 0
+
+
+def timm_vit_with_registers():
+    model = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=5, reg_tokens=4)
+    return model, "blocks.11.mlp.fc1", 64, "BTN", 5
+
+
+def efficientnet():
+    return timm.create_model("tf_efficientnet_lite0", num_classes=5), "blocks.3", 64, "BNHW", 0
+
+
+def world_conv():
+    return targets.load("world/conv", "random").model, "layer1", 64, "BNHW", 0
+
+
+def world_vit_stem():
+    model = targets.load("world/vit", "random").model
+    return model, "conv_proj.conv_bn_relu_0", 64, "BNHW", 0
+
+
+def plain():
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(6 * 256, 5)
+    )
+    return model, "0", 16, "BNHW", 0
+
+
+NETWORKS = [
+    resnet18, resnet50, resnet_before_an_inplace_relu, convnext, convnext_inside_a_block, swin,
+    swin_patches, timm_swin, torchvision_vit, torchvision_vit_mlp, torchvision_vit_patches,
+    timm_vit, timm_vit_before_the_class_token, timm_vit_with_registers, efficientnet, world_conv,
+    world_vit_stem, plain,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.__name__)
+def test_maps_and_z_equal_a_hook_and_a_loop(network):
+    """World's first layer, 32 channels of 32 x 32, fits either way round and must be channels."""
+    model, layer, size, layout, prefix = network()
+    x = torch.randn(2, 3, size, size)
+    expected, logits = by_hand(model.eval(), layer, x)
+    target = wrapped(model, classes=logits.shape[1])
+    with capture(target, [layer, "logits"]) as taken, torch.no_grad():
+        answer = target.model(x)
+    found = taken[layer]
+    assert (found.layout, found.prefix) == (layout, prefix)
+    assert torch.equal(found.raw, expected), "changed in place, or copied too late"
+    if layout == "BTN":
+        side = round((expected.shape[1] - prefix) ** 0.5)
+        a = to_grid(expected, prefix, side, side)
+    else:
+        a = expected if layout == "BNHW" else torch.stack(expected.unbind(3), 1)
+    z = expected[:, 0] if prefix else mean_over_cells(a)
+    assert torch.equal(found.maps, a)
+    assert torch.allclose(found.z, z, atol=1e-5)
+    assert found.neurons == a.shape[1] == found.z.shape[1]
+    assert torch.equal(answer, logits) and torch.equal(taken["logits"].z, logits)
+    assert taken["logits"].maps.shape == (*logits.shape, 1, 1)
+    assert not any(module._forward_hooks for module in model.modules()), "hooks stayed behind"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "layer", "shape"),
+    [
+        ("torchvision/resnet50", "layer4", (2048, 7, 7)),
+        ("torchvision/convnext_tiny", "features.7", (768, 7, 7)),
+        ("torchvision/vit_b_16", "encoder.layers.encoder_layer_11", (768, 14, 14)),
+        ("torchvision/swin_t", "features.7", (768, 7, 7)),
+        ("timm/vit_base_patch16_224", "blocks.11", (768, 14, 14)),
+        ("timm/tf_efficientnet_lite0", "conv_head", (1280, 7, 7)),
+    ],
+)
+def test_the_networks_that_people_bring(name, layer, shape):
+    target = targets.load(name, "random")
+    with torch.no_grad(), capture(target, [layer, "logits"]) as taken:
+        target.model(torch.randn(1, 3, 224, 224))
+    assert taken[layer].maps.shape == (1, *shape)
+    assert taken["logits"].neurons == 1000
+
+
+def test_cubes_inside_a_channels_last_network_follow_the_module():
+    """(B, 8, 8, 8) fits either way: linear layers and layer norms work channels last."""
+    model = timm.create_model(
+        "swin_tiny_patch4_window7_224", img_size=32, embed_dim=8, depths=(1,), num_heads=(2,),
+        window_size=4, num_classes=5,
+    )  # fmt: skip
+    target = wrapped(model)
+    with capture(target, ["layers.0", "norm"]) as taken:
+        target.model(torch.randn(2, 3, 32, 32))
+    assert [taken[layer].layout for layer in ("layers.0", "norm")] == ["BHWN", "BHWN"]
+    assert taken["norm"].raw.shape == (2, 8, 8, 8)
+
+
+def test_maps_of_wide_images_are_recognised_by_their_proportions():
+    """48 channels on 48 x 64 cells would pass for channels last, were maps taken to be square."""
+    model = nn.Sequential(nn.Conv2d(3, 48, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    target = wrapped(model, classes=48)
+    with capture(target, ["0"]) as taken:
+        target.model(torch.randn(2, 3, 48, 64))
+    assert taken["0"].layout == "BNHW" and taken["0"].maps.shape == (2, 48, 48, 64)
+
+
+class Tokens(nn.Module):
+    """A transformer that says nothing about its tokens: 3 x 5 patches after a class token."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Conv2d(3, 8, 4, 4)
+        self.block = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        x = self.block(torch.cat([x.mean(1, keepdim=True), x], 1))
+        return self.head(x[:, 0])
+
+
+def test_tokens_on_other_grids_are_read_as_told():
+    x = torch.randn(2, 3, 12, 20)
+    target = wrapped(Tokens(), prefix_tokens=1, grid=(3, 5))
+    with capture(target, ["block"]) as taken, torch.no_grad():
+        target.model(x)
+    expected, _ = by_hand(target.model, "block", x)
+    assert torch.equal(taken["block"].maps, to_grid(expected, 1, 3, 5))
+    assert torch.equal(taken["block"].z, expected[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "text"),
+    [
+        ((12, 20), {}, r"\(2, 16, 8\).*prefix_tokens=0, grid=\(4, 4\)"),
+        ((16, 16), {}, r"\(2, 17, 8\).*prefix_tokens=1, grid=\(4, 4\)"),
+        ((12, 20), {"prefix_tokens": 1}, "16 - 1 patch tokens are no square; pass grid="),
+        ((12, 20), {"prefix_tokens": 1, "grid": (3, 4)}, r"the grid \(3, 4\) make 13"),
+        ((12, 20), {"layouts": {"block": "BNHW"}}, "which is not BNHW"),
+    ],
+)
+def test_tokens_that_cannot_be_placed_say_what_to_pass(size, options, text):
+    target = wrapped(Tokens(), **options)
+    with pytest.raises(ValueError, match=text), capture(target, ["block"]):
+        target.model(torch.randn(2, 3, *size))
+
+
+def test_a_square_grid_needs_no_grid():
+    target = wrapped(Tokens(), prefix_tokens=1)
+    with capture(target, ["block"]) as taken:
+        target.model(torch.randn(2, 3, 16, 16))
+    assert taken["block"].grid == (4, 4)
+
+
+def test_registers_without_class_token_are_averaged_over_patches():
+    model = timm.create_model(
+        "vit_tiny_patch16_224", img_size=64, num_classes=5, reg_tokens=4, class_token=False,
+        global_pool="avg",
+    )  # fmt: skip
+    target = wrapped(model)
+    with capture(target, ["blocks.2"]) as taken:
+        target.model(torch.randn(2, 3, 64, 64))
+    found = taken["blocks.2"]
+    assert found.prefix == 4 and torch.allclose(found.z, found.raw[:, 4:].mean(1), atol=1e-6)
+
+
+class Odd(nn.Module):
+    """Layers whose outputs cannot be read, or are read wrongly by the careless."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv2d(3, 5, 1)
+        self.shared = nn.ReLU()
+        self.unused = nn.ReLU()
+        self.pair = nn.LSTM(4, 5, batch_first=True)
+        self.scalar, self.windows, self.five, self.uneven = (nn.Identity() for _ in range(4))
+
+    def forward(self, x):
+        a = self.shared(self.shared(self.body(x)))
+        self.pair(a[:, 0])
+        self.scalar(a.sum())
+        self.windows(a.flatten(0, 1))
+        self.five(a[:, None])
+        self.uneven(a[:, :, :3, :])
+        return a.mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("layer", "error", "text"),
+    [
+        ("shared", RuntimeError, "'shared' of test was called 2 times.*shared between places"),
+        ("unused", RuntimeError, "'unused' of test was never called.*fast path"),
+        ("pair", ValueError, "'pair' of test returns a tuple, not one tensor"),
+        ("scalar", ValueError, r"shape \(\), whose first axis is not the batch of 2"),
+        ("windows", ValueError, r"shape \(10, 4, 4\), whose first axis is not the batch of 2"),
+        ("five", ValueError, r"shape \(2, 1, 5, 4, 4\), which is not BN, BTN, BNHW or BHWN"),
+        (
+            "uneven",
+            ValueError,
+            r"shape \(2, 5, 3, 4\).*proportions of the input \(4, 4\).*layouts=",
+        ),
+        ("bodi", ValueError, "no layer 'bodi'; the nearest are 'body'"),
+    ],
+)
+def test_layers_that_cannot_be_read_say_so(layer, error, text):
+    target = wrapped(Odd())
+    with pytest.raises(error, match=text), capture(target, [layer]):
+        target.model(torch.randn(2, 3, 4, 4))
+    assert not any(module._forward_hooks for module in target.model.modules())
+
+
+def test_layouts_decide_what_shapes_do_not():
+    target = wrapped(Odd(), layouts={"uneven": "BNHW"})
+    with capture(target, "uneven") as taken:
+        target.model(torch.randn(2, 3, 4, 4))
+    assert taken["uneven"].maps.shape == (2, 5, 3, 4)
+
+
+def test_attention_heads_are_not_taken_for_maps():
+    """(B, heads, T, d) has four axes, but none of them is a row of the image."""
+    model = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=5)
+    target = wrapped(model)
+    heads = pytest.raises(ValueError, match="17 tokens inside several heads")
+    with heads, capture(target, ["blocks.0.attn.q_norm"]):
+        target.model(torch.randn(2, 3, 64, 64))
+
+
+def test_the_fast_path_of_attention_is_noticed():
+    """In evaluation mode PyTorch's encoder layer computes its parts without calling them."""
+
+    class Fast(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+        def forward(self, x):
+            return self.layer(x.flatten(2)[..., :8])[:, 0, :5]
+
+    target = wrapped(Fast(), prefix_tokens=0, grid=(1, 3))
+    never = pytest.raises(RuntimeError, match="never called")
+    with never, torch.no_grad(), capture(target, ["layer.self_attn.out_proj"]):
+        target.model(torch.randn(2, 3, 4, 4))
+
+
+def test_class_names_and_logits_must_be_equally_many():
+    target = wrapped(Odd(), classes=4)
+    mismatch = pytest.raises(ValueError, match=r"\(2, 5\), but there are 4 class names")
+    with mismatch, capture(target, ["logits"]):
+        target.model(torch.randn(2, 3, 4, 4))
+
+
+def test_one_forward_pass_and_no_more():
+    target = wrapped(Odd())
+    x = torch.randn(2, 3, 4, 4)
+    early = pytest.raises(RuntimeError, match="'body' has said nothing yet")
+    with early, capture(target, ["body"]) as taken:
+        taken["body"]
+    twice = pytest.raises(RuntimeError, match="called 2 times: call the model once")
+    with twice, capture(target, ["body"]):
+        target.model(x)
+        target.model(x)
+    around = pytest.raises(RuntimeError, match=r"call target\.model\(x\)")
+    with around, capture(target, ["body"]):
+        target.model.forward(x)
+    with pytest.raises(ZeroDivisionError), capture(target, ["body"]):
+        1 / 0  # noqa: B018
+    with capture(target, ["body", "body"]) as taken:
+        target.model(x)
+    assert list(taken) == ["body"] and len(taken) == 1 and "unused" not in taken
+
+
+def test_gradients_flow_to_raw_and_through_it():
+    """Without this, contributions would be zero; the linear head gives the expected value."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(6, 5),
+    ).double()  # fmt: skip
+    target = wrapped(model)
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64, requires_grad=True)
+    with capture(target, ["0", "1"]) as taken:
+        logits = target.model(x)
+    before, after = torch.autograd.grad(
+        logits[:, 3].sum(), [taken["0"].raw, taken["1"].raw], retain_graph=True
+    )
+    weight = model[4].weight[3].detach() / 36
+    expected = weight[None, :, None, None].expand(2, 6, 6, 6)
+    assert torch.allclose(after, expected)
+    assert torch.allclose(before, expected * (taken["0"].raw > 0))
+    assert torch.autograd.grad(logits.sum(), x)[0].abs().sum() > 0
+
+
+def test_gradients_are_laid_on_the_grid_like_maps():
+    model, layer, size, *_ = torchvision_vit()
+    target = wrapped(model)
+    with capture(target, [layer]) as taken:
+        logits = target.model(torch.randn(2, 3, size, size))
+    found = taken[layer]
+    (gradient,) = torch.autograd.grad(logits[:, 0].sum(), found.raw)
+    assert found.to_maps(gradient).shape == found.maps.shape == (2, 24, 4, 4)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_too(context):
+    target = wrapped(plain()[0])
+    with context(), capture(target, ["0", "logits"]) as taken:
+        target.model(torch.randn(2, 3, 16, 16))
+    assert taken["0"].raw.min() < 0, "the in-place ReLU reached what was captured"
+    assert repr(taken["logits"]) == "Activations('logits': BN (2, 5))"

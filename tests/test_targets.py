@@ -1,0 +1,327 @@
+"""Targets: names, weights, preprocessing and keys, and a sentence for everything unknown."""
+
+import pickle
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+from torchvision import models
+
+from wwwlib import targets, world
+from wwwlib.images import imagenet_synsets
+from wwwlib.store import digest
+
+
+def to_tensor(image):
+    pixels = torch.frombuffer(bytearray(image.resize((8, 8)).tobytes()), dtype=torch.uint8)
+    return pixels.view(8, 8, 3).permute(2, 0, 1) / 255
+
+
+def small(classes=3):
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes)
+    )
+
+
+def wrapped(model=None, preprocess=to_tensor, classes=("a", "b", "c"), name="small", **options):
+    return targets.wrap(model or small(), preprocess, classes, name, **options)
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    return targets.load("torchvision/resnet18", weights="random")
+
+
+def test_torchvision_brings_classes_preprocessing_and_layers(resnet):
+    assert len(resnet.classes) == 1000 and resnet.classes[0] == "tench"
+    x = resnet.preprocess(Image.new("RGB", (300, 280)))
+    assert x.shape == (3, 224, 224)
+    assert not resnet.model.training
+    layers = resnet.layers()
+    assert layers[-1] == "logits" and {"layer4", "layer4.1.conv2", "fc"} < set(layers)
+    assert resnet.module("logits") is resnet.model
+
+
+def test_timm_brings_classes_preprocessing_and_token_geometry():
+    target = targets.load("timm/vit_tiny_patch16_224", weights="random")
+    assert target.classes == tuple(lemmas[0] for lemmas in imagenet_synsets().values())
+    assert (target.prefix_tokens, target.grid, target.class_token) == (1, (14, 14), True)
+    assert target.preprocess(Image.new("RGB", (300, 280))).shape == (3, 224, 224)
+    model = timm.create_model("vit_tiny_patch16_224", class_token=False, global_pool="avg")
+    target = targets.wrap(model, to_tensor, target.classes, "no class token")
+    assert (target.prefix_tokens, target.class_token) == (0, False)
+
+
+def test_registers_count_as_prefix_tokens():
+    model = timm.models.VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=2, num_classes=3, reg_tokens=4
+    )
+    assert wrapped(model).prefix_tokens == 5
+    assert wrapped(model).grid == (4, 4)
+
+
+def test_torchvision_transformer_has_one_prefix_token():
+    model = models.VisionTransformer(32, 8, 1, 2, 16, 16, num_classes=3)
+    assert (wrapped(model).prefix_tokens, wrapped(model).grid) == (1, (4, 4))
+
+
+def test_containers_that_are_never_called_are_no_layers():
+    model = models.VisionTransformer(32, 8, 1, 2, 16, 16, num_classes=3)
+    model.parts = nn.ModuleList([nn.ModuleDict({"relu": nn.ReLU()})])
+    layers = wrapped(model).layers()
+    assert layers[0] == "conv_proj" and layers[-2:] == ("parts.0.relu", "logits")
+    assert not {"", "parts", "parts.0"} & set(layers)
+
+
+@pytest.mark.parametrize("name", ["conv", "vit"])
+def test_world_networks(name):
+    target = targets.load(f"world/{name}", weights="random")
+    assert target.classes == tuple(world.CLASSES)
+    x = target.preprocess(world.render(world.sample(0)).image)
+    assert x.shape == (3, 64, 64)
+    assert target.model(x[None]).shape == (1, len(world.CLASSES))
+
+
+@pytest.mark.parametrize("name", ["conv", "vit", "conv-biased", "vit-biased"])
+def test_world_weights_are_found_or_asked_for(name):
+    file = world.DATA / f"{name}.safetensors"
+    if not file.is_file():
+        with pytest.raises(FileNotFoundError, match=rf"{name}\.safetensors.*MB.*make world"):
+            targets.load(f"world/{name}")
+        return
+    target = targets.load(f"world/{name}")
+    assert {p.dtype for p in target.model.parameters()} == {torch.float32}
+
+
+def test_weights_from_a_file(tmp_path):
+    """safetensors, a bare state dict, and one wrapped and prefixed as checkpoints are."""
+    state = models.squeezenet1_1(num_classes=5).state_dict()
+    save_file(state, tmp_path / "a.safetensors")
+    torch.save(state, tmp_path / "b.pth")
+    checkpoint = {"state_dict": {f"module.{name}": v for name, v in state.items()}, "epoch": 3}
+    torch.save(checkpoint, tmp_path / "c.pth.tar")
+    names = [f"place {i}" for i in range(5)]
+    for file in ("a.safetensors", "b.pth", "c.pth.tar"):
+        target = targets.load("torchvision/squeezenet1_1", tmp_path / file, classes=names)
+        assert target.classes == tuple(names)
+        assert all(torch.equal(v, state[k]) for k, v in target.model.state_dict().items())
+        assert target.digest == targets.wrap(target.model, to_tensor, names, "x").digest
+    with pytest.raises(ValueError, match=r"do not fit.*classifier\.1\.weight"):
+        targets.load("torchvision/squeezenet1_1", tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"do not fit.*Missing"):
+        targets.load("timm/test_resnet", tmp_path / "a.safetensors", classes=names)
+
+
+class Trap:
+    """Would run code if it were unpickled."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("the weights file was unpickled",))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"these are no weights", b"cut"], ids=["empty", "words", "cut"]
+)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_damaged_weights_are_refused(tmp_path, suffix, content):
+    path = tmp_path / f"bad{suffix}"
+    if content == b"cut":
+        (torch.save if suffix == ".pth" else save_file)(small().state_dict(), path)
+        content = path.read_bytes()[:-40]
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"bad\{suffix}' is damaged"):
+        targets.read_weights(path)
+
+
+def test_hostile_weights_are_refused_and_do_not_run(tmp_path):
+    torch.save({"weight": torch.zeros(2), "trap": Trap()}, tmp_path / "trap.pth")
+    with pytest.raises(ValueError, match=r"trap\.pth.*holds more than tensors"):
+        targets.read_weights(tmp_path / "trap.pth")
+
+
+def test_a_file_that_holds_no_state_dict_is_refused(tmp_path):
+    torch.save([torch.zeros(2)], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match=r"list\.pth.*no state dict"):
+        targets.read_weights(tmp_path / "list.pth")
+
+
+def test_missing_weights_say_which_file_how_large_and_what_else():
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth.*97\.8 MB.*'IMAGENET1K_V1'"):
+        targets.load("torchvision/resnet50", "nowhere.pth")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth.*22\.9 MB.*'random'"):
+        targets.load("timm/vit_tiny_patch16_224", "nowhere.pth")
+
+
+def test_unreachable_weights_say_what_to_download_and_where_to_put_it(monkeypatch, tmp_path):
+    """None and "DEFAULT" mean the library's own weights, which need the network once."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    for weights in (None, "DEFAULT", "ResNet18_Weights.IMAGENET1K_V1"):
+
+        def offline(*args, **options):
+            assert options["weights_only"]
+            raise OSError("no route to host")
+
+        monkeypatch.setattr(models._api, "load_state_dict_from_url", offline)
+        with pytest.raises(FileNotFoundError, match=rf"resnet18-\w+\.pth \(45 MB\).*{tmp_path}"):
+            targets.load("torchvision/resnet18", weights)
+    build = timm.create_model
+
+    def create(name, pretrained=False, **options):
+        if pretrained:
+            raise OSError("no route to host")
+        return build(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", create)
+    with pytest.raises(FileNotFoundError, match=r"vit_tiny.*augreg.* \(about 23 MB\).*weights="):
+        targets.load("timm/vit_tiny_patch16_224")
+
+
+def test_fetched_weights_are_used_with_their_own_preprocessing(monkeypatch):
+    state = models.mobilenet_v3_large().state_dict()
+    monkeypatch.setattr(models._api, "load_state_dict_from_url", lambda *_, **__: state)
+    for weights, size in (("IMAGENET1K_V1", 256), ("IMAGENET1K_V2", 232), (None, 232)):
+        target = targets.load("torchvision/mobilenet_v3_large", weights)
+        assert target.preprocess.resize_size == [size]
+        assert all(torch.equal(v, state[k]) for k, v in target.model.state_dict().items())
+
+
+def test_a_file_with_a_published_name_gets_that_preprocessing(tmp_path):
+    path = tmp_path / "mobilenet_v3_large-8738ca79.pth"
+    torch.save(models.mobilenet_v3_large().state_dict(), path)
+    assert targets.load("torchvision/mobilenet_v3_large", path).preprocess.resize_size == [256]
+
+
+def test_published_densenets_with_old_names_load(monkeypatch):
+    state = models.densenet121().state_dict()
+    old = {k.replace("norm1.", "norm.1.").replace("conv2.", "conv.2."): v for k, v in state.items()}
+    monkeypatch.setattr(models._api, "load_state_dict_from_url", lambda *_, **__: old)
+    model = targets.load("torchvision/densenet121").model
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["torchvision/resnet18", "timm/vit_tiny_patch16_224"])
+def test_mean_and_std_can_be_those_of_another_network(name):
+    """The paper's code feeds a ViT whose own mean and std are .5 with the ResNet's."""
+    white = Image.new("RGB", (224, 224), "white")
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 0.125)
+    x = targets.load(name, "random", mean=mean, std=std).preprocess(white)
+    expected = [(1 - m) / s for m, s in zip(mean, std, strict=True)]
+    assert torch.allclose(x.mean((1, 2)), torch.tensor(expected))
+    own = targets.load(name, "random").preprocess(white)
+    assert not torch.allclose(x, own)
+    with pytest.raises(ValueError, match="three numbers"):
+        targets.load(name, "random", mean=[0.5])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("resnet50", "library/model"),
+        ("keras/resnet50", "torchvision, timm, world"),
+        ("torchvision/resnet5O", "'resnet50'"),
+        ("torchvision/fcn_resnet50", "nearest are .*resne"),
+        ("timm/vit_tiny_patch16_2244", "'vit_tiny_patch16_224'"),
+        ("timm/vit_tiny_patch16_224.augreg", "'vit_tiny_patch16_224.augreg_in21k_ft_in1k'"),
+        ("world/con", "'conv'"),
+    ],
+)
+def test_unknown_names_get_the_nearest(name, text):
+    with pytest.raises(ValueError, match=text):
+        targets.load(name, "random")
+
+
+def test_world_refuses_what_it_does_not_take():
+    with pytest.raises(ValueError, match="leave these arguments out"):
+        targets.load("world/conv", "random", mean=(0, 0, 0))
+
+
+def test_timm_without_class_names_asks_for_them():
+    with pytest.raises(ValueError, match=r"has 0 outputs.*pass classes="):
+        targets.load("timm/vit_small_patch8_224.dino", "random")
+
+
+def test_unknown_layers_get_the_nearest(resnet):
+    with pytest.raises(ValueError, match=r"no layer 'layer5'; the nearest are 'layer4'"):
+        resnet.module("layer5")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"preprocess": None}, TypeError, "preprocess is None"),
+        ({"classes": "abc"}, ValueError, "list of the class names"),
+        ({"classes": []}, ValueError, "list of the class names"),
+        ({"layouts": {"9": "BN"}}, ValueError, "no layer '9'"),
+        ({"layouts": {"0": "NCHW"}}, ValueError, "'NCHW'; use one of BNHW"),
+        ({"prefix_tokens": -1}, ValueError, "prefix_tokens is -1"),
+        ({"prefix_tokens": 0, "grid": (3,)}, ValueError, "rows, columns"),
+        ({"grid": (3, 3)}, ValueError, "prefix_tokens must be given"),
+    ],
+)
+def test_wrap_names_the_bad_argument(options, error, text):
+    with pytest.raises(error, match=text):
+        wrapped(**options)
+    with pytest.raises(TypeError, match="model is a function"):
+        targets.wrap(to_tensor, to_tensor, ["a"], "x")
+
+
+def test_key_is_json_and_tells_targets_apart():
+    """Another key must never get an old artifact; an equal target must find its own."""
+    model = small()
+    base = digest(wrapped(model).key())
+    assert digest(wrapped(model).key()) == base
+    same = small()
+    same.load_state_dict(model.state_dict())
+    assert digest(wrapped(same).key()) == base
+    same[1] = nn.GELU()
+    others = [
+        wrapped(same),
+        wrapped(small()),
+        wrapped(model, name="other"),
+        wrapped(model, preprocess=lambda image: to_tensor(image)),
+        wrapped(model, preprocess=lambda image: to_tensor(image) * 2),
+        wrapped(model, prefix_tokens=0, grid=(2, 2)),
+        wrapped(model, layouts={"0": "BNHW"}),
+    ]
+    assert len({base, *(digest(other.key()) for other in others)}) == 8
+
+
+def test_random_preprocessing_is_refused():
+    with pytest.raises(ValueError, match="another result each time"):
+        wrapped(preprocess=lambda image: torch.rand(3, 8, 8)).key()
+
+
+@pytest.mark.parametrize("name", ["torchvision/resnet18", "timm/resnet18", "world/conv"])
+def test_targets_can_travel_to_workers(name):
+    target = targets.load(name, "random")
+    again = pickle.loads(pickle.dumps(target))
+    assert again.key() == target.key()
+
+
+def test_to_keeps_everything_but_the_device():
+    target = wrapped()
+    assert target.device.type == "cpu"
+    moved = target.to("meta")
+    assert moved.device.type == "meta" and moved.digest == target.digest
+    assert repr(moved) == "Target('small': 3 classes, on meta)"
+
+
+@pytest.mark.real
+def test_real_efficientnet_knows_the_photographs(real, real_weights):
+    """A known answer, .883 on 1,000 photographs; here on 64 of them."""
+    from wwwlib import images
+
+    file = real_weights / "efficientnet_lite0.safetensors"
+    target = targets.load("timm/tf_efficientnet_lite0", file)
+    probe = images.subset(images.imagenet(real / "photos"), range(0, 640, 10))
+    hits = 0
+    with torch.inference_mode():
+        for indices, x in images.batches(probe, target.preprocess, 32):
+            hits += sum(
+                probe.label(i) == c
+                for i, c in zip(indices.tolist(), target.model(x).argmax(1).tolist(), strict=True)
+            )
+    assert hits / len(probe) > 0.8

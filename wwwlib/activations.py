@@ -1,0 +1,286 @@
+"""Read any layer of a network from outside, and lay what it says on the image.
+
+Context-managed forward hooks capture the output of layers by name, and check that each fired
+exactly once: fast paths of attention skip hooks, shared modules fire them twice, and either would
+pass unnoticed. What comes out is channels (B, N, h, w), channels last (B, h, w, N), tokens
+(B, T, N) or vectors (B, N); `Activations` turns each into maps a (B, N, h, w) and values z (B, N).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from math import isqrt
+
+import torch
+from torch import Tensor, nn
+
+from wwwlib.targets import LOGITS, Target
+
+_CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm, nn.MaxPool2d, nn.AvgPool2d)
+_CHANNELS_LAST = (nn.Linear, nn.LayerNorm)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Activations:
+    """What one layer said about a batch.
+
+    Attributes
+    ----------
+    layer : str
+        Its name.
+    raw : Tensor
+        Its output as it was, with its autograd graph, safe from modules that work in place.
+    layout : {"BNHW", "BHWN", "BTN", "BN"}
+        What the axes of `raw` are.
+    prefix : int
+        "BTN": number of tokens before the patch tokens.
+    grid : (int, int) or None
+        "BTN": rows and columns of the patch tokens.
+    class_token : bool
+        "BTN": whether the first of the prefix tokens stands for the whole image.
+    """
+
+    layer: str
+    raw: Tensor
+    layout: str
+    prefix: int = 0
+    grid: tuple[int, int] | None = None
+    class_token: bool = True
+
+    def __repr__(self) -> str:
+        return f"Activations({self.layer!r}: {self.layout} {tuple(self.raw.shape)})"
+
+    @property
+    def neurons(self) -> int:
+        """N, the number of channels, token dimensions or classes."""
+        return self.raw.shape[1 if self.layout in ("BNHW", "BN") else -1]
+
+    @property
+    def maps(self) -> Tensor:
+        """Activation maps a, shape (B, N, h, w); vectors become maps of one cell (WWW, 3.3)."""
+        return self.to_maps(self.raw)
+
+    @property
+    def z(self) -> Tensor:
+        """Neuron activations z, shape (B, N).
+
+        The spatial mean of maps; for tokens the class token, or the mean over patches where there
+        is none; vectors as they are.
+        """
+        if self.layout == "BN":
+            return self.raw
+        if self.layout == "BTN" and self.prefix and self.class_token:
+            return self.raw[:, 0]
+        return self.maps.mean((2, 3))
+
+    def to_maps(self, raw: Tensor) -> Tensor:
+        """Lay anything shaped like `raw`, such as its gradient, on the grid: (B, N, h, w)."""
+        if self.layout == "BNHW":
+            return raw
+        if self.layout == "BHWN":
+            return raw.permute(0, 3, 1, 2)
+        if self.layout == "BTN":
+            return raw[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
+        return raw[:, :, None, None]
+
+
+class Taken(Mapping[str, Activations]):
+    """The layers captured so far, by name."""
+
+    def __init__(self, layers: Iterable[str]) -> None:
+        self._layers = tuple(layers)
+        self._taken: dict[str, Activations] = {}
+
+    def __getitem__(self, layer: str) -> Activations:
+        if layer in self._layers and layer not in self._taken:
+            raise RuntimeError(f"{layer!r} has said nothing yet; run target.model(x) first.")
+        return self._taken[layer]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._taken)
+
+    def __len__(self) -> int:
+        return len(self._taken)
+
+
+@contextmanager
+def capture(target: Target, layers: Iterable[str]) -> Iterator[Taken]:
+    """Capture layers during one forward pass.
+
+    ::
+
+        with capture(target, ["layer4", "logits"]) as taken:
+            logits = target.model(x)
+        taken["layer4"].maps
+
+    Parameters
+    ----------
+    target : Target
+        The network. Call `target.model` exactly once inside; gradients are the caller's choice.
+    layers : iterable of str
+        Names from `target.layers()`.
+
+    Yields
+    ------
+    Mapping of str to Activations
+
+    Raises
+    ------
+    ValueError
+        If a layer does not exist, or its output cannot be read as maps, tokens or vectors.
+    RuntimeError
+        If a layer was not called exactly once.
+    """
+    layers = tuple(dict.fromkeys([layers] if isinstance(layers, str) else layers))
+    modules = {layer: target.module(layer) for layer in layers}
+    taken, calls, sizes = Taken(layers), dict.fromkeys(layers, 0), []
+
+    def hook(layer: str):
+        def keep(module: nn.Module, _, output: object) -> object:
+            calls[layer] += 1
+            if not sizes:
+                raise RuntimeError(f"{target.name} ran around its own hooks; call target.model(x).")
+            taken._taken[layer] = read(target, layer, module, output, sizes[-1])
+            # The network goes on with a copy: an in-place ReLU would overwrite what was captured.
+            return output.clone()
+
+        return keep
+
+    with ExitStack() as stack:
+        note = target.model.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape))
+        stack.callback(note.remove)
+        for layer, module in modules.items():
+            stack.callback(module.register_forward_hook(hook(layer)).remove)
+        yield taken
+    _check_calls(target, calls)
+
+
+def _check_calls(target: Target, calls: Mapping[str, int]) -> None:
+    for layer, count in calls.items():
+        if count == 0:
+            raise RuntimeError(
+                f"The layer {layer!r} of {target.name} was never called through its hooks: call "
+                "target.model(x) once inside capture; if you did, a fused fast path or an unused "
+                "branch goes around this layer, so choose the one that contains it."
+            )
+        if count > 1:
+            raise RuntimeError(
+                f"The layer {layer!r} of {target.name} was called {count} times: call the model "
+                "once inside capture; if you did, the module is shared between places, so choose "
+                "the layer that contains one of them."
+            )
+
+
+def read(
+    target: Target, layer: str, module: nn.Module, output: object, size: torch.Size
+) -> Activations:
+    """Find out what the axes of a layer's output are.
+
+    Parameters
+    ----------
+    target : Target
+        Its `layouts`, `prefix_tokens` and `grid` come first.
+    layer : str
+        The layer's name.
+    module : nn.Module
+        The layer; what it is made of decides where its output's shape does not.
+    output : object
+        What it returned.
+    size : torch.Size
+        Shape (B, 3, H, W) of the batch that went into the network.
+
+    Raises
+    ------
+    ValueError
+        If the output cannot be read; the sentence names its shape and what to pass.
+    """
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            f"The layer {layer!r} of {target.name} returns a {type(output).__name__}, not one "
+            "tensor; choose a layer inside it or around it that returns one."
+        )
+    shape, fail = tuple(output.shape), _failure(target, layer, tuple(output.shape))
+    if layer == LOGITS and shape[1:] != (len(target.classes),):
+        raise fail(f"but there are {len(target.classes)} class names; pass one a logit")
+    if not shape or shape[0] != size[0]:
+        raise fail(f"whose first axis is not the batch of {size[0]}; choose a layer around it")
+    layout = target.layouts.get(layer) or {2: "BN", 3: "BTN"}.get(len(shape))
+    if layout is None and len(shape) == 4:
+        layout = _map_layout(target, module, shape, size, fail)
+    if layout is None or len(layout) != len(shape):
+        raise fail(f"which is not {layout or 'BN, BTN, BNHW or BHWN'}; choose another one")
+    if layout != "BTN":
+        return Activations(layer, output, layout)
+    prefix, grid = _token_grid(target, shape[1], fail)
+    return Activations(layer, output, layout, prefix, grid, target.class_token)
+
+
+def _failure(target: Target, layer: str, shape: tuple[int, ...]):
+    def fail(reason: str) -> ValueError:
+        return ValueError(
+            f"The layer {layer!r} of {target.name} returns the shape {shape}, {reason}."
+        )
+
+    return fail
+
+
+def _map_layout(target: Target, module: nn.Module, shape, size, fail) -> str | None:
+    """Tell (B, N, h, w) from (B, h, w, N): maps have the proportions of the input.
+
+    Where both fit or neither does, the kind of module decides: linear layers and layer norms work
+    channels last. What stays open is read channels first, PyTorch's habit, if that fits.
+    """
+    kinds = {type(part) for part in module.modules()}
+    conv = any(issubclass(kind, _CHANNELS_FIRST) for kind in kinds)
+    last_only = not conv and any(kind in _CHANNELS_LAST for kind in kinds)
+    tokens = None if target.grid is None else target.prefix_tokens + target.grid[0] * target.grid[1]
+    if not conv and tokens in shape[1:]:
+        raise fail(f"with {tokens} tokens inside several heads; choose the block around it")
+    first_fits = _fits(shape[2:], size[2:])
+    last_fits = _fits(shape[1:3], size[2:])
+    if first_fits and last_fits:
+        return "BHWN" if last_only else "BNHW"
+    if first_fits or last_fits:
+        return "BNHW" if first_fits else "BHWN"
+    raise fail(
+        f"in which no two axes have the proportions of the input {tuple(size[2:])}; say which axes "
+        "are rows and columns with layouts={layer: 'BNHW'} or 'BHWN'"
+    )
+
+
+def _fits(cells, pixels) -> bool:
+    """Whether h x w cells cover H x W pixels evenly, up to one cell."""
+    (h, w), (height, width) = cells, pixels
+    return abs(h * width - w * height) < max(height, width)
+
+
+def _token_grid(target: Target, tokens: int, fail) -> tuple[int, tuple[int, int]]:
+    """Return prefix and grid of a layer with this many tokens, as the target says."""
+    prefix, grid = target.prefix_tokens, target.grid
+    if prefix is None:
+        raise fail(
+            "whose middle axis may be tokens; say how they lie on the image with prefix_tokens= "
+            f"and grid= (rows, columns){_hint(tokens)}"
+        )
+    if grid is None:
+        side = isqrt(max(tokens - prefix, 0))
+        if not side or side * side != tokens - prefix:
+            raise fail(f"and {tokens} - {prefix} patch tokens are no square; pass grid=")
+        return prefix, (side, side)
+    patches = grid[0] * grid[1]
+    if tokens not in (patches, prefix + patches):
+        raise fail(
+            f"but {prefix} prefix tokens and the grid {grid} make {prefix + patches}; correct them "
+            f"with prefix_tokens= and grid={_hint(tokens)}"
+        )
+    return tokens - patches, grid
+
+
+def _hint(tokens: int) -> str:
+    """Offer the square grids that would explain a number of tokens."""
+    offers = [
+        f"prefix_tokens={prefix}, grid=({side}, {side})"
+        for prefix in range(9)
+        if (side := isqrt(max(tokens - prefix, 0))) > 1 and side * side == tokens - prefix
+    ]
+    return f", such as {' or '.join(offers)}" if offers else ""
