@@ -1,0 +1,244 @@
+"""Exemplars: streaming must equal sorting everything at once, interrupted or not."""
+
+import time
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from wwwlib import images
+from wwwlib.exemplars import CONSTANT, NOT_FINITE, OK, collect, stream
+from wwwlib.images import ImageSet
+from wwwlib.store import Store
+from wwwlib.targets import wrap
+
+CLASSES = 3
+
+
+class Table(nn.Module):
+    """A network whose activations are looked up: image i is a colour that encodes i."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.register_buffer("table", table)
+        self.hidden = nn.Identity()
+
+    def forward(self, x):
+        index = (x[:, 0, 0, 0] + 256 * x[:, 1, 0, 0]).round().long()
+        return self.hidden(self.table[index])[:, :CLASSES]
+
+
+def to_tensor(image):
+    return torch.tensor(list(image.getpixel((0, 0))), dtype=torch.float32).view(3, 1, 1)
+
+
+def number(i):
+    return Image.new("RGB", (1, 1), (i % 256, i // 256, 0))
+
+
+def numbered(count, labels=None):
+    labels = tuple(labels) if labels is not None else (None,) * count
+    names = tuple(str(i) for i in range(count))
+    return ImageSet("numbers", f"numbers-{count}-{labels}", names, labels, (), number)
+
+
+def target(table):
+    return wrap(Table(table), to_tensor, ["a", "b", "c"], "table")
+
+
+def literal(table, k):
+    """Sort every column in plain Python: by value, best first, then by image index."""
+    index = []
+    for column in table.T.tolist():
+        order = sorted(range(len(column)), key=lambda i: (-column[i], i))
+        index.append(order[:k])
+    return torch.tensor(index)
+
+
+@pytest.fixture
+def table():
+    """Whole numbers below 12, so ties are everywhere."""
+    return torch.randint(0, 12, (97, 7)).float()
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 32, 97, 200])
+@pytest.mark.parametrize("k", [1, 8, 97])
+def test_streaming_equals_a_full_sort_ties_included(table, batch_size, k):
+    """Breaks when ties are left to topk, which orders them as it likes."""
+    found = collect(target(table), numbered(97), ["hidden"], k, batch_size, progress=False)
+    expected = literal(table, k)
+    assert torch.equal(found["hidden"].index, expected)
+    assert torch.equal(found["hidden"].value, table.T.gather(1, expected))
+
+
+def test_workers_change_nothing(table):
+    one = collect(target(table), numbered(97), ["hidden"], 9, 8, workers=0, progress=False)
+    two = collect(target(table), numbered(97), ["hidden"], 9, 8, workers=2, progress=False)
+    assert torch.equal(one["hidden"].index, two["hidden"].index)
+
+
+def test_all_layers_are_read_in_one_pass(table):
+    """Breaks when images go through the network once a layer."""
+    network, calls = target(table), []
+    network.model.register_forward_hook(lambda *_: calls.append(1))
+    found = collect(network, numbered(97), ["hidden", "logits"], 5, 97, progress=False)
+    assert len(calls) == 1
+    assert torch.equal(found["logits"].index, literal(table[:, :CLASSES], 5))
+
+
+def test_neurons_that_say_nothing_are_marked():
+    """A neuron that is constant or never finite has no exemplars worth a name."""
+    table = torch.rand(20, 5)
+    table[:, 3] = 0.5
+    table[:, 4] = torch.nan
+    table[2, 0] = torch.nan
+    table[3, 1] = torch.inf
+    found = collect(target(table), numbered(20), ["hidden"], 4, 6, progress=False)["hidden"]
+    assert found.status.tolist() == [OK, OK, OK, CONSTANT, NOT_FINITE]
+    assert found.index[3].tolist() == [0, 1, 2, 3]
+    assert found.index[4].tolist() == [-1] * 4
+    assert 2 not in found.index[0]
+    assert 3 not in found.index[1]
+    assert not found.value[:4].isnan().any()
+
+
+def test_a_neuron_with_too_few_finite_values_keeps_them_first():
+    table = torch.full((6, 3), torch.nan)
+    table[4, 0], table[1, 0] = 1.0, 2.0
+    found = collect(target(table), numbered(6), ["hidden"], 4, 2, progress=False)["hidden"]
+    assert found.index[0].tolist() == [1, 4, -1, -1]
+    assert found.status[0] == NOT_FINITE
+
+
+def test_class_sums_by_label_and_by_prediction(table):
+    labels = [i % CLASSES if i % 5 else None for i in range(97)]
+    found = collect(target(table - 6), numbered(97, labels), ["hidden"], 3, 16, progress=False)
+    sums = torch.zeros(CLASSES, 7, dtype=torch.float64)
+    absolute, count = sums.clone(), torch.zeros(CLASSES, dtype=torch.int64)
+    for row, label in zip((table - 6).double(), labels, strict=True):
+        c = int(row[:CLASSES].argmax()) if label is None else label
+        sums[c] += row
+        absolute[c] += row.abs()
+        count[c] += 1
+    assert torch.equal(found["hidden"].class_sum, sums)
+    assert torch.equal(found["hidden"].class_abs, absolute)
+    assert torch.equal(found["hidden"].class_count, count)
+
+
+def test_errors_are_sentences_before_any_work(table):
+    with pytest.raises(ValueError, match=r"k = 98 exemplars.*97 images"):
+        collect(target(table), numbered(97), ["hidden"], 98)
+    with pytest.raises(ValueError, match="k is 0"):
+        collect(target(table), numbered(97), ["hidden"], 0)
+    with pytest.raises(ValueError, match=r"give a list of names, \['hidden'\]"):
+        collect(target(table), numbered(97), "hidden", 3)
+    with pytest.raises(ValueError, match=r"no layer 'hiden'.*'hidden'"):
+        collect(target(table), numbered(97), ["hiden"], 3, progress=False)
+
+
+def test_the_store_answers_the_second_time(table, tmp_path):
+    network, calls, store = target(table), [], Store(tmp_path)
+    network.model.register_forward_hook(lambda *_: calls.append(1))
+    options = {"batch_size": 97, "store": store, "progress": False}
+    first = collect(network, numbered(97), ["hidden", "logits"], 5, **options)
+    again = collect(network, numbered(97), ["logits", "hidden"], 5, **options)
+    assert len(calls) == 1
+    assert torch.equal(first["hidden"].index, again["hidden"].index)
+    assert again["hidden"].images == 97
+    collect(network, numbered(97), ["hidden"], 6, **options)
+    assert len(calls) == 2
+
+
+def test_other_weights_or_images_are_never_answered_from_the_store(table, tmp_path):
+    """Breaks when a key forgets the network, the images or k."""
+    options = {"k": 5, "store": Store(tmp_path), "progress": False}
+    collect(target(table), numbered(97), ["hidden"], **options)
+    other = collect(target(table.flip(0)), numbered(97), ["hidden"], **options)
+    assert torch.equal(other["hidden"].index, literal(table.flip(0), 5))
+    fewer = collect(target(table), numbered(50), ["hidden"], **options)
+    assert torch.equal(fewer["hidden"].index, literal(table[:50], 5))
+
+
+def test_an_interrupt_from_the_keyboard_loses_nothing(table, tmp_path):
+    """The second run starts where the first was stopped, not at the first image."""
+    seen, network = [], target(table)
+
+    def stop_late(module, args, output):
+        seen.append(len(output))
+        if len(seen) == 6:
+            raise KeyboardInterrupt
+
+    hook = network.model.register_forward_hook(stop_late)
+    options = {"batch_size": 10, "store": Store(tmp_path), "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        collect(network, numbered(97), ["hidden"], 5, **options)
+    hook.remove()
+    network.model.register_forward_hook(lambda *_: seen.append(0))
+    found = collect(network, numbered(97), ["hidden"], 5, **options)
+    assert len(seen) == 6 + 5
+    assert torch.equal(found["hidden"].index, literal(table, 5))
+
+
+def test_a_checkpoint_of_other_layers_is_not_continued(table, tmp_path):
+    class Slot:
+        kept = None
+
+        def load(self):
+            return self.kept
+
+    slot = Slot()
+    slot.kept = type("Kept", (), {"record": {"layers": ["x"], "done": 90}, "tensors": {}})
+    seen = []
+    stream(
+        target(table),
+        numbered(97),
+        lambda state, indices, x: seen.append(len(indices)) or state,
+        slot,
+        {"layers": ["y"]},
+        progress=False,
+    )
+    assert sum(seen) == 97
+
+
+def run_pass(store, pause=0.0, started=None):
+    """Collect two layers with a checkpoint after every batch."""
+    torch.set_num_threads(1)
+    network = target(torch.arange(97 * 7).view(97, 7) * 37 % 11 * 1.0)
+    network.model.register_forward_hook(lambda *_: time.sleep(pause))
+    if started:
+        started.send("started")
+    collect(
+        network, numbered(97), ["hidden", "logits"], 5, 8, store=Store(store), progress=False,
+        checkpoint_seconds=0,
+    )  # fmt: skip
+
+
+def contents(store):
+    return {
+        path.relative_to(store): path.read_bytes()
+        for path in sorted(store.rglob("*"))
+        if path.is_file() and path.suffix != ".lock"
+    }
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path, processes):
+    """Twenty kills, each a random while after the start; then one run to the end."""
+    for delay in torch.rand(20).tolist():
+        ours, theirs = processes.Pipe(duplex=False)
+        process = processes.Process(target=run_pass, args=(tmp_path / "killed", 0.02, theirs))
+        process.start()
+        ours.recv()
+        time.sleep(0.3 * delay)
+        process.kill()
+        process.join()
+    run_pass(tmp_path / "killed")
+    run_pass(tmp_path / "whole")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert len(contents(tmp_path / "whole")) == 4  # two layers: tensors and sidecar each
+
+
+def test_crops_are_probe_images_like_any_other():
+    """Exemplars among crops know which image they were cut from: index // crops per image."""
+    whole = images.world(6, seed=3)
+    assert len(images.crops(whole)) == 30
