@@ -1,0 +1,217 @@
+"""Run the notebooks of a profile, a process each, and keep a record of what came out.
+
+    python papermill_runs/run.py world                  all notebooks of the profile
+    python papermill_runs/run.py world --only 01        some of them
+    python papermill_runs/run.py world --set k=20       with another parameter
+    python papermill_runs/run.py --list                 what there is
+    python papermill_runs/run.py --check world          is the profile sound? nothing runs
+
+A notebook that fails does not stop the others. What is done already, from the same sources,
+parameters and input files, is not done again. The exit code is 0 if all went well, 1 if a notebook
+failed, 2 if what was asked for cannot be done, and 130 after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import profiles
+from filelock import FileLock, Timeout
+from profiles import House, Job, Profile
+
+HOUSE = House(Path(__file__).resolve().parents[1])
+
+
+def main(argv: list[str] | None = None, house: House = HOUSE) -> int:
+    """Do what the command line says and return the exit code."""
+    asked = _arguments(argv)
+    try:
+        if asked.list or not asked.profile:
+            return _list(house)
+        profile = profiles.load(house, asked.profile)
+        given = profiles.settings(house, asked.set)
+        jobs = profiles.plan(house, profile, asked.only, given)
+        folder = house.run(asked.out or profile.name)
+        if asked.check:
+            print(f"Profile {profile.name!r} is sound: {', '.join(job.name for job in jobs)}.")
+            return 0
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock", timeout=0):
+            return run(house, profile, jobs, folder, asked.force)
+    except Timeout:
+        print(f"Another run writes to {folder}; wait for it or give --out.", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+    return 2
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("profile", nargs="?", help="which profile; --list shows them")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="01", help="beginning of a notebook's name"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="another parameter"
+    )
+    parser.add_argument("--out", metavar="NAME", help="folder in papermill_runs/runs")
+    parser.add_argument("--force", action="store_true", help="run again what is done already")
+    parser.add_argument("--check", action="store_true", help="check the profile and run nothing")
+    parser.add_argument("--list", action="store_true", help="list the profiles")
+    return parser.parse_args(argv)
+
+
+def _list(house: House) -> int:
+    for name in profiles.names(house):
+        profile = profiles.load(house, name)
+        expected = f" (about {profile.minutes:g} min)" if profile.minutes else ""
+        print(f"{name}{expected}: {profile.description}")
+        for notebook in profile.notebooks:
+            print(f"    {notebook}")
+    return 0
+
+
+def run(house: House, profile: Profile, jobs: list[Job], folder: Path, force: bool = False) -> int:
+    """Run jobs one after the other into a folder and return the exit code."""
+    from manifest import Manifest  # imports torch, for which a typing error should not wait
+
+    manifest = Manifest.open(folder / "manifest.json")
+    manifest.begin(house, profile)
+    started = time.monotonic()
+    for number, job in enumerate(jobs, start=1):
+        print(f"[{number}/{len(jobs)}] {job.name} ... ", end="", flush=True)
+        if not force and manifest.done(house, job):
+            manifest.update(job.name, resumed=True)
+            print("already done")
+            continue
+        began = time.monotonic()
+        try:
+            reason = _attempt(house, job, folder, manifest)
+        except KeyboardInterrupt:
+            manifest.update(job.name, state="interrupted", error="interrupted by the user")
+            print("interrupted; the same command goes on from here")
+            return 130
+        seconds = time.monotonic() - began
+        manifest.update(job.name, seconds=round(seconds, 1))
+        print(f"FAILED after {seconds:.0f} s: {reason}" if reason else f"done in {seconds:.0f} s")
+    return _close(profile, jobs, folder, manifest, time.monotonic() - started)
+
+
+def _attempt(house: House, job: Job, folder: Path, manifest) -> str | None:
+    """Run one notebook and record how it ended; return the reason if it failed."""
+    from manifest import files, results
+
+    _set_aside(folder, job.name, keep=manifest.record(job.name)["state"] == "done")
+    manifest.start(house, job)
+    draft = folder / f"{job.name}.part.ipynb"
+    reason = _execute(house, job, folder, draft)
+    try:
+        reported = {} if reason else results(folder / job.name)
+    except ValueError as error:
+        reason = str(error)
+    if reason:
+        if draft.exists():
+            os.replace(draft, folder / f"{job.name}.failed.ipynb")
+        manifest.update(job.name, state="failed", error=reason)
+        return reason
+    os.replace(draft, folder / f"{job.name}.ipynb")
+    manifest.update(job.name, state="done", files=files(folder, job.name), **reported)
+    for leftover in (".log", ".previous", ".previous.ipynb"):
+        _remove(folder / f"{job.name}{leftover}")
+    return None
+
+
+def _set_aside(folder: Path, name: str, keep: bool) -> None:
+    """Clear the place of a notebook; what was done well before stays as ``.previous`` till then."""
+    for leftover in (".part.ipynb", ".failed.ipynb", ".log"):
+        _remove(folder / f"{name}{leftover}")
+    for old, previous in ((name, f"{name}.previous"), (f"{name}.ipynb", f"{name}.previous.ipynb")):
+        if keep and (folder / old).exists():
+            _remove(folder / previous)
+            os.replace(folder / old, folder / previous)
+        _remove(folder / old)
+    (folder / name).mkdir()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _execute(house: House, job: Job, folder: Path, draft: Path) -> str | None:
+    """Execute a notebook in a process of its own, in its own folder; None if it went well."""
+    here = house.notebooks
+    with tempfile.TemporaryDirectory() as temporary, open(folder / f"{job.name}.log", "w") as log:
+        place = Path(temporary)
+        out = os.path.relpath(folder / job.name, here)  # relative: executed copies are published
+        work = {
+            "parent": os.getpid(),
+            "source": job.source.name,
+            "output": os.path.relpath(draft, here),
+            "parameters": {**job.given, profiles.RESERVED: out},
+            "reason": str(place / "reason.txt"),
+        }
+        (place / "job.json").write_text(json.dumps(work), encoding="utf-8")
+        command = [sys.executable, str(Path(__file__).with_name("execute.py")), place / "job.json"]
+        environment = _environment(house, place)
+        child = subprocess.Popen(command, cwd=here, env=environment, stdout=log, stderr=log)
+        try:
+            code = child.wait()
+        finally:
+            child.kill()
+        if code == 0:
+            return None
+        reason = place / "reason.txt"
+        ended = f"its process ended with code {code}; see {folder / job.name}.log"
+        return reason.read_text(encoding="utf-8") if reason.exists() else ended
+
+
+def _environment(house: House, place: Path) -> dict[str, str]:
+    """Return an environment in which "python3" is this very interpreter, set up by nobody else."""
+    spec = place / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    launch = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    described = {"argv": launch, "display_name": "Python 3 (ipykernel)", "language": "python"}
+    spec.write_text(json.dumps(described), encoding="utf-8")
+    others = os.environ.get("JUPYTER_PATH")
+    return os.environ | {
+        "JUPYTER_PATH": os.pathsep.join([str(place), *([others] if others else [])]),
+        "IPYTHONDIR": str(place / "ipython"),
+        "WWW_STORE": str(house.store),
+    }
+
+
+def _close(profile: Profile, jobs: list[Job], folder: Path, manifest, seconds: float) -> int:
+    """Say how it ended and where to look; return the exit code."""
+    manifest.content |= {"seconds": round(seconds, 1)}
+    manifest.save()
+    failed = [job.name for job in jobs if manifest.record(job.name)["state"] != "done"]
+    done = len(jobs) - len(failed)
+    shown = Path(os.path.relpath(folder))
+    print(f"\nProfile {profile.name!r}: {done} of {len(jobs)} notebooks done in {seconds:.0f} s.")
+    for name in failed:
+        copy = folder / f"{name}.failed.ipynb"
+        where = f"; see {shown / copy.name}" if copy.exists() else ""
+        print(f"  failed    {name}: {manifest.record(name)['error']}{where}")
+    print(f"  read      {shown}/*.ipynb")
+    print(f"  figures   {shown}/<notebook>/, with results.json")
+    print(f"  record    {shown / 'manifest.json'}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is an interruption
+    sys.exit(main())
