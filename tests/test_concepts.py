@@ -1,0 +1,211 @@
+"""WHAT: scores and selection against literal loops over exemplars and words in float64."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from wwwlib import concepts
+
+
+def unit(*shape, seed=0, dtype=torch.float64):
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    return F.normalize(x, dim=-1)
+
+
+def literal_score(v, t, t0):
+    """Eq. 1 as it is printed: for each neuron and word, over exemplars, a difference of cosines."""
+    s = []
+    for exemplars in v.tolist():
+        row = []
+        for word in t.tolist():
+            total = 0.0
+            for image in exemplars:
+                total += sum(a * b for a, b in zip(image, word, strict=True))
+                total -= sum(a * b for a, b in zip(image, t0.tolist(), strict=True))
+            row.append(total / len(exemplars))
+        s.append(row)
+    return s
+
+
+def literal_select(row, alpha):
+    """Eq. 2: sort by score, then by index; keep what reaches alpha times a positive maximum."""
+    finite = [x for x in row if not math.isnan(x)]
+    if not finite or max(finite) <= 0 or math.isinf(max(finite)):
+        return []
+    kept = [j for j, x in enumerate(row) if x >= alpha * max(finite)]
+    return sorted(kept, key=lambda j: (-row[j], j))
+
+
+@pytest.mark.parametrize(("n", "k", "m"), [(6, 5, 30), (6, 1, 30), (6, 5, 1), (1, 1, 1)])
+@pytest.mark.parametrize("alpha", [0.5, 0.9, 0.95, 1.0])
+def test_score_and_select_equal_the_literal_loops(n, k, m, alpha):
+    v, t, t0 = unit(n, k, 7), unit(m, 7, seed=1), unit(7, seed=2)
+    oracle = literal_score(v, t, t0)
+    s = concepts.score(v, t, t0)
+    assert torch.allclose(s, torch.tensor(oracle, dtype=torch.float64), atol=1e-13, rtol=0)
+    chosen = [index.tolist() for index in concepts.select(s, alpha)]
+    assert chosen == [literal_select(row, alpha) for row in s.tolist()]
+    words = [f"word {j}" for j in range(m)]
+    table = concepts.discover(v, t, t0, words, alpha)
+    assert table.names == [[words[j] for j in row] for row in chosen]
+    for i, row in enumerate(chosen):
+        assert table.scores[i] == pytest.approx([oracle[i][j] for j in row], abs=1e-13)
+        assert table.abstained[i].item() == (not row)
+        expected = alpha * max(oracle[i]) if row else 0.0
+        assert table.threshold[i].item() == pytest.approx(expected, abs=1e-13)
+
+
+def test_some_neurons_of_the_oracle_abstain_and_some_do_not():
+    """Guards the test above: without both kinds it would not test abstention."""
+    s = concepts.score(unit(6, 5, 7), unit(1, 7, seed=1), unit(7, seed=2))
+    assert {bool(index.numel()) for index in concepts.select(s)} == {True, False}
+
+
+def test_a_neuron_nearest_to_the_bare_template_abstains():
+    t0 = torch.tensor([1.0, 0.0])
+    v = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
+    t = F.normalize(torch.tensor([[1.0, 0.2], [0.2, 1.0]]), dim=1)
+    table = concepts.discover(v, t, t0, ["vague", "sharp"])
+    assert table.names == [[], ["sharp"]]
+    assert table.abstained.tolist() == [True, False]
+    assert table.threshold[0] == 0
+
+
+def test_rows_of_zeros_abstain():
+    """Dead neurons get zero rows from the exemplars; a zero maximum is not positive."""
+    table = concepts.discover(torch.zeros(2, 3, 4), unit(5, 4).float(), None, list("abcde"))
+    assert table.names == [[], []]
+
+
+def test_mean_over_exemplars_may_be_taken_before():
+    v, t, t0 = unit(4, 6, 8), unit(9, 8, seed=1), unit(8, seed=2)
+    assert torch.allclose(concepts.score(v.mean(1), t, t0), concepts.score(v, t, t0), atol=1e-15)
+
+
+def test_ranking_is_the_same_with_and_without_the_template():
+    v, t, t0 = unit(20, 3, 16), unit(200, 16, seed=1), unit(16, seed=2)
+    with_template = concepts.score(v, t, t0).argsort(dim=1, descending=True)
+    assert torch.equal(with_template, concepts.score(v, t).argsort(dim=1, descending=True))
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.5, 0.9, 0.95])
+def test_the_template_is_a_stricter_alpha(alpha):
+    """The corrected score at alpha selects as plain cosine at 1-(1-alpha)(1-c/max)."""
+    v, t, t0 = unit(50, 3, 16), unit(300, 16, seed=1), unit(16, seed=2)
+    plain = concepts.score(v, t)
+    c, best = (v @ t0).mean(1), plain.amax(1)
+    equivalent = concepts.plain_alpha(alpha, c, best)
+    corrected = concepts.select(concepts.score(v, t, t0), alpha)
+    compared = sizes = 0
+    for i, index in enumerate(corrected):
+        if 0 < equivalent[i] <= 1 and index.numel():
+            same = concepts.select(plain[i : i + 1], equivalent[i].item())[0]
+            assert torch.equal(index, same)
+            compared, sizes = compared + 1, sizes + len(index)
+    assert compared > 25
+    assert sizes > compared  # else every set were the best word alone, and nothing compared
+
+
+def test_ties_go_to_the_lower_index():
+    """An unstable sort, or topk, breaks ties as it likes."""
+    s = torch.ones(3, 1000)
+    s[1, ::7] = 2.0
+    s[2] = torch.arange(1000) % 3 + 100.0
+    chosen = concepts.select(s, alpha=0.95)
+    assert chosen[0].tolist() == list(range(1000))
+    assert chosen[1].tolist() == list(range(0, 1000, 7))
+    assert chosen[2].tolist() == [j for r in (2, 1, 0) for j in range(r, 1000, 3)]
+
+
+def test_alpha_one_keeps_the_best_and_its_ties():
+    s = torch.tensor([[0.1, 0.3, 0.2], [0.3, 0.1, 0.3]])
+    assert [index.tolist() for index in concepts.select(s, 1)] == [[1], [0, 2]]
+
+
+def test_nan_is_never_selected_and_an_infinite_best_abstains():
+    nan, inf = math.nan, math.inf
+    s = torch.tensor(
+        [[nan, nan, nan], [nan, 0.5, 0.2], [inf, 0.5, nan], [-inf, 0.5, 0.5], [nan, -1.0, -inf]]
+    )
+    chosen = [index.tolist() for index in concepts.select(s)]
+    assert chosen == [[], [1], [], [1, 2], []]
+    assert chosen == [literal_select(row, 0.95) for row in s.tolist()]
+
+
+def test_a_nan_neuron_leaves_the_others_alone():
+    v, t, t0 = unit(4, 3, 8), unit(20, 8, seed=1), unit(8, seed=2)
+    words = [str(j) for j in range(20)]
+    whole = concepts.discover(v, t, t0, words)
+    v[1, 2, 3] = math.nan
+    damaged = concepts.discover(v, t, t0, words)
+    assert damaged.names[1] == []
+    assert damaged.abstained[1]
+    assert [damaged.names[i] for i in (0, 2, 3)] == [whole.names[i] for i in (0, 2, 3)]
+
+
+@pytest.mark.parametrize("block", [1, 37, 100, 10**9])
+def test_blocks_change_nothing(block):
+    v, t, t0 = unit(13, 3, 8), unit(25, 8, seed=1), unit(8, seed=2)
+    words = [str(j) for j in range(25)]
+    table = concepts.discover(v, t, t0, words, 0.5, block=block)
+    whole = [index.tolist() for index in concepts.select(concepts.score(v, t, t0), 0.5)]
+    assert table.names == [[words[j] for j in index] for index in whole]
+    assert len(table) == 13
+
+
+def test_discover_never_holds_more_scores_than_the_block(monkeypatch):
+    sizes = []
+    score = concepts.score
+    monkeypatch.setattr(concepts, "score", lambda *a: sizes.append(score(*a).numel()) or score(*a))
+    concepts.discover(unit(10, 2, 4), unit(6, 4, seed=1), None, list("abcdef"), block=20)
+    assert sizes == [18, 18, 18, 6]
+
+
+def test_no_neurons_give_an_empty_table():
+    table = concepts.discover(torch.zeros(0, 3, 4), unit(5, 4).float(), None, list("abcde"))
+    assert len(table) == 0
+    assert table.threshold.shape == table.abstained.shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtype_is_that_of_the_inputs(dtype):
+    s = concepts.score(unit(2, 3, 4, dtype=dtype), unit(5, 4, dtype=dtype), unit(4, dtype=dtype))
+    assert s.dtype == dtype
+
+
+def test_inputs_stay_as_they_were():
+    """The template term is subtracted in place; it must never reach the features themselves."""
+    v, t, t0 = unit(4, 8), torch.eye(8, dtype=torch.float64), unit(8, seed=2)
+    before = v.clone(), t.clone(), t0.clone()
+    concepts.discover(v, t, t0, list("abcdefgh"))
+    assert all(torch.equal(a, b) for a, b in zip((v, t, t0), before, strict=True))
+
+
+@pytest.mark.parametrize("alpha", [0, -0.5, 1.01, math.nan])
+def test_alpha_outside_its_range_is_refused(alpha):
+    with pytest.raises(ValueError, match=r"alpha = .* lies outside \(0, 1\]"):
+        concepts.select(torch.ones(2, 3), alpha)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: concepts.score(torch.ones(2, 3, 4), torch.ones(5, 6)), "do not fit"),
+        (lambda: concepts.score(torch.ones(2, 0, 4), torch.ones(5, 4)), "no exemplars"),
+        (lambda: concepts.score(torch.ones(2, 4), torch.ones(0, 4)), "M at least 1"),
+        (
+            lambda: concepts.score(torch.ones(2, 4), torch.ones(5, 4), torch.ones(1, 4)),
+            "bare template",
+        ),
+        (
+            lambda: concepts.discover(torch.ones(2, 4), torch.ones(5, 4), None, ["a"]),
+            "1 words for 5",
+        ),
+        (lambda: concepts.select(torch.ones(3)), "matrix"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()

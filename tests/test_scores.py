@@ -1,0 +1,317 @@
+"""Agreement with ground truth: hand-worked examples, known published figures, paired tests."""
+
+import csv
+import math
+
+import pytest
+import torch
+
+from wwwlib import language, scores
+
+# Three neurons: a repeated and shouted right name among a wrong one; an abstention; a synonym
+# that two classes share, given twice.
+TRUTH = [["tench", "Tinca tinca"], ["crane"], ["crane", "lifting machine", "derrick"]]
+PRED = [["Tench", " tench ", "carp"], [], ["Crane", "crane"]]
+AXES = {
+    "tench": [1.0, 0.0, 0.0],
+    "tinca tinca": [0.6, 0.8, 0.0],
+    "carp": [0.0, 1.0, 0.0],
+    "crane": [0.0, 0.0, 2.0],  # encoders need not normalise here
+    "lifting machine": [0.0, 0.6, 0.8],
+    "derrick": [0.8, 0.0, 0.6],
+}
+
+
+def encode(words):
+    return torch.tensor([AXES[word] for word in words])
+
+
+def test_hit_rate_by_hand():
+    score = scores.hit_rate(PRED, TRUTH)
+    assert score.values.tolist() == [1, 0, 1]
+    assert score.mean == pytest.approx(2 / 3)
+    assert score.stderr == pytest.approx(math.sqrt(1 / 3) / math.sqrt(3))
+
+
+def test_f1_by_hand():
+    """{tench, carp} against two synonyms: 2*1/(2+2); {crane} against three: 2*1/(1+3)."""
+    score = scores.f1(PRED, TRUTH)
+    assert score.values.tolist() == [0.5, 0, 0.5]
+    assert score.mean == pytest.approx(1 / 3)
+
+
+def test_text_cosine_by_hand():
+    """Pairs of neuron 0: 1, .6, 0, .8; neuron 1 abstains; of neuron 2: 1, .8, .6."""
+    score = scores.text_cosine(PRED, TRUTH, encode)
+    assert score.values.tolist() == pytest.approx([0.6, 0, 0.8], abs=1e-6)
+
+
+def test_text_cosine_encodes_each_word_once():
+    seen = []
+    scores.text_cosine(PRED, TRUTH, lambda words: seen.extend(words) or encode(words))
+    assert len(seen) == len(set(seen)) == len(AXES)
+
+
+def test_sizes_and_abstentions_are_counted_on_sets():
+    score = scores.f1(PRED, TRUTH)
+    assert score.sizes.tolist() == [2, 0, 1]
+    assert score.size == 1
+    assert score.abstained == 1
+    assert str(score) == "F1 0.3333 ± 0.1667 (n = 3, 1 abstained)"
+
+
+def test_one_neuron_has_no_standard_error():
+    assert math.isnan(scores.f1([["a"]], [["a"]]).stderr)
+
+
+def test_shared_words_are_found():
+    assert scores.shared_words(TRUTH) == {"crane": (1, 2)}
+
+
+def test_by_synset_a_shared_word_is_only_half_an_answer_by_hand():
+    """Neuron 0: right class and a wrong word. Neuron 2: both cranes, of which one is right."""
+    pred, truth = scores.by_synset(PRED, TRUTH)
+    assert scores.hit_rate(pred, truth).values.tolist() == [1, 0, 1]
+    assert scores.f1(pred, truth).values.tolist() == pytest.approx([2 / 3, 0, 2 / 3])
+
+
+def test_by_synset_two_synonyms_are_one_answer():
+    pred, truth = scores.by_synset([["tench", "tinca tinca"], ["x"], ["derrick"]], TRUTH)
+    assert scores.f1(pred, truth).values.tolist() == [1, 0, 1]
+
+
+def test_ceilings_by_hand():
+    words = ["Tench", "tinca tinca", "derrick", "carp"]
+    assert scores.ceilings.hit_rate(TRUTH, words).values.tolist() == [1, 0, 1]
+    assert scores.ceilings.f1(TRUTH, words).values.tolist() == [1, 0, 0.5]
+    assert scores.ceilings.f1(TRUTH, words, size=1).values.tolist() == pytest.approx(
+        [2 / 3, 0, 0.5]
+    )
+    best = scores.ceilings.text_cosine(TRUTH, words, encode).values.tolist()
+    literal = [
+        max(
+            sum(torch.cosine_similarity(encode([w]), encode([u])).item() for u in synonyms)
+            / len(synonyms)
+            for w in ["tench", "tinca tinca", "derrick", "carp"]
+        )
+        for synonyms in [[word.lower() for word in row] for row in TRUTH]
+    ]
+    assert best == pytest.approx(literal, abs=1e-6)
+
+
+def test_no_answer_beats_its_ceiling():
+    words = list(AXES)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        pick = [torch.randperm(6, generator=generator)[:i].tolist() for i in (1, 2, 3)]
+        pred = [[words[j] for j in row] for row in pick]
+        for score, ceiling in [
+            (scores.hit_rate(pred, TRUTH), scores.ceilings.hit_rate(TRUTH, words)),
+            (scores.f1(pred, TRUTH), scores.ceilings.f1(TRUTH, words)),
+            (
+                scores.text_cosine(pred, TRUTH, encode),
+                scores.ceilings.text_cosine(TRUTH, words, encode),
+            ),
+        ]:
+            assert (score.values <= ceiling.values + 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    ("pred", "truth", "sentence"),
+    [
+        ([["a"]], [["a"], ["b"]], "names for 1 neurons and truth for 2"),
+        ([], [], "at least one neuron"),
+        ([["a"], ["b"]], [["a"], [" "]], "Neuron 1 has no truth"),
+        (["cat"], [["cat"]], "names of neuron 0 is the one string 'cat'"),
+    ],
+)
+def test_lists_that_do_not_fit_are_refused(pred, truth, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        scores.hit_rate(pred, truth)
+
+
+# Paired comparison
+
+
+def score_of(values, name="F1"):
+    return scores.Score(name, torch.tensor(values, dtype=torch.float64), torch.ones(len(values)))
+
+
+def test_permutation_p_equals_the_exact_one_by_enumeration():
+    a, b = [0.9, 0.8, 0.7, 0.9, 0.6, 0.3], [0.5, 0.6, 0.6, 0.5, 0.7, 0.2]
+    gap = [x - y for x, y in zip(a, b, strict=True)]
+    extreme = 0
+    for bits in range(64):
+        flipped = [g if bits >> i & 1 else -g for i, g in enumerate(gap)]
+        extreme += abs(sum(flipped)) >= abs(sum(gap)) - 1e-12
+    found = scores.compare(score_of(a), score_of(b), samples=40_000)
+    assert found.difference == pytest.approx(sum(gap) / 6)
+    assert found.p == pytest.approx(extreme / 64, abs=0.01)
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    generator = torch.Generator().manual_seed(1)
+    covered = 0
+    for seed in range(200):
+        a, b = torch.randn(2, 60, generator=generator) + torch.tensor([[0.3], [0.0]])
+        low, high = scores.compare(score_of(a.tolist()), score_of(b.tolist()), seed, 1_000).interval
+        covered += low <= 0.3 <= high
+    assert 178 <= covered <= 199
+
+
+def test_pairing_finds_what_unpaired_errors_hide():
+    """A small constant gain under a large spread between neurons."""
+    base = torch.rand(200, dtype=torch.float64)
+    found = scores.compare(score_of((base + 0.01).tolist()), score_of(base.tolist()))
+    assert found.interval == pytest.approx((0.01, 0.01))
+    assert found.p < 0.001
+
+
+def test_equal_methods_do_not_differ():
+    found = scores.compare(score_of([0.2, 0.4, 0.9]), score_of([0.2, 0.4, 0.9]))
+    assert (found.difference, found.interval, found.p) == (0, (0, 0), 1)
+
+
+def test_the_seed_fixes_the_comparison_and_blocks_do_not_change_its_size(monkeypatch):
+    a, b = score_of(torch.rand(50).tolist()), score_of(torch.rand(50).tolist())
+    assert scores.compare(a, b, 3, 500) == scores.compare(a, b, 3, 500)
+    assert scores.compare(a, b, 3, 500) != scores.compare(a, b, 4, 500)
+    monkeypatch.setattr("wwwlib.scores.paired.BLOCK", 333)
+    assert scores.compare(a, b, 3, 500).p >= 1 / 501
+
+
+def test_different_scores_are_not_compared():
+    with pytest.raises(ValueError, match="cannot be compared"):
+        scores.compare(score_of([1.0, 2.0]), score_of([1.0, 2.0], "hit rate"))
+
+
+def test_holm_by_hand():
+    """Sorted .01 .02 .03 .04 times 4 3 2 1, never falling: .04 .06 .06 .06."""
+    assert scores.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert scores.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert scores.holm([]) == []
+
+
+# WordNet's partial credit
+
+
+def tree():
+    """entity > animal > (bird > crane_1, fish > tench); entity > machine > crane_2."""
+    shape = {
+        "n0": (["entity"], []),
+        "n1": (["animal", "beast"], ["n0"]),
+        "n2": (["bird"], ["n1"]),
+        "n3": (["crane"], ["n2"]),
+        "n4": (["fish"], ["n1"]),
+        "n5": (["tench", "Tinca tinca"], ["n4"]),
+        "n6": (["machine"], ["n0"]),
+        "n7": (["crane", "derrick"], ["n6"]),
+        "n8": (["loner"], []),
+    }
+    return scores.Hypernyms(
+        {i: language.Synset(i, tuple(words), tuple(up)) for i, (words, up) in shape.items()}
+    )
+
+
+def test_wu_palmer_by_hand():
+    """Depths: entity 1, animal 2, fish and bird 3, tench 4: fish-tench 2*3/(3+4)."""
+    hypernyms = tree()
+    assert hypernyms.similarity("n4", "n5") == pytest.approx(6 / 7)
+    assert hypernyms.similarity("n3", "n5") == pytest.approx(4 / 8)
+    assert hypernyms.similarity("n7", "n5") == pytest.approx(2 / 7)
+    assert hypernyms.similarity("n8", "n5") == 0
+    score = scores.wu_palmer([["Fish", "fish", "qwerty"], [], ["crane"]], TRUTH, hypernyms)
+    assert score.values.tolist() == pytest.approx([(6 / 7 + 0) / 2, 0, 1])
+
+
+def test_wu_palmer_against_synsets_tells_the_cranes_apart():
+    hypernyms = tree()
+    bird, machine = (scores.wu_palmer([["bird"]], [wnid], hypernyms).mean for wnid in ("n3", "n7"))
+    assert bird == pytest.approx(6 / 7)
+    assert machine == pytest.approx(2 / 6)
+    with pytest.raises(ValueError, match="'crane' is no synset"):
+        scores.wu_palmer([["bird"]], ["crane"], hypernyms)
+
+
+# Known answers on real labels
+
+
+@pytest.fixture(scope="module")
+def imagenet(real):
+    return language.synonyms(real / "labels" / "imagenet_labels.txt")
+
+
+def ceiling_words(truth):
+    return [word for words in truth for word in words]
+
+
+@pytest.mark.real
+def test_one_perfect_name_a_class_scores_f1_7871(imagenet):
+    ceiling = scores.ceilings.f1(imagenet, ceiling_words(imagenet), size=1)
+    assert len(ceiling) == 1000
+    assert ceiling.mean == pytest.approx(0.7871, abs=5e-5)
+    assert scores.ceilings.f1(imagenet, ceiling_words(imagenet)).mean == 1
+
+
+@pytest.mark.real
+def test_122_classes_are_reachable_from_broden(real, imagenet):
+    broden = language.broden(real / "labels" / "broden_labels_clean.txt")
+    assert scores.ceilings.hit_rate(imagenet, broden.words).values.sum() == 122
+
+
+@pytest.mark.real
+def test_a_perfect_answer_in_the_papers_reading_of_places_scores_7945(real):
+    path = real / "labels" / "categories_places365.txt"
+    for reading, expected in [("paper", 0.7945), ("clean", 1.0)]:
+        truth = language.places365_truth(path, reading)
+        words = language.places365(path, reading).words
+        perfect = scores.hit_rate([[word] for word in words], truth)
+        assert perfect.mean == pytest.approx(expected, abs=5e-5)
+        assert scores.ceilings.hit_rate(truth, words).mean == pytest.approx(perfect.mean)
+
+
+@pytest.mark.real
+def test_published_network_dissection_row_in_sets(real, imagenet):
+    published, stripped = network_dissection(real)
+    assert scores.f1(published, imagenet).mean == pytest.approx(0.0010, abs=5e-5)
+    assert scores.hit_rate(published, imagenet).mean == pytest.approx(0.001)
+    assert scores.f1(stripped, imagenet).mean == pytest.approx(0.0116, abs=5e-5)
+    assert scores.hit_rate(stripped, imagenet).mean == pytest.approx(0.015)
+
+
+@pytest.mark.real
+def test_published_network_dissection_row_in_mpnet_cosine(real, real_weights, imagenet):
+    published, stripped = network_dissection(real)
+    words = {language.fold(w) for row in [*published, *stripped, *imagenet] for w in row}
+    words = sorted(words, key=len)
+    sentence = language.sentence_encoder(real_weights / "all-mpnet-base-v2")
+    features = dict(zip(words, sentence(words), strict=True))  # each word once for both rows
+
+    def encode(asked):
+        return torch.stack([features[word] for word in asked])
+
+    score = scores.text_cosine(published, imagenet, encode)
+    assert score.mean == pytest.approx(0.2989, abs=5e-5)
+    assert score.stderr == pytest.approx(0.0049, abs=5e-5)
+    assert scores.text_cosine(stripped, imagenet, encode).mean == pytest.approx(0.3129, abs=5e-5)
+
+
+def network_dissection(real):
+    """Return the final layer's labels as published, and stripped of their category suffix."""
+    path = real / "published" / "netdissect_resnet50_imagenet_fc.csv"
+    with path.open(newline="") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: int(row["unit"]))
+    labels = [row["label"].lower() for row in rows]
+    clean = [label.removesuffix("-s").removesuffix("-c").replace("_", " ") for label in labels]
+    return [[label] for label in labels], [[label] for label in clean]
+
+
+def test_the_cranes_are_told_apart_by_synset():
+    """Needs only timm: two classes share "crane", and a perfect name by string is not one by id."""
+    truth = language.synonyms(language.imagenet_classes().values())
+    shared = scores.shared_words(truth)
+    assert shared["crane"] == (134, 517)
+    pred, restated = scores.by_synset(truth, truth)
+    assert scores.f1(pred, restated).values[134] == pytest.approx(2 / 3)
+    assert scores.f1(truth, truth).mean == 1
+    assert scores.f1(pred, restated).mean < 1

@@ -1,0 +1,90 @@
+"""Image features of exemplars: each image is encoded once, however many neurons share it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from wwwlib.exemplars import Exemplars
+from wwwlib.images import ImageSet, batches, subset
+from wwwlib.language.concept_sets import unit_rows
+from wwwlib.language.encoders import Encoder
+
+
+def image_features(
+    encoder: Encoder,
+    images: ImageSet,
+    indices: Sequence[int],
+    batch_size: int = 64,
+    workers: int = 0,
+    progress: bool = True,
+) -> Tensor:
+    """Encode the images of the given indices.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        The image-text encoder of dimension D.
+    images : ImageSet
+        The images.
+    indices : sequence of int
+        Which of them, B in number, in any order.
+    batch_size, workers : int
+        Images per call, and processes that decode them (0: this one).
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    Tensor
+        (B, D) float32 unit-norm features on the CPU, in the order of ``indices``.
+
+    Raises
+    ------
+    ValueError
+        If the encoder returns another shape, or features that are not of unit norm.
+    """
+    chosen = subset(images, indices)
+    features = torch.zeros(len(chosen), encoder.dim)
+    with tqdm(total=len(chosen), desc="images", unit="image", disable=not progress) as bar:
+        for rows, pixels in batches(chosen, encoder.preprocess, batch_size, workers):
+            features[rows] = unit_rows(encoder.encode_images(pixels), len(rows), encoder)
+            bar.update(len(rows))
+    return features
+
+
+def embed_exemplars(
+    encoder: Encoder,
+    images: ImageSet,
+    exemplars: Exemplars,
+    batch_size: int = 64,
+    workers: int = 0,
+    progress: bool = True,
+) -> Tensor:
+    """Return the image features ``v`` of every neuron's exemplars.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        The image-text encoder of dimension D.
+    images : ImageSet
+        The probe set that the exemplars index.
+    exemplars : Exemplars
+        The top K images of N neurons.
+    batch_size, workers, progress
+        As for :func:`image_features`.
+
+    Returns
+    -------
+    Tensor
+        (N, K, D) float32 on the CPU, of unit norm; zeros for a neuron whose status is not 0 and
+        where no exemplar was left, so that such a neuron abstains.
+    """
+    shown = (exemplars.index >= 0) & (exemplars.status == 0).unsqueeze(1)
+    distinct, place = exemplars.index[shown].unique(return_inverse=True)
+    v = torch.zeros(*exemplars.index.shape, encoder.dim)
+    if len(distinct):
+        features = image_features(encoder, images, distinct.tolist(), batch_size, workers, progress)
+        v[shown] = features[place]
+    return v
