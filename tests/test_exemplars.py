@@ -37,10 +37,10 @@ def number(i):
     return Image.new("RGB", (1, 1), (i % 256, i // 256, 0))
 
 
-def numbered(count, labels=None):
+def numbered(count, labels=None, classes=("a", "b", "c")):
     labels = tuple(labels) if labels is not None else (None,) * count
     names = tuple(str(i) for i in range(count))
-    return ImageSet("numbers", f"numbers-{count}-{labels}", names, labels, (), number)
+    return ImageSet("numbers", f"numbers-{count}-{labels}", names, labels, classes, number)
 
 
 def target(table):
@@ -124,6 +124,14 @@ def test_class_sums_by_label_and_by_prediction(table):
     assert torch.equal(found["hidden"].class_sum, sums)
     assert torch.equal(found["hidden"].class_abs, absolute)
     assert torch.equal(found["hidden"].class_count, count)
+
+
+def test_labels_of_other_classes_do_not_count(table):
+    """Breaks when the label of a folder with its own classes is taken for one of the network's."""
+    foreign = numbered(97, [i % 9 for i in range(97)], classes=tuple("abcdefghi"))
+    found = collect(target(table), foreign, ["hidden"], 3, 16, progress=False)["hidden"]
+    plain = collect(target(table), numbered(97), ["hidden"], 3, 16, progress=False)["hidden"]
+    assert torch.equal(found.class_count, plain.class_count)
 
 
 def test_errors_are_sentences_before_any_work(table):
