@@ -109,7 +109,7 @@ def _pass(target, images, layers, k, slot, options):
         with capture(target, (*layers, "logits")) as taken:
             target.model(x)
         logits = taken["logits"].z
-        given = labels[indices]
+        given, state = labels[indices], dict(state)  # an interrupt here must not leave half a step
         members = torch.where(given >= 0, given, logits.argmax(1))
         for layer in layers:
             z = taken[layer].z.float()

@@ -1,0 +1,226 @@
+"""The concept world: the same pixels for ever, masks that say what is seen, captions that are true.
+
+A change of a shape, a colour or the order of random draws breaks the digests below, and with them
+every shipped weight: train again with `make world` before renewing them.
+"""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wwwlib import world
+from wwwlib.store import file_digest
+from wwwlib.world.canvas import SIZE
+from wwwlib.world.shapes import SHAPES, THING_SHAPES
+from wwwlib.world.training_clip import strangers
+from wwwlib.world.vocabulary import COLOURS, PARTS, THINGS
+
+RECORD = world.DATA / "training.json"
+SCENES = [world.sample(i, seed=5) for i in range(120)]
+PICTURES = [world.render(scene) for scene in SCENES]
+
+
+def test_an_image_is_the_same_bytes_on_every_machine():
+    """Breaks when a drawing, a colour or the random stream changes in any way."""
+    pixels = b"".join(world.render_image(world.sample(i, 100)).tobytes() for i in range(96))
+    assert hashlib.sha256(pixels).hexdigest() == (
+        "25161b334c27ffbb4537d1db01511a32ec8bf494c0597cdb901b3eb48d126356"
+    )
+
+
+def test_a_scene_does_not_depend_on_which_were_sampled_before():
+    world.sample(3, seed=9)
+    assert world.sample(17, seed=5) == SCENES[17]
+    assert world.render(SCENES[17]).image.tobytes() == PICTURES[17].image.tobytes()
+
+
+def test_seeds_differ():
+    assert world.sample(0, seed=1) != world.sample(0, seed=2)
+
+
+def test_render_image_is_render_without_masks():
+    assert all(
+        world.render_image(scene).tobytes() == picture.image.tobytes()
+        for scene, picture in zip(SCENES[:20], PICTURES[:20], strict=True)
+    )
+
+
+def test_masks_agree_with_painting_one_thing_at_a_time():
+    """The literal way: a concept's pixels are those that change when it is painted differently."""
+    for scene, picture in zip(SCENES[:24], PICTURES[:24], strict=True):
+        recoloured = world.render(replace(scene, colour=_other(scene.colour)))
+        changed = (np.asarray(recoloured.image) != np.asarray(picture.image)).any(-1)
+        subject = picture.masks[scene.subject]
+        # Half a pixel of blur lies along the edge, where a mask of whole pixels must decide.
+        assert not (changed & ~_grown(subject)).any()
+
+
+def test_masks_are_exact_for_whole_and_part():
+    for scene, picture in zip(SCENES, PICTURES, strict=True):
+        subject = picture.masks[scene.subject]
+        for part in scene.parts:
+            if part in picture.masks and part not in THINGS:
+                assert not (picture.masks[part] & ~subject).any(), (scene, part)
+
+
+def test_every_pixel_is_scene_or_thing_or_subject():
+    for scene, picture in zip(SCENES, PICTURES, strict=True):
+        seen = picture.masks[scene.subject] | picture.masks[scene.scene]
+        if scene.thing:
+            seen |= picture.masks.get(scene.thing.name, False)
+        assert seen.mean() > 0.97  # pixels shared by three at their corners belong to none
+
+
+def test_a_colour_mask_holds_the_pixels_nearest_to_that_colour():
+    picture, names = PICTURES[0], list(COLOURS)
+    pixels = np.asarray(picture.image, float)
+    for y in range(0, SIZE, 7):
+        for x in range(0, SIZE, 7):
+            gaps = [sum((pixels[y, x] - COLOURS[name]) ** 2) for name in names]
+            own = names[gaps.index(min(gaps))]
+            assert [n for n in names if n in picture.masks and picture.masks[n][y, x]] == [own]
+
+
+def test_hidden_parts_have_no_mask():
+    scene = next(s for s in SCENES if s.missing)
+    masks = world.render(replace(scene, thing=None)).masks
+    assert not set(scene.missing) & masks.keys()
+
+
+def test_the_scene_can_be_changed_and_the_rest_kept():
+    scene = replace(SCENES[3], thing=None)
+    there, here = world.render(scene), world.render(replace(scene, scene=_other_scene(scene)))
+    subject = there.masks[scene.subject]
+    assert (here.masks[scene.subject] == subject).all()
+    assert scene.scene not in here.masks
+
+
+def test_subjects_stand_away_from_the_centre():
+    """Breaks when the centre of the image becomes a good guess: then nobody needs a map."""
+    centre = [
+        p.masks[s.subject][SIZE // 2, SIZE // 2] for s, p in zip(SCENES, PICTURES, strict=True)
+    ]
+    assert np.mean(centre) < 0.2
+
+
+def test_context_bias_ties_classes_to_their_homes():
+    tied = [world.sample(i, 1, context_bias=1.0) for i in range(100)]
+    assert all(scene.scene == world.HOME[scene.subject] for scene in tied)
+    free = [world.sample(i, 1) for i in range(600)]
+    assert 0.04 < np.mean([s.scene == world.HOME[s.subject] for s in free]) < 0.14
+    swapped = [world.sample(i, 1, swap=True) for i in range(200)]
+    assert not any(scene.scene == world.HOME[scene.subject] for scene in swapped)
+
+
+def test_the_size_of_the_world():
+    assert len(world.CLASSES) >= 24
+    assert len(set(world.VOCABULARY)) == len(world.VOCABULARY) >= 300
+    assert len(world.UNSEEN) >= 200
+    assert not set(world.UNSEEN) & set(world.SEEN)
+    assert set(THING_SHAPES) < set(THINGS)
+
+
+def test_most_parts_are_shared_between_classes():
+    """A part of one class only cannot be told from that class by anybody."""
+    owners = {
+        part: {n for n, strokes in SHAPES.items() if part in {s[0] for s in strokes}}
+        for part in PARTS
+    }
+    assert all(owners.values())
+    assert sum(len(names) > 1 for names in owners.values()) >= 0.8 * len(PARTS)
+
+
+def test_every_word_of_the_world_is_painted_somewhere():
+    seen = set().union(*(world.render(world.sample(i, 6)).masks for i in range(400)))
+    assert {word for words in world.CATEGORIES.values() for word in words} == seen
+
+
+def test_captions_are_true():
+    """Each word of the world that a caption uses is in the picture or is a synonym of its class."""
+    for scene in SCENES:
+        true = {scene.subject, *world.SYNONYMS[scene.subject], *scene.parts, scene.colour}
+        true |= {scene.scene, scene.finish}
+        true |= {scene.thing.name, scene.thing.colour} if scene.thing else set()
+        for variant in range(12):
+            words = set(world.caption(scene, variant).split())
+            assert words & set(world.SEEN) <= true, (scene, variant)
+
+
+def test_no_caption_is_the_bare_template_or_names_an_unseen_noun():
+    for scene in SCENES:
+        for variant in range(20):
+            text = world.caption(scene, variant)
+            assert text.strip() != "a photo of a"
+            assert not set(text.split()) & set(world.UNSEEN)
+
+
+def test_the_wrong_answers_of_training_are_not_the_nouns_of_the_test():
+    """Else the claim that no unseen noun wins a neuron would have been trained for."""
+    assert not set(strangers()) & set(world.VOCABULARY)
+    assert len(strangers()) > 10_000
+
+
+def test_unseen_nouns_are_nouns_of_wordnet(wordnet):
+    synsets = [line.split() for line in wordnet.open() if not line.startswith("  ")]
+    nouns = {
+        word.lower() for fields in synsets for word in fields[4 : 4 + 2 * int(fields[3], 16) : 2]
+    }
+    assert set(world.UNSEEN) | set(world.CLASSES) <= nouns
+
+
+def test_the_networks_take_what_preprocess_gives():
+    x = world.preprocess()(PICTURES[0].image)
+    assert x.shape == (3, SIZE, SIZE)
+    assert x.dtype == torch.float32
+    assert -1 <= x.min() < 0 < x.max() <= 1
+    for build in world.NETWORKS.values():
+        assert build().eval()(x[None]).shape == (1, len(world.CLASSES))
+
+
+def test_shipped_weights_are_the_ones_on_record():
+    """Breaks when a weight file is replaced without its record, or the other way round."""
+    record = json.loads(RECORD.read_text())
+    for name, entry in record.items():
+        path = "clip/open_clip_model" if name == "clip" else name
+        assert file_digest(world.DATA / f"{path}.safetensors") == entry["sha256"]
+
+
+def test_shipped_files_are_small():
+    assert sum(path.stat().st_size for path in world.DATA.rglob("*") if path.is_file()) < 12e6
+
+
+def test_the_readme_of_the_data_quotes_the_record():
+    text = (world.DATA.parent / "README.md").read_text()
+    for name, entry in json.loads(RECORD.read_text()).items():
+        assert entry["sha256"] in text, name
+        for value in entry.values():
+            if isinstance(value, float) and value <= 1:
+                assert f"{value:.3f}" in text, (name, value)
+
+
+@pytest.fixture
+def wordnet():
+    path = Path("/usr/share/wordnet/data.noun")
+    if not path.exists():
+        pytest.skip(f"{path} is not there: Debian's package wordnet-base has it")
+    return path
+
+
+def _other(colour):
+    return next(name for name in ("red", "blue") if name != colour)
+
+
+def _other_scene(scene):
+    return next(name for name in world.SCENES if name != scene.scene)
+
+
+def _grown(mask):
+    """Return the mask and its eight neighbours."""
+    padded = np.pad(mask, 1)
+    shifts = [padded[y : y + SIZE, x : x + SIZE] for y in range(3) for x in range(3)]
+    return np.any(shifts, axis=0)
