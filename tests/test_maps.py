@@ -1,0 +1,284 @@
+"""Maps against bilinear resizing, percentiles and weighted sums written out cell by cell."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from wwwlib.maps import heatmap, position, region, resize, similarity, strongest
+
+
+def cells(value, length, size):
+    """Return the two source cells of a target cell and the share of the second."""
+    place = max((value + 0.5) * length / size - 0.5, 0)
+    low = min(int(place), length - 1)
+    return low, min(low + 1, length - 1), place - low
+
+
+def resize_by_hand(a, height, width):
+    """Clamp and interpolate one map, a list of lists, cell by cell, without aligned corners."""
+    a = [[max(value, 0.0) for value in row] for row in a]
+    m = [[0.0] * width for _ in range(height)]
+    for y in range(height):
+        for x in range(width):
+            top, bottom, v = cells(y, len(a), height)
+            left, right, u = cells(x, len(a[0]), width)
+            upper = (1 - u) * a[top][left] + u * a[top][right]
+            lower = (1 - u) * a[bottom][left] + u * a[bottom][right]
+            m[y][x] = (1 - v) * upper + v * lower
+    return m
+
+
+def region_by_hand(m, percentile):
+    values = sorted(value for row in m for value in row)
+    level = values[max(1, math.ceil(percentile * len(values) / 100)) - 1]
+    if level == values[-1]:
+        return [[value == level and values[0] < level for value in row] for row in m]
+    return [[value > level for value in row] for row in m]
+
+
+def heatmap_by_hand(a, w, top, height, width):
+    """Resize each map first and sum then: the order that the paper writes down."""
+    ranked = sorted(range(len(w)), key=lambda i: (-w[i], i))[:top]
+    total = sum(max(w[i], 0.0) for i in ranked)
+    m = [[0.0] * width for _ in range(height)]
+    for i in ranked:
+        grown = resize_by_hand(a[i], height, width)
+        for y in range(height):
+            for x in range(width):
+                m[y][x] += max(w[i], 0.0) / total * grown[y][x]
+    return m
+
+
+def maps(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def as_tensor(m, dtype=torch.float64):
+    return torch.tensor(m, dtype=dtype)
+
+
+# Maps and regions ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("h", "w", "size"), [(2, 2, (5, 5)), (3, 2, (7, 4)), (1, 1, (3, 2)),
+                                              (4, 4, (4, 4)), (3, 5, (9, 31))])  # fmt: skip
+def test_resize_equals_bilinear_by_hand(h, w, size):
+    """Resizing first would let negative cells eat into their neighbours."""
+    a = maps(2, 3, h, w)
+    found = resize(a, size)
+    for b in range(2):
+        for i in range(3):
+            expected = as_tensor(resize_by_hand(a[b, i].tolist(), *size))
+            torch.testing.assert_close(found[b, i], expected)
+
+
+def test_one_number_is_a_square_and_none_leaves_the_size():
+    a = maps(1, 2, 3, 3)
+    assert torch.equal(resize(a, 7), resize(a, (7, 7)))
+    assert torch.equal(resize(a, None), a.clamp(min=0))
+
+
+@pytest.mark.parametrize("percentile", [0, 33.3, 50, 90, 99.9])
+def test_region_equals_a_sorted_list(percentile):
+    a = maps(2, 3, 3, 4)
+    found = region(a, percentile, (6, 10))
+    for b in range(2):
+        for i in range(3):
+            m = resize(a, (6, 10))[b, i].tolist()
+            assert found[b, i].tolist() == region_by_hand(m, percentile)
+    assert found.double().mean((2, 3)).max() <= 1 - percentile / 100 + 1 / 60
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, 3.0])
+def test_a_flat_map_has_an_empty_region(value):
+    """At or above the percentile would be the whole image."""
+    assert not region(torch.full((1, 1, 4, 4), value), 90, 16).any()
+    assert not region(torch.full((1, 1, 1, 1), value), 90, 16).any()
+
+
+def test_a_map_with_fewer_positive_cells_than_the_percentile_keeps_them_all():
+    a = torch.zeros(1, 1, 10, 10)
+    a[0, 0, 2, 3:6] = torch.tensor([1.0, 2.0, 3.0])
+    assert torch.equal(region(a, 90), a > 0)
+
+
+def test_a_plateau_wider_than_the_percentile_is_not_erased():
+    """A saturated ReLU6 has its maximum on a quarter of the image: nothing lies above it."""
+    a = torch.zeros(1, 1, 4, 4)
+    a[..., :2, 2:] = 6.0
+    assert torch.equal(region(a, 90), a > 0)
+
+
+# Heatmaps -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("top", [1, 3, 6, 50])
+def test_heatmap_equals_resizing_each_map_and_summing(top):
+    a, w = maps(2, 6, 3, 2), torch.rand(2, 6, dtype=torch.float64)
+    found = heatmap(a, w, top, (7, 5))
+    for b in range(2):
+        expected = heatmap_by_hand(a[b].tolist(), w[b].tolist(), top, 7, 5)
+        torch.testing.assert_close(found[b], as_tensor(expected))
+    torch.testing.assert_close(
+        heatmap(a, w[0], top, (7, 5)), heatmap(a, w[[0, 0]], top, (7, 5)), msg="(N,) is for all"
+    )
+
+
+def test_one_neuron_with_all_the_weight_reproduces_its_map():
+    a, w = maps(1, 4, 3, 3), torch.tensor([0.0, 0.0, 0.3, 0.0])
+    torch.testing.assert_close(heatmap(a, w, 3, 9)[0], resize(a, 9)[0, 2])
+
+
+def test_equals_among_weights_stand_in_the_order_of_their_index():
+    """topk(zeros) gives 8, 6, 7."""
+    index, share = strongest(torch.ones(2, 10), 3)
+    assert index.tolist() == [[0, 1, 2]] * 2
+    torch.testing.assert_close(share, torch.full((2, 3), 1 / 3))
+    assert strongest(torch.zeros(10), 3)[0].tolist() == [0, 1, 2]
+
+
+def test_negative_weights_count_as_zero():
+    """They would turn a map inside out, or cancel what speaks for the class."""
+    a, w = maps(1, 4, 3, 3), torch.tensor([-5.0, 2.0, -0.1, 1.0])
+    torch.testing.assert_close(strongest(w, 4)[1], torch.tensor([2 / 3, 1 / 3, 0.0, 0.0]))
+    torch.testing.assert_close(heatmap(a, w, 4, 6), heatmap(a, w.clamp(min=0), 4, 6))
+    assert heatmap(a, w, 4, 6).min() >= 0
+
+
+@pytest.mark.parametrize("w", [torch.zeros(2, 4), torch.tensor([[1.0] * 4, [-1.0] * 4])])
+def test_a_map_without_any_positive_weight_is_zero_and_says_so(w):
+    with pytest.warns(UserWarning, match="No neuron has a positive weight"):
+        m = heatmap(maps(2, 4, 3, 3), w)
+    assert not m[1].any()
+    assert bool(m[0].any()) == bool(w.any()), "the other image keeps its map"
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_not_finite_are_named(bad):
+    w = torch.ones(2, 4)
+    w[1, 2] = bad
+    with pytest.raises(ValueError, match=r"neuron 2 for image 1 is (nan|-?inf)"):
+        heatmap(maps(2, 4, 3, 3), w)
+    with pytest.raises(ValueError, match=r"neuron 2 is"):
+        strongest(w[1])
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_maps_that_are_not_finite_are_named_where_they_count(bad):
+    a = maps(2, 4, 3, 3)
+    a[1, 2, 0, 0] = bad
+    with pytest.raises(ValueError, match="neuron 2 for image 1"):
+        region(a)
+    with pytest.raises(ValueError, match="neuron 2 for image 1"):
+        heatmap(a, torch.tensor([1.0, 2.0, 4.0, 3.0]))
+    assert heatmap(a, torch.tensor([1.0, 2.0, 0.0, 3.0]), 4).isfinite().all()
+    assert not resize(a, 6)[1, 2].isfinite().all(), "it shows"
+
+
+def test_inputs_keep_their_type_and_values():
+    a, w = maps(1, 3, 2, 2).half(), torch.rand(1, 3, dtype=torch.float64)
+    before = a.clone(), w.clone()
+    assert resize(a, 4).dtype == heatmap(a, w, 2, 4).dtype == torch.float16
+    region(a)
+    assert torch.equal(a, before[0]) and torch.equal(w, before[1])
+
+
+# Similarity ---------------------------------------------------------------------------------
+
+
+def test_similarity_is_the_cosine():
+    m1, m2 = maps(3, 4, 5), maps(3, 4, 5)
+    for b, r in enumerate(similarity(m1, m2)):
+        u, v = m1[b].flatten().tolist(), m2[b].flatten().tolist()
+        dot = sum(p * q for p, q in zip(u, v, strict=True))
+        expected = dot / math.sqrt(sum(p * p for p in u) * sum(q * q for q in v))
+        assert r.item() == pytest.approx(expected, abs=1e-12)
+
+
+WEIGHTS = arrays.arrays(np.float64, (2, 6), elements=st.floats(0.01, 100))
+
+
+@settings(max_examples=30, deadline=None)
+@given(WEIGHTS, WEIGHTS, st.sampled_from([1e-300, 1e-8, 0.5, 3.0, 1e300]))
+def test_scaling_all_weights_leaves_r_unchanged(w, class_w, factor):
+    a = torch.rand(2, 6, 4, 4, dtype=torch.float64)
+    w, class_w = torch.from_numpy(w), torch.from_numpy(class_w)
+    class_m = heatmap(a, class_w, 3, 8)
+    r = similarity(class_m, heatmap(a, w, 3, 8))
+    torch.testing.assert_close(similarity(class_m, heatmap(a, w * factor, 3, 8)), r)
+    torch.testing.assert_close(similarity(class_m * 1e-200, class_m), torch.ones_like(r))
+    assert ((r >= 0) & (r <= 1)).all()
+
+
+def test_equal_weights_give_one_and_disjoint_maps_zero():
+    a, w = maps(3, 6, 4, 4), torch.rand(3, 6)
+    m = heatmap(a, w, 5, 8)
+    torch.testing.assert_close(similarity(m, m.clone()), torch.ones(3, dtype=torch.float64))
+    ones = torch.zeros(1, 2, 2)
+    ones[0, 0] = 1
+    assert similarity(ones, ones.flip(1)).item() == 0
+
+
+def test_nothing_to_compare_is_nan():
+    """0 would read as doubt and 1 as certainty: a map of zeros is neither."""
+    one, zero, bad = torch.ones(1, 2, 2), torch.zeros(1, 2, 2), torch.full((1, 2, 2), torch.nan)
+    for m1, m2 in [(one, zero), (zero, zero), (one, bad)]:
+        assert similarity(m1, m2).isnan().all()
+
+
+# Words --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "words"),
+    [
+        (slice(0, 3), slice(0, 3), "upper left"),
+        (slice(0, 3), slice(3, 6), "upper centre"),
+        (slice(6, 9), slice(6, 9), "lower right"),
+        (slice(3, 6), slice(3, 6), "centre"),
+        (slice(3, 6), slice(0, 2), "left"),
+        (slice(0, 9), slice(0, 2), "left"),
+        (slice(3, 6), slice(0, 9), "middle"),
+        (slice(6, 9), slice(0, 9), "lower"),
+        (slice(0, 9), slice(0, 9), "whole image"),
+    ],
+)
+def test_position_in_words(rows, columns, words):
+    m = torch.zeros(9, 9)
+    m[rows, columns] = 2.0
+    assert position(m) == position(m > 0) == words
+
+
+def test_position_of_two_corners_is_not_the_centre_between_them():
+    m = torch.zeros(9, 9)
+    m[:2, :2] = m[-2:, -2:] = 1
+    assert position(m) == "whole image"
+    assert position(torch.zeros(9, 9)) is None
+    assert position(torch.ones(1, 1, dtype=torch.bool)) == "centre"
+
+
+# What goes wrong ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: resize(torch.ones(2, 3, 3), 8), r"expected \(B, N, h, w\)"),
+        (lambda: region(torch.ones(1, 1, 2, 2), 100), "percentile is 100"),
+        (lambda: region(torch.ones(1, 1, 2, 2), -1), "percentile is -1"),
+        (lambda: heatmap(torch.ones(2, 3, 2, 2), torch.ones(2)), r"need \(2, 3\) or \(3,\)"),
+        (lambda: heatmap(torch.ones(2, 3, 2, 2), torch.ones(3), 0), "top is 0"),
+        (lambda: strongest(torch.ones(1, 2, 3)), r"expected \(B, N\)"),
+        (lambda: similarity(torch.ones(1, 2, 2), torch.ones(1, 3, 3)), "twice the same"),
+        (lambda: position(torch.ones(1, 2, 2)), r"\(H, W\)"),
+        (lambda: position(torch.full((2, 2), torch.nan)), "finite"),
+    ],
+)
+def test_mistakes_are_sentences(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

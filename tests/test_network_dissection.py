@@ -1,0 +1,357 @@
+"""Network Dissection against literal loops, on masks that were planted, and on Broden's layout."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from wwwlib import images, store, targets, world
+from wwwlib.baselines import masks, network_dissection
+
+SIDE, CELLS, COUNT = 12, 4, 5  # masks and images of 12 x 12 pixels, maps of 4 x 4 cells
+CATEGORIES = {"cat": "object", "dog": "object", "night": "scene", "red": "colour", "never": "part"}
+
+
+class Random:
+    """Random masks; category "colour" is unlabelled on some images, "never" on all."""
+
+    categories = CATEGORIES
+    fingerprint = "random"
+
+    def __call__(self, i):
+        rng = np.random.RandomState(i)
+        drawn = {word: rng.rand(SIDE, SIDE) < 0.3 for word in ("cat", "night", "red")}
+        if i % 2:
+            del drawn["red"]
+            drawn["dog"] = rng.rand(SIDE, SIDE) < 0.1
+        return drawn
+
+
+def noise(i):
+    pixels = np.random.RandomState(100 + i).randint(0, 256, (SIDE, SIDE, 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+def pictures(reader=noise, count=COUNT):
+    names = tuple(map(str, range(count)))
+    return images.ImageSet("test", reader.__name__, names, (None,) * count, (), reader)
+
+
+def to_tensor(image):
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1) / 255
+
+
+def network(neurons=3):
+    torch.manual_seed(5)
+    parts = (
+        nn.Conv2d(3, neurons, 3, 3),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(neurons, 2),
+    )
+    return targets.wrap(nn.Sequential(*parts), to_tensor, ("a", "b"), "test")
+
+
+def dissect(target=None, layers=("0",), probe=None, of=None, **options):
+    options = {"share": 0.1, "progress": False, **options}
+    target, probe, of = target or network(), probe or pictures(), of or Random()
+    return network_dissection.dissect(target, probe, of, list(layers), **options)
+
+
+# The literal version
+
+
+def maps(target, layer):
+    """(N, h, w) lists for each image, from the module itself."""
+    kept = []
+    handle = target.module(layer).register_forward_hook(lambda _, __, out: kept.append(out))
+    with torch.no_grad():
+        target.model(torch.stack([to_tensor(noise(i)) for i in range(COUNT)]))
+    handle.remove()
+    return [a.tolist() if a.ndim == 3 else a[:, None, None].tolist() for a in kept[0]]
+
+
+def literal_threshold(values, share):
+    return min(t for t in values if sum(u > t for u in values) <= share * len(values))
+
+
+def enlarged(a, row, column):
+    """Read a map where the centre of a pixel of the larger image falls, between four cells."""
+
+    def between(position, cells):
+        x = min(max((position + 0.5) * cells / SIDE - 0.5, 0), cells - 1)
+        low = int(x)
+        return low, min(low + 1, cells - 1), x - low
+
+    top, bottom, down = between(row, len(a))
+    left, right, along = between(column, len(a[0]))
+    upper = a[top][left] * (1 - along) + a[top][right] * along
+    lower = a[bottom][left] * (1 - along) + a[bottom][right] * along
+    return upper * (1 - down) + lower * down
+
+
+def literal_iou(all_maps, share, whole=()):
+    """Sum over the images that have any label of the concept's category."""
+    rows, thresholds = [], []
+    for n in range(len(all_maps[0])):
+        t = literal_threshold([v for a in all_maps for line in a[n] for v in line], share)
+        counts = {word: [0, 0] for word in CATEGORIES}
+        for i, a in enumerate(all_maps):
+            shown = Random()(i)
+            for word, category in CATEGORIES.items():
+                if category not in {CATEGORIES[other] for other in shown}:
+                    continue
+                for r in range(SIDE):
+                    for c in range(SIDE):
+                        on = enlarged(a[n], r, c) > t
+                        there = word in shown and (category in whole or bool(shown[word][r, c]))
+                        counts[word][0] += on and there
+                        counts[word][1] += on or there
+        rows.append([both / either if either else 0 for both, either in counts.values()])
+        thresholds.append(t)
+    return torch.tensor(rows, dtype=torch.float64), torch.tensor(thresholds)
+
+
+@pytest.mark.parametrize(("layer", "whole"), [("0", ()), ("0", ("scene",)), ("logits", ())])
+def test_equals_the_literal_loops(layer, whole):
+    target = network()
+    made = dissect(target, [layer], whole=whole)[layer]
+    iou, threshold = literal_iou(maps(target, layer), 0.1, whole)
+    torch.testing.assert_close(made.iou, iou, rtol=1e-12, atol=0)
+    torch.testing.assert_close(made.threshold, threshold, rtol=1e-6, atol=0)
+    assert made.concepts == tuple(CATEGORIES)
+    assert made.iou[:, made.concepts.index("never")].eq(0).all()
+
+
+def test_batches_layers_and_their_order_do_not_matter():
+    both = dissect(layers=["logits", "0"], batch_size=2)
+    for layer in ("0", "logits"):
+        alone = dissect(layers=[layer], batch_size=COUNT)[layer]
+        torch.testing.assert_close(both[layer].iou, alone.iou, rtol=1e-12, atol=0)
+
+
+def test_a_store_answers_the_second_time_and_an_interrupt_counts_nothing_twice(tmp_path):
+    """The interrupt falls in the middle of a batch, after some of its images were counted."""
+    kept, expected = store.Store(tmp_path), dissect()["0"]
+
+    class Interrupted(Random):
+        def __call__(self, i):
+            if i == 3:
+                raise KeyboardInterrupt
+            return super().__call__(i)
+
+    with pytest.raises(KeyboardInterrupt):
+        dissect(of=Interrupted(), store=kept, batch_size=2)
+    for of in (Random(), Interrupted()):
+        made = dissect(of=of, store=kept, batch_size=2)["0"]
+        assert made.iou.tolist() == expected.iou.tolist()
+    with pytest.raises(KeyboardInterrupt):
+        dissect(of=Interrupted(), store=kept, whole=["scene"])
+
+
+# Planted concepts
+
+
+class Square:
+    """Image i is white in one square, which is a "window"; every second also says what it is."""
+
+    def __init__(self):
+        self.categories = {"window": "object", "roof": "object", "white": "colour"}
+        self.fingerprint = "square"
+
+    def __call__(self, i):
+        mask = np.zeros((SIDE, SIDE), bool)
+        mask[i : i + 3, 4:8] = True
+        return {"white": mask} if i % 2 else {"white": mask, "window": mask, "roof": ~mask}
+
+
+def square(i):
+    return Image.fromarray(np.uint8(Square()(i)["white"])[..., None].repeat(3, -1) * 255)
+
+
+def test_a_perfect_detector_is_not_blamed_for_images_without_labels():
+    """Neuron 0 is the brightness, neuron 1 its opposite, neuron 2 silent."""
+    three = nn.Conv2d(3, 3, 1, bias=False)
+    three.weight = nn.Parameter(
+        torch.tensor([1.0, -1.0, 0.0])[:, None, None, None].repeat(1, 3, 1, 1)
+    )
+    model = nn.Sequential(three, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    target = targets.wrap(model, to_tensor, ("a", "b", "c"), "test")
+    made = dissect(target, probe=pictures(square), of=Square(), share=12 / 144)["0"]
+    assert made.iou[0].tolist() == [1, 0, 1]
+    assert made.table().names == [["window"], [], []]
+    assert made.table(k=3).names[0] == ["window", "white"]
+    assert made.best_category() == ["object", None, None]
+    made = dissect(target, probe=pictures(square), of=Square(), share=1 - 12 / 144)["0"]
+    assert made.table().names[1] == ["roof"]
+    assert made.table(category="colour").abstained.tolist() == [False, True, True]
+
+
+def test_tables_keep_the_best_above_the_minimum():
+    iou = torch.tensor([[0.03, 0.2, 0.2], [0.04, 0.01, 0.0]], dtype=torch.float64)
+    made = network_dissection.Dissection(("a", "b", "c"), ("x", "y", "x"), iou, torch.zeros(2))
+    table = made.table(k=2)
+    assert (table.names, table.scores) == ([["b", "c"], []], [[0.2, 0.2], []])
+    assert table.threshold.tolist() == [0.2, 0]
+    assert table.abstained.tolist() == [False, True]
+    assert made.table(minimum=0, k=9).names == [["b", "c", "a"], ["a", "b"]]
+    assert made.table(minimum=0, category="x").names == [["c"], ["a"]]
+    with pytest.raises(ValueError, match="'z' is unknown; there are x, y"):
+        made.table(category="z")
+    with pytest.raises(ValueError, match="k is 0"):
+        made.table(k=0)
+
+
+class Mixed(Random):
+    def __call__(self, i):
+        return {"cat": np.ones((2, 2), bool), "mouse": np.ones((3, 3), bool)}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"share": 0.0}, "share is 0.0"),
+        ({"whole": ["sky"]}, "'sky' in `whole` is unknown"),
+        ({"layers": "0"}, "give a list of names"),
+        ({"of": Mixed()}, "image 0 have the sizes .* without a category \\['mouse'\\]"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change, sentence):
+    options = {"layers": ["0"]} | change
+    with pytest.raises(ValueError, match=sentence):
+        network_dissection.dissect(
+            network(), pictures(), options.pop("of", Random()), progress=False, **options
+        )
+
+
+# The concept world
+
+
+def test_the_worlds_images_and_masks_are_of_the_same_scenes():
+    probe, of = masks.of_world(3, seed=4, context_bias=0.5, swap=True)
+    for i in range(3):
+        picture = world.render(world.sample(i, 4, 0.5, swap=True))
+        assert probe.image(i).tobytes() == picture.image.tobytes()
+        assert of(i).keys() == picture.masks.keys() <= of.categories.keys()
+        assert all((of(i)[word] == mask).all() for word, mask in picture.masks.items())
+    assert of.categories["boat"] == "object"
+    assert of.fingerprint != masks.WorldMasks(5).fingerprint
+    assert masks.WorldMasks(5) == masks.WorldMasks(5)
+
+
+def test_a_neuron_that_sees_red_is_called_red():
+    probe, of = masks.of_world(24)
+    weight = torch.tensor([[1.0, -1.0, -1.0], [-1.0, 1.0, -1.0]])[:, :, None, None]
+    colours = nn.Conv2d(3, 2, 1, bias=False)
+    colours.weight = nn.Parameter(weight)
+    model = nn.Sequential(colours, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    target = targets.wrap(model, to_tensor, ("a", "b"), "test")
+    made = dissect(target, probe=probe, of=of, share=0.02)["0"]
+    assert made.table(category="colour").names == [["red"], ["green"]]
+
+
+# Broden
+
+
+LABELS = [
+    (1, "red-c", "color(40)"),
+    (2, "car", "object(30)"),
+    (3, "wheel", "part(12);object(3)"),
+    (4, "door", "object(2);part(9)"),
+    (7, "street-s", "scene(5)"),
+    (8, "striped", "texture(5)"),
+    (300, "truck", "object(5)"),
+]
+SIZE = (3, 4)
+
+
+def plane(**places):
+    """Encode {label: [(row, column), ...]} as red + 256 green."""
+    pixels = np.zeros((*SIZE, 3), np.uint8)
+    for label, cells in places.items():
+        number = int(label.removeprefix("n"))
+        for row, column in cells:
+            pixels[row, column] = number % 256, number // 256, 99
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    shown = tmp_path / "images" / "ade"
+    shown.mkdir(parents=True)
+    for i, name in enumerate(("a", "bad", "b")):
+        noise(i).save(shown / f"{name}.png")
+    (shown / "bad.png").write_bytes(b"no image")
+    plane(n2=[(0, 0), (0, 1)], n300=[(2, 3)]).save(shown / "a_object.png")
+    plane(n3=[(0, 0)]).save(shown / "a_part1.png")
+    plane(n3=[(1, 1)], n4=[(0, 1)]).save(shown / "a_part2.png")
+    columns = ["image", "split", "ih", "iw", "sh", "sw"]
+    columns += ["color", "object", "part", "material", "scene", "texture"]
+    size = (12, 12, *SIZE)
+    parts = "ade/a_part1.png;ade/a_part2.png"
+    rows = [
+        ("ade/a.png", "train", *size, "", "ade/a_object.png", parts, "", "", ""),
+        ("ade/bad.png", "train", *size, "", "ade/a_object.png", "", "", "", ""),
+        ("ade/b.png", "val", *size, "1", "", "", "", "7", "8;1"),
+    ]
+    table(tmp_path / "index.csv", columns, rows)
+    table(tmp_path / "label.csv", ["number", "name", "category"], LABELS)
+    return tmp_path
+
+
+def table(path, columns, rows):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])
+
+
+def places(mask):
+    return [tuple(cell) for cell in np.argwhere(mask).tolist()]
+
+
+def test_broden_masks_by_hand(folder):
+    """Planes of a category are joined; labels above 255 use green; a bad image shifts nothing."""
+    with pytest.warns(UserWarning, match="1 of 3"):
+        probe, of = masks.broden(folder, tolerate=0.5)
+    assert probe.names == ("ade/a.png", "ade/b.png")
+    assert {word: places(mask) for word, mask in of(0).items()} == {
+        "car": [(0, 0), (0, 1)],
+        "truck": [(2, 3)],
+        "wheel": [(0, 0), (1, 1)],
+        "door": [(0, 1)],
+    }
+    assert {word: (mask.shape, mask.all()) for word, mask in of(1).items()} == {
+        "red-c": (SIZE, True),
+        "street-s": (SIZE, True),
+        "striped": (SIZE, True),
+    }
+    assert of.categories["wheel"] == "part" and of.categories["door"] == "part"
+
+
+@pytest.mark.filterwarnings("ignore:1 of 2 files")
+def test_broden_can_be_dissected_and_split(folder):
+    probe, of = masks.broden(folder, "val")
+    assert (probe.names, len(of.rows)) == (("ade/b.png",), 1)
+    made = dissect(probe=probe, of=of)["0"]
+    assert made.iou.shape == (3, len(LABELS))
+    assert of.fingerprint == masks.broden(folder, "val")[1].fingerprint
+    assert of.fingerprint != masks.broden(folder, "train", tolerate=0.9)[1].fingerprint
+
+
+def test_a_broken_broden_says_what_is_wrong(folder):
+    with pytest.raises(ValueError, match="splits are train, val"):
+        masks.broden(folder, "test")
+    table(folder / "label.csv", ["number", "name", "category"], LABELS[1:])
+    with pytest.raises(ValueError, match="label 1, which label"):
+        masks.broden(folder, "val")[1](0)
+    table(folder / "label.csv", ["number", "name", "category"], [(1, "red-c", "color")])
+    with pytest.raises(ValueError, match="category 'color' in"):
+        masks.broden(folder, "val")
+    table(folder / "label.csv", ["number", "name"], [])
+    with pytest.raises(ValueError, match="no column 'category'"):
+        masks.broden(folder, "val")
+    (folder / "label.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no label\.csv"):
+        masks.broden(folder, "val")

@@ -1,0 +1,10 @@
+"""Rivals: other ways to name neurons, each of which returns the same `ConceptTable`.
+
+`clip_dissect` compares a neuron's activations with an image-text encoder's similarities,
+`network_dissection` compares its activation maps with pixel masks (`masks` says where those come
+from), and `published` reads the labels that the authors of three methods released.
+"""
+
+from wwwlib.baselines import clip_dissect, masks, network_dissection, published
+
+__all__ = ["clip_dissect", "masks", "network_dissection", "published"]

@@ -1,0 +1,272 @@
+"""WHERE a neuron looked, and where a decision did: maps at the size of the image.
+
+A map is clamped at zero from below and resized bilinearly. A region keeps what lies above a
+percentile of it; a heatmap is the weighted sum of the strongest neurons' maps (WWW, Eq. 4).
+Clamping goes before the sum and resizing is linear, so a heatmap is summed small and resized once.
+What could erase a map in silence (nan, infinity, no positive weight) raises, or warns.
+"""
+
+import math
+import warnings
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Size = int | tuple[int, int] | None  # rows and columns; None leaves a map as large as it is
+
+_ROWS, _COLUMNS = ("upper", "middle", "lower"), ("left", "centre", "right")
+
+
+def resize(a: Tensor, size: Size) -> Tensor:
+    """Clamp activation maps at zero from below and resize them bilinearly.
+
+    Parameters
+    ----------
+    a : Tensor
+        (B, N, h, w) activation maps.
+    size : int, (int, int) or None
+        Rows and columns of the image, one number for a square.
+
+    Returns
+    -------
+    Tensor
+        (B, N, H, W), non-negative; nan and infinity show where they are.
+
+    Raises
+    ------
+    ValueError
+        If `a` is not four-dimensional or has no cells.
+    """
+    _check_maps(a)
+    return _enlarge(a.clamp(min=0), size)
+
+
+def region(a: Tensor, percentile: float = 90.0, size: Size = None) -> Tensor:
+    """Keep what lies strictly above a percentile of each map: at most the rest of the image.
+
+    The percentile is the nearest-rank one, the least value that so many percent of the cells do
+    not exceed. Where a plateau at the maximum is wider than the rest, nothing lies above, and the
+    region is that plateau. A flat map points nowhere, and its region is empty.
+
+    Parameters
+    ----------
+    a : Tensor
+        (B, N, h, w) activation maps.
+    percentile : float
+        In [0, 100); of the resized map, zeros included.
+    size : int, (int, int) or None
+        See `resize`.
+
+    Returns
+    -------
+    Tensor
+        (B, N, H, W) bool.
+
+    Raises
+    ------
+    ValueError
+        If a map is not finite, `a` has another shape, or the percentile is out of range.
+    """
+    if not 0 <= percentile < 100:
+        raise ValueError(f"percentile is {percentile}; give 0 <= percentile < 100, such as 90.")
+    _check_maps(a)
+    _check_finite(a)
+    m = resize(a, size)
+    cells = m.flatten(2)
+    rank = max(1, math.ceil(percentile / 100 * cells.shape[2] - 1e-9))
+    level = cells.kthvalue(rank, 2).values[..., None, None]
+    top, low = m.amax((2, 3), keepdim=True), m.amin((2, 3), keepdim=True)
+    return torch.where(level < top, m > level, (m == top) & (low < top))
+
+
+def strongest(w: Tensor, top: int = 5) -> tuple[Tensor, Tensor]:
+    """Find the neurons with the greatest weights, and their shares among themselves.
+
+    Parameters
+    ----------
+    w : Tensor
+        (B, N) or (N,) weights, such as contributions. Negative ones (against the class) count as
+        zero, so that they never flip a map.
+    top : int
+        How many, at least 1; all N if there are fewer.
+
+    Returns
+    -------
+    index : Tensor
+        (B, k) or (k,) neurons, best first, the lower index first among equals.
+    share : Tensor
+        Their non-negative weights, divided by the sum over these k: 0 throughout where no weight
+        is positive.
+
+    Raises
+    ------
+    ValueError
+        If a weight is not finite, or `top` is less than 1.
+    """
+    if top < 1:
+        raise ValueError(f"top is {top}; a heatmap needs at least 1 neuron.")
+    if w.ndim not in (1, 2) or w.shape[-1] == 0:
+        raise ValueError(f"w has shape {tuple(w.shape)}; expected (B, N) or (N,), with N >= 1.")
+    if not (finite := w.isfinite()).all():
+        at = (~finite).nonzero()[0].tolist()
+        raise ValueError(
+            f"The weight of neuron {at[-1]}{f' for image {at[0]}' if w.ndim == 2 else ''} is "
+            f"{w[tuple(at)].item()}; leave out images and classes without finite contributions."
+        )
+    value, index = w.sort(dim=-1, descending=True, stable=True)
+    value, index = value[..., :top].clamp(min=0), index[..., :top]
+    value = value / value[..., :1].where(value[..., :1] > 0, 1)  # before the sum can overflow
+    total = value.sum(-1, keepdim=True)
+    return index, value / total.where(total > 0, 1)
+
+
+def heatmap(a: Tensor, w: Tensor, top: int = 5, size: Size = None) -> Tensor:
+    """Sum the maps of the strongest neurons, weighted by their shares.
+
+    Parameters
+    ----------
+    a : Tensor
+        (B, N, h, w) activation maps.
+    w : Tensor
+        (B, N) weights for each image, or (N,) for all.
+    top : int
+        Number of neurons, see `strongest`; the paper's figures take 3.
+    size : int, (int, int) or None
+        See `resize`.
+
+    Returns
+    -------
+    Tensor
+        (B, H, W), non-negative. An image without any positive weight has a map of zeros, and a
+        warning says so.
+
+    Raises
+    ------
+    ValueError
+        If a weight, or the map of a neuron that carries weight, is not finite, or the shapes do
+        not fit together.
+
+    References
+    ----------
+    WWW, Eq. 4.
+    """
+    _check_maps(a)
+    if w.shape not in ((a.shape[1],), tuple(a.shape[:2])):
+        raise ValueError(
+            f"w has shape {tuple(w.shape)}, but the maps {tuple(a.shape)} need "
+            f"{tuple(a.shape[:2])} or ({a.shape[1]},)."
+        )
+    index, share = strongest(w.to(a.device).expand(a.shape[:2]), top)
+    if empty := (share[:, 0] == 0).nonzero()[:, 0].tolist():
+        warnings.warn(
+            f"No neuron has a positive weight for {len(empty)} of {len(a)} images (first: "
+            f"{empty[0]}); their heatmaps are zero.",
+            stacklevel=2,
+        )
+    chosen = a[torch.arange(len(a), device=a.device)[:, None], index]
+    chosen = chosen.where(share[..., None, None] > 0, 0)
+    _check_finite(chosen, index)
+    m = torch.einsum("bk,bkhw->bhw", share.to(a.dtype), chosen.clamp(min=0))
+    return _enlarge(m[:, None], size)[:, 0]
+
+
+def similarity(m1: Tensor, m2: Tensor) -> Tensor:
+    """Cosine r of heatmaps, taken as they are: neither centred nor normalised.
+
+    Parameters
+    ----------
+    m1, m2 : Tensor
+        (B, H, W) heatmaps.
+
+    Returns
+    -------
+    Tensor
+        (B,) in [-1, 1], and in [0, 1] for heatmaps, which are non-negative. nan where a map is
+        zero throughout (it points nowhere, so there is nothing to compare) or not finite.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or are not (B, H, W).
+    """
+    if m1.shape != m2.shape or m1.ndim != 3:
+        raise ValueError(
+            f"The heatmaps have shapes {tuple(m1.shape)} and {tuple(m2.shape)}; expected twice the "
+            "same (B, H, W)."
+        )
+    u, v = _unit(m1), _unit(m2)
+    return (u * v).sum(1).clamp(-1, 1).to(m1.dtype)
+
+
+def position(m: Tensor) -> str | None:
+    """Say in words where most of a region or heatmap lies.
+
+    Rows and columns are cut in thirds. A third counts when more than half of the mass lies in it:
+    "upper left", "left", "centre", "lower centre", or "whole image" where none does.
+
+    Parameters
+    ----------
+    m : Tensor
+        (H, W) bool or non-negative.
+
+    Returns
+    -------
+    str or None
+        None where there is nothing to point at: an empty region, a map of zeros.
+
+    Raises
+    ------
+    ValueError
+        If `m` is not (H, W), or not finite.
+    """
+    if m.ndim != 2 or not (m := m.double()).isfinite().all():
+        raise ValueError(f"Expected a finite (H, W) region or heatmap, got {tuple(m.shape)}.")
+    m = m.clamp(min=0)
+    if not m.any():
+        return None
+    row, column = _third(m.sum(1), _ROWS), _third(m.sum(0), _COLUMNS)
+    if row == "middle":
+        return column or "middle"
+    return " ".join(filter(None, (row, column))) or "whole image"
+
+
+def _third(mass: Tensor, words: tuple[str, str, str]) -> str | None:
+    """Name the third of an axis that holds more than half of its mass, by its cells' centres."""
+    third = ((torch.arange(len(mass), device=mass.device) + 0.5) * 3 / len(mass)).long()
+    share = mass.new_zeros(3).index_add(0, third, mass) / mass.sum()
+    return words[int(share.argmax())] if share.max() > 0.5 else None
+
+
+def _unit(m: Tensor) -> Tensor:
+    """Flatten to (B, H * W) of norm 1; divided by the maximum first, so that nothing underflows."""
+    flat = m.flatten(1).double()
+    flat = flat / flat.abs().amax(1, keepdim=True)
+    return flat / flat.norm(dim=1, keepdim=True)
+
+
+def _enlarge(m: Tensor, size: Size) -> Tensor:
+    if size is None:
+        return m
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    return functional.interpolate(m, size, mode="bilinear", align_corners=False)
+
+
+def _check_maps(a: Tensor) -> None:
+    if a.ndim != 4 or 0 in a.shape[1:]:
+        raise ValueError(
+            f"The maps have shape {tuple(a.shape)}; expected (B, N, h, w) with at least one neuron "
+            "and one cell, such as Activations.maps."
+        )
+
+
+def _check_finite(a: Tensor, neurons: Tensor | None = None) -> None:
+    """Raise where a map (B, N, h, w) is not finite; `neurons` (B, N) are their indices."""
+    bad = ~a.isfinite().all(3).all(2)
+    if bad.any():
+        image, place = bad.nonzero()[0].tolist()
+        neuron = place if neurons is None else neurons[image, place].item()
+        raise ValueError(
+            f"The map of neuron {neuron} for image {image} of the batch is not finite, so it "
+            "cannot be drawn; leave that image out, or run the network in float32."
+        )
