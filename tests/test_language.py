@@ -532,3 +532,17 @@ def test_image_features_keep_the_order_asked_for(probe):
         [encoder.encode_images(encoder.preprocess(probe.image(i))[None]) for i in (6, 0, 3)]
     )
     assert torch.allclose(features, expected)
+
+
+def test_features_kept_in_the_store_are_not_computed_again(probe, tmp_path):
+    """Breaks when the store is not asked, or its key forgets the images."""
+    exemplars = SimpleNamespace(
+        index=torch.tensor([[0, 3], [3, 5]]), status=torch.tensor([0, 0], dtype=torch.int8)
+    )
+    encoder, options = Toy(), {"progress": False, "store": Store(tmp_path / "store")}
+    first = language.embed_exemplars(encoder, probe, exemplars, **options)
+    again = language.embed_exemplars(encoder, probe, exemplars, **options)
+    assert encoder.images == 3
+    assert torch.equal(first, again)
+    language.embed_exemplars(encoder, images.subset(probe, range(7)), exemplars, **options)
+    assert encoder.images == 6

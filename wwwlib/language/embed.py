@@ -10,6 +10,7 @@ from wwwlib.exemplars import Exemplars
 from wwwlib.images import ImageSet, batches, subset
 from wwwlib.language.concept_sets import unit_rows
 from wwwlib.language.encoders import Encoder
+from wwwlib.store import Store, tensor_digest
 
 
 def image_features(
@@ -61,6 +62,7 @@ def embed_exemplars(
     batch_size: int = 64,
     workers: int = 0,
     progress: bool = True,
+    store: Store | None = None,
 ) -> Tensor:
     """Return the image features ``v`` of every neuron's exemplars.
 
@@ -74,6 +76,8 @@ def embed_exemplars(
         The top K images of N neurons.
     batch_size, workers, progress
         As for :func:`image_features`.
+    store : Store, optional
+        Keeps the features of the distinct images, under encoder, probe set and indices.
 
     Returns
     -------
@@ -85,6 +89,22 @@ def embed_exemplars(
     distinct, place = exemplars.index[shown].unique(return_inverse=True)
     v = torch.zeros(*exemplars.index.shape, encoder.dim)
     if len(distinct):
-        features = image_features(encoder, images, distinct.tolist(), batch_size, workers, progress)
-        v[shown] = features[place]
+        options = (batch_size, workers, progress)
+        v[shown] = _kept_features(encoder, images, distinct, options, store)[place]
     return v
+
+
+def _kept_features(encoder, images, indices, options, store) -> Tensor:
+    """Return `image_features`, from the store if it has them."""
+    if store is None:
+        return image_features(encoder, images, indices.tolist(), *options)
+    key = {
+        "encoder": encoder.name,
+        "images": images.fingerprint,
+        "indices": tensor_digest({"indices": indices}),
+    }
+
+    def make(_):
+        return {"v": image_features(encoder, images, indices.tolist(), *options)}, {}
+
+    return store.fetch("image-features", key, make).tensors["v"]
