@@ -1,0 +1,246 @@
+"""Figures are pure, literal and whole: what is drawn is what was given, inside the page."""
+
+import re
+import warnings
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.text import Text
+
+from wwwlib import figures, images, world
+from wwwlib.atlas import Explanation, Neuron, Thumbnails, Track
+from wwwlib.concepts import ConceptTable
+from wwwlib.exemplars import Exemplars
+from wwwlib.figures.sheet import pixels
+from wwwlib.figures.style import fit, listing, literal, measure, number
+
+LONG = "an exceedingly long-winded concept name of more than forty characters"
+FOREIGN = ("$x$", r"$\frac{1}{", "<b onclick=x>a & b</b>", "花朵", "a_b^c\n\td", "", LONG, "é" * 90)
+PROBE = images.world(12, seed=4)
+
+
+def _table():
+    names = [["sail", "boat"], [LONG], list(FOREIGN), [], [], ["grass"]]
+    scores = [[0.12 - 0.002 * i for i in range(len(own))] for own in names]
+    empty = torch.tensor([not own for own in names])
+    return ConceptTable(names, scores, torch.full((6,), 0.1), empty)
+
+
+def _exemplars(k):
+    index = torch.arange(6 * k).reshape(6, k) % 12
+    index[4, 1:] = -1
+    none = torch.zeros(24, 6)
+    status = torch.tensor([0, 0, 0, 1, 2, 0], dtype=torch.int8)
+    return Exemplars(index, torch.rand(6, k), status, none, none, torch.zeros(24), 12)
+
+
+def _neuron(i, names=("sail",), minor=("mast",), share=0.2, empty=False):
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    m = torch.exp(-((x - 9.0 * i) ** 2 + (y - 50.0 + 7 * i) ** 2) / 150)
+    region = m > (2 if empty else 0.4)
+    return Neuron(i, tuple(names), tuple(minor), share, (i, 1, 2, 99), (3, i), region, m)
+
+
+def _explanation(name="boat", label="boat", r=0.83, cls=None):
+    one = (_neuron(0), _neuron(1, FOREIGN, [LONG]), _neuron(2, [], []), _neuron(5, [LONG], FOREIGN))
+    two = (_neuron(1, FOREIGN, [LONG], -0.1), _neuron(7, empty=True))
+    tracks = [
+        Track(kind, 3, name, 0.97, own, sum((n.map for n in own), torch.zeros(64, 64)))
+        for kind, own in (("sample", one), ("class", two if cls is None else cls))
+    ]
+    return Explanation(PROBE.image(3), label, 3, name, 0.97, "layer4", *tracks, r)
+
+
+def _atlas():
+    kept = torch.arange(12)
+    tiles = torch.stack([torch.from_numpy(np.array(PROBE.image(i))) for i in range(12)])
+    pictures = Thumbnails(kept, tiles)
+    return SimpleNamespace(thumbnails=pictures, minor_thumbnails=pictures)
+
+
+def _scores():
+    s = torch.linspace(-0.1, 0.05, 40)
+    s[7], s[30], s[4] = 0.12, 0.118, float("nan")
+    return s, [*(FOREIGN * 5)]
+
+
+def _approximations():
+    a = np.abs(np.random.RandomState(0).randn(80))
+    methods = {"taylor": a**1.1, "ablation": a, "$shapley$": a - 0.1}
+    broken = {name: np.full(3, np.nan) for name in methods}
+    return {"layer4": methods, LONG: methods, "$l$": broken}
+
+
+CASES = {
+    "neurons": lambda: figures.neurons(_table(), _exemplars(9), PROBE, range(6)),
+    "fewer_than_columns": lambda: figures.neurons(_table(), _exemplars(2), PROBE, [0, 4]),
+    "one_column": lambda: figures.neurons(_table(), _exemplars(2), PROBE, [2], columns=1),
+    "minor": lambda: figures.minor(_table(), _exemplars(3), images.crops(PROBE), [2, 3]),
+    "selection": lambda: figures.selection(*_scores(), 0.114, 0.95),
+    "selection_abstains": lambda: figures.selection(-_scores()[0].abs(), FOREIGN * 5, 0.0, 0.95),
+    "selection_all_nan": lambda: figures.selection(torch.full((2,), torch.nan), ["a", "b"], 0, 1),
+    "set_sizes": lambda: figures.set_sizes({"layer4": _table(), LONG: _table(), "$l$": _table()}),
+    "hits": lambda: figures.hits([(name, 0.9, 0.02, 0.95) for name in FOREIGN]),
+    "hits_no_ceiling": lambda: figures.hits([("a", 0.0, 0.0, float("nan"))]),
+    "samples": lambda: figures.samples(PROBE, range(8), FOREIGN),
+    "samples_by_class": lambda: figures.samples(PROBE, [0, 5]),
+    "masks": lambda: figures.masks(world.render(world.sample(5, seed=2))),
+    "two_tracks": lambda: figures.two_tracks(_explanation(), _atlas()),
+    "two_tracks_long": lambda: figures.two_tracks(_explanation(LONG * 3, LONG * 4), _atlas()),
+    "failure": lambda: figures.failure(
+        _explanation(LONG, "$b$"), _explanation(r=float("nan"), cls=()), _atlas()
+    ),
+    "where": lambda: figures.where(
+        PROBE.image(3), torch.stack([_neuron(i).region for i in range(8)]), FOREIGN
+    ),
+    "contributions": lambda: figures.contributions(_explanation()),
+    "contributions_no_class": lambda: figures.contributions(_explanation("$c$", None, cls=())),
+    "approximation": lambda: figures.approximation(_approximations()),
+    "localization": lambda: figures.localization(
+        [(m, c, 0.1 * i, 0.03) for i, m in enumerate(FOREIGN) for c in ("part", "$s$", LONG)]
+    ),
+}
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Return a function that draws a figure and gives the texts which truly appear on it."""
+
+    def draw(figure):
+        seen = []
+        original = Text.draw
+
+        def noted(text, renderer):
+            if text.get_visible() and text.get_text().strip():
+                seen.append(text)
+            return original(text, renderer)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Text, "draw", noted)
+            figure.draw_without_rendering()
+        return list(dict.fromkeys(seen))
+
+    return draw
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_text_is_on_the_page_and_on_no_other(case, drawn):
+    """Long, foreign and missing names neither leave the figure nor cover each other, silently."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = CASES[case]()
+        texts = drawn(figure)
+    assert texts
+    page = figure.bbox
+    boxes = [(text, text.get_window_extent()) for text in texts]
+    for text, box in boxes:
+        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page.x1 and box.y1 <= page.y1
+        assert inside, f"{text.get_text()!r} at {box} leaves the page {page}"
+        assert text.get_fontsize() >= 8
+        assert not text.get_parse_math()
+    for i, (text, box) in enumerate(boxes):
+        for other, its in boxes[:i]:
+            across = min(box.x1, its.x1) - max(box.x0, its.x0)
+            down = min(box.y1, its.y1) - max(box.y0, its.y0)
+            assert across <= 1 or down <= 1, f"{text.get_text()!r} covers {other.get_text()!r}"
+
+
+@pytest.mark.parametrize("case", ["neurons", "selection", "two_tracks"])
+def test_same_record_same_bytes_whatever_matplotlib_was_told(case, tmp_path):
+    """A user's own settings, or a date in the file, would change the picture."""
+    first = figures.save(CASES[case](), tmp_path / "a", case, "words")
+    with matplotlib.rc_context({"font.size": 20, "figure.facecolor": "red", "savefig.dpi": 30}):
+        second = figures.save(CASES[case](), tmp_path / "b", case, "words")
+    assert first.png.read_bytes() == second.png.read_bytes()
+    assert first.pdf.read_bytes() == second.pdf.read_bytes()
+
+
+def test_settings_of_the_user_are_left_as_they_were():
+    with matplotlib.rc_context({"font.size": 20}):
+        CASES["hits_no_ceiling"]()
+        assert matplotlib.rcParams["font.size"] == 20
+
+
+def test_names_are_drawn_letter_by_letter(drawn):
+    """A formula or a tag in a name would vanish from the page if anything read it."""
+    words = " ".join(text.get_text() for text in drawn(CASES["samples"]()))
+    for name in ("$x$", r"$\frac{1}{", "<b", "&", "a_b^c d", "□□"):
+        assert name in words
+
+
+def test_an_abstaining_neuron_says_so(drawn):
+    words = [text.get_text() for text in drawn(CASES["neurons"]())]
+    assert words.count("no concept") == 2
+    assert "(the same value everywhere)" in words and "(too few finite values)" in words
+    assert any("no concept" in text.get_text() for text in drawn(CASES["selection_abstains"]()))
+    assert "no concept" in [text.get_text() for text in drawn(CASES["two_tracks"]())]
+
+
+def test_selection_counts_what_is_kept(drawn):
+    words = " ".join(text.get_text() for text in drawn(CASES["selection"]()))
+    assert "kept (2)" in words and "threshold 0.114 = 0.95 × best score" in words
+
+
+def test_save_writes_both_files_and_shows_one_escaped_image(tmp_path):
+    figure = CASES["hits_no_ceiling"]()
+    alt = 'Neuron "sail" <script>alert(1)</script>\n& more'
+    shown = figures.save(figure, tmp_path / "deep" / "er", "figure_1", alt)
+    assert shown.png.read_bytes()[:4] == b"\x89PNG" and shown.pdf.read_bytes()[:4] == b"%PDF"
+    page = shown._repr_html_()
+    assert re.fullmatch(
+        r'<img alt="[^"<>]*" style="[^"<>]*" src="data:image/png;base64,[^"]*">', page
+    )
+    assert "&lt;script&gt;" in page and "&quot;sail&quot;" in page
+    assert str(tmp_path) not in repr(shown)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a b", "x\n"])
+def test_a_name_that_leaves_the_folder_is_refused(name, tmp_path):
+    with pytest.raises(ValueError, match="plain file name"):
+        figures.save(CASES["hits_no_ceiling"](), tmp_path, name, "words")
+
+
+def test_a_figure_without_words_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="alternative text"):
+        figures.save(CASES["hits_no_ceiling"](), tmp_path, "x", "  ")
+
+
+@pytest.mark.parametrize("words", FOREIGN)
+@pytest.mark.parametrize("lines", [1, 2, 5])
+def test_fitted_lines_fit_and_lose_nothing_in_silence(words, lines):
+    broken = fit(words, 1.0, lines=lines)
+    assert len(broken) <= lines and all(measure(line) <= 1.0 for line in broken)
+    whole = literal(words).replace(" ", "")
+    kept = "".join(broken).replace(" ", "")
+    assert kept == whole or (kept[-1] == "…" and whole.startswith(kept[:-1]))
+
+
+def test_a_list_that_does_not_fit_says_how_many_it_left_out():
+    assert listing(["sail", "boat"], 3) == ["sail, boat"]
+    assert listing(["striped", "checkered", "dotted"], 1.2, lines=1) == ["striped +2 more"]
+    assert listing([LONG, "b"], 1.2)[0].endswith("… +1 more")
+    assert listing([], 1) == [""]
+
+
+def test_numbers_have_a_real_minus_and_no_signed_zero():
+    assert number(-0.25) == "\N{MINUS SIGN}0.25" and number(-0.001) == "0.00"
+
+
+def test_wrong_input_gets_a_sentence():
+    with pytest.raises(IndexError, match="Neuron 9 does not exist; the layer has 6"):
+        figures.neurons(_table(), _exemplars(2), PROBE, [9])
+    with pytest.raises(ValueError, match="choose at least one"):
+        figures.neurons(_table(), _exemplars(2), PROBE, [])
+    with pytest.raises(ValueError, match="do not fit 2 concepts"):
+        figures.selection(torch.zeros(3), ["a", "b"], 0, 0.95)
+    with pytest.raises(ValueError, match="one title for each"):
+        figures.samples(PROBE, [1, 2], ["a"])
+    with pytest.raises(ValueError, match="expected bool"):
+        figures.where(PROBE.image(0), torch.zeros(1, 64, 64), ["a"])
+    with pytest.raises(ValueError, match="no contributions by 'ablation'"):
+        figures.approximation({"l": {"taylor": [1.0]}})
+    with pytest.raises(ValueError, match="expected a PIL image"):
+        pixels(np.zeros((4, 4)))
