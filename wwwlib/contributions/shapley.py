@@ -76,6 +76,7 @@ def shapley(
             n_samples=samples,
             perturbations_per_eval=max(1, batch_size // len(x)),
         )
+    w = w.to(x.dtype)  # captum adds up in single precision
     return w if signed else w.abs()
 
 

@@ -1,0 +1,580 @@
+"""The atlas: build, save, load, explain, and what each says when something is missing."""
+
+import json
+import math
+import warnings
+from dataclasses import dataclass, fields, replace
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn.functional import interpolate
+from torchvision.transforms.functional import pil_to_tensor
+
+from wwwlib import atlas, targets
+from wwwlib.atlas import sentence
+from wwwlib.atlas.classes import by_gradient, in_classes_of
+from wwwlib.atlas.explain import as_seen
+from wwwlib.images import ImageSet, crops
+from wwwlib.language import ConceptSet
+from wwwlib.store import Store, digest
+from wwwlib.world import DATA
+
+CLASSES = ("boat", "tree", "house")
+WORDS = ("sail", "leaf", "roof", "<img src=x onerror=alert(1)>", "a*b**", "night", "sea")
+SIDE = 12
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Image i is always the same noise; it can refuse, once, to go on beyond an image."""
+
+    fail_at: tuple = ()
+
+    def __call__(self, i):
+        if self.fail_at and i >= self.fail_at[0]:
+            raise RuntimeError("power cut")
+        generator = torch.Generator().manual_seed(i)
+        pixels = torch.randint(0, 256, (SIDE, SIDE, 3), generator=generator, dtype=torch.uint8)
+        return Image.fromarray(pixels.numpy())
+
+
+def images(count=24, labels=None, classes=CLASSES, **reader):
+    labels = tuple(i % 3 for i in range(count)) if labels is None else tuple(labels)
+    names = tuple(f"noise {i}" for i in range(count))
+    fingerprint = digest({"noise": [count, labels, classes]})
+    return ImageSet("noise", fingerprint, names, labels, classes, Noise(**reader))
+
+
+class Projection:
+    """An encoder without weights: fixed random projections of pixels and of a word's letters."""
+
+    name, dim = "projection", 16
+
+    def __init__(self):
+        self.calls = 0
+
+    def preprocess(self, image):
+        return pil_to_tensor(image.resize((4, 4))).float() / 255 - 0.5
+
+    def encode_images(self, pixels):
+        self.calls += 1
+        weight = torch.randn(48, self.dim, generator=torch.Generator().manual_seed(7))
+        return nn.functional.normalize(pixels.flatten(1) @ weight, dim=1)
+
+    def encode_texts(self, texts):
+        seeds = [int(digest(text)[:8], 16) for text in texts]
+        rows = [torch.randn(16, generator=torch.Generator().manual_seed(s)) for s in seeds]
+        return nn.functional.normalize(torch.stack(rows), dim=1)
+
+
+def preprocess(image):
+    return (pil_to_tensor(image.resize((SIDE, SIDE))).double() / 255 - 0.5) / 0.25
+
+
+def network(seed=0, bias=(0.0, 0.0, 0.0)):
+    """Two hidden layers: "1" has the network after it, "3" pooling and one linear layer."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        nn.Conv2d(3, 5, 3, stride=2), nn.ReLU(), nn.Conv2d(5, 6, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3),
+    ).double()  # fmt: skip
+    with torch.no_grad():
+        model[6].bias += torch.tensor(bias)
+    return model
+
+
+def tiny(seed=0, bias=(0.0, 0.0, 0.0), transform=preprocess, classes=CLASSES):
+    return targets.wrap(network(seed, bias), transform, classes, "tiny")
+
+
+def built(target=None, probe=None, encoder=None, layers=("1", "3", "logits"), **options):
+    return atlas.build(
+        target or tiny(), images() if probe is None else probe, encoder or Projection(),
+        ConceptSet(WORDS), layers, **{"k": 4, "batch_size": 5, "progress": False, **options},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made():
+    return built()
+
+
+def same(one, other):
+    """Whether two atlases, or any parts of them, hold the same, nan equal to nan."""
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one.nan_to_num(9e9), other.nan_to_num(9e9))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    if hasattr(one, "__dataclass_fields__") and not isinstance(one, targets.Target):
+        return all(same(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
+    return one == other
+
+
+# Explaining ---------------------------------------------------------------------------------
+
+
+def slow(model, layer, x, classes=None):
+    """Maps, contributions and prediction of one image, position by position."""
+    a = model[: layer + 1](x[None]).detach().requires_grad_()
+    logits = model[layer + 1 :](a)
+    predicted = int(logits.argmax())
+    c = predicted if classes is None else classes
+    gradient, a = torch.autograd.grad(logits[0, c], a)[0], a.detach()
+    w = []
+    for i in range(a.shape[1]):
+        total = 0.0
+        for row in range(a.shape[2]):
+            for column in range(a.shape[3]):
+                total += float(a[0, i, row, column] * gradient[0, i, row, column])
+        w.append(abs(total))
+    return a, w, predicted, logits.detach()[0]
+
+
+def literal_track(a, w, top):
+    """Neurons, their shares, maps and regions, and the heatmap, by the words of the paper."""
+    order = sorted(range(len(w)), key=lambda i: (-w[i], i))[:top]
+    heatmap, drawn, regions = torch.zeros(SIDE, SIDE, dtype=torch.float64), [], []
+    for i in order:
+        m = interpolate(a[:, i : i + 1].clamp(min=0), (SIDE, SIDE), mode="bilinear")[0, 0]
+        heatmap += w[i] / sum(w[j] for j in order) * m
+        level = sorted(m.flatten().tolist())[math.ceil(0.9 * SIDE * SIDE) - 1]
+        drawn.append(m)
+        regions.append(m > level)
+    return order, [w[i] / sum(w) for i in order], drawn, regions, heatmap
+
+
+@pytest.mark.parametrize("name, layer, rounding", [("1", 1, 1e-12), ("3", 3, 1e-6)])
+def test_explain_is_the_literal_computation(made, name, layer, rounding):
+    """Breaks if a track takes other neurons, weights or maps than Eq. 3 and 4 say.
+
+    Before the linear head ("3") class contributions come from float32 activations.
+    """
+    model, probe, picture = network(), images(), Noise()(1000)
+    general = torch.zeros(3, len(made.layers[name]), dtype=torch.float64)
+    for i in range(24):
+        _, w, _, _ = slow(model, layer, preprocess(probe.image(i)), i % 3)
+        general[i % 3] += torch.tensor(w, dtype=torch.float64) / 8
+    torch.testing.assert_close(made.layers[name].class_w, general, rtol=rounding, atol=1e-12)
+
+    found = made.explain(picture, layer=name, top=3)
+    a, w, predicted, logits = slow(model, layer, preprocess(picture))
+    p = logits.exp() / logits.exp().sum()
+    assert found.predicted == predicted and found.probability == pytest.approx(float(p[predicted]))
+    assert found.predicted_name == CLASSES[predicted]
+    tracks = (found.sample, w), (found.cls, general[predicted].tolist())
+    heatmaps = []
+    for track, weights in tracks:
+        order, shares, drawn, regions, heatmap = literal_track(a, weights, 3)
+        assert [neuron.index for neuron in track.neurons] == order
+        assert [neuron.contribution for neuron in track.neurons] == pytest.approx(shares)
+        for neuron, m, region in zip(track.neurons, drawn, regions, strict=True):
+            torch.testing.assert_close(neuron.map, m)
+            assert torch.equal(neuron.region, region)
+            assert neuron.names == tuple(made.layers[name].major.names[neuron.index])
+            assert neuron.minor == tuple(made.layers[name].minor.names[neuron.index])
+            shown = made.layers[name].exemplars.index[neuron.index]
+            assert neuron.exemplars == tuple(shown.tolist())
+        torch.testing.assert_close(track.heatmap, heatmap)
+        heatmaps.append(heatmap.flatten())
+    r = heatmaps[0] @ heatmaps[1] / (heatmaps[0].norm() * heatmaps[1].norm())
+    assert found.r == pytest.approx(float(r))
+
+
+def test_class_contributions_before_a_linear_head_equal_those_by_gradient():
+    """Breaks if the shortcut and the pass disagree on labels, absolute values or counts."""
+    for signed in (False, True):
+        short = built(layers=["3"], signed=signed)
+        long, count = by_gradient(tiny(), images(), ["3", "logits"], signed, progress=False)
+        assert short.layers["3"].exact and not built(layers=["1"]).layers["1"].exact
+        assert torch.equal(count, short.class_count)
+        # The exemplar pass sums float32 activations.
+        torch.testing.assert_close(short.layers["3"].class_w, long["3"], rtol=1e-6, atol=1e-7)
+
+
+def test_signed_contributions_keep_their_sign_and_the_strongest_evidence_comes_first():
+    found = built(signed=True).explain(Noise()(3), "1")
+    shares = [neuron.contribution for neuron in found.sample.neurons]
+    assert shares == sorted(shares, reverse=True) and min(shares) < 0
+
+
+@pytest.mark.parametrize("layer, backward", [("1", 1), ("3", 0)])
+def test_explaining_runs_the_network_once(layer, backward, monkeypatch):
+    made, calls, grads = built(), [], []
+    made.target.model.register_forward_hook(lambda *_: calls.append(1))
+    grad = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: grads.append(1) or grad(*a, **k))
+    made.explain(Noise()(3), layer)
+    assert len(calls) == 1 and len(grads) == backward
+
+
+def test_class_track_of_any_class_by_name_and_by_index(made):
+    by_name, by_index = (made.explain(Noise()(3), "1", cls=cls) for cls in ("tree", 1))
+    assert by_name.to_dict() == by_index.to_dict()
+    assert by_name.cls.class_name == "tree" and by_name.cls.class_index == 1
+    assert by_name.sample.class_index == by_name.predicted, "the sample track stays with the image"
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [({"cls": "trees"}, "no class 'trees'; the nearest are 'tree'"), ({"cls": 3}, "Class 3 does"),
+     ({"cls": -1}, "Class -1 does"), ({"layer": "2"}, "no layer '2'; it was built for '1', '3'"),
+     ({"top": 0}, "top is 0"), ({"percentile": 100}, "percentile is 100")],
+)  # fmt: skip
+def test_what_does_not_exist_is_named(made, options, said):
+    with pytest.raises(ValueError, match=said):
+        made.explain(Noise()(3), **options)
+
+
+def test_two_classes_of_one_name_need_an_index():
+    made = built(
+        tiny(classes=("crane", "tree", "crane")), images(classes=("crane", "tree", "crane"))
+    )
+    with pytest.raises(ValueError, match=r"\[0, 2\] are all called 'crane'"):
+        made.explain(Noise()(3), cls="crane")
+    assert made.explain(Noise()(3), cls=2).cls.class_index == 2
+
+
+def test_a_file_and_an_upload_pass_the_checks_of_probe_images(made, tmp_path):
+    path = tmp_path / "picture.png"
+    Noise()(3).save(path)
+    expected = made.explain(Noise()(3)).to_dict()
+    assert made.explain(path).to_dict() == made.explain(str(path)).to_dict() == expected
+    assert made.explain(path.read_bytes()).to_dict() == expected
+    with pytest.raises(ValueError, match="'upload' cannot be used: it is no intact"):
+        made.explain(b"<script>")
+    Image.new("I;16", (SIDE, SIDE)).save(path)
+    for sixteen in (path, Image.open(path)):
+        with pytest.raises(ValueError, match="I;16"):
+            made.explain(sixteen)
+    with pytest.raises(TypeError, match="is a list"):
+        made.explain([1, 2])
+
+
+def test_the_image_is_shown_as_the_network_saw_it(made):
+    """Breaks if normalisation is not undone, or the crop is not the network's."""
+    picture = Noise()(3)
+    assert made.explain(picture).image.tobytes() == picture.tobytes()
+
+    def letterbox(image):
+        x = torch.zeros(3, SIDE, SIDE, dtype=torch.float64)
+        x[:, 2:8] = preprocess(image)[:, :6]
+        return x
+
+    target = tiny(transform=letterbox)
+    seen = pil_to_tensor(as_seen(target, picture, letterbox(picture)))
+    assert torch.equal(seen[:, 2:8], pil_to_tensor(picture)[:, :6])
+    assert not seen[:, :2].any() and not seen[:, 8:].any(), "padding is black"
+
+
+def test_a_network_that_answers_with_nan_is_told(made):
+    broken = tiny()
+    with torch.no_grad():
+        broken.model[6].bias.fill_(torch.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        replace(made, target=broken).explain(Noise()(3))
+
+
+# Labels -------------------------------------------------------------------------------------
+
+
+def test_a_class_without_images_is_unknown_and_said_to_be():
+    """Breaks if nan contributions of an empty class choose neurons."""
+    made = built(tiny(bias=(0, 0, 9.0)), images(labels=[i % 2 for i in range(24)]))
+    assert made.class_count.tolist() == [12, 12, 0]
+    assert all(layer.class_w[2].isnan().all() for layer in made.layers.values())
+    with pytest.raises(ValueError, match="Nothing is known of the class 'house'"):
+        made.explain(Noise()(3), cls="house")
+    for layer in made.layers:
+        found = made.explain(Noise()(3), layer)
+        assert found.predicted_name == "house" and found.sample.neurons
+        assert found.cls.neurons == () and math.isnan(found.r) and not found.cls.heatmap.any()
+        assert "nothing is known of the class *house* in general" in found.to_sentence()
+        assert found.to_dict()["r"] is None
+    assert not math.isnan(made.explain(Noise()(3), "3", cls="boat").r)
+
+
+def predictions(target, probe):
+    with torch.no_grad():
+        x = torch.stack([preprocess(probe.image(i)) for i in range(len(probe))])
+        return target.model(x).argmax(1).tolist()
+
+
+def test_unlabelled_images_count_for_their_prediction():
+    target, bare = tiny(), images(labels=[None] * 24)
+    predicted = predictions(target, bare)
+    known = built(target, images(labels=predicted))
+    guessed = built(target, bare)
+    assert (known.labelled, guessed.labelled) == ("labels", "predictions")
+    assert same(guessed.class_count, known.class_count)
+    for name in ("1", "3"):
+        torch.testing.assert_close(
+            guessed.layers[name].class_w, known.layers[name].class_w, equal_nan=True
+        )
+
+
+def test_labels_and_predictions_mix_image_by_image():
+    target = tiny()
+    some = [i % 3 if i % 4 else None for i in range(24)]
+    filled = [
+        p if s is None else s for s, p in zip(some, predictions(target, images()), strict=True)
+    ]
+    mixed, known = built(target, images(labels=some)), built(target, images(labels=filled))
+    assert mixed.labelled == "mixed" and same(mixed.class_count, known.class_count)
+    for name in ("1", "3"):
+        torch.testing.assert_close(
+            mixed.layers[name].class_w, known.layers[name].class_w, equal_nan=True
+        )
+
+
+def test_the_class_side_can_come_from_other_images():
+    """Breaks if `labelled` is ignored, or if it changes what neurons are called."""
+    other = images(12, labels=[(i + 1) % 3 for i in range(12)])
+    made, apart = built(), built(labelled=other)
+    alone = built(probe=other)
+    for name in ("1", "3"):
+        assert same(apart.layers[name].major, made.layers[name].major)
+        assert same(apart.layers[name].class_w, alone.layers[name].class_w)
+        assert not same(apart.layers[name].class_w, made.layers[name].class_w)
+
+
+def test_labels_are_brought_to_the_numbers_of_the_network():
+    """Breaks if a folder with some classes, or in another order, counts for the wrong ones."""
+    target = tiny()
+    turned = in_classes_of(images(labels=[0, 1] * 12, classes=("house", "boat")), target)
+    assert turned.labels == (2, 0) * 12 and turned.fingerprint != images().fingerprint
+    spelled = images(classes=("boat", "tree", "home"))
+    assert in_classes_of(spelled, target) is spelled
+    with pytest.warns(UserWarning, match="has no class 'car'"):
+        assert set(in_classes_of(images(classes=("car",), labels=[0] * 24), target).labels) == {
+            None
+        }
+
+
+# Saving and loading -------------------------------------------------------------------------
+
+
+def test_a_saved_atlas_comes_back_as_it_was(made, tmp_path):
+    made.save(tmp_path)
+    loaded = atlas.Atlas.load(tmp_path, made.target)
+    assert list(loaded.layers) == ["1", "3", "logits"]
+    assert same(loaded, made)
+    for layer in made.layers:
+        assert (
+            loaded.explain(Noise()(3), layer).to_dict() == made.explain(Noise()(3), layer).to_dict()
+        )
+    assert not list(tmp_path.rglob("*.pkl")) and not list(tmp_path.rglob("*.tmp"))
+    made.save(tmp_path)
+    assert same(atlas.Atlas.load(tmp_path, made.target), made), "an atlas can be saved again"
+
+
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+@pytest.mark.parametrize("harm", ["edited", "truncated"])
+def test_a_damaged_atlas_is_noticed(made, tmp_path, suffix, harm):
+    made.save(tmp_path)
+    (path,) = tmp_path.rglob(f"*.{suffix}")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data) if harm == "edited" else bytes(data[:-9]))
+    with pytest.raises(ValueError, match=r"damaged .*save the atlas again"):
+        atlas.Atlas.load(tmp_path, made.target)
+
+
+def test_another_network_or_no_atlas_is_refused(made, tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no atlas in"):
+        atlas.Atlas.load(tmp_path, made.target)
+    made.save(tmp_path)
+    with pytest.raises(ValueError, match="with other weights"):
+        atlas.Atlas.load(tmp_path, tiny(seed=1))
+    with pytest.raises(ValueError, match="with other preprocessing"):
+        atlas.Atlas.load(tmp_path, tiny(transform=lambda image: preprocess(image) * 2))
+    with pytest.raises(ValueError, match="other class names"):
+        atlas.Atlas.load(tmp_path, tiny(classes=("boat", "tree", "home")))
+    assert atlas.Atlas.load(tmp_path, tiny()).explain(Noise()(3))
+
+
+# The store ----------------------------------------------------------------------------------
+
+
+def test_a_killed_class_pass_goes_on_and_ends_with_the_same_numbers(tmp_path):
+    """Breaks if a resumed pass forgets or repeats a batch."""
+    target, key = tiny(), {"batch_size": 5, "progress": False, "checkpoint_seconds": 0}
+    whole, count = by_gradient(target, images(), ["1", "3"], **key)
+    for cut in (3, 12, 23):
+        store, seen = Store(tmp_path / str(cut)), []
+        with pytest.raises(RuntimeError, match="power cut"):
+            by_gradient(target, images(fail_at=(cut,)), ["1", "3"], store=store, **key)
+        hook = target.model.register_forward_hook(
+            lambda _, x, __, seen=seen: seen.append(len(x[0]))
+        )
+        again, counted = by_gradient(target, images(), ["1", "3"], store=store, **key)
+        hook.remove()
+        assert sum(seen) == 24 - cut // 5 * 5, "what was done is not done again"
+        assert same(again, whole) and same(counted, count)
+
+
+def test_a_second_build_reads_nothing_again(tmp_path):
+    """Breaks if a part goes around the store; another alpha must not look at images either."""
+    encoder, target, store = Projection(), tiny(), Store(tmp_path)
+    first = built(target, encoder=encoder, store=store)
+    calls, seen = encoder.calls, []
+    target.model.register_forward_hook(lambda _, x, __: seen.append(len(x[0])))
+    second = built(target, encoder=encoder, store=store)
+    third = built(target, encoder=encoder, store=store, alpha=0.1)
+    assert same(second, first) and same(first, built(target)), "with and without a store"
+    assert encoder.calls == calls
+    assert seen[:12] == [2] * 12, "only the linear heads are looked for again"
+    assert sum(map(len, third.layers["1"].major.names)) > sum(
+        map(len, first.layers["1"].major.names)
+    )
+
+
+# Names --------------------------------------------------------------------------------------
+
+
+def test_names_come_from_exemplars_and_minor_names_from_crops(made):
+    """Breaks if features are averaged over the wrong images, or crops are named as images."""
+    encoder, probe = Projection(), images()
+    for shown, v, record in (
+        (probe, made.layers["1"].v, made.layers["1"].exemplars),
+        (crops(probe), made.layers["1"].minor_v, made.layers["1"].minor_exemplars),
+    ):
+        for neuron in range(5):
+            if record.status[neuron]:
+                assert not v[neuron].any(), "a dead neuron has no features"
+                continue
+            total = torch.zeros(16)
+            for i in record.index[neuron].tolist():
+                total += encoder.encode_images(encoder.preprocess(shown.image(i))[None])[0]
+            torch.testing.assert_close(v[neuron], total / 4)
+
+
+def test_thumbnails_are_those_of_the_best_images(made):
+    best = made.layers["1"].exemplars.index[0, 0].item()
+    assert best in made.thumbnails and made.thumbnails[best].size == (64, 64)
+    assert list(made.thumbnails) == sorted(made.thumbnails)
+    crop = made.layers["3"].minor_exemplars.index[0, 0].item()
+    assert made.minor_thumbnails[crop].mode == "RGB"
+    with pytest.raises(KeyError, match="no thumbnail of image 999"):
+        made.thumbnails[999]
+
+
+def test_a_dead_neuron_abstains_and_explains_nothing():
+    target = tiny()
+    with torch.no_grad():
+        target.model[0].weight[2] = 0
+        target.model[0].bias[2] = 0
+    made = built(targets.wrap(target.model, preprocess, CLASSES, "tiny"))
+    assert made.layers["1"].major.abstained[2] and made.layers["1"].major.names[2] == []
+    last = made.explain(Noise()(3), "1", top=9).sample.neurons[-1]
+    assert last.index == 2 and last.contribution == 0 and not last.region.any()
+
+
+def neuron(index=12, names=("sail",), share=0.41):
+    region = torch.zeros(9, 9, dtype=torch.bool)
+    region[:3, :2] = True
+    return atlas.Neuron(index, names, (), share, (1,), (2,), region, region.double())
+
+
+def explanation(neurons=None, r=0.93, cls=0, label=None, name="boat"):
+    neurons = neurons or (neuron(),)
+    sample = atlas.Track("sample", 0, name, 0.97, neurons, torch.ones(9, 9))
+    general = replace(sample, kind="class", class_index=cls, class_name=("boat", "tree")[cls])
+    picture = Image.new("RGB", (9, 9))
+    return atlas.Explanation(picture, label, 0, name, 0.97, "1", sample, general, r)
+
+
+def test_the_sentence_says_what_where_why_and_how_sure():
+    two = (neuron(), neuron(3, (), 0.2))
+    assert explanation(two).to_sentence() == (
+        "Predicted *boat* (.97). Neuron 12, *sail*, looked at the upper left and carried 41 %; "
+        "neuron 3, no concept, looked at the upper left and carried 20 %; "
+        "the class and the image agree (r = .93)."
+    )
+    other = explanation(r=0.2, cls=1, label="tree").to_sentence()
+    assert other.startswith("Predicted *boat* (.97), but the label is *tree*. Neuron 12")
+    assert other.endswith("the class *tree* and the image disagree (r = .20).")
+    assert "cannot be compared" in explanation(r=math.nan).to_sentence()
+    assert "(1.00)" in replace(explanation(), probability=0.9999).to_sentence()
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [("a*b**", r"*a\*b\*\**"), ("back\\slash*", r"*back\\slash\**"), ("\n2\nlines\t", "*2 lines*"),
+     ("<b>", "*<b>*"), ("\u202eevil", "*evil*"), ("Wörter 雪", "*Wörter 雪*")],
+)  # fmt: skip
+def test_no_name_ends_its_own_emphasis_or_begins_a_line(name, said):
+    assert sentence.emphasised(name) == said
+    assert (
+        f"neuron 12, {said}, looked"
+        in explanation((neuron(1), neuron(names=(name,)))).to_sentence()
+    )
+
+
+def test_the_record_is_json_and_tells_regions_as_boxes(made):
+    told = explanation().to_dict()["sample"]["neurons"][0]
+    assert told["region"] == {"box": [0, 0, 2, 3], "area": pytest.approx(6 / 81),
+                              "position": "upper left"}  # fmt: skip
+    for layer in made.layers:
+        found = made.explain(Noise()(3), layer, cls=1, label="tree")
+        text = json.dumps(found.to_dict(), allow_nan=False)
+        assert json.loads(text) == found.to_dict() and len(text) < 20_000
+
+
+def test_markup_in_names_is_data(tmp_path):
+    """Breaks if a name is changed, or leaves its place, on its way through a file."""
+    words = ConceptSet(['<script>alert("x")</script>', "../../etc", "$float", "a\u0000b", "*"])
+    made = atlas.build(
+        tiny(), images(), Projection(), words, ["1"], k=4, alpha=0.01, progress=False
+    )
+    made.save(tmp_path)
+    loaded = atlas.Atlas.load(tmp_path, made.target)
+    assert loaded.words == words.words and same(loaded, made)
+
+
+# Real networks ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["world/conv", "world/vit"])
+def test_every_kind_of_layer_of_the_small_networks_is_explained(name):
+    """Breaks if a layer of tokens, maps or logits is laid or weighed otherwise than others."""
+    target = targets.load(name, weights="random")
+    nn.init.normal_(
+        target.model.get_submodule("fc" if name == "world/conv" else "heads.head").weight
+    )
+    layers = (
+        ["layer2", "layer4"]
+        if name == "world/conv"
+        else ["encoder.layers.encoder_layer_1", "encoder.ln"]
+    )
+    probe = images(6, labels=range(6), classes=target.classes)
+    made = built(target, probe, layers=[*layers, "logits"], k=2)
+    assert [layer.exact for layer in made.layers.values()] == [False, True, True]
+    for layer in made.layers:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # an untrained network may weigh nothing
+            found = made.explain(Noise()(3), layer, cls=1)
+        assert found.image.size == (64, 64) and found.sample.heatmap.shape == (64, 64)
+        assert len(found.sample.neurons) == 5 and found.sample.neurons[0].contribution > 0
+
+
+@pytest.mark.skipif(
+    not (DATA / "conv.safetensors").is_file(), reason="data/world/conv.safetensors is not trained"
+)
+def test_the_world_explains_itself(tmp_path):
+    """Breaks if names of final neurons do not fit their class in a network that is nearly right."""
+    from wwwlib import images as sets
+    from wwwlib import language
+
+    if not (DATA / "clip" / "open_clip_model.safetensors").is_file():
+        pytest.skip("the small CLIP in data/world/clip is not trained")
+    target, probe = targets.load("world/conv"), sets.world(96, seed=5)
+    encoder = language.open_clip(f"local-dir:{DATA / 'clip'}")
+    words = ConceptSet(target.classes)
+    made = atlas.build(target, probe, encoder, words, ["layer4", "logits"], k=2, progress=False)
+    right = [c in names for c, names in zip(target.classes, made.layers["logits"].major.names,
+                                            strict=True)]  # fmt: skip
+    assert sum(right) >= 18
+    found = made.explain(sets.world(1, seed=6).image(0), "layer4")
+    assert found.r > 0 and len(found.sample.neurons) == 5

@@ -1,0 +1,139 @@
+"""Class contributions: the mean of w over the images of every class (WWW, section 3.4).
+
+Before a linear head they follow from the sums that the exemplar pass kept anyway. Elsewhere one
+pass reads all layers at once, with the gradient at each image's class, and adds in float64.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from wwwlib.contributions import Contributions, contribute_all
+from wwwlib.exemplars import Exemplars, stream
+from wwwlib.images import ImageSet
+from wwwlib.store import Store, digest
+from wwwlib.targets import Target
+
+_KIND = "class-contributions"
+
+
+def in_classes_of(images: ImageSet, target: Target) -> ImageSet:
+    """Return the images with their labels in the numbering of the network's classes.
+
+    Equal lists of classes are taken as they are, and so are lists of equal length that spell some
+    names differently; else classes are found by name. Where that fails the labels are dropped,
+    with a warning: the predictions will stand for them.
+    """
+    known, foreign = target.classes, sorted(set(images.classes) - set(target.classes))
+    if images.classes == known or (foreign and len(images.classes) == len(known)):
+        return images
+    number = [None if foreign else known.index(name) for name in images.classes]
+    labels = tuple(None if label is None else number[label] for label in images.labels)
+    if labels == images.labels:
+        return images
+    if foreign:
+        warnings.warn(
+            f"The labels of {images.name!r} are dropped, since {target.name} has no class "
+            f"{foreign[0]!r}: what it predicts stands for them.",
+            stacklevel=3,
+        )
+    content = {"labels of": images.fingerprint, "are now": labels, "of": known}
+    return replace(images, classes=known, labels=labels, fingerprint=digest(content))
+
+
+def labelling(images: ImageSet) -> str:
+    """Say what tells the class of these images: "labels", "predictions" or "mixed"."""
+    missing = [label is None for label in images.labels]
+    return "predictions" if all(missing) else "mixed" if any(missing) else "labels"
+
+
+def from_sums(exemplars: Exemplars, head: Tensor, signed: bool) -> Tensor:
+    """Return class contributions (C, N) before a linear head (C, N): W times the mean of z.
+
+    The mean of ``|W z|`` is ``|W|`` times the mean of ``|z|``, so no image is looked at again.
+    """
+    count = exemplars.class_count.double().unsqueeze(1)
+    if signed:
+        return head.double() * exemplars.class_sum / count
+    return head.double().abs() * exemplars.class_abs / count
+
+
+def by_gradient(
+    target: Target,
+    images: ImageSet,
+    layers: Sequence[str],
+    signed: bool = False,
+    store: Store | None = None,
+    **options: object,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Find the class contributions of any layers, by one pass over labelled images.
+
+    Parameters
+    ----------
+    target : Target
+    images : ImageSet
+        Labels in the network's numbering; an image without one counts for its prediction.
+    layers : sequence of str
+        All are read in the same forward and backward pass.
+    signed : bool
+        Whether contributions keep their sign.
+    store : Store, optional
+        Keeps the result, and the state of a pass that was killed.
+    **options
+        See `exemplars.stream`.
+
+    Returns
+    -------
+    class_w : dict of str to Tensor
+        (C, N) float64 on the CPU; nan for classes without images.
+    count : Tensor of int64, shape (C,)
+        Images of each class.
+    """
+    key = {
+        "target": target.key(),
+        "images": images.fingerprint,
+        "layers": list(layers),
+        "signed": signed,
+    }
+
+    def make(slot=None):
+        step = _Adding(target, images, layers, signed)
+        state = stream(target, images, step, slot, label="class contributions", **options)
+        return {name: tensor.cpu() for name, tensor in state.items()}, {}
+
+    sums = make()[0] if store is None else store.fetch(_KIND, key, make).tensors
+    count = sums["count"]
+    return {layer: sums[f"sum/{layer}"] / count.double().unsqueeze(1) for layer in layers}, count
+
+
+class _Adding:
+    """One step of the pass: add a batch's contributions to the sums of its classes."""
+
+    def __init__(self, target: Target, images: ImageSet, layers: Sequence[str], signed: bool):
+        self.target, self.layers, self.signed = target, tuple(layers), signed
+        self.no_heads = dict.fromkeys(layers, False)
+        labels = [-1 if label is None else label for label in images.labels]
+        self.labels = torch.tensor(labels, device=target.device)
+
+    def __call__(self, state: Mapping[str, Tensor], indices: Tensor, x: Tensor) -> dict:
+        state, given = dict(state), self.labels[indices]
+        for part, classes in ((given >= 0, given), (given < 0, None)):
+            if part.any():
+                some = None if classes is None else classes[part]
+                found = contribute_all(
+                    self.target, x[part], self.layers, some, self.signed, self.no_heads
+                )
+                self.add(state, found)
+        return state
+
+    def add(self, state: dict[str, Tensor], found: Mapping[str, Contributions]) -> None:
+        """Add contributions (B, N) to the sums (C, N) of their classes."""
+        number = len(self.target.classes)
+        for layer, one in found.items():
+            w = one.w.where(one.w.isfinite(), 0).double()
+            before = state.get(f"sum/{layer}", w.new_zeros(number, w.shape[1]))
+            state[f"sum/{layer}"] = before.index_add(0, one.classes, w)
+        state["count"] = state.get("count", 0) + one.classes.bincount(minlength=number)

@@ -1,0 +1,163 @@
+"""Explain one image: one forward pass, at most one backward pass, and the two tracks of Figure 2.
+
+The sample track takes the neurons that contribute most to this prediction, the class track those
+that contribute most to the class in general; both are drawn with this image's activation maps.
+"""
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from wwwlib import maps
+from wwwlib.atlas.record import Explanation, LayerRecord, Neuron, Track
+from wwwlib.contributions import contribute
+from wwwlib.images import MAX_PIXELS, decode
+from wwwlib.targets import Target
+
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+
+
+def explain(
+    target: Target,
+    record: LayerRecord,
+    image: Image.Image | str | Path | bytes,
+    top: int = 5,
+    cls: int | None = None,
+    label: str | None = None,
+    signed: bool = False,
+    percentile: float = 90.0,
+) -> Explanation:
+    """Explain one image with what is known of a layer; see `Atlas.explain`."""
+    if top < 1:
+        raise ValueError(f"top is {top}, but a track needs at least one neuron: give top >= 1.")
+    whole = opened(image)
+    x = target.preprocess(whole)
+    a, w, p = _look(target, record, x, signed)
+    predicted = int(p.argmax())
+    shown = predicted if cls is None else cls
+    draw = _Drawing(target.classes, record, a, p, x.shape[1:], top, percentile)
+    sample = draw.track("sample", predicted, w)
+    general = draw.track("class", shown, record.class_w[shown])
+    similar = maps.similarity(sample.heatmap[None], general.heatmap[None])
+    return Explanation(
+        image=as_seen(target, whole, x),
+        label=label,
+        predicted=predicted,
+        predicted_name=target.classes[predicted],
+        probability=p[predicted].item(),
+        layer=record.name,
+        sample=sample,
+        cls=general,
+        r=similar.item(),
+    )
+
+
+def opened(image: Image.Image | str | Path | bytes) -> Image.Image:
+    """Return any image as RGB, after the checks that every probe image passes.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be used; the sentence says why.
+    TypeError
+        If it is no image, path or bytes.
+    """
+    if isinstance(image, str | Path | bytes):
+        return decode(image)
+    if not isinstance(image, Image.Image):
+        raise TypeError(f"The image is a {type(image).__name__}; give a PIL image, path or bytes.")
+    if image.width * image.height > MAX_PIXELS or image.mode not in _MODES:
+        raise ValueError(
+            f"The image has {image.width} x {image.height} pixels of mode {image.mode}; give at "
+            f"most {MAX_PIXELS:,} pixels of one of the modes {', '.join(_MODES)}."
+        )
+    return image.convert("RGB")
+
+
+def as_seen(target: Target, image: Image.Image, x: Tensor) -> Image.Image:
+    """Return what the network saw of an image, given that and its input x (3, H, W).
+
+    Preprocessing is foreign code, but what it does to a pixel's colour is affine: a black and a
+    white image of the same size show where every colour goes, and where nothing of the image is.
+    """
+    black, white = (
+        target.preprocess(Image.new("RGB", image.size, colour)) for colour in ("black", "white")
+    )
+    span = white - black
+    colour = torch.where(span == 0, 0.0, (x - black) / torch.where(span == 0, 1.0, span))
+    pixels = (colour.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+    return Image.fromarray(pixels.cpu().contiguous().numpy())
+
+
+def _look(
+    target: Target, record: LayerRecord, x: Tensor, signed: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the network once: maps (1, N, h, w), contributions (N,) and probabilities (C,)."""
+    x, linear = x.unsqueeze(0).to(target.device), False
+    if record.exact:
+        weight = record.head.to(target.device)
+        linear = weight, weight.new_zeros(len(weight))  # no contribution depends on the bias
+    found = contribute(target, x, record.name, signed=signed, linear=linear)
+    a = found.activations.maps
+    a = a.to("cpu", torch.promote_types(a.dtype, torch.float32))
+    return a, found.w[0].double().cpu(), found.logits[0].double().softmax(0).cpu()
+
+
+class _Drawing:
+    """Draws tracks of one image from what the network said about it once."""
+
+    def __init__(self, classes, record, a, p, size, top, percentile):
+        self.classes, self.record, self.a, self.p = classes, record, a, p
+        self.size, self.top, self.percentile = tuple(size), top, percentile
+
+    def track(self, kind: str, cls: int, w: Tensor) -> Track:
+        """Return the track of the neurons with the largest w (N,); nan, the unknown, is none."""
+        order = w.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)
+        chosen = order[w[order].isfinite()][: self.top]
+        heatmap = torch.zeros(self.size, dtype=self.a.dtype)
+        if len(chosen):
+            self.check(chosen)
+            heatmap = maps.heatmap(self.a[:, chosen], w[chosen], self.top, self.size)[0]
+        return Track(
+            kind=kind,
+            class_index=cls,
+            class_name=self.classes[cls],
+            probability=self.p[cls].item(),
+            neurons=self.neurons(chosen, w) if len(chosen) else (),
+            heatmap=heatmap,
+        )
+
+    def neurons(self, chosen: Tensor, w: Tensor) -> tuple[Neuron, ...]:
+        """Return the records of the chosen neurons, in this order."""
+        a, record = self.a[:, chosen], self.record
+        drawn = maps.resize(a, self.size)[0]
+        regions = maps.region(a, self.percentile, self.size)[0]
+        total = w[w.isfinite()].abs().sum().item()
+        return tuple(
+            Neuron(
+                index=i,
+                names=tuple(record.major.names[i]),
+                minor=tuple(record.minor.names[i]),
+                contribution=w[i].item() / total if total else 0.0,
+                exemplars=_kept(record.exemplars.index[i]),
+                minor_exemplars=_kept(record.minor_exemplars.index[i]),
+                region=region,
+                map=drawing,
+            )
+            for i, region, drawing in zip(chosen.tolist(), regions, drawn, strict=True)
+        )
+
+    def check(self, chosen: Tensor) -> None:
+        """Refuse a map that cannot be drawn, by its neuron's name."""
+        for i in chosen.tolist():
+            if not self.a[0, i].isfinite().all():
+                raise ValueError(
+                    f"Neuron {i} of {self.record.name!r} answers this image with numbers that are "
+                    "not finite, so it cannot be drawn; explain another image or layer."
+                )
+
+
+def _kept(index: Tensor) -> tuple[int, ...]:
+    return tuple(i for i in index.tolist() if i >= 0)
