@@ -15,7 +15,7 @@ from profiles import House, load, names
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
     "store", "world", "images", "targets", "activations", "exemplars", "language", "concepts",
-    "contributions", "maps", "atlas", "reliability", "scores", "baselines", "figures", "widgets",
+    "contributions", "maps", "atlas", "reliability", "scores", "baselines", "figures",
 )  # fmt: skip
 HOUSE = House(ROOT)
 LIBRARY = sorted((ROOT / "wwwlib").rglob("*.py"))

@@ -127,7 +127,8 @@ def agreement(w: Tensor, reference: Tensor) -> Agreement:
 
 def _ranks(values: Tensor) -> Tensor:
     """Return ranks from 0 in float64, equal values sharing the mean of theirs."""
-    order = values.sort(1).values
+    values = values.contiguous()  # searchsorted warns, and copies, if it is not
+    order = values.sort(1).values.contiguous()
     low = torch.searchsorted(order, values)
     high = torch.searchsorted(order, values, right=True)
     return (low + high - 1).double() / 2

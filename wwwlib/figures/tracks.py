@@ -46,8 +46,8 @@ def two_tracks(explanation: Explanation, atlas: Atlas) -> Figure:
     return _draw(
         explanation,
         atlas,
-        [(explanation.cls, f"CLASS: what carries {name} in general"),
-         (explanation.sample, "SAMPLE: what carried this prediction")],
+        [(explanation.cls, f"CLASS: {name} in general"),
+         (explanation.sample, "SAMPLE: this prediction")],
         [_Heat(explanation.cls, "class"), _Heat(explanation.sample, "sample")],
         [_similarity(explanation.r, "class and sample")],
     )  # fmt: skip
@@ -145,7 +145,7 @@ def _header(sheet: Sheet, explanation: Explanation) -> None:
     else:
         truth = f"which is wrong: it is {explanation.label}"
     y = sheet.write(x, y + 0.02, fit(truth, width, BODY, lines=2), BODY)
-    layer = f"layer {explanation.layer}; shares are of the contributions of all its neurons"
+    layer = f"{explanation.layer}; shares are of the contributions of all its neurons"
     sheet.write(x, y + 0.02, fit(layer, width), colour=GREY)
 
 

@@ -1,0 +1,103 @@
+"""Sampled Shapley values against every order of entry, and agreement against scipy."""
+
+from itertools import permutations
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+from torch import nn
+
+from wwwlib import targets
+from wwwlib.contributions import ablation, agreement, shapley, taylor
+
+
+def wrapped(*layers):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), *layers).double()
+    return targets.wrap(model, lambda _: torch.zeros(3, 8, 8), list("abcde"), "test")
+
+
+def bent():
+    """Return a network in which neurons of layer 0 depend on each other."""
+    return wrapped(nn.Sigmoid(), nn.Conv2d(4, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 5))
+
+
+def linear():
+    return wrapped(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+
+
+X = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def silenced(target, x, silent, c):
+    """Return the logit of class c for one image with some neurons of layer 0 at zero."""
+    with torch.no_grad():
+        a = target.model[0](x[None])
+        a[:, list(silent)] = 0
+        return target.model[1:](a)[0, c].item()
+
+
+def literal(target, x, players, c):
+    """Average what each player adds over all orders in which the players may begin to speak."""
+    orders = list(permutations(players))
+    value = dict.fromkeys(players, 0.0)
+    for order in orders:
+        for place, player in enumerate(order):
+            before = silenced(target, x, order[place:], c)
+            value[player] += (silenced(target, x, order[place + 1 :], c) - before) / len(orders)
+    return [value[player] for player in players]
+
+
+def test_sampled_values_approach_those_over_all_orders():
+    """Breaks if players are mixed up, if those who do not play fall silent, or rows of images."""
+    target, classes, players = bent(), torch.tensor([3, 1]), [2, 0, 3]
+    w = shapley(target, X, "0", classes, players, signed=True, samples=400, batch_size=50)
+    exact = torch.tensor([literal(target, X[b], players, int(classes[b])) for b in range(2)])
+    alone = ablation(target, X, "0", classes, players, signed=True)
+    assert (w - exact).abs().max() < 0.15 * (alone - exact).abs().max(), "the orders matter here"
+
+
+def test_each_order_shares_out_the_whole_logit():
+    """One order is enough for the sum: what all players add is the logit less that of silence."""
+    target, classes = bent(), [4, 2]
+    w = shapley(target, X, "0", torch.tensor(classes), signed=True, samples=1)
+    for b, c in enumerate(classes):
+        gap = silenced(target, X[b], [], c) - silenced(target, X[b], range(4), c)
+        assert w[b].sum().item() == pytest.approx(gap)
+    assert torch.equal(shapley(target, X, "0", torch.tensor(classes), samples=1), w.abs())
+
+
+def test_before_a_linear_head_nothing_is_left_to_chance():
+    target = linear()
+    w = shapley(target, X, "0", 3, signed=True, samples=1, seed=5)
+    exact = taylor(target, X, "0", 3, signed=True)
+    torch.testing.assert_close(w, exact, rtol=0, atol=1e-6)  # captum's single precision
+
+
+def test_a_seed_fixes_the_orders_and_nobody_elses_chance():
+    target = bent()
+    before = torch.get_rng_state()
+    one, again, other = (shapley(target, X, "0", 1, samples=2, seed=s) for s in (3, 3, 4))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_mistakes_are_sentences():
+    target = linear()
+    with pytest.raises(ValueError, match="samples is 0"):
+        shapley(target, X, "0", samples=0)
+    with pytest.raises(ValueError, match="some of 0 to 3"):
+        shapley(target, X, "0", neurons=[4])
+    with pytest.raises(ValueError, match="twice the same"):
+        agreement(torch.zeros(2, 3), torch.zeros(2, 4))
+
+
+def test_agreement_is_spearmans_with_ties_and_the_relative_error():
+    w = torch.tensor([[0, 0, 3, 1, 1, 5.0], [1, 2, 3, 4, 5, 6], [2, 2, 2, 2, 2, 2]])
+    reference = torch.tensor([[0, 1, 2, 0, 1, 9.0], [6, 5, 4, 3, 2, 1], [1, 2, 3, 4, 5, 6]])
+    found = agreement(w, reference)
+    for b in range(2):
+        assert found.rank[b].item() == pytest.approx(spearmanr(w[b], reference[b]).statistic)
+        gap = sum(abs(p - q) for p, q in zip(w[b].tolist(), reference[b].tolist(), strict=True))
+        assert found.error[b].item() == pytest.approx(gap / reference[b].sum().item())
+    assert found.rank[2].isnan(), "a constant has no ranks"
+    assert agreement(w, torch.zeros_like(w)).error.isnan().all()
