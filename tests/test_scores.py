@@ -1,6 +1,5 @@
 """Agreement with ground truth: hand-worked examples, known published figures, paired tests."""
 
-import csv
 import math
 
 import pytest
@@ -268,42 +267,6 @@ def test_a_perfect_answer_in_the_papers_reading_of_places_scores_7945(real):
         perfect = scores.hit_rate([[word] for word in words], truth)
         assert perfect.mean == pytest.approx(expected, abs=5e-5)
         assert scores.ceilings.hit_rate(truth, words).mean == pytest.approx(perfect.mean)
-
-
-@pytest.mark.real
-def test_published_network_dissection_row_in_sets(real, imagenet):
-    published, stripped = network_dissection(real)
-    assert scores.f1(published, imagenet).mean == pytest.approx(0.0010, abs=5e-5)
-    assert scores.hit_rate(published, imagenet).mean == pytest.approx(0.001)
-    assert scores.f1(stripped, imagenet).mean == pytest.approx(0.0116, abs=5e-5)
-    assert scores.hit_rate(stripped, imagenet).mean == pytest.approx(0.015)
-
-
-@pytest.mark.real
-def test_published_network_dissection_row_in_mpnet_cosine(real, real_weights, imagenet):
-    published, stripped = network_dissection(real)
-    words = {language.fold(w) for row in [*published, *stripped, *imagenet] for w in row}
-    words = sorted(words, key=len)
-    sentence = language.sentence_encoder(real_weights / "all-mpnet-base-v2")
-    features = dict(zip(words, sentence(words), strict=True))  # each word once for both rows
-
-    def encode(asked):
-        return torch.stack([features[word] for word in asked])
-
-    score = scores.text_cosine(published, imagenet, encode)
-    assert score.mean == pytest.approx(0.2989, abs=5e-5)
-    assert score.stderr == pytest.approx(0.0049, abs=5e-5)
-    assert scores.text_cosine(stripped, imagenet, encode).mean == pytest.approx(0.3129, abs=5e-5)
-
-
-def network_dissection(real):
-    """Return the final layer's labels as published, and stripped of their category suffix."""
-    path = real / "published" / "netdissect_resnet50_imagenet_fc.csv"
-    with path.open(newline="") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: int(row["unit"]))
-    labels = [row["label"].lower() for row in rows]
-    clean = [label.removesuffix("-s").removesuffix("-c").replace("_", " ") for label in labels]
-    return [[label] for label in labels], [[label] for label in clean]
 
 
 def test_the_cranes_are_told_apart_by_synset():

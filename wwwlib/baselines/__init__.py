@@ -2,9 +2,17 @@
 
 `clip_dissect` compares a neuron's activations with an image-text encoder's similarities,
 `network_dissection` compares its activation maps with pixel masks (`masks` says where those come
-from), and `published` reads the labels that the authors of three methods released.
+from), and `published` reads the labels that the authors of three methods released. `line_up` sets
+them beside WWW on equal terms, and `paper` knows the figures that the paper reports.
 """
 
-from wwwlib.baselines import clip_dissect, masks, network_dissection, published
+from wwwlib.baselines import (
+    clip_dissect,
+    line_up,
+    masks,
+    network_dissection,
+    paper,
+    published,
+)
 
-__all__ = ["clip_dissect", "masks", "network_dissection", "published"]
+__all__ = ["clip_dissect", "line_up", "masks", "network_dissection", "paper", "published"]

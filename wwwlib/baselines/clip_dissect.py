@@ -127,7 +127,7 @@ def rank_reorder(
         (I, N) neuron activations on all probe images, or batches (B, N) of them in order; of
         equal activations the earlier image comes first.
     p : float
-        Of the norm, at least 1; the paper takes 3.
+        Of the norm, at least 1; the default is that of the authors' code.
     share : float
         In (0, 1]: only this share of the images, those most active, is compared.
 

@@ -9,6 +9,7 @@ from wwwlib.figures.measures import approximation, contributions, localization
 from wwwlib.figures.naming import hits, minor, neurons, selection, set_sizes
 from wwwlib.figures.pictures import masks, samples
 from wwwlib.figures.show import Shown, save
+from wwwlib.figures.tables import methods
 from wwwlib.figures.tracks import failure, two_tracks
 from wwwlib.figures.where import where
 
@@ -21,6 +22,7 @@ __all__ = [
     "hits",
     "localization",
     "masks",
+    "methods",
     "minor",
     "neurons",
     "samples",

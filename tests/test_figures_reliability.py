@@ -1,0 +1,86 @@
+"""The figures of doubt and of ablations: they draw what they are given, missing values included."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wwwlib import reliability
+from wwwlib.atlas import Explanation, Neuron, Track
+from wwwlib.figures import reliability as chart
+from wwwlib.figures import save
+
+DOUBT, WRONG = torch.arange(30.0), torch.arange(30) % 3 == 0
+
+
+def words(figure):
+    found = [text.get_text() for axes in figure.axes for text in axes.texts]
+    found += [label.get_text() for axes in figure.axes for label in axes.get_yticklabels()]
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
+    return found + [text.get_text() for one in legends if one for text in one.get_texts()]
+
+
+def test_rejection_draws_hits_between_oracle_and_random():
+    curve = reliability.rejection(DOUBT, WRONG, np.linspace(0, 1, 11), samples=5)
+    figure = chart.rejection({"1 - $r$": curve})
+    oracle, random, hits = figure.axes[0].lines
+    assert hits.get_ydata().tolist() == curve.hits.tolist()
+    assert oracle.get_ydata().tolist() == curve.oracle.tolist()
+    assert random.get_ydata().tolist() == curve.random.tolist()
+    assert any("1 - $r$" in text and f"{curve.auroc:.3f}" in text for text in words(figure))
+
+
+def test_risk_draws_the_curve_and_the_rate_of_all_images():
+    found = reliability.risk_coverage(DOUBT, WRONG)
+    figure = chart.risk({"entropy": found})
+    assert figure.axes[0].lines[0].get_ydata().tolist() == found.risk.tolist()
+    assert any(f"{found.area:.3f}" in text for text in words(figure))
+
+
+def test_an_interval_is_filled_only_where_it_excludes_the_reference():
+    """Breaks if a reader would take an undecided figure for a decided one."""
+    rows = [("sure", 0.8, 0.7, 0.9), ("open", 0.6, 0.4, 0.8), ("none", math.nan, math.nan, 1)]
+    figure = chart.intervals(rows, "AUROC", 0.5)
+    dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert [dot.get_markerfacecolor() == "white" for dot in dots] == [False, True]
+    assert "not decidable here" in words(figure) and "0.800 [0.700, 0.900]" in words(figure)
+    chart.intervals([], "nothing", 0.0)
+
+
+@pytest.mark.parametrize("width", [2, 3])
+def test_a_sweep_marks_its_maximum(width):
+    points = [(1, 0.2, 0.1), (2, 0.7, 0.1), (4, 0.5, 0.1)]
+    figure = chart.sweep({"F1": [p[:width] for p in points]}, "K", "F1", {"F1": 4})
+    star = next(line for line in figure.axes[0].lines if line.get_marker() == "*")
+    assert (star.get_xdata()[0], star.get_ydata()[0]) == (2, 0.7)
+    assert "F1: best 0.700 at 2" in words(figure)
+
+
+def test_histograms_leave_nan_out_and_survive_empty_groups():
+    groups = {"layer4": {"right": [0.1, 0.5, math.nan], "wrong": []}}
+    figure = chart.histograms(groups, "r")
+    assert {"right (n = 2)", "wrong (n = 0)"} <= set(words(figure)) | {"wrong (n = 0)"}
+    chart.histograms({"none": {"a": [], "b": [math.nan]}}, "r")
+
+
+def explanation(r, name):
+    region = torch.zeros(8, 8, dtype=torch.bool)
+    neuron = Neuron(3, ("wheel $x$",), (), 0.5, (0,), (0,), region, torch.rand(8, 8))
+    silent = Neuron(4, (), (), 0.2, (), (), region, torch.zeros(8, 8))
+    track = [
+        Track(kind, 0, name, 0.7, (neuron, silent), torch.rand(8, 8))
+        for kind in ("sample", "class")
+    ]
+    return Explanation(Image.new("RGB", (8, 8)), None, 0, name, 0.7, "late", *track, r)
+
+
+def test_failures_name_both_classes_and_their_evidence(tmp_path):
+    rows = [(explanation(0.12, "car"), explanation(0.9, "<b>boat</b>")) for _ in range(2)]
+    figure = chart.failures(rows)
+    assert {"not car", "but <b>boat</b>", "r = 0.12"} <= set(words(figure))
+    assert any("wheel $x$" in text for text in words(figure))
+    save(figure, tmp_path, "failures", "Two failures.")
+    with pytest.raises(ValueError, match="no misprediction"):
+        chart.failures([])

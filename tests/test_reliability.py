@@ -1,0 +1,481 @@
+"""The room `reliability`: doubts, and whether they find errors, against slow literal versions."""
+
+from itertools import pairwise, permutations, product
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from torch import nn
+from torchvision.transforms.functional import pil_to_tensor
+
+from wwwlib import concepts, contributions, exemplars, images, maps, reliability, scores, targets
+from wwwlib.activations import capture
+from wwwlib.store import Store
+
+RATES = torch.linspace(0, 1, 11)
+
+
+def orders(doubt):
+    """Yield every order of the images, most doubtful first, in which ties may stand."""
+    n = len(doubt)
+    for order in permutations(range(n)):
+        if all(doubt[a] >= doubt[b] for a, b in pairwise(order)):
+            yield order
+
+
+def literal_hits(doubt, wrong, count):
+    every = [sum(wrong[i] for i in order[:count]) for order in orders(doubt)]
+    return sum(every) / len(every)
+
+
+def literal_auroc(doubt, wrong):
+    pairs = [(a, b) for a, b in product(range(len(doubt)), repeat=2) if wrong[a] and not wrong[b]]
+    return sum((doubt[a] > doubt[b]) + (doubt[a] == doubt[b]) / 2 for a, b in pairs) / len(pairs)
+
+
+def literal_aurc(doubt, wrong):
+    """Keep 1, 2, ... images from the least doubtful on, over all orders of ties."""
+    n, areas = len(doubt), []
+    for order in orders(doubt):
+        kept = [wrong[i] for i in reversed(order)]
+        areas.append(sum(sum(kept[:k]) / k for k in range(1, n + 1)) / n)
+    return sum(areas) / len(areas)
+
+
+def draw(seed, n, values=None):
+    """Return doubts, with ties if there are few `values`, and errors of both kinds."""
+    rng = np.random.default_rng(seed)
+    doubt = rng.random(n) if values is None else rng.integers(0, values, n).astype(float)
+    wrong = rng.random(n) < 0.4
+    wrong[:2] = True, False
+    return torch.tensor(doubt), torch.tensor(wrong)
+
+
+# Rejection ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("values", [None, 1, 2, 3])
+def test_hits_are_a_literal_count_averaged_over_the_orders_of_ties(seed, values):
+    """Breaks if ties are cut by position, or a rate rounds to another number of images."""
+    doubt, wrong = draw(seed, 7, values)
+    curve = reliability.rejection(doubt, wrong, RATES, samples=2)
+    for rate, rejected, hits in zip(
+        RATES.double().tolist(), curve.rejected.tolist(), curve.hits.tolist(), strict=True
+    ):
+        assert rejected == int(rate * 7 + 0.5)
+        assert hits == pytest.approx(literal_hits(doubt.tolist(), wrong.tolist(), rejected))
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("values", [None, 1, 3])
+def test_auroc_and_area_agree_with_literal_sums(seed, values):
+    doubt, wrong = draw(seed, 7, values)
+    curve = reliability.rejection(doubt, wrong, RATES, samples=2)
+    assert curve.auroc == pytest.approx(literal_auroc(doubt.tolist(), wrong.tolist()))
+    assert curve.aurc == pytest.approx(literal_aurc(doubt.tolist(), wrong.tolist()))
+    risk = reliability.risk_coverage(doubt, wrong)
+    assert risk.area == pytest.approx(curve.aurc) == pytest.approx(risk.risk.mean().item())
+    assert risk.risk[-1].item() == pytest.approx(wrong.double().mean().item())
+    assert risk.coverage.tolist() == pytest.approx([(i + 1) / 7 for i in range(7)])
+
+
+@pytest.mark.parametrize("values", [None, 4, 40])
+def test_auroc_is_scikit_learns(values):
+    doubt, wrong = draw(1, 500, values)
+    found = reliability.auroc(doubt, wrong)
+    assert found == pytest.approx(roc_auc_score(wrong.numpy(), doubt.numpy()), abs=1e-12)
+
+
+def test_oracle_and_random_lines_are_the_best_and_the_blind_doubt():
+    doubt, wrong = draw(2, 200)
+    best = reliability.rejection(wrong.double(), wrong, RATES, samples=2)
+    blind = reliability.rejection(torch.zeros(200), wrong, RATES, samples=2)
+    assert best.hits.tolist() == best.oracle.tolist() and best.auroc == 1
+    assert blind.hits.tolist() == pytest.approx(blind.random.tolist()) and blind.auroc == 0.5
+    curve = reliability.rejection(doubt, wrong, RATES, samples=2)
+    assert (curve.hits <= curve.oracle + 1e-9).all()
+    assert curve.errors == int(wrong.sum()) and curve.images == 200
+
+
+def test_doubt_matters_by_its_order_alone():
+    """Breaks if a value, not its rank, enters; infinities are the ends of the order."""
+    doubt, wrong = draw(3, 60)
+    plain = reliability.rejection(doubt, wrong, RATES, samples=2)
+    moved = doubt.exp() * 1e6
+    moved[doubt.argmax()], moved[doubt.argmin()] = torch.inf, -torch.inf
+    other = reliability.rejection(moved, wrong, RATES, samples=2)
+    assert plain.hits.tolist() == other.hits.tolist() and plain.aurc == other.aurc
+
+
+def test_bands_are_those_of_a_literal_bootstrap():
+    """Breaks if a resampled image counts once only, or bands do not belong to the same draws."""
+    doubt, wrong = draw(4, 30, 6)
+    curve = reliability.rejection(doubt, wrong, RATES, samples=50, seed=7)
+    generator = torch.Generator().manual_seed(7)
+    drawn = torch.randint(30, (50, 30), generator=generator)
+    again = [reliability.rejection(doubt[i], wrong[i], RATES, samples=1) for i in drawn]
+    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    low, high = torch.stack([one.hits for one in again]).quantile(ends, dim=0)
+    torch.testing.assert_close(torch.stack([curve.low, curve.high]), torch.stack([low, high]))
+    for interval, name in ((curve.auroc_interval, "auroc"), (curve.aurc_interval, "aurc")):
+        values = torch.tensor([getattr(one, name) for one in again]).double()
+        assert interval == pytest.approx(values.nanquantile(ends).tolist())
+
+
+def test_differences_are_paired():
+    """Breaks if the two doubts see different samples: a doubt against itself differs by nothing."""
+    doubt, wrong = draw(5, 100, 10)
+    same = reliability.compare(doubt, doubt * 2, wrong, samples=50)
+    assert same.difference == 0 and same.interval == (0, 0)
+    better = reliability.compare(wrong + torch.rand(100), doubt, wrong, samples=200)
+    assert better.interval[0] > 0
+    assert better.difference == pytest.approx(1 - reliability.auroc(doubt, wrong))
+
+
+def test_within_groups_only_their_own_images_count():
+    one, wrong = draw(6, 90)
+    other, groups = torch.rand(90), torch.arange(90) % 3
+    wrong[groups == 2] = False
+    found = reliability.compare_within(one, other, wrong, groups, samples=20)
+    assert list(found) == [0, 1], "a group without errors is left out"
+    own = groups == 1
+    assert found[1] == reliability.compare(one[own], other[own], wrong[own], samples=20)
+
+
+def test_without_errors_there_is_no_auroc_but_still_a_curve():
+    curve = reliability.rejection(torch.rand(20), torch.zeros(20), RATES, samples=3)
+    assert np.isnan(curve.auroc) and curve.hits.tolist() == [0] * 11 and curve.aurc == 0
+
+
+@pytest.mark.parametrize(
+    ("doubt", "wrong", "rates", "words"),
+    [
+        (torch.rand(3), torch.zeros(4), [0.1], "same"),
+        (torch.tensor([]), torch.tensor([]), [0.1], "at least 1"),
+        (torch.tensor([1.0, torch.nan]), torch.tensor([0, 1]), [0.1], "nan for 1 of 2"),
+        (torch.rand(2), torch.tensor([0, 2]), [0.1], "other values"),
+        (torch.rand(2), torch.tensor([0, 1]), [1.5], "no shares"),
+        (torch.rand(2), torch.tensor([0, 1]), [torch.nan], "no shares"),
+    ],
+)
+def test_what_cannot_be_sorted_is_refused_in_a_sentence(doubt, wrong, rates, words):
+    with pytest.raises(ValueError, match=words):
+        reliability.rejection(doubt, wrong, rates)
+
+
+# Doubts ---------------------------------------------------------------------------------------
+
+
+def test_softmax_doubts_are_their_formulas():
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)).double()
+    found = reliability.softmax_doubts(logits)
+    for i, row in enumerate(logits.tolist()):
+        total = sum(np.exp(row))
+        p = sorted((np.exp(one) / total for one in row), reverse=True)
+        assert found["max softmax"][i].item() == pytest.approx(1 - p[0])
+        assert found["entropy"][i].item() == pytest.approx(-sum(one * np.log(one) for one in p))
+        assert found["margin"][i].item() == pytest.approx(1 - (p[0] - p[1]))
+        assert found["energy"][i].item() == pytest.approx(-np.log(total))
+
+
+def test_sure_predictions_keep_their_order():
+    """Breaks if 1 - p is taken literally: float64 rounds both probabilities to 1, and they tie."""
+    doubt = reliability.softmax_doubts(torch.tensor([[90.0, 0.0], [95.0, 0.0]]))
+    for name in ("max softmax", "margin"):
+        assert doubt[name][0] > doubt[name][1] > 0
+    with pytest.raises(ValueError, match="at least two classes"):
+        reliability.softmax_doubts(torch.zeros(3, 1))
+
+
+def literal_reading(a, w, general, k, size):
+    """Compute r, overlap and the share carried of one image with loops over neurons."""
+    best = [sorted(range(len(w)), key=lambda i: (-x[i], i))[:k] for x in (w, general)]
+
+    def heat(weights, chosen):
+        large = maps.resize(a[None], size)[0].double()
+        total = sum(max(weights[i].item(), 0) for i in chosen)
+        return sum(max(weights[i].item(), 0) / total * large[i] for i in chosen).flatten()
+
+    def cosine(u, v):
+        return (u @ v / u.norm() / v.norm()).item()
+
+    mine, theirs = best
+    return {
+        "r": cosine(heat(w, mine), heat(general, theirs)),
+        "r_sample": cosine(heat(w, mine), heat(general, mine)),
+        "r_class": cosine(heat(w, theirs), heat(general, theirs)),
+        "overlap": len(set(mine) & set(theirs)) / k,
+        "correlation": np.corrcoef(w.numpy(), general.numpy())[0, 1],
+        "carried": sum(w[i].item() for i in mine) / w.sum().item(),
+    }
+
+
+def test_readings_agree_with_loops_over_neurons():
+    noise = torch.Generator().manual_seed(3)
+    a = torch.randn(4, 9, 3, 3, generator=noise)
+    w, general = torch.rand(4, 9, generator=noise), torch.rand(4, 9, generator=noise)
+    found = reliability.readings(a, w, general, 3, 8)
+    for i in range(4):
+        for name, value in literal_reading(a[i], w[i], general[i], 3, 8).items():
+            assert getattr(found, name)[i].item() == pytest.approx(value, abs=1e-5), name
+
+
+def test_an_image_like_its_class_is_not_doubted_and_an_unknown_class_is():
+    """Breaks if a class without images counts as agreement, or stops the whole batch."""
+    a, w = torch.rand(3, 6, 4, 4), torch.rand(3, 6)
+    general = w.clone()
+    general[1], general[2] = torch.nan, 0.0
+    found = reliability.readings(a, w, general, 2)
+    for name, doubt in found.doubts().items():
+        assert doubt[1:].tolist() == [1, 1], name
+        if name != "carried":
+            assert doubt[0].item() == pytest.approx(0, abs=1e-6), name
+    assert found.r[1:].isnan().all()
+
+
+# The survey -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def toy():
+    torch.manual_seed(0)
+    model = nn.Sequential()
+    model.add_module("conv", nn.Conv2d(3, 6, 5, 4))
+    model.add_module("relu", nn.ReLU())
+    model.add_module("late", nn.Conv2d(6, 8, 3))
+    model.add_module("pool", nn.AdaptiveAvgPool2d(1))
+    model.add_module("flat", nn.Flatten())
+    model.add_module("fc", nn.Linear(8, 4))
+    return targets.wrap(model.eval(), lambda i: pil_to_tensor(i).float() / 255, list("abcd"), "toy")
+
+
+def test_a_survey_reads_every_image_as_it_would_alone(toy):
+    """Breaks if batches, layers or classes are mixed up on their way through the pass."""
+    tested, layers = images.world(10, 5), ("relu", "late")
+    sizes = {"relu": 6, "late": 8}
+    class_w = {layer: torch.rand(4, sizes[layer]) for layer in layers}
+    survey = reliability.Survey(toy, class_w, (2, 3))
+    state = exemplars.stream(toy, tested, survey, batch_size=4, progress=False)
+    found = survey.finish(state)
+    assert list(found.readings) == [("relu", 2), ("relu", 3), ("late", 2), ("late", 3)]
+    for i in (0, 5, 9):
+        x = toy.preprocess(tested.image(i))[None]
+        with capture(toy, ["late"]) as taken, torch.no_grad():
+            logits = toy.model(x)
+        torch.testing.assert_close(found.logits[i], logits[0])
+        c = logits.argmax(1)
+        assert found.predicted[i] == c
+        w = contributions.taylor(toy, x, "late", c)
+        one = reliability.readings(taken["late"].maps, w, class_w["late"][c], 3, (64, 64))
+        assert found.readings["late", 3].r[i].item() == pytest.approx(one.r.item(), abs=1e-5)
+
+
+def test_a_stored_survey_is_that_of_its_class_side_alone(toy, tmp_path):
+    """Breaks if another class side, such as a leaking one, is answered from the store."""
+    store, tested = Store(tmp_path), images.world(6, 5)
+    one, two = ({"late": torch.rand(4, 8)} for _ in range(2))
+    first, again, other = (
+        reliability.survey(toy, tested, w, (3,), store=store, progress=False)
+        for w in (one, one, two)
+    )
+    key = ("late", 3)
+    assert torch.equal(first.readings[key].r, again.readings[key].r)
+    assert not torch.equal(first.readings[key].r, other.readings[key].r)
+    doubts = first.doubts("late", 3)
+    assert doubts["1 - r"].tolist() == (1 - first.readings[key].r).tolist()
+    some = first.at(torch.tensor([False, True, False, False, True, False]))
+    assert some.doubts("late", 3)["entropy"].tolist() == doubts["entropy"][[1, 4]].tolist()
+    assert len(some.predicted) == 2
+
+
+def test_images_of_the_class_side_are_refused_by_name():
+    whole = images.world(30, 1)
+    known, tested = images.subset(whole, range(20)), images.subset(whole, range(19, 30))
+    with pytest.raises(ValueError, match=r"'world-1/000019' is also among the images of the class"):
+        reliability.check_apart(known, tested)
+    reliability.check_apart(known, images.subset(whole, range(20, 30)))
+    reliability.check_apart(known, images.world(30, 2))
+
+
+def test_one_name_with_other_pixels_is_another_image():
+    reliability.check_apart(images.world(3, 1, 1.0), images.world(3, 1, swap=True))
+
+
+def test_halves_share_no_image_and_split_every_class():
+    labels = [0] * 6 + [1] * 5 + [2] + [None] * 4
+    first, second = reliability.halves(labels, seed=3)
+    assert sorted(first + second) == list(range(16))
+    for kind, count in ((0, 6), (1, 5), (2, 1), (None, 4)):
+        inside = sum(labels[i] == kind for i in first)
+        assert abs(2 * inside - count) <= 1, kind
+    assert (first, second) == reliability.halves(labels, seed=3) != reliability.halves(labels, 4)
+
+
+# Combination ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("penalty", [1.0, 0.1])
+def test_logistic_is_scikit_learns(penalty):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 2)) * [1, 20] + [3, -5]
+    wrong = rng.random(300) < 1 / (1 + np.exp(-(x[:, 0] - 3 - 0.05 * x[:, 1])))
+    found = reliability.fit_logistic(torch.tensor(x), torch.tensor(wrong), penalty)
+    oracle = LogisticRegression(C=1 / penalty, tol=1e-10, max_iter=1000)
+    oracle.fit((x - x.mean(0)) / x.std(0), wrong)
+    assert found.weight.tolist() == pytest.approx(oracle.coef_[0].tolist(), abs=1e-5)
+    assert found.bias.item() == pytest.approx(oracle.intercept_[0], abs=1e-5)
+    log_odds = oracle.decision_function((x - x.mean(0)) / x.std(0))
+    assert found(torch.tensor(x)).tolist() == pytest.approx(log_odds.tolist(), abs=1e-4)
+
+
+def test_separable_and_constant_features_have_a_finite_model():
+    """Breaks if Newton's method runs away, or a constant feature divides by zero."""
+    x = torch.stack([torch.arange(10.0), torch.ones(10)], 1)
+    found = reliability.fit_logistic(x, torch.arange(10) > 4)
+    assert found.weight.isfinite().all() and found.weight[1].abs() < 1e-9
+
+
+def test_a_second_opinion_gains_and_an_echo_does_not():
+    rng = torch.Generator().manual_seed(0)
+    one, two = torch.randn(2, 800, generator=rng)
+    wrong = one + two + torch.randn(800, generator=rng) > 1
+    helps = reliability.gain(one, two, wrong, samples=300)
+    assert helps.interval[0] > 0 and helps.difference == pytest.approx(helps.both - helps.alone)
+    echo = reliability.gain(one, one, wrong, samples=300)
+    assert echo.difference == pytest.approx(0, abs=1e-12)
+    assert helps.errors == pytest.approx(int(wrong.sum()) / 2, abs=1)
+
+
+def test_too_few_errors_give_no_gain_and_infinite_doubts_are_refused():
+    few = reliability.gain(torch.rand(90), torch.rand(90), torch.arange(90) < 9)
+    assert np.isnan(few.difference)
+    with pytest.raises(ValueError, match="infinite"):
+        reliability.gain(torch.full((9,), torch.inf), torch.rand(9), torch.arange(9) < 4)
+
+
+# Verdicts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("interval", "outcome"),
+    [((0.1, 0.3), "held"), ((-0.3, -0.1), "did not hold"), ((-0.1, 0.3), "not decidable here"),
+     ((0.0, 0.3), "not decidable here"), ((0.0, 0.0), "did not hold")],
+)  # fmt: skip
+def test_a_verdict_says_no_more_than_its_interval(interval, outcome):
+    found = reliability.verdict("A beats B", sum(interval) / 2, interval)
+    assert found.outcome == outcome and str(found).startswith(f"*{outcome}* · A beats B: ")
+    assert f"[{interval[0]:.3f}, {interval[1]:.3f}]" in str(found)
+
+
+def test_a_handful_of_errors_decides_nothing():
+    """Breaks if the bootstrap of one error passes for an interval."""
+    wrong = torch.arange(100) == 3
+    found = reliability.judge("it works", reliability.rejection(wrong.double(), wrong, [0.5]))
+    assert found.outcome == "not decidable here" and "1 of 100 are wrong" in str(found)
+    assert np.isnan(reliability.compare(torch.rand(100), torch.rand(100), wrong).difference)
+    wrong = torch.arange(100) < 9
+    curve = reliability.rejection(wrong.double(), wrong, [0.5])
+    assert reliability.judge("it works", curve).outcome == "held"
+
+
+def test_nothing_measured_decides_nothing_and_says_why():
+    found = reliability.verdict("A beats B", why="one image a class")
+    assert str(found) == "*not decidable here* · A beats B: one image a class"
+
+
+# Stability ------------------------------------------------------------------------------------
+
+
+def unit(*shape, seed):
+    return nn.functional.normalize(
+        torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1
+    )
+
+
+def test_stability_is_that_of_literally_drawn_probe_sets():
+    """Breaks if the shortcut over the best images differs from ranking each drawn set anew."""
+    n, k, rounds = 40, 4, 12
+    features, t, t0 = unit(n, 6, seed=0), unit(9, 6, seed=1), unit(6, seed=2)
+    z = torch.rand(n, 5, generator=torch.Generator().manual_seed(3))
+    index = z.argsort(dim=0, descending=True, stable=True).T[:, : 3 * k + 20]
+    found = reliability.stability(features[index], index, n, t, t0, k, rounds, seed=8)
+    generator = torch.Generator().manual_seed(8)
+    same = torch.zeros(5)
+    for _ in range(rounds):
+        drawn = torch.randint(n, (n,), generator=generator)
+        for i in range(5):
+            best = drawn[z[drawn, i].argsort(descending=True)[:k]]
+            s = concepts.score(features[best][None], t, t0)[0]
+            same[i] += (int(s.argmax()) if s.max() > 0 else -1) == found.top[i]
+    assert found.share.tolist() == pytest.approx((same / rounds).tolist())
+    whole = concepts.score(features[index[:, :k]], t, t0)
+    assert found.top.tolist() == torch.where(whole.amax(1) > 0, whole.argmax(1), -1).tolist()
+    assert found.kept == pytest.approx((same == rounds).float().mean().item())
+
+
+def test_stability_needs_enough_of_the_best_images():
+    """Breaks if a set of exemplars is silently filled up with fewer than k images."""
+    v, index = unit(2, 5, 6, seed=0), torch.arange(5).expand(2, 5)
+    with pytest.raises(ValueError, match="give more of them, such as 35"):
+        reliability.stability(v, index, 100, unit(3, 6, seed=1), None, 5)
+
+
+def test_a_silent_neuron_is_stable_in_having_no_name():
+    found = reliability.stability(
+        torch.zeros(1, 30, 6), torch.full((1, 30), -1), 30, unit(3, 6, seed=1), None, 2
+    )
+    assert found.top.tolist() == [-1] and found.share.tolist() == [1]
+
+
+# Adaptive selection at equal set size -----------------------------------------------------------
+
+
+def random_scores(neurons=200, words=50, dim=16, seed=0):
+    """Return mean exemplar features, concepts and a template as an untrained CLIP would have."""
+    v = (unit(neurons, 5, dim, seed=seed) + 0.8 * unit(dim, seed=9)).mean(1)
+    t = nn.functional.normalize(unit(words, dim, seed=seed + 1) + unit(dim, seed=9), dim=1)
+    t0 = nn.functional.normalize(unit(dim, seed=9) + 0.3 * unit(dim, seed=10), dim=0)
+    return v, t, t0
+
+
+def names(selected):
+    return [[str(j) for j in index.tolist()] for index in selected]
+
+
+def test_at_equal_set_size_the_template_gains_nothing():
+    """Adaptive selection with the template keeps, for every neuron, the same words as plain cosine.
+
+    Only the number of words differs: cut at the same number, or at the equivalent alpha, the two
+    sets agree, and so does F1 against any truth.
+    """
+    v, t, t0 = random_scores()
+    s, plain = concepts.score(v, t, t0), concepts.score(v, t)
+    named = (s.amax(1) > 0).nonzero()[:, 0]
+    assert len(named) > 50, "random scores should name most neurons"
+    s, plain = s[named].double(), plain[named].double()
+    kept = names(concepts.select(s, 0.5))
+    truth = [[str(j)] for j in torch.randint(50, (len(named),)).tolist()]
+    sizes = [len(one) for one in kept]
+    assert len(set(sizes)) > 3
+    ranked = plain.argsort(dim=1, descending=True, stable=True)
+    cut = [[str(j) for j in row[:n]] for row, n in zip(ranked.tolist(), sizes, strict=True)]
+    assert [set(one) for one in cut] == [set(one) for one in kept]
+    assert scores.f1(cut, truth).values.tolist() == scores.f1(kept, truth).values.tolist()
+    equal = concepts.plain_alpha(0.5, (v @ t0)[named].double(), plain.amax(1))
+    for row, alpha, one in zip(plain, equal.tolist(), kept, strict=True):
+        assert set(names(concepts.select(row[None], alpha - 1e-9))[0]) == set(one)
+
+
+def test_subtracting_the_template_before_the_cosine_can_rank_anew():
+    """Breaks if the variant were the same ranking under another name."""
+    v, t, t0 = random_scores()
+    turned = concepts.score(v, nn.functional.normalize(t - t0, dim=1))
+    assert (turned.argmax(1) != concepts.score(v, t, t0).argmax(1)).any()
+
+
+def test_a_chance_of_many_orders_is_what_the_oracle_averages():
+    """Guards the oracle itself: three tied images have six orders."""
+    assert len(list(orders([1.0, 1.0, 1.0]))) == 6

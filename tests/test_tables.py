@@ -1,0 +1,236 @@
+"""Tables of methods and scores: hand-worked cells, ceilings, differences, and what they allow."""
+
+import math
+
+import pytest
+import torch
+
+from wwwlib import scores
+from wwwlib.scores import Answer, answers, conclusions, tables
+from wwwlib.scores.tables import Row, Table
+
+TRUTH = [["tench", "tinca"], ["crane"], ["crane", "derrick"]]
+WORDS = ["tench", "crane", "carp"]
+AXES = {"tench": (1.0, 0.0), "tinca": (0.6, 0.8), "crane": (0.0, 1.0), "derrick": (0.8, 0.6),
+        "carp": (0.8, -0.6)}  # fmt: skip
+
+
+def encode(words):
+    return torch.tensor([AXES[word] for word in words])
+
+
+def made(**answers):
+    every = {"WWW": Answer([["Tench", "tench", "carp"], [], ["crane"]], WORDS), **answers}
+    return tables.assemble("t", every, TRUTH, {"CLIP cos": encode, "mpnet cos": None})
+
+
+def test_a_row_by_hand():
+    """{tench, carp} against two: F1 2/4, cosines 1 .6 .8 0 in mean; {crane} against two: 2/3."""
+    row = made()["WWW"]
+    assert row.scores["F1"].values.tolist() == pytest.approx([0.5, 0, 2 / 3])
+    assert row.scores["hit rate"].values.tolist() == [1, 0, 1]
+    pairs = [(1 + 0.6 + 0.8 + 0.0) / 4, 0, (1 + 0.6) / 2]
+    assert row.scores["CLIP cos"].values.tolist() == pytest.approx(pairs, abs=1e-6)
+    assert row.ceilings["hit rate"] == 1
+    assert row.ceilings["F1"] == pytest.approx((2 / 3 + 1 + 2 / 3) / 3)
+    assert row.ceilings["CLIP cos"] == pytest.approx((0.8 + 1 + 0.8) / 3, abs=1e-6)
+
+
+def test_no_cell_is_blank():
+    """What was not run says so, as a row and as a column."""
+    cells = made(MILAN=Answer()).cells()
+    assert list(cells["WWW"]) == [
+        "CLIP cos", "mpnet cos", "F1", "hit rate", "set size", "abstaining"
+    ]  # fmt: skip
+    assert set(cells["MILAN"].values()) == {"not run"}
+    assert cells["WWW"]["mpnet cos"] == "not run"
+    assert cells["WWW"]["hit rate"] == "0.6667 ± 0.3333 (1.0000)"
+    assert cells["WWW"]["set size"] == "1.00" and cells["WWW"]["abstaining"] == "1 of 3"
+
+
+def test_a_method_without_choice_has_the_ceiling_of_its_own_number_of_names():
+    """Three forced names against 2, 1, 2 synonyms, of which the words hold one each."""
+    forced = answers.best_f1(TRUTH, Answer([], WORDS, 3))
+    assert forced == pytest.approx((2 / 5 + 2 / 4 + 2 / 5) / 3)
+    assert answers.best_f1([["a"]], Answer([], ["a", "b", "c", "d", "e"], 5)) == pytest.approx(
+        1 / 3
+    )
+    assert answers.best_f1(TRUTH, Answer([], ["carp"], 1)) == 0
+
+
+def test_no_forced_answer_beats_its_ceiling():
+    """All triples of three words, a neuron at a time."""
+    words = ["tench", "tinca", "carp", "derrick"]
+    for size in (1, 2, 3):
+        limit = answers.best_f1(TRUTH, Answer([], words, size))
+        best = 0.0
+        for truth in TRUTH:
+            choices = torch.combinations(torch.arange(4), size).tolist()
+            best += max(scores.f1([[words[j] for j in c]], [truth]).mean for c in choices) / 3
+        assert limit == pytest.approx(best)
+
+
+def test_scores_of_our_own_stand_behind_the_papers():
+    table = tables.assemble(
+        "t", {"A": Answer(TRUTH, WORDS)}, TRUTH, {}, {"ours": scores.hit_rate, "absent": None}
+    )
+    assert table.metrics == ("F1", "hit rate", "ours", "absent")
+    assert table["A"].scores["ours"].mean == 1
+    assert table.cells()["A"]["ours"] == "1.0000 ± 0.0000" and "absent" not in table["A"].scores
+
+
+def test_each_word_is_encoded_once_for_all_rows():
+    seen = []
+    other = Answer([["carp"], ["crane"], ["tench"]], WORDS)
+    looked = {"CLIP cos": lambda words: seen.extend(words) or encode(words)}
+    tables.assemble("t", {"A": other, "B": other}, TRUTH, looked)
+    assert len(seen) == len(set(seen)) == 5
+
+
+def test_names_are_cut_to_anothers_number_but_never_to_none():
+    names = [["a", "b", "c"], ["d", "e", "f"], []]
+    assert answers.cut(names, [2, 0, 3]) == [["a", "b"], ["d"], []]
+    with pytest.raises(ValueError, match=r"Neuron 1 has 3 names, of which 4"):
+        answers.cut(names, [1, 4, 1])
+
+
+def test_an_unknown_row_says_which_there_are():
+    with pytest.raises(KeyError, match="its rows are WWW"):
+        made()["FALCON"]
+
+
+def row(method, values, informed=False, ceiling=1.0, size=None):
+    sizes = torch.full((len(values),), size or 2)
+    kept = {
+        name: scores.Score(name, torch.tensor(values, dtype=torch.float64), sizes)
+        for name in ("F1", "hit rate")
+    }
+    return Row(method, kept, dict.fromkeys(kept, ceiling), size, informed)
+
+
+def big(n=60):
+    """Better by .3 of an even spread, worse by .3, and the same but for an odd pair."""
+    base = [0.3 + 0.4 * (i % 2) for i in range(n)]
+    same = [base[1], base[0], *base[2:]]
+    rows = (
+        row("WWW", base),
+        row("above", [b + 0.3 for b in base]),
+        row("below", [b - 0.3 for b in base]),
+        row("level", same),
+        row("oracle", [1.0] * n, informed=True),
+        Row("MILAN", {}, {}),
+    )
+    return Table("a setting", ("CLIP cos", "F1", "hit rate"), rows)
+
+
+def test_differences_are_method_less_reference_and_corrected_over_the_table():
+    table = big()
+    gaps = tables.differences(table, samples=2000)
+    assert [(g.method, g.metric) for g in gaps] == [
+        (m, c) for m in ("above", "below", "level", "oracle") for c in ("F1", "hit rate")
+    ]
+    assert gaps[0].comparison.difference == pytest.approx(0.3)
+    assert gaps[2].comparison.difference == pytest.approx(-0.3)
+    raw = [g.comparison.p for g in gaps]
+    assert [g.p for g in gaps] == scores.holm(raw)
+    assert gaps[0].p == pytest.approx(8 / 2001)
+
+
+def test_a_reference_that_was_not_run_has_no_differences():
+    assert tables.differences(big(), reference="MILAN") == []
+
+
+def test_the_winner_is_named_whoever_it_is():
+    """The informed method is higher than all, and still no winner."""
+    table = big()
+    told = conclusions.outcome(table, "F1", tables.differences(table, samples=2000))
+    assert told.startswith(
+        "F1: above has the highest mean, 0.8000. Better than WWW: above (+0.300)"
+    )
+    assert "Worse than WWW: below (-0.300)" in told and "oracle" not in told
+    assert "Not told apart from WWW: level (+0.000)" in told
+
+
+def test_the_winner_in_a_few_words():
+    table = big()
+    gaps = tables.differences(table, samples=2000)
+    assert conclusions.winner(table, "F1", gaps) == "above"
+    assert conclusions.winner(table, "CLIP cos", gaps) == "not run"
+    kept = tuple(row for row in table.rows if row.method in ("WWW", "level", "below"))
+    less = Table("t", table.metrics, kept)
+    told = conclusions.winner(less, "F1", tables.differences(less, samples=2000))
+    assert told == "WWW and level, not beyond chance"
+    crowd = Table(
+        "t", table.metrics, (kept[0], *(row(m, kept[0].scores["F1"].values.tolist()) for m in "AB"))
+    )
+    assert conclusions.winner(crowd, "F1", tables.differences(crowd)) == "3 methods share it"
+    assert "may escape" not in "".join(conclusions.conclude(crowd, tables.differences(crowd)))
+    ahead = Table("t", table.metrics, (kept[0], kept[1]))
+    assert conclusions.winner(ahead, "F1", tables.differences(ahead, samples=2000)) == "WWW"
+
+
+def test_differences_as_text():
+    cells = tables.difference_cells(tables.differences(big(), samples=2000))
+    assert cells["above"]["F1"] == "+0.300 [+0.300, +0.300], p = 0.0005 → 0.004"
+
+
+def test_only_some_neurons_are_kept_in_order():
+    kept = answers.only({"A": Answer([["a"], ["b"], ["c"]], WORDS), "B": Answer()}, [2, 0])
+    assert kept["A"].names == [["c"], ["a"]] and kept["A"].words == WORDS
+    assert kept["B"].names is None
+
+
+def test_by_class_a_shared_word_is_half_an_answer():
+    """Neuron 2 says crane, which is also class 1: {1, 2} against {2}. Two synonyms are one."""
+    given = {"A": Answer([["tench", "tinca"], ["carp"], ["crane"]], WORDS), "B": Answer()}
+    found = answers.by_class(given, TRUTH)
+    assert list(found) == ["A"]
+    assert found["A"]["F1 by class"] == pytest.approx((1 + 0 + 2 / 3) / 3)
+    assert found["A"]["hit rate by class"] == pytest.approx(2 / 3)
+
+
+def test_equal_leaders_share_and_a_lonely_one_is_compared_with_nobody():
+    pair = Table("t", ("F1",), (row("A", [0.5, 0.5]), row("B", [0.25, 0.75])))
+    assert "A and B share the highest mean" in conclusions.outcome(pair, "F1", [])
+    lonely = Table("t", ("F1",), (row("A", [0.5, 0.5]),))
+    assert "nothing to compare it with" in conclusions.outcome(lonely, "F1", [])
+
+
+def test_what_may_not_be_concluded_is_said():
+    table = big()
+    gaps = tables.differences(table, samples=200)
+    note = "\n".join(conclusions.conclude(table, gaps, ["The truth is a guess."]))
+    assert "CLIP cos: not measured." in note
+    assert "- The truth is a guess." in note
+    assert "Nothing follows about MILAN" in note
+    assert "oracle was told what the truth was made from" in note
+    assert "oracle reached the ceiling" in note
+    assert "may escape this many neurons" in note
+
+
+def test_vocabulary_forced_sizes_and_silence_are_told():
+    short = row("five", [0.2, 0.2], ceiling=0.25, size=5)
+    mute = Row("mute", {"F1": scores.Score("F1", torch.zeros(2), torch.tensor([0, 1])),
+                        "hit rate": scores.Score("hit rate", torch.zeros(2), torch.tensor([0, 1]))},
+               {"F1": 1.0, "hit rate": 1.0})  # fmt: skip
+    note = "\n".join(conclusions.conclude(Table("t", ("F1", "hit rate"), (short, mute)), []))
+    assert "The words open to five hold a right name for 25.0% of the neurons" in note
+    assert "five gives every neuron 5 names: its F1 cannot exceed 0.2500" in note
+    assert "some are silent: mute about 1 neurons" in note
+
+
+def test_two_names_of_one_encoder_are_noticed():
+    """Else one measurement would look like two that agree."""
+    given = {"A": Answer([["carp"], ["crane"], ["tench"]], WORDS)}
+    same = tables.assemble("t", given, TRUTH, {"CLIP cos": encode, "mpnet cos": encode})
+    assert "equal in every row" in "\n".join(conclusions.conclude(same, []))
+    other = {"CLIP cos": encode, "mpnet cos": lambda words: encode(words).flip(1)}
+    note = conclusions.conclude(tables.assemble("t", given, [["carp"], ["tench"], ["carp"]], {
+        **other, "mpnet cos": lambda words: encode(words) ** 2}), [])  # fmt: skip
+    assert "equal in every row" not in "\n".join(note)
+
+
+def test_one_neuron_has_no_error_but_has_a_table():
+    one = tables.assemble("t", {"A": Answer([["crane"]], WORDS)}, [["crane"]], {})
+    assert math.isnan(one["A"].scores["F1"].stderr)
+    assert one.cells()["A"]["F1"] == "1.0000 ± nan (1.0000)"

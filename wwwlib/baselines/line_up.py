@@ -1,0 +1,157 @@
+"""WWW and CLIP-Dissect on equal terms: the same neurons, images, encoder and words.
+
+What differs is what each method makes of them. WWW keeps as many names as its threshold lets
+through; CLIP-Dissect gives as many as it is asked for, so it stands here three times: with a single
+name, with more of them, and with as many as WWW gave to that very neuron.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from wwwlib import concepts
+from wwwlib.baselines import clip_dissect, published
+from wwwlib.baselines.network_dissection import Dissection
+from wwwlib.exemplars import OK, Exemplars
+from wwwlib.images import ImageSet
+from wwwlib.language import ConceptSet, Encoder, image_features
+from wwwlib.scores.answers import Answer, cut
+from wwwlib.store import Store
+
+WWW, EQUAL = "WWW", "CLIP-Dissect equal k"
+
+
+def line_up(
+    v: Tensor,
+    exemplars: Exemplars,
+    words: ConceptSet,
+    encoder: Encoder,
+    *,
+    k: int = 40,
+    dissect_k: int = 100,
+    alpha: float = 0.95,
+    tops: Sequence[int] = (1, 5),
+    store: Store | None = None,
+) -> dict[str, Answer]:
+    """Name the neurons of one layer by WWW and by CLIP-Dissect's soft-WPMI.
+
+    Parameters
+    ----------
+    v : Tensor
+        (I, D) unit-norm features of all probe images.
+    exemplars : Exemplars
+        The images that excite each of N neurons most, enough of them for both methods.
+    words : ConceptSet
+        In WWW's template; CLIP-Dissect reads the words bare, as its authors do.
+    encoder : Encoder
+        The one that `v` comes from.
+    k, dissect_k : int
+        How many of the exemplars WWW and CLIP-Dissect look at.
+    alpha : float
+        WWW's threshold.
+    tops : sequence of int
+        How many names CLIP-Dissect gives; at most as many as there are words count.
+    store : Store, optional
+        Keeps the words' features.
+
+    Returns
+    -------
+    dict of method to Answer
+
+    Raises
+    ------
+    ValueError
+        If there are fewer exemplars than a method asks for, or shapes do not fit together.
+    """
+    own = concepts.discover(
+        exemplar_features(v, first(exemplars, k)), *words.embed(encoder, store), words.words, alpha
+    )
+    sizes = [len(names) for names in own.names]
+    bare, _ = ConceptSet(words.words, "{}", words.source).embed(encoder, store)
+    most = min(len(words), max(*tops, *sizes))
+    wide = first(exemplars, dissect_k)
+    named = clip_dissect.soft_wpmi(v, bare, wide, words.words, most).names
+    answers = {WWW: Answer(own.names, words.words)}
+    for top in tops:
+        shorter = [names[:top] for names in named]
+        size = min(top, len(words))
+        answers[f"CLIP-Dissect top {top}"] = Answer(shorter, words.words, size)
+    return answers | {EQUAL: Answer(cut(named, sizes), words.words)}
+
+
+def dissected(dissection: Dissection, informed: bool = False) -> Answer:
+    """Return Network Dissection's answer about a layer, at its authors' least IoU."""
+    return Answer(dissection.table().names, dissection.concepts, informed=informed)
+
+
+def fits(dissection: Dissection) -> dict[str, float]:
+    """Tell how well a layer's best concepts fit: a truth of low IoU is the best of bad fits."""
+    best = dissection.iou.amax(1)
+    return {
+        "neurons": len(best),
+        "median of best IoU": best.median().item(),
+        "detectors": sum(map(bool, dissection.table().names)),
+    }
+
+
+def published_network_dissection(path: str | Path) -> dict[str, Answer]:
+    """Return Network Dissection's published labels in both readings, one name a neuron.
+
+    What it chose from is not in the file, so the labels that occur in it stand for that.
+    """
+    answers = {}
+    for reading, told in (("raw", "as published"), ("stripped", "stripped")):
+        names = published.network_dissection(path, reading).names
+        words = dict.fromkeys(word for own in names for word in own)
+        answers[f"Network Dissection {told}"] = Answer(names, tuple(words), 1)
+    return answers
+
+
+def probe_features(
+    encoder: Encoder,
+    images: ImageSet,
+    batch_size: int = 64,
+    workers: int = 0,
+    store: Store | None = None,
+) -> Tensor:
+    """Encode a whole probe set: (I, D) unit-norm features on the CPU, kept in the store.
+
+    WWW needs the exemplars' features alone, but CLIP-Dissect may ask for any image's, so both look
+    theirs up here.
+    """
+    every, options = range(len(images)), (batch_size, workers)
+    if store is None:
+        return image_features(encoder, images, every, *options)
+    key = {"encoder": encoder.name, "images": images.fingerprint, "indices": "all"}
+    return store.fetch(
+        "image-features",
+        key,
+        lambda _: ({"v": image_features(encoder, images, every, *options)}, {}),
+    ).tensors["v"]
+
+
+def first(exemplars: Exemplars, k: int) -> Exemplars:
+    """Keep each neuron's first k exemplars.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer.
+    """
+    if not 1 <= k <= exemplars.index.shape[1]:
+        raise ValueError(
+            f"k is {k}, but {exemplars.index.shape[1]} exemplars were collected; give 1 to that."
+        )
+    return replace(exemplars, index=exemplars.index[:, :k], value=exemplars.value[:, :k])
+
+
+def exemplar_features(v: Tensor, exemplars: Exemplars) -> Tensor:
+    """Look the features (N, K, D) of exemplars up among those of all images (I, D).
+
+    They are zero, so that the neuron abstains, as `language.embed_exemplars` makes them: where the
+    status is not `OK`, and where no exemplar was left.
+    """
+    shown = (exemplars.index >= 0) & (exemplars.status == OK).unsqueeze(1)
+    return v[exemplars.index.clamp_min(0)] * shown.unsqueeze(2).to(v)

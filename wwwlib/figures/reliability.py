@@ -1,0 +1,297 @@
+"""HOW SURE, drawn: rejection, risk, doubts side by side, a swept choice, failures."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from wwwlib.atlas import Explanation
+from wwwlib.figures.sheet import MARGIN, Sheet, leading
+from wwwlib.figures.style import (
+    BLUE,
+    BODY,
+    GREY,
+    INK,
+    LINES,
+    MARKS,
+    RULE,
+    SERIES,
+    SMALL,
+    VERMILION,
+    WIDTH,
+    fit,
+    listing,
+    literal,
+    number,
+    share,
+    styled,
+)
+from wwwlib.figures.where import heat_key, heated
+from wwwlib.reliability import RejectionCurve, RiskCoverage
+
+Points = Sequence[tuple[float, ...]]
+
+
+def _look(place: int) -> dict:
+    return {"color": SERIES[place % len(SERIES)], "linestyle": LINES[place % len(LINES)]}
+
+
+@styled
+def rejection(curves: Mapping[str, RejectionCurve]) -> Figure:
+    """Draw hits against rejection rate, with bands, an oracle line and a random line.
+
+    Parameters
+    ----------
+    curves : mapping of a doubt's name to RejectionCurve
+        Of the same images.
+
+    Returns
+    -------
+    Figure
+        WWW, Figure 4, right. The legend tells each doubt's AUROC.
+    """
+    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    axes = figure.subplots()
+    first = next(iter(curves.values()))
+    rates = first.rates.numpy()
+    axes.plot(rates, first.oracle, color=INK, linewidth=1, label="oracle: errors first")
+    axes.plot(
+        rates, first.random, color=GREY, linewidth=1, linestyle=(0, (2, 2)), label="random order"
+    )
+    for place, (name, curve) in enumerate(curves.items()):
+        look = _look(place)
+        axes.fill_between(
+            rates, curve.low, curve.high, color=look["color"], alpha=0.13, linewidth=0
+        )
+        axes.plot(
+            rates, curve.hits, **look, marker=MARKS[place % len(MARKS)], markevery=(place, 7),
+            markersize=4.5, label=f"{literal(name)} (AUROC {number(curve.auroc, 3)})",
+        )  # fmt: skip
+    axes.set(xlim=(rates.min(), rates.max()), ylim=(0, None))
+    axes.xaxis.set_major_formatter(lambda value, _: share(value))
+    axes.set_xlabel("share of images rejected, the most doubtful first")
+    axes.set_ylabel(f"errors among them, of {first.errors} in {first.images}")
+    figure.legend(loc="outside upper left", ncols=2)
+    return figure
+
+
+@styled
+def risk(curves: Mapping[str, RiskCoverage]) -> Figure:
+    """Draw the error rate among the images that are kept, against how many are kept.
+
+    Parameters
+    ----------
+    curves : mapping of a doubt's name to RiskCoverage
+
+    Returns
+    -------
+    Figure
+        The legend tells the area under each curve; lower is better.
+    """
+    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for place, (name, curve) in enumerate(curves.items()):
+        label = f"{literal(name)} (area {number(curve.area, 3)})"
+        axes.plot(curve.coverage, curve.risk, **_look(place), label=label)
+    overall = next(iter(curves.values())).risk[-1].item()
+    axes.axhline(overall, color=GREY, linewidth=1, linestyle=(0, (2, 2)))
+    axes.annotate(
+        "all images",
+        (1, overall),
+        (-2, 3),
+        textcoords="offset points",
+        size=SMALL,
+        color=GREY,
+        ha="right",
+    )
+    axes.set(xlim=(0, 1), ylim=(0, None))
+    axes.xaxis.set_major_formatter(lambda value, _: share(value))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{number(100 * value, 1)} %")
+    axes.set_xlabel("coverage: share of images kept, the least doubtful first")
+    axes.set_ylabel("error rate among them")
+    figure.legend(loc="outside upper left", ncols=2)
+    return figure
+
+
+@styled
+def intervals(
+    rows: Sequence[tuple[str, float, float, float]], label: str, reference: float | None = None
+) -> Figure:
+    """Draw estimates with their intervals, a row each.
+
+    Parameters
+    ----------
+    rows : sequence of (name, value, low, high)
+        nan where nothing could be measured.
+    label : str
+        What the values are.
+    reference : float, optional
+        Where a line is drawn, such as the value that means no difference.
+
+    Returns
+    -------
+    Figure
+        Filled where the interval excludes the reference, hollow where it does not.
+    """
+    names = [fit(row[0], 2.6, lines=2) for row in rows]
+    row = 0.34 if any(len(name) > 1 for name in names) else 0.24
+    figure = Figure(figsize=(WIDTH, 0.85 + row * max(len(rows), 1)), layout="constrained")
+    axes = figure.subplots()
+    for place, (_, value, low, high) in enumerate(rows):
+        axes.axhline(place, color=RULE, linewidth=0.6)
+        if np.isfinite(value):
+            sure = reference is None or not low <= reference <= high
+            axes.plot([low, high], [place, place], color=BLUE, linewidth=1.6)
+            axes.plot(value, place, "o", color=BLUE, markerfacecolor=BLUE if sure else "white")
+            told = f"{number(value, 3)} [{number(low, 3)}, {number(high, 3)}]"
+        else:
+            told = "not decidable here"
+        axes.text(1.02, place, told, transform=axes.get_yaxis_transform(), va="center", size=SMALL)
+    if reference is not None:
+        axes.axvline(reference, color=VERMILION, linestyle=(0, (4, 2)), linewidth=1.2)
+    axes.set_yticks(range(len(rows)), ["\n".join(name) for name in names])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(fit(label, 4, BODY)[0])
+    return figure
+
+
+@styled
+def sweep(curves: Mapping[str, Points], x: str, y: str, chosen: Mapping[str, float]) -> Figure:
+    """Draw a score against a choice, with the maximum of each curve marked.
+
+    Parameters
+    ----------
+    curves : mapping of a name to points
+        (choice, score) or (choice, score, standard error), in the order of the choices.
+    x, y : str
+        What the choice is, and what the score is.
+    chosen : mapping of a name to float
+        The choice that is used elsewhere, marked by a vertical line; may be empty.
+
+    Returns
+    -------
+    Figure
+        WWW, Figure 4, left: the star is the maximum.
+    """
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for place, (name, points) in enumerate(curves.items()):
+        choices, values, *errors = np.asarray(points, float).T
+        look = _look(place)
+        best = int(values.argmax())
+        label = f"{literal(name)}: best {number(values[best], 3)} at {choices[best]:.3g}"
+        axes.plot(choices, values, **look, label=label)
+        if errors:
+            axes.fill_between(
+                choices, values - errors[0], values + errors[0], color=look["color"], alpha=0.15,
+                linewidth=0,
+            )  # fmt: skip
+        axes.plot(
+            choices[best], values[best], "*", color=look["color"], markersize=13,
+            markeredgecolor="white",
+        )  # fmt: skip
+        if name in chosen:
+            axes.axvline(chosen[name], color=look["color"], linewidth=0.9, linestyle=(0, (1, 2)))
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(axis="y")
+    figure.legend(loc="outside upper left", ncols=2)
+    return figure
+
+
+@styled
+def histograms(
+    groups: Mapping[str, Mapping[str, Sequence[float]]], label: str, bins: int = 30
+) -> Figure:
+    """Draw how a value is distributed in several groups, a panel for each network or layer.
+
+    Parameters
+    ----------
+    groups : mapping of panel to mapping of group to values
+        nan is left out.
+    label : str
+        What the value is.
+    bins : int
+
+    Returns
+    -------
+    Figure
+        Densities as steps, so that groups of different size can be compared.
+    """
+    figure = Figure(figsize=(WIDTH, 0.9 + 1.7 * len(groups)), layout="constrained")
+    panels = figure.subplots(len(groups), 1, squeeze=False, sharex=True)[:, 0]
+    whole = np.concatenate([np.asarray(v, float) for g in groups.values() for v in g.values()])
+    whole = whole[np.isfinite(whole)]
+    edges = np.histogram_bin_edges(whole if len(whole) else [0, 1], bins)
+    for axes, (panel, group) in zip(panels, groups.items(), strict=True):
+        axes.set_title(fit(panel, WIDTH - 1, BODY, bold=True)[0])
+        for place, (name, values) in enumerate(group.items()):
+            values = np.asarray(values, float)
+            values = values[np.isfinite(values)]
+            label_ = f"{literal(name)} (n = {len(values)})"
+            if len(values):
+                density, _ = np.histogram(values, edges, density=True)
+                axes.stairs(density, edges, **_look(place), linewidth=1.5, label=label_)
+                axes.plot(
+                    np.median(values), 0, "^", color=SERIES[place % len(SERIES)], markersize=8,
+                    clip_on=False, zorder=5,
+                )  # fmt: skip
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="upper left")
+        axes.set_yticks([])
+        axes.set_ylabel("density")
+    panels[-1].set_xlabel(fit(f"{label}; triangles mark the medians", 6, BODY)[0])
+    return figure
+
+
+@styled
+def failures(rows: Sequence[tuple[Explanation, Explanation]]) -> Figure:
+    """Draw mispredictions, a row each: the image, and three heatmaps that compete for it.
+
+    Parameters
+    ----------
+    rows : sequence of (explanation, explanation for the true class)
+        Of the same image; see `figures.failure`, which shows one in full.
+
+    Returns
+    -------
+    Figure
+        WWW, Figure 6, in small: what carried the sample, the predicted class in general and the
+        true class in general, each with the names of its strongest neurons.
+    """
+    if not rows:
+        raise ValueError("There is no misprediction to draw; give at least one pair.")
+    side, gap = 1.12, 0.14
+    words = WIDTH - 2 * MARGIN - 4 * (side + gap)
+    head, row = 2.2 * leading(BODY), side + 2 * leading() + 0.2
+    sheet = Sheet(2 * MARGIN + head + len(rows) * row + 0.3)
+    titles = ("image", "this sample", "predicted class", "true class")
+    x = [MARGIN + words + place * (side + gap) + gap for place in range(4)]
+    for left, title in zip(x, titles, strict=True):
+        sheet.write(left, MARGIN, title, BODY, bold=True)
+    for place, (guess, true) in enumerate(rows):
+        y = MARGIN + head + place * row
+        sheet.rule(y - 0.1, MARGIN, WIDTH - MARGIN)
+        _verdict(sheet, y, words, guess, true)
+        sheet.picture(x[0], y, side, guess.image)
+        for left, track in zip(x[1:], (guess.sample, guess.cls, true.cls), strict=True):
+            sheet.picture(left, y, side, heated(guess.image, track.heatmap))
+            names = [n.names[0] if n.names else "no concept" for n in track.neurons]
+            sheet.write(left, y + side + 0.03, listing(dict.fromkeys(names), side, lines=2))
+    heat_key(sheet, x[1], MARGIN + head + len(rows) * row, side)
+    return sheet.figure
+
+
+def _verdict(sheet: Sheet, y: float, width: float, guess: Explanation, true: Explanation) -> None:
+    """Write what was predicted, what is true, and how the two tracks agree."""
+    y = sheet.write(MARGIN, y, fit(f"not {guess.cls.class_name}", width, bold=True), bold=True)
+    y = sheet.write(MARGIN, y, f"({share(guess.probability)})", colour=GREY)
+    y = sheet.write(MARGIN, y, fit(f"but {true.cls.class_name}", width, bold=True), bold=True)
+    y = sheet.write(MARGIN, y, f"({share(true.cls.probability)})", colour=GREY)
+    sheet.write(MARGIN, y + 0.05, f"r = {number(guess.r)}")
+
+
+__all__ = ["failures", "histograms", "intervals", "rejection", "risk", "sweep"]
