@@ -66,7 +66,8 @@ def _predicted(explanation: Any) -> str:
 def _looked(neuron: Any) -> str:
     names = ", ".join(emphasised(name) for name in neuron.names) or "no concept"
     where = position(neuron.region)
-    looked = f"looked at the {where}" if where else "looked nowhere"
+    half = where in ("upper", "lower", "left", "right", "middle")  # adjectives want a noun
+    looked = f"looked at the {where}{' part' * half}" if where else "looked nowhere"
     share = f"{100 * neuron.contribution:.0f} %"
     return f"neuron {neuron.index}, {names}, {looked} and carried {share}"
 
