@@ -414,3 +414,11 @@ def test_real_photographs_open_as_imagenet(real):
     found = images.imagenet(real / "photos")
     assert len(found) == 640 == len(set(found.labels)) and not found.skipped
     assert found.label(0) == 0 and found.image(0).mode == "RGB"
+
+
+def test_drawing_on_an_image_of_the_world_does_not_change_the_next_copy():
+    """Breaks when the kept painting itself is handed out."""
+    probe = images.world(1, seed=11)
+    clean = probe.image(0).tobytes()
+    probe.image(0).paste("red", (0, 0, 8, 8))
+    assert probe.image(0).tobytes() == clean

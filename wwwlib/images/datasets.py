@@ -7,7 +7,7 @@ classes keeps the indices that an ImageNet network predicts.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from PIL import Image
@@ -203,7 +203,12 @@ class _World:
         return concept_world.sample(i, self.seed, self.context_bias, swap=self.swap)
 
     def __call__(self, i: int) -> Image.Image:
-        return concept_world.render_image(self.scene(i))
+        return _painted(self.seed, i, self.context_bias, self.swap).copy()
+
+
+@lru_cache(maxsize=5_000)  # 60 MB; painting costs more than a small network's forward pass
+def _painted(seed: int, i: int, context_bias: float, swap: bool) -> Image.Image:
+    return concept_world.render_image(concept_world.sample(i, seed, context_bias, swap=swap))
 
 
 def world(count: int, seed: int = 0, context_bias: float = 0.0, *, swap: bool = False) -> ImageSet:
