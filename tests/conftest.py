@@ -56,3 +56,26 @@ def processes():
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         forkserver.ensure_running()
     return context
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Return a function that draws a figure and gives the texts which truly appear on it."""
+
+    from matplotlib.text import Text  # here, for the tests that do without it
+
+    def draw(figure):
+        seen = []
+        original = Text.draw
+
+        def noted(text, renderer):
+            if text.get_visible() and text.get_text().strip():
+                seen.append(text)
+            return original(text, renderer)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Text, "draw", noted)
+            figure.draw_without_rendering()
+        return list(dict.fromkeys(seen))
+
+    return draw

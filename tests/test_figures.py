@@ -8,7 +8,6 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from matplotlib.text import Text
 
 from wwwlib import figures, images, world
 from wwwlib.atlas import Explanation, Neuron, Thumbnails, Track
@@ -103,27 +102,6 @@ CASES = {
         [(m, c, 0.1 * i, 0.03) for i, m in enumerate(FOREIGN) for c in ("part", "$s$", LONG)]
     ),
 }
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """Return a function that draws a figure and gives the texts which truly appear on it."""
-
-    def draw(figure):
-        seen = []
-        original = Text.draw
-
-        def noted(text, renderer):
-            if text.get_visible() and text.get_text().strip():
-                seen.append(text)
-            return original(text, renderer)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(Text, "draw", noted)
-            figure.draw_without_rendering()
-        return list(dict.fromkeys(seen))
-
-    return draw
 
 
 @pytest.mark.parametrize("case", CASES)

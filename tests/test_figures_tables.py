@@ -4,7 +4,6 @@ import warnings
 
 import pytest
 import torch
-from matplotlib.text import Text
 
 from wwwlib import figures
 from wwwlib.scores import Score
@@ -38,27 +37,6 @@ CASES = {
     "two_scores": lambda: figures.methods([_table(metrics=("F1", "hit rate"))]),
     "another_reference": lambda: figures.methods([_table()], "Network Dissection"),
 }
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """Return a function that draws a figure and gives the texts which truly appear on it."""
-
-    def draw(figure):
-        seen = []
-        original = Text.draw
-
-        def noted(text, renderer):
-            if text.get_visible() and text.get_text().strip():
-                seen.append(text)
-            return original(text, renderer)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(Text, "draw", noted)
-            figure.draw_without_rendering()
-        return list(dict.fromkeys(seen))
-
-    return draw
 
 
 @pytest.mark.parametrize("case", CASES)
