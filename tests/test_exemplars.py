@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from wwwlib import images
+from wwwlib import images, targets
 from wwwlib.exemplars import CONSTANT, NOT_FINITE, OK, collect, stream
 from wwwlib.images import ImageSet
 from wwwlib.store import Store
@@ -250,3 +250,51 @@ def test_crops_are_probe_images_like_any_other():
     """Exemplars among crops know which image they were cut from: index // crops per image."""
     whole = images.world(6, seed=3)
     assert len(images.crops(whole)) == 30
+
+
+class Small:
+    """A memory for `most` images at once: more of them and the network gives up."""
+
+    def __init__(self, network, most):
+        self.most, self.seen = most, []
+        network.model.register_forward_pre_hook(self.check)
+
+    def check(self, module, args):
+        self.seen.append(len(args[0]))
+        if len(args[0]) > self.most:
+            raise torch.OutOfMemoryError("no memory left")
+
+
+@pytest.mark.parametrize("most", [1, 3, 7])
+def test_a_batch_too_large_for_the_memory_is_halved_and_nothing_else_changes(table, most):
+    """Breaks if an image is lost or seen twice where a batch is cut, or the size is not kept."""
+    network = target(table)
+    memory = Small(network, most)
+    found = collect(network, numbered(97), ["hidden"], 9, 32, progress=False)["hidden"]
+    plain = collect(target(table), numbered(97), ["hidden"], 9, 32, progress=False)["hidden"]
+    for name in ("index", "value", "class_sum", "class_count"):
+        assert torch.equal(getattr(found, name), getattr(plain, name)), name
+    failed = [size for size in memory.seen if size > most]
+    assert failed == [32, 16, 8, 4, 2][: len(failed)]  # once each: later batches know
+    assert sum(size for size in memory.seen if size <= most) == 97
+
+
+def test_where_not_one_image_fits_a_sentence_says_so(table):
+    network = target(table)
+    Small(network, 0)
+    with pytest.raises(RuntimeError, match="Not even one image fits into the memory of cpu"):
+        collect(network, numbered(97), ["hidden"], 5, 4, progress=False)
+
+
+def test_half_precision_is_near_full_precision_and_kept_apart_from_it(tmp_path):
+    """Breaks if a precision changes nothing, changes much, or is answered by another's result."""
+    network, probe = targets.load("world/conv"), images.world(60, seed=5)
+    options = {"k": 60, "store": Store(tmp_path), "progress": False}
+    full = collect(network, probe, ["layer4"], **options)["layer4"]
+    half = collect(network, probe, ["layer4"], precision="bfloat16", **options)["layer4"]
+    assert half.value.dtype == torch.float32
+    assert not torch.equal(full.value, half.value)
+    # bfloat16 keeps 8 bits: values of the size of the largest are right to about 1 in 128
+    assert (full.value - half.value).abs().max() < full.value.abs().max() / 32
+    with pytest.raises(ValueError, match="precision is 'int8'; use one of float32, bfloat16"):
+        collect(network, probe, ["layer4"], 3, precision="int8")

@@ -534,6 +534,21 @@ def test_image_features_keep_the_order_asked_for(probe):
     assert torch.allclose(features, expected)
 
 
+def test_images_are_encoded_in_halves_where_memory_runs_out(probe):
+    """Breaks if a cut batch loses a row, or the encoder is asked the same images again."""
+
+    class Small(Toy):
+        def encode_images(self, pixels):
+            if len(pixels) > 2:
+                raise torch.OutOfMemoryError("no memory left")
+            return super().encode_images(pixels)
+
+    small, order = Small(), [6, 0, 3, 1, 7, 2]
+    found = language.image_features(small, probe, order, batch_size=5, progress=False)
+    assert torch.equal(found, language.image_features(Toy(), probe, order, progress=False))
+    assert small.images == 6
+
+
 def test_features_kept_in_the_store_are_not_computed_again(probe, tmp_path):
     """Breaks when the store is not asked, or its key forgets the images."""
     exemplars = SimpleNamespace(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from wwwlib.images import ImageSet, batches
+from wwwlib.images import Fitting, ImageSet, batches
 from wwwlib.targets import Target
 
 
@@ -31,14 +31,16 @@ def stream(
     images : ImageSet
     step : callable
         `step(state, indices, x) -> state`, with `state` a flat dict of tensors (empty at first),
-        `indices` (B,) and `x` (B,3,H,W).
+        `indices` (B,) and `x` (B,3,H,W). It leaves the state that it was given as it is, since
+        a batch for which memory ran out comes again in halves.
     slot : checkpoint, optional
         Where the state is kept from time to time, as `Store.fetch` hands it out. An interrupt
         from the keyboard saves the state before it goes on its way.
     identity : dict, optional
         A checkpoint of another identity is not continued.
     batch_size, workers : int
-        Do not change the result beyond the network's own rounding.
+        Do not change the result beyond the network's own rounding; a batch too large for the
+        memory is halved.
     progress : bool
         Show a bar with the time left.
     checkpoint_seconds : float
@@ -53,6 +55,7 @@ def stream(
     """
     identity = identity or {}
     state, done = _resume(slot, identity, target.device)
+    fold, pin_memory = Fitting(step, target.device), target.device.type == "cuda"
     saved = time.monotonic()
 
     def save():
@@ -61,9 +64,10 @@ def stream(
 
     bar = tqdm(total=len(images), initial=done, desc=label, unit="image", disable=not progress)
     try:
-        for indices, x in batches(images, target.preprocess, batch_size, workers, start=done):
-            indices, x = indices.to(target.device), x.to(target.device, non_blocking=True)
-            state, done = step(state, indices, x), done + len(indices)
+        for indices, x in batches(
+            images, target.preprocess, batch_size, workers, start=done, pin_memory=pin_memory
+        ):
+            state, done = fold(state, indices, x), done + len(indices)
             bar.update(len(indices))
             if done < len(images) and time.monotonic() - saved >= checkpoint_seconds:
                 save()

@@ -9,6 +9,7 @@ set is opened, not an hour into a pass.
 from wwwlib.images.batches import batches
 from wwwlib.images.datasets import imagenet, imagenet_synsets, imagenette, places365, world
 from wwwlib.images.decode import MAX_PIXELS, decode
+from wwwlib.images.fitting import Fitting
 from wwwlib.images.folder import folder
 from wwwlib.images.image_set import FIVE_CROPS, ImageSet, Skipped, crops, subset
 from wwwlib.images.load import load
@@ -16,6 +17,7 @@ from wwwlib.images.load import load
 __all__ = [
     "FIVE_CROPS",
     "MAX_PIXELS",
+    "Fitting",
     "ImageSet",
     "Skipped",
     "batches",

@@ -62,6 +62,7 @@ def batches(
     batch_size: int = 64,
     workers: int = 0,
     start: int = 0,
+    pin_memory: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Read, preprocess and stack images, in order of index for any number of workers.
 
@@ -77,6 +78,8 @@ def batches(
         Processes that read ahead; 0 reads in this one.
     start : int
         Index of the first image, to resume a pass.
+    pin_memory : bool
+        Put batches where a CUDA device can fetch them while it computes.
 
     Yields
     ------
@@ -99,6 +102,7 @@ def batches(
         batch_size=batch_size,
         sampler=range(start, len(images)),
         num_workers=workers,
+        pin_memory=pin_memory,
         collate_fn=_collate,
     )
     return _raising(loader)

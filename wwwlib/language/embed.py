@@ -7,7 +7,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from wwwlib.exemplars import Exemplars
-from wwwlib.images import ImageSet, batches, subset
+from wwwlib.images import Fitting, ImageSet, batches, subset
 from wwwlib.language.concept_sets import unit_rows
 from wwwlib.language.encoders import Encoder
 from wwwlib.store import Store, tensor_digest
@@ -32,7 +32,8 @@ def image_features(
     indices : sequence of int
         Which of them, B in number, in any order.
     batch_size, workers : int
-        Images per call, and processes that decode them (0: this one).
+        Images per call (halved where memory runs out), and processes that decode them (0: this
+        one).
     progress : bool
         Whether to show a progress bar.
 
@@ -48,9 +49,14 @@ def image_features(
     """
     chosen = subset(images, indices)
     features = torch.zeros(len(chosen), encoder.dim)
+
+    def write(_, rows, pixels):
+        features[rows] = unit_rows(encoder.encode_images(pixels), len(rows), encoder)
+
+    fold = Fitting(write)
     with tqdm(total=len(chosen), desc="images", unit="image", disable=not progress) as bar:
         for rows, pixels in batches(chosen, encoder.preprocess, batch_size, workers):
-            features[rows] = unit_rows(encoder.encode_images(pixels), len(rows), encoder)
+            fold(None, rows, pixels)
             bar.update(len(rows))
     return features
 
