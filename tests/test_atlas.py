@@ -12,12 +12,12 @@ from torch import nn
 from torch.nn.functional import interpolate
 from torchvision.transforms.functional import pil_to_tensor
 
-from wwwlib import atlas, targets
+from wwwlib import atlas, concepts, exemplars, targets
 from wwwlib.atlas import sentence
 from wwwlib.atlas.classes import by_gradient, in_classes_of
 from wwwlib.atlas.explain import as_seen
 from wwwlib.images import ImageSet, crops
-from wwwlib.language import ConceptSet
+from wwwlib.language import ConceptSet, embed_exemplars
 from wwwlib.store import Store, digest
 from wwwlib.world import DATA
 
@@ -450,6 +450,19 @@ def test_names_come_from_exemplars_and_minor_names_from_crops(made):
             torch.testing.assert_close(v[neuron], total / 4)
 
 
+def test_the_atlas_knows_how_firm_its_names_are():
+    """Breaks if names are tested on other images, words or exemplars than those that made them."""
+    probe, encoder, words = images(), Projection(), ConceptSet(WORDS)
+    record = built(layers=("1",), rounds=7, seed=3).layers["1"]
+    deep = exemplars.collect(tiny(), probe, ["1"], 24, progress=False)["1"]
+    v = embed_exemplars(encoder, probe, deep, progress=False)
+    found = concepts.stability(v, deep.index, 24, *words.embed(encoder), 4, rounds=7, seed=3)
+    assert torch.equal(record.stability, found.share)
+    assert 0 < record.stability.mean() < 1
+    assert [WORDS[j] for j in found.top if j >= 0] == [n[0] for n in record.major.names if n]
+    assert built(layers=("1",), rounds=0).layers["1"].stability is None
+
+
 def test_thumbnails_are_those_of_the_best_images(made):
     best = made.layers["1"].exemplars.index[0, 0].item()
     assert best in made.thumbnails and made.thumbnails[best].size == (64, 64)
@@ -497,6 +510,14 @@ def test_the_sentence_says_what_where_why_and_how_sure():
     assert other.endswith("the class *tree* and the image disagree (r = .20).")
     assert "cannot be compared" in explanation(r=math.nan).to_sentence()
     assert "(1.00)" in replace(explanation(), probability=0.9999).to_sentence()
+
+
+@pytest.mark.parametrize("share, sure", [(None, True), (1.0, True), (0.5, True), (0.45, False)])
+def test_a_name_that_another_probe_set_would_change_is_not_sure(share, sure):
+    told = explanation((replace(neuron(), stability=share),))
+    assert ("neuron 12, *sail* (not sure), looked" in told.to_sentence().lower()) is not sure
+    found = told.to_dict()["sample"]["neurons"][0]
+    assert (found["stability"], found["sure"]) == (share, sure)
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,8 @@ def test_blocks_change_nothing(block):
 def test_discover_never_holds_more_scores_than_the_block(monkeypatch):
     sizes = []
     score = concepts.score
-    monkeypatch.setattr(concepts, "score", lambda *a: sizes.append(score(*a).numel()) or score(*a))
+    counted = lambda *a: sizes.append(score(*a).numel()) or score(*a)  # noqa: E731
+    monkeypatch.setattr(concepts.naming, "score", counted)
     concepts.discover(unit(10, 2, 4), unit(6, 4, seed=1), None, list("abcdef"), block=20)
     assert sizes == [18, 18, 18, 6]
 
@@ -209,3 +210,71 @@ def test_alpha_outside_its_range_is_refused(alpha):
 def test_shapes_that_do_not_fit_are_named(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+# Stability ------------------------------------------------------------------------------------
+
+
+def test_stability_is_that_of_literally_drawn_probe_sets():
+    """Breaks if the shortcut over the best images differs from ranking each drawn set anew."""
+    n, k, rounds = 40, 4, 12
+    features, t, t0 = unit(n, 6), unit(9, 6, seed=1), unit(6, seed=2)
+    z = torch.rand(n, 5, generator=torch.Generator().manual_seed(3))
+    index = z.argsort(dim=0, descending=True, stable=True).T[:, : 3 * k + 20]
+    found = concepts.stability(features[index], index, n, t, t0, k, rounds, seed=8)
+    generator = torch.Generator().manual_seed(8)
+    same = torch.zeros(5)
+    for _ in range(rounds):
+        drawn = torch.randint(n, (n,), generator=generator)
+        for i in range(5):
+            best = drawn[z[drawn, i].argsort(descending=True)[:k]]
+            s = concepts.score(features[best][None], t, t0)[0]
+            same[i] += (int(s.argmax()) if s.max() > 0 else -1) == found.top[i]
+    assert found.share.tolist() == pytest.approx((same / rounds).tolist())
+    whole = concepts.score(features[index[:, :k]], t, t0)
+    assert found.top.tolist() == torch.where(whole.amax(1) > 0, whole.argmax(1), -1).tolist()
+    assert found.kept == pytest.approx((same == rounds).float().mean().item())
+
+
+def test_stability_needs_enough_of_the_best_images():
+    """Breaks if a set of exemplars is silently filled up with fewer than k images."""
+    v, index = unit(2, 5, 6, seed=0), torch.arange(5).expand(2, 5)
+    with pytest.raises(ValueError, match="give more of them, such as 35"):
+        concepts.stability(v, index, 100, unit(3, 6, seed=1), None, 5)
+
+
+def test_a_silent_neuron_is_stable_in_having_no_name():
+    found = concepts.stability(
+        torch.zeros(1, 30, 6).double(), torch.full((1, 30), -1), 30, unit(3, 6), None, 2
+    )
+    assert found.top.tolist() == [-1] and found.share.tolist() == [1]
+
+
+def test_stability_looks_features_up_where_rows_are_given():
+    """Breaks if the shared table of distinct images gives another answer than a copy a neuron."""
+    features, t = unit(30, 6, seed=0), unit(9, 6, seed=1)
+    index = torch.stack([torch.randperm(30) for _ in range(4)])
+    copied = concepts.stability(features[index], index, 30, t, None, 4)
+    table = torch.cat([torch.zeros(1, 6).double(), features])  # row 0 for a missing image
+    index[0, 2] = -1
+    gap = features[index.clamp(min=0)]
+    gap[0, 2] = 0
+    missing = concepts.stability(gap, index, 30, t, None, 4)
+    shared = concepts.stability(table, index, 30, t, None, 4, rows=index + 1)
+    assert torch.equal(shared.share, missing.share) and torch.equal(shared.top, missing.top)
+    assert torch.equal(shared.share[1:], copied.share[1:])
+
+
+def test_stability_needs_a_round():
+    with pytest.raises(ValueError, match="rounds is 0"):
+        concepts.stability(unit(2, 5, 6), torch.zeros(2, 5).long(), 5, unit(3, 6), None, 2, 0)
+
+
+@pytest.mark.parametrize("k", [1, 5, 40])
+def test_drawn_sets_do_not_reach_further_than_said(k):
+    """A thousand drawn sets of a thousand images: K exemplars lie within `reach`."""
+    generator = torch.Generator().manual_seed(k)
+    for _ in range(1000):
+        count = torch.randint(1000, (1000,), generator=generator).bincount(minlength=1000)
+        assert count[: concepts.reach(k, 1000)].sum() >= k
+    assert concepts.reach(k, 30) == min(30, 3 * k + 20)

@@ -36,16 +36,17 @@ def _exemplars(k):
     return Exemplars(index, torch.rand(6, k), status, none, none, torch.zeros(24), 12)
 
 
-def _neuron(i, names=("sail",), minor=("mast",), share=0.2, empty=False):
+def _neuron(i, names=("sail",), minor=("mast",), share=0.2, empty=False, stability=None):
     y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
     m = torch.exp(-((x - 9.0 * i) ** 2 + (y - 50.0 + 7 * i) ** 2) / 150)
     region = m > (2 if empty else 0.4)
-    return Neuron(i, tuple(names), tuple(minor), share, (i, 1, 2, 99), (3, i), region, m)
+    best, crops = (i, 1, 2, 99), (3, i)
+    return Neuron(i, tuple(names), tuple(minor), share, best, crops, region, m, stability)
 
 
 def _explanation(name="boat", label="boat", r=0.83, cls=None):
     one = (_neuron(0), _neuron(1, FOREIGN, [LONG]), _neuron(2, [], []), _neuron(5, [LONG], FOREIGN))
-    two = (_neuron(1, FOREIGN, [LONG], -0.1), _neuron(7, empty=True))
+    two = (_neuron(1, FOREIGN, [LONG], -0.1), _neuron(7, empty=True, stability=0.2))
     tracks = [
         Track(kind, 3, name, 0.97, own, sum((n.map for n in own), torch.zeros(64, 64)))
         for kind, own in (("sample", one), ("class", two if cls is None else cls))
@@ -57,7 +58,8 @@ def _atlas():
     kept = torch.arange(12)
     tiles = torch.stack([torch.from_numpy(np.array(PROBE.image(i))) for i in range(12)])
     pictures = Thumbnails(kept, tiles)
-    return SimpleNamespace(thumbnails=pictures, minor_thumbnails=pictures)
+    count = torch.tensor([0, 7, 1, 1200])
+    return SimpleNamespace(thumbnails=pictures, minor_thumbnails=pictures, class_count=count)
 
 
 def _scores():
@@ -155,6 +157,14 @@ def test_an_abstaining_neuron_says_so(drawn):
     assert "(the same value everywhere)" in words and "(too few finite values)" in words
     assert any("no concept" in text.get_text() for text in drawn(CASES["selection_abstains"]()))
     assert "no concept" in [text.get_text() for text in drawn(CASES["two_tracks"]())]
+
+
+def test_tracks_say_what_is_silent_unsure_and_of_how_many_images(drawn):
+    """A missing outline, a name that chance decided, and "in general" of one image all mislead."""
+    words = [text.get_text() for text in drawn(CASES["two_tracks"]())]
+    assert words.count("silent here") == 1
+    assert words.count("major, not sure") == 1
+    assert "CLASS: boat in 1,200 images" in words
 
 
 def test_selection_counts_what_is_kept(drawn):

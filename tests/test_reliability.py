@@ -386,51 +386,13 @@ def test_nothing_measured_decides_nothing_and_says_why():
     assert str(found) == "*not decidable here* · A beats B: one image a class"
 
 
-# Stability ------------------------------------------------------------------------------------
+# Adaptive selection at equal set size -----------------------------------------------------------
 
 
 def unit(*shape, seed):
     return nn.functional.normalize(
         torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1
     )
-
-
-def test_stability_is_that_of_literally_drawn_probe_sets():
-    """Breaks if the shortcut over the best images differs from ranking each drawn set anew."""
-    n, k, rounds = 40, 4, 12
-    features, t, t0 = unit(n, 6, seed=0), unit(9, 6, seed=1), unit(6, seed=2)
-    z = torch.rand(n, 5, generator=torch.Generator().manual_seed(3))
-    index = z.argsort(dim=0, descending=True, stable=True).T[:, : 3 * k + 20]
-    found = reliability.stability(features[index], index, n, t, t0, k, rounds, seed=8)
-    generator = torch.Generator().manual_seed(8)
-    same = torch.zeros(5)
-    for _ in range(rounds):
-        drawn = torch.randint(n, (n,), generator=generator)
-        for i in range(5):
-            best = drawn[z[drawn, i].argsort(descending=True)[:k]]
-            s = concepts.score(features[best][None], t, t0)[0]
-            same[i] += (int(s.argmax()) if s.max() > 0 else -1) == found.top[i]
-    assert found.share.tolist() == pytest.approx((same / rounds).tolist())
-    whole = concepts.score(features[index[:, :k]], t, t0)
-    assert found.top.tolist() == torch.where(whole.amax(1) > 0, whole.argmax(1), -1).tolist()
-    assert found.kept == pytest.approx((same == rounds).float().mean().item())
-
-
-def test_stability_needs_enough_of_the_best_images():
-    """Breaks if a set of exemplars is silently filled up with fewer than k images."""
-    v, index = unit(2, 5, 6, seed=0), torch.arange(5).expand(2, 5)
-    with pytest.raises(ValueError, match="give more of them, such as 35"):
-        reliability.stability(v, index, 100, unit(3, 6, seed=1), None, 5)
-
-
-def test_a_silent_neuron_is_stable_in_having_no_name():
-    found = reliability.stability(
-        torch.zeros(1, 30, 6), torch.full((1, 30), -1), 30, unit(3, 6, seed=1), None, 2
-    )
-    assert found.top.tolist() == [-1] and found.share.tolist() == [1]
-
-
-# Adaptive selection at equal set size -----------------------------------------------------------
 
 
 def random_scores(neurons=200, words=50, dim=16, seed=0):

@@ -4,7 +4,7 @@ Each part is asked from the room that knows it and goes through the store, so th
 killed goes on where it was, and one with another alpha or vocabulary reads no image again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -19,20 +19,21 @@ from tqdm.auto import tqdm
 from wwwlib.atlas.atlas import Atlas
 from wwwlib.atlas.classes import by_gradient, from_sums, in_classes_of, labelling
 from wwwlib.atlas.record import LayerRecord, Thumbnails
-from wwwlib.concepts import discover, select
+from wwwlib.concepts import discover, reach, select, stability
 from wwwlib.contributions import head
 from wwwlib.exemplars import OK, Exemplars, collect
 from wwwlib.images import FIVE_CROPS, ImageSet, crops
-from wwwlib.language import ConceptSet, Encoder, image_features
+from wwwlib.language import ConceptSet, Encoder, distinct_features
 from wwwlib.store import Store, versions
 from wwwlib.targets import Target
 
 
 class _Seen(NamedTuple):
-    """By layer, the exemplars and the mean (N, D) of their image features."""
+    """By layer, the exemplars, the mean (N, D) of their image features, and shares (N,) or None."""
 
     exemplars: dict[str, Exemplars]
     v: dict[str, Tensor]
+    stability: dict[str, Tensor | None]
 
 
 def build(
@@ -51,6 +52,8 @@ def build(
     signed: bool = False,
     shown: int = 8,
     thumbnail: int = 64,
+    rounds: int = 20,
+    seed: int = 0,
     store: Store | None = None,
     batch_size: int = 64,
     workers: int = 0,
@@ -84,6 +87,9 @@ def build(
         Whether contributions keep their sign.
     shown, thumbnail : int
         Thumbnails per neuron, and their side in pixels.
+    rounds, seed : int
+        Bootstrap probe sets on which major concepts are tested, and what draws them; see
+        `concepts.stability`. 0 leaves the test out, and no name is called unsure.
     store : Store, optional
         Keeps the parts, so that nothing is done twice.
     batch_size, workers, progress
@@ -106,7 +112,8 @@ def build(
     labelled = probe if labelled is None else in_classes_of(labelled, target)
     t, t0 = words.embed(encoder, store, progress=progress)
 
-    whole = _seen(target, probe, encoder, layers, k, options)
+    again = partial(stability, images=len(probe), t=t, t0=t0, k=k, rounds=rounds, seed=seed)
+    whole = _seen(target, probe, encoder, layers, k, options, again if rounds else None)
     parts = _seen(target, cut, encoder, layers, k_minor, options)
     heads = {layer: _weight(target, layer) for layer in layers}
     known = whole.exemplars if labelled is probe else None
@@ -122,13 +129,14 @@ def build(
             minor_exemplars=_without_sums(parts.exemplars[layer]),
             class_w=class_w[layer],
             head=heads[layer],
+            stability=whole.stability[layer],
         )
         for layer in layers
     }
     settings = {
         **_told(probe, labelled, words, encoder),
         **{"k": [k, k_minor], "alpha": [alpha, alpha_minor], "signed": signed},
-        "boxes": [list(box) for box in boxes],
+        **{"boxes": [list(box) for box in boxes], "rounds": rounds, "seed": seed},
     }
     small = partial(_thumbnails, shown=shown, side=thumbnail, progress=progress)
     pictures = small(probe, whole.exemplars), small(cut, parts.exemplars)
@@ -166,49 +174,35 @@ def _seen(
     layers: Sequence[str],
     k: int,
     options: Mapping,
+    again: Callable | None = None,
 ) -> _Seen:
-    """Find every layer's exemplars, and what they look like."""
-    found = collect(target, images, layers, k, **options)
-    store = options["store"]
-    rest = {name: value for name, value in options.items() if name != "store"}
+    """Find every layer's exemplars, what they look like, and how firm their names are.
 
-    def make(_=None):
-        return _mean_features(encoder, images, found, rest), {}
-
-    if store is None:
-        return _Seen(found, make()[0])
-    key = {
-        "target": target.key(),
-        "images": images.fingerprint,
-        "layers": list(layers),
-        "k": k,
-        "encoder": encoder.name,
-    }
-    return _Seen(found, store.fetch("exemplar-features", key, make).tensors)
-
-
-def _mean_features(
-    encoder: Encoder, images: ImageSet, found: Mapping[str, Exemplars], options: Mapping
-) -> dict[str, Tensor]:
-    """Encode the union of all layers' exemplars once, and average for each neuron.
-
-    Zeros stand for a missing exemplar and for all those of a neuron that is dead or not finite, as
-    in `language.embed_exemplars`, so that such a neuron abstains.
+    All layers share the features of the union of their exemplars. Zeros stand for a missing
+    exemplar and for all those of a neuron that is dead or not finite, as in
+    `language.embed_exemplars`, so that such a neuron abstains.
     """
+    deep = k if again is None else reach(k, len(images))
+    found = collect(target, images, layers, deep, **options)
     index = {
         layer: torch.where(one.status.unsqueeze(1) == OK, one.index, -1)
         for layer, one in found.items()
     }
     union = torch.cat([one.flatten() for one in index.values()]).unique()
     distinct = union[union >= 0]
-    features = torch.zeros(1 + len(distinct), encoder.dim)
-    if len(distinct):
-        features[1:] = image_features(encoder, images, distinct.tolist(), **options)
-    return {
-        # Row 0 is the zero of a missing image; -1 stands before every index.
-        layer: F.embedding_bag(torch.searchsorted(distinct, one, right=True), features, mode="mean")
-        for layer, one in index.items()
-    }
+    seen = distinct_features(encoder, images, distinct, **options)
+    features = torch.cat([torch.zeros(1, encoder.dim), seen])
+    # Row 0 is the zero of a missing image; -1 stands before every index.
+    rows = {layer: torch.searchsorted(distinct, one, right=True) for layer, one in index.items()}
+    return _Seen(
+        {layer: _first(one, k) for layer, one in found.items()},
+        {layer: F.embedding_bag(row[:, :k], features, mode="mean") for layer, row in rows.items()},
+        {layer: again and again(features, index[layer], rows=rows[layer]).share for layer in rows},
+    )
+
+
+def _first(exemplars: Exemplars, k: int) -> Exemplars:
+    return replace(exemplars, index=exemplars.index[:, :k], value=exemplars.value[:, :k])
 
 
 def _class_side(

@@ -145,6 +145,7 @@ class _Drawing:
                 minor_exemplars=_kept(record.minor_exemplars.index[i]),
                 region=region,
                 map=drawing,
+                stability=None if record.stability is None else record.stability[i].item(),
             )
             for i, region, drawing in zip(chosen.tolist(), regions, drawn, strict=True)
         )

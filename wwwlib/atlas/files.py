@@ -19,7 +19,7 @@ from wwwlib.exemplars import Exemplars
 from wwwlib.store import Slot, versions
 from wwwlib.targets import Target
 
-FORMAT = 1
+FORMAT = 2
 _PICTURES = ("thumbnails", "minor_thumbnails")
 
 
@@ -82,7 +82,8 @@ def _read(folder: str | Path) -> tuple[dict[str, Tensor], dict]:
     if found.record["format"] != FORMAT:
         raise ValueError(
             f"The atlas in {str(folder)!r} has format {found.record['format']}, but this wwwlib "
-            f"reads {FORMAT}; it was written by wwwlib {found.record['versions']['wwwlib']}."
+            f"reads {FORMAT}; it was written by wwwlib {found.record['versions']['wwwlib']}: build "
+            "it again, or read it with that version."
         )
     return found.tensors, found.record
 
@@ -104,8 +105,9 @@ def _check_target(record: dict, target: Target, folder: str | Path) -> None:
 
 def _pack_layer(layer: LayerRecord, number: Mapping[str, int]) -> dict[str, Tensor]:
     packed = {name: getattr(layer, name) for name in ("v", "minor_v", "class_w")}
-    if layer.head is not None:
-        packed["head"] = layer.head
+    for name in ("head", "stability"):
+        if getattr(layer, name) is not None:
+            packed[name] = getattr(layer, name)
     for name in ("major", "minor"):
         table = _pack_table(getattr(layer, name), number)
         packed |= {f"{name}/{part}": tensor for part, tensor in table.items()}
@@ -128,6 +130,7 @@ def _unpack_layer(name: str, tensors: dict[str, Tensor], record: dict) -> LayerR
         minor_exemplars=Exemplars(**_under(tensors, "minor_exemplars"), images=cut),
         class_w=tensors["class_w"],
         head=tensors.get("head"),
+        stability=tensors.get("stability"),
     )
 
 

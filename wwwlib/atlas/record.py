@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from wwwlib.atlas.sentence import as_dict, as_sentence
-from wwwlib.concepts import ConceptTable
+from wwwlib.concepts import SURE, ConceptTable
 from wwwlib.exemplars import Exemplars
 
 
@@ -35,6 +35,8 @@ class Neuron:
         The concept region in the image (WWW, section 3.3).
     map : Tensor, shape (H, W)
         Its activation map in the image, clamped at zero from below.
+    stability : float or None
+        Share of bootstrap probe sets on which it keeps its top concept; None if nobody asked.
     """
 
     index: int
@@ -45,6 +47,12 @@ class Neuron:
     minor_exemplars: tuple[int, ...]
     region: Tensor
     map: Tensor
+    stability: float | None = None
+
+    @property
+    def sure(self) -> bool:
+        """Whether its name would more likely than not survive another probe set."""
+        return self.stability is None or self.stability >= SURE
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +145,8 @@ class LayerRecord:
     head : Tensor, shape (C, N), or None
         Weights of the linear layer, where only pooling and that follow: contributions are exact
         there, and need no backward pass.
+    stability : Tensor of float64, shape (N,), or None
+        Share of bootstrap probe sets on which each neuron keeps its top concept.
     """
 
     name: str
@@ -148,6 +158,7 @@ class LayerRecord:
     minor_exemplars: Exemplars
     class_w: Tensor
     head: Tensor | None
+    stability: Tensor | None = None
 
     @property
     def exact(self) -> bool:

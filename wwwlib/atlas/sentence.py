@@ -65,6 +65,7 @@ def _predicted(explanation: Any) -> str:
 
 def _looked(neuron: Any) -> str:
     names = ", ".join(emphasised(name) for name in neuron.names) or "no concept"
+    names += "" if neuron.sure else " (not sure)"
     where = position(neuron.region)
     half = where in ("upper", "lower", "left", "right", "middle")  # adjectives want a noun
     looked = f"looked at the {where}{' part' * half}" if where else "looked nowhere"
@@ -102,6 +103,8 @@ def _neuron(neuron: Any) -> dict:
         "index": neuron.index,
         "names": list(neuron.names),
         "minor": list(neuron.minor),
+        "stability": neuron.stability,
+        "sure": neuron.sure,
         "contribution": neuron.contribution,
         "exemplars": list(neuron.exemplars),
         "minor_exemplars": list(neuron.minor_exemplars),

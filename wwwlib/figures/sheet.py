@@ -63,12 +63,13 @@ class Sheet:
         bold: bool = False,
         ha: str = "left",
         colour: str = INK,
+        **kwargs,
     ) -> float:
         """Set lines of words, the first one's top at `y`; return where the next line starts."""
         for line in [lines] if isinstance(lines, str) else lines:
             self.axes.text(
                 x, y + 0.78 * leading(size), line, size=size, color=colour,
-                weight="bold" if bold else "normal", ha=ha, va="baseline",
+                weight="bold" if bold else "normal", ha=ha, va="baseline", **kwargs,
             )  # fmt: skip
             y += leading(size)
         return y

@@ -42,11 +42,13 @@ def two_tracks(explanation: Explanation, atlas: Atlas) -> Figure:
         WWW, Figure 5. Each neuron: its region on the image, its index and share, its major and
         minor concepts with example images; below, both heatmaps and how similar they are.
     """
-    name = explanation.cls.class_name
+    cls = explanation.cls
+    count = int(atlas.class_count[cls.class_index])
+    general = f"CLASS: {cls.class_name} in {count:,} image{'' if count == 1 else 's'}"
     return _draw(
         explanation,
         atlas,
-        [(explanation.cls, f"CLASS: {name} in general"),
+        [(cls, general),
          (explanation.sample, "SAMPLE: this prediction")],
         [_Heat(explanation.cls, "class"), _Heat(explanation.sample, "sample")],
         [_similarity(explanation.r, "class and sample")],
@@ -153,6 +155,8 @@ def _neuron(sheet: Sheet, x, y, neuron: Neuron, look: int, image, atlas: Atlas) 
     """Draw one neuron: region, index, share, and both kinds of concepts with examples."""
     left = x + _SIDE + 0.09
     spot(sheet, x, y, _SIDE, image, neuron.region, look)
+    if not neuron.region.any():
+        _say_silent(sheet, x, y)
     swatch(sheet, left, y + 0.5 * leading(BODY), look)
     sheet.write(left + 0.37, y, f"neuron {neuron.index}", BODY, bold=True)
     sheet.write(x + _COLUMN, y, f"carries {share(neuron.contribution)}", ha="right")
@@ -162,13 +166,21 @@ def _neuron(sheet: Sheet, x, y, neuron: Neuron, look: int, image, atlas: Atlas) 
         ("minor", neuron.minor, neuron.minor_exemplars, atlas.minor_thumbnails),
     )
     for kind, names, exemplars, pictures in kinds:
-        below = sheet.write(left, y, kind, colour=GREY)
+        doubt = ", not sure" if kind == "major" and not neuron.sure else ""
+        below = sheet.write(left, y, kind + doubt, colour=GREY)
         sheet.write(left, below, listing(names, _WORDS, _LINES) if names else "no concept")
         shown = [i for i in exemplars if i in pictures][:_EXAMPLES]
         for place, i in enumerate(shown):
             at = x + _COLUMN - (_EXAMPLES - place) * (_EXAMPLE + _GAP) + _GAP
             sheet.picture(at, y + 0.02, _EXAMPLE, pictures[i])
         y += (_LINES + 1) * leading() + 0.04
+
+
+def _say_silent(sheet: Sheet, x: float, y: float) -> None:
+    """Say on the picture why there is no outline on it."""
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+    middle = y + (_SIDE - leading()) / 2
+    sheet.write(x + _SIDE / 2, middle, "silent here", ha="center", bbox=paper, zorder=5)
 
 
 def _heatmaps(sheet: Sheet, y, explanation, heats, similarities) -> None:

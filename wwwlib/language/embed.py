@@ -93,24 +93,34 @@ def embed_exemplars(
     """
     shown = (exemplars.index >= 0) & (exemplars.status == 0).unsqueeze(1)
     distinct, place = exemplars.index[shown].unique(return_inverse=True)
+    features = distinct_features(encoder, images, distinct, batch_size, workers, progress, store)
     v = torch.zeros(*exemplars.index.shape, encoder.dim)
-    if len(distinct):
-        options = (batch_size, workers, progress)
-        v[shown] = _kept_features(encoder, images, distinct, options, store)[place]
+    v[shown] = features[place]
     return v
 
 
-def _kept_features(encoder, images, indices, options, store) -> Tensor:
-    """Return `image_features`, from the store if it has them."""
+def distinct_features(
+    encoder: Encoder,
+    images: ImageSet,
+    distinct: Tensor,
+    batch_size: int = 64,
+    workers: int = 0,
+    progress: bool = True,
+    store: Store | None = None,
+) -> Tensor:
+    """Return :func:`image_features` of the images (U,), from the store if it has them: (U, D)."""
+    if not len(distinct):
+        return torch.zeros(0, encoder.dim)
+
+    def make(_=None):
+        found = image_features(encoder, images, distinct.tolist(), batch_size, workers, progress)
+        return {"v": found}, {}
+
     if store is None:
-        return image_features(encoder, images, indices.tolist(), *options)
+        return make()[0]["v"]
     key = {
         "encoder": encoder.name,
         "images": images.fingerprint,
-        "indices": tensor_digest({"indices": indices}),
+        "indices": tensor_digest({"indices": distinct}),
     }
-
-    def make(_):
-        return {"v": image_features(encoder, images, indices.tolist(), *options)}, {}
-
     return store.fetch("image-features", key, make).tensors["v"]

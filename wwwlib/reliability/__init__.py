@@ -2,9 +2,9 @@
 
 `survey` reads one explanation per image: how far the image's own evidence and that of its class
 agree. `rejection` and `risk_coverage` ask whether a doubt sorts errors first, `compare` whether
-one doubt does so better than another, `gain` whether it adds anything to the other, and `stability`
-how much of a neuron's name hangs on the probe set. `verdict` says what a figure and its interval
-allow to say, which is sometimes nothing.
+one doubt does so better than another, `gain` whether it adds anything to the other. `verdict` says
+what a figure and its interval allow to say, which is sometimes nothing. How much of a neuron's name
+hangs on the probe set is told by `concepts.stability`.
 """
 
 from wwwlib.reliability.combination import Gain, Logistic, fit_logistic, gain
@@ -19,7 +19,6 @@ from wwwlib.reliability.rejection import (
     rejection,
     risk_coverage,
 )
-from wwwlib.reliability.stability import Stability, stability
 from wwwlib.reliability.survey import Survey, Surveyed, check_apart, halves, survey
 from wwwlib.reliability.verdict import Verdict, judge, verdict
 
@@ -30,7 +29,6 @@ __all__ = [
     "Readings",
     "RejectionCurve",
     "RiskCoverage",
-    "Stability",
     "Survey",
     "Surveyed",
     "Verdict",
@@ -46,7 +44,6 @@ __all__ = [
     "rejection",
     "risk_coverage",
     "softmax_doubts",
-    "stability",
     "survey",
     "verdict",
 ]

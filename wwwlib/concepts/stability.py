@@ -8,9 +8,14 @@ again: how often each of those was drawn decides which of them become exemplars.
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from wwwlib.concepts import score
+from wwwlib.concepts.naming import BLOCK, score
+
+# A name is called sure if it is the top concept on at least half of the bootstrap probe sets: below
+# that, another probe set would more likely than not have given another name.
+SURE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +27,7 @@ class Stability:
     top : Tensor of int64, shape (N,)
         The top concept on the whole probe set; -1 where the neuron abstains.
     share : Tensor of float64, shape (N,)
-        Share of the bootstrap probe sets on which the top concept is the same.
+        Share of the bootstrap probe sets on which the top concept is the same, in [0, 1].
     """
 
     top: Tensor
@@ -34,6 +39,15 @@ class Stability:
         return (self.share == 1).double().mean().item()
 
 
+def reach(k: int, images: int) -> int:
+    """Return how many best images of each neuron `stability` needs for K exemplars.
+
+    A drawn set holds 63 % of the images, so K exemplars reach about 1.6 K deep; three times K and
+    twenty is beyond what chance brings.
+    """
+    return min(images, 3 * k + 20)
+
+
 def stability(
     v: Tensor,
     index: Tensor,
@@ -43,15 +57,17 @@ def stability(
     k: int,
     rounds: int = 20,
     seed: int = 0,
+    rows: Tensor | None = None,
 ) -> Stability:
     """Name neurons again on bootstrap probe sets.
 
     Parameters
     ----------
     v : Tensor
-        (N, L, D) features of each neuron's L best images, best first, L well above k.
+        (N, L, D) features of each neuron's L best images, best first, L at least `reach`; or,
+        with `rows`, (U, D) features of the distinct images among them.
     index : Tensor
-        (N, L) their indices in the probe set.
+        (N, L) their indices in the probe set; -1 where there is none.
     images : int
         Number of images of the probe set.
     t, t0 : Tensor
@@ -59,9 +75,11 @@ def stability(
     k : int
         Exemplars per neuron.
     rounds : int
-        Bootstrap probe sets.
+        Bootstrap probe sets, at least 1.
     seed : int
         Draws them.
+    rows : Tensor, optional
+        (N, L) the row of `v` that holds each image.
 
     Returns
     -------
@@ -70,13 +88,17 @@ def stability(
     Raises
     ------
     ValueError
-        If a bootstrap probe set would need more than the L best images.
+        If there is no round, or a bootstrap probe set would need more than the L best images.
     """
+    if rounds < 1:
+        raise ValueError(f"rounds is {rounds}; draw at least one bootstrap probe set.")
+    if rows is None:
+        rows, v = torch.arange(index.numel()).view(index.shape), v.flatten(0, 1)
     generator = torch.Generator().manual_seed(seed)
     seen = index.clamp(min=0)  # a missing image has a zero feature, wherever it is drawn
     first = torch.zeros(index.shape).index_fill(1, torch.arange(min(k, index.shape[1])), 1.0)
-    top = _top(v, first, k, t, t0)
-    same = torch.zeros(len(v), dtype=torch.float64)
+    top = _top(v, rows, first, k, t, t0)
+    same = torch.zeros(len(index), dtype=torch.float64)
     for _ in range(rounds):
         drawn = torch.randint(images, (images,), generator=generator)
         count = drawn.bincount(minlength=images)[seen]
@@ -87,12 +109,15 @@ def stability(
                 f"A bootstrap probe set holds {int(short)} of {k} exemplars among a neuron's "
                 f"{index.shape[1]} best images; give more of them, such as {3 * k + 20}."
             )
-        same += (_top(v, weight, k, t, t0) == top).double()
-    return Stability(top, same / max(rounds, 1))
+        same += (_top(v, rows, weight, k, t, t0) == top).double()
+    return Stability(top, same / rounds)
 
 
-def _top(v: Tensor, weight: Tensor, k: int, t: Tensor, t0: Tensor | None) -> Tensor:
+def _top(v: Tensor, rows: Tensor, weight: Tensor, k: int, t: Tensor, t0: Tensor | None) -> Tensor:
     """Return the best concept (N,) of exemplars drawn `weight` (N, L) times; -1 to abstain."""
-    mean = torch.einsum("nl,nld->nd", weight.to(v), v) / k
-    best, top = score(mean, t, t0).max(1)
-    return torch.where(best > 0, top, -1)
+    mean = F.embedding_bag(rows, v, mode="sum", per_sample_weights=weight.to(v)) / k
+    tops = [mean.new_zeros(0, dtype=torch.int64)]
+    for part in mean.split(max(1, BLOCK // len(t))):
+        best, top = score(part, t, t0).max(1)
+        tops.append(torch.where(best > 0, top, -1))
+    return torch.cat(tops)
