@@ -158,7 +158,11 @@ def test_blocks_change_nothing(block):
 def test_discover_never_holds_more_scores_than_the_block(monkeypatch):
     sizes = []
     score = concepts.score
-    counted = lambda *a: sizes.append(score(*a).numel()) or score(*a)  # noqa: E731
+
+    def counted(*args):
+        sizes.append(score(*args).numel())
+        return score(*args)
+
     monkeypatch.setattr(concepts.naming, "score", counted)
     concepts.discover(unit(10, 2, 4), unit(6, 4, seed=1), None, list("abcdef"), block=20)
     assert sizes == [18, 18, 18, 6]
