@@ -5,9 +5,12 @@ clamped at zero, is the map of the class (Selvaraju et al., ICCV 2017). Before a
 the class activation map. Tokens are read on their grid, as everywhere in the house.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from wwwlib.activations import Activations
 from wwwlib.contributions.passes import forward, resolve
 from wwwlib.targets import Target
 
@@ -36,12 +39,38 @@ def grad_cam(target: Target, x: Tensor, layer: str, classes: int | Tensor | None
     ValueError
         If the layer or a class does not exist, or no gradient reaches the layer.
     """
+
+    def score(taken: Activations, logits: Tensor) -> Tensor:
+        return logits.gather(1, resolve(classes, logits)[:, None]).sum()
+
+    return weighted(target, x, layer, layer, score)
+
+
+def weighted(
+    target: Target,
+    x: Tensor,
+    layer: str,
+    source: str,
+    score: Callable[[Activations, Tensor], Tensor],
+) -> Tensor:
+    """Draw where a layer saw what raises a score of another layer, or of the logits.
+
+    Parameters
+    ----------
+    target, x, layer
+        As for `grad_cam`, and so are the result and the errors.
+    source : str
+        The layer that the score reads.
+    score : callable
+        From that layer's `Activations` and the logits (B, C) to one number, summed over images.
+    """
     with torch.inference_mode(False), torch.enable_grad():
-        logits, taken = forward(target, x.detach().clone().requires_grad_(), [layer])
+        logits, taken = forward(target, x.detach().clone().requires_grad_(), [layer, source])
     seen = taken[layer]
     if not seen.raw.requires_grad:
         raise ValueError(f"No gradient passes through the layer {layer!r}; choose another.")
-    score = logits.gather(1, resolve(classes, logits)[:, None]).sum()
-    (gradient,) = torch.autograd.grad(score, seen.raw, materialize_grads=True)
+    with torch.inference_mode(False), torch.enable_grad():
+        value = score(taken[source], logits)
+    (gradient,) = torch.autograd.grad(value, seen.raw, materialize_grads=True)
     a, slope = seen.maps.detach(), seen.to_maps(gradient)
     return (slope.mean((2, 3), keepdim=True) * a).sum(1).clamp(min=0)
