@@ -9,7 +9,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from wwwlib import maps
-from wwwlib.atlas.explain import as_seen
+from wwwlib.atlas import as_seen
 from wwwlib.baselines.grad_cam import weighted
 from wwwlib.images import ImageSet
 from wwwlib.store import digest
