@@ -8,11 +8,13 @@ PROFILE ?= world
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-test reproduce test lint lab world lock clean
+.PHONY: help install install-test reproduce reference pages test lint lab world lock clean
 
 help:
 	@echo 'make reproduce   set up, then run the notebooks of the profile: PROFILE=world, embedded'
 	@echo 'make test        set up, then run the tests: PYTEST="-k store" for some of them'
+	@echo 'make pages       set up, then make pages of the executed notebooks, to read without network'
+	@echo 'make reference   run the profile world, then keep its notebooks in papermill_runs/reference'
 	@echo 'make lab         set up, then open JupyterLab on 127.0.0.1'
 	@echo 'make world       train the networks of the concept world again'
 	@echo 'make lint        check style and format'
@@ -40,6 +42,12 @@ $(VENV)/installed-test: $(VENV)/installed
 reproduce: install
 	$(BIN)/python papermill_runs/run.py $(PROFILE)
 
+reference: install
+	$(BIN)/python papermill_runs/run.py world --publish
+
+pages: install
+	$(BIN)/python papermill_runs/pages.py
+
 test: install-test
 	$(BIN)/python -m pytest $(PYTEST)
 	@echo 'All passed. What each test guards stands in tests/; now: make reproduce'
@@ -54,6 +62,7 @@ lab: install
 
 world: install
 	$(BIN)/python -m wwwlib.world
+	$(BIN)/python -m wwwlib.baselines.milan
 
 lock:
 	rm -rf build/lock

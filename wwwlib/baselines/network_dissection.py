@@ -14,7 +14,6 @@ Visual Representations", CVPR 2017.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import floor
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from wwwlib.activations import capture
 from wwwlib.baselines.masks import Masks
+from wwwlib.baselines.thresholds import thresholds
 from wwwlib.concepts import ConceptTable
 from wwwlib.exemplars import stream
 from wwwlib.images import ImageSet
@@ -144,8 +144,7 @@ def dissect(
     layers = _checked(layers, masks, share, whole)
     key = {"target": target.key(), "images": images.fingerprint, "layers": layers, "share": share}
     options = (batch_size, workers, progress)
-    make = partial(_thresholds, target, images, layers, share, options)
-    threshold = _fetched(store, "dissection-thresholds", key, make)
+    threshold = thresholds(target, images, layers, share, batch_size, workers, store, progress)
     key |= {"masks": masks.fingerprint, "whole": sorted(whole)}
     make = partial(_counts, target, images, masks, layers, threshold, whole, options)
     counts = _fetched(store, "dissection", key, make)
@@ -172,32 +171,6 @@ def _fetched(store: Store | None, kind: str, key: dict, make: Callable) -> Mappi
     if store is None:
         return {name: tensor.cpu() for name, tensor in make(None).items()}
     return store.fetch(kind, key, lambda slot: (make(slot), {})).tensors
-
-
-@torch.inference_mode()
-def _thresholds(target, images, layers, share, options, slot) -> dict[str, Tensor]:
-    """Return {layer: (N,)} the least value that at most a share of all positions exceeds.
-
-    It is exact: with P positions it is the (floor(share P) + 1)-th highest value, and a running
-    list of that many, half a per cent of the activations, is all that is kept.
-    """
-
-    def step(state: dict, indices: Tensor, x: Tensor) -> dict:
-        with capture(target, layers) as taken:
-            target.model(x)
-        highest = {}  # a new dictionary, so that an interrupt leaves the old state whole
-        for layer in layers:
-            a = taken[layer].maps.float()
-            positions = len(images) * a.shape[2] * a.shape[3]
-            kept = floor(share * positions + 1e-9) + 1  # .005 * 200 is a little less than 1
-            values = a.transpose(0, 1).flatten(1).nan_to_num(-torch.inf, torch.inf, -torch.inf)
-            if layer in state:
-                values = torch.cat([state[layer], values], 1)
-            highest[layer] = values.topk(min(kept, values.shape[1]), 1).values
-        return highest
-
-    state = stream(target, images, step, slot, None, *options, label="thresholds")
-    return {layer: state[layer][:, -1].clone() for layer in layers}
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Train everything that is shipped with the world again: `python -m wwwlib.world`.
+"""Train the networks that are shipped with the world again: `python -m wwwlib.world`.
 
 The five trainings share the cores, one thread each, and end in `training.json`, the record that
 `data/README.md` quotes.

@@ -1,0 +1,686 @@
+"""MILAN against literal loops in float64, and against itself: trained twice, and as shipped."""
+
+import itertools
+import json
+import math
+import sys
+import types
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from wwwlib import exemplars, images, store, targets, world
+from wwwlib.activations import capture
+from wwwlib.baselines import milan, published, thresholds
+from wwwlib.baselines.milan import describer as describers
+from wwwlib.baselines.milan import features, masks, naming, networks, search, training
+from wwwlib.concepts import ConceptTable
+from wwwlib.world import regions
+
+END, START = networks.END, networks.START
+WORDS = ("<start>", "<end>", "red", "roofs", "boats")
+V, WIDTH, EMBEDDING, FEATURES, K = len(WORDS), 6, 4, 7, 3
+
+
+def decoder(seed=0, words=V):
+    """A small untrained decoder that speaks with conviction, so that beams differ."""
+    torch.manual_seed(seed)
+    made = networks.Decoder(FEATURES, words, WIDTH, EMBEDDING).double().eval()
+    made.out.weight.data *= 6
+    made.mean.normal_()
+    made.scale.uniform_(0.5, 2)
+    return made
+
+
+def language(seed=1, words=V):
+    torch.manual_seed(seed)
+    made = networks.LanguageModel(words, WIDTH, EMBEDDING).double().eval()
+    made.out.weight.data *= 6
+    return made
+
+
+def seen(neurons=4):
+    return torch.randn(neurons, K, FEATURES, dtype=torch.float64)
+
+
+# The literal versions
+
+
+def times(matrix, vector, bias=None):
+    """Multiply lists."""
+    bias = [0.0] * len(matrix) if bias is None else bias
+    return [sum(a * b for a, b in zip(row, vector, strict=True)) + b0
+            for row, b0 in zip(matrix, bias, strict=True)]  # fmt: skip
+
+
+def linear(layer, vector):
+    bias = None if layer.bias is None else layer.bias.tolist()
+    return times(layer.weight.tolist(), vector, bias)
+
+
+def softmax(scores):
+    powers = [math.exp(value) for value in scores]
+    return [power / sum(powers) for power in powers]
+
+
+def sigmoid(value):
+    return 1 / (1 + math.exp(-value))
+
+
+def lstm(cell, x, h, c):
+    """Gates in PyTorch's order: in, forget, new, out."""
+    gates = [
+        a + b
+        for a, b in zip(
+            times(cell.weight_ih.tolist(), x, cell.bias_ih.tolist()),
+            times(cell.weight_hh.tolist(), h, cell.bias_hh.tolist()),
+            strict=True,
+        )
+    ]
+    n = len(h)
+    i, f, g, o = (gates[j * n : (j + 1) * n] for j in range(4))
+    c = [sigmoid(f[j]) * c[j] + sigmoid(i[j]) * math.tanh(g[j]) for j in range(n)]
+    return [sigmoid(o[j]) * math.tanh(c[j]) for j in range(n)], c
+
+
+def attended(attention, memory, h):
+    scores = []
+    for m in memory:
+        pairs = zip(linear(attention.of_memory, m), linear(attention.of_state, h), strict=True)
+        scores += linear(attention.score, [math.tanh(a + b) for a, b in pairs])
+    return softmax(scores)
+
+
+def literal_begin(net, exemplar_rows):
+    memory = []
+    for row in exemplar_rows:
+        standard = [
+            (x - m) / s for x, m, s in zip(row, net.mean.tolist(), net.scale.tolist(), strict=True)
+        ]
+        memory.append([max(value, 0.0) for value in linear(net.of_features, standard)])
+    mean = [sum(column) / len(memory) for column in zip(*memory, strict=True)]
+    start = [math.tanh(value) for value in linear(net.start, mean)]
+    return memory, start[:WIDTH], start[WIDTH:]
+
+
+def literal_step(net, word, h, c, memory=None):
+    x = net.embed.weight.tolist()[word]
+    context = []
+    if memory is not None:
+        shares = attended(net.attend, memory, h)
+        context = [sum(s * m[j] for s, m in zip(shares, memory, strict=True)) for j in range(WIDTH)]
+    h, c = lstm(net.cell, x + context, h, c)
+    return [math.log(p) for p in softmax(linear(net.out, h + context))], h, c
+
+
+def literal_log_p(net, tokens, h, c, memory=None):
+    total, word = 0.0, START
+    for following in tokens:
+        log_p, h, c = literal_step(net, word, h, c, memory)
+        total, word = total + log_p[following], following
+        if following == END:
+            break
+    return total
+
+
+def whole(length, words=V):
+    """Every description of at most `length` words, its end among them."""
+    for count in range(length):
+        for spoken in itertools.product(range(END + 1, words), repeat=count):
+            yield (*spoken, END)
+
+
+# Networks
+
+
+def test_pooling_is_the_mean_over_the_part_that_a_mask_leaves():
+    """Breaks if a mask is not averaged down, or the mean is taken over the whole map."""
+    stage = torch.randn(2, 3, 2, 3, dtype=torch.float64)
+    parts = (torch.rand(2, 4, 4, 6) < 0.4).double()
+    parts[1, 2] = 0
+    made = networks.pool(stage, parts)
+    for b, r, c in itertools.product(range(2), range(4), range(3)):
+        top = bottom = 0.0
+        for y, x in itertools.product(range(2), range(3)):
+            block = parts[b, r, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].tolist()
+            weight = sum(map(sum, block)) / 4
+            top, bottom = top + weight * stage[b, c, y, x].item(), bottom + weight
+        expected = top / bottom if bottom else 0.0
+        assert made[b, r, c].item() == pytest.approx(expected, rel=1e-12, abs=1e-15)
+    assert made[1, 2].eq(0).all()
+
+
+def test_the_decoder_attends_and_steps_as_written_out():
+    net, rows = decoder(), seen(2)
+    memory, state = net.begin(rows)
+    word = torch.tensor([START, START])
+    literal = [literal_begin(net, row.tolist()) for row in rows]
+    for following in ([2, 3], [4, 2], [END, 4]):
+        shares = net.attend(memory, state[0])
+        log_p, state = net.step(word, state, memory)
+        for n, (own, h, c) in enumerate(literal):
+            assert shares[n].tolist() == pytest.approx(attended(net.attend, own, h), rel=1e-9)
+            told, h, c = literal_step(net, word[n].item(), h, c, own)
+            assert log_p[n].tolist() == pytest.approx(told, rel=1e-9)
+            literal[n] = own, h, c
+        word = torch.tensor(following)
+
+
+def test_the_order_of_exemplars_does_not_matter():
+    net, rows = decoder(), seen()
+    tokens = torch.randint(2, V, (4, 3))
+    forward, backward = (
+        networks.log_probability(net.step, state, tokens, memory)
+        for memory, state in (net.begin(rows), net.begin(rows.flip(1)))
+    )
+    torch.testing.assert_close(forward, backward, rtol=1e-9, atol=0)
+
+
+def test_a_description_has_the_product_of_its_words_until_its_end():
+    net = language()
+    tokens = torch.tensor([[2, END, 4, 4], [3, 3, 2, END], [END, END, END, END], [2, 3, 4, 2]])
+    made = networks.log_probability(net.step, net.begin(4), tokens)
+    zeros = [0.0] * WIDTH
+    expected = [literal_log_p(net, row, zeros, zeros) for row in tokens.tolist()]
+    assert made.tolist() == pytest.approx(expected, rel=1e-9)
+
+
+def test_probabilities_of_all_descriptions_sum_to_one():
+    """Whole descriptions of at most 3 words, and beginnings of 3 words that go on."""
+    net = language()
+    going = list(itertools.product([START, *range(2, V)], repeat=3))
+    ends = [
+        (*spoken, END)
+        for count in range(3)
+        for spoken in itertools.product([START, *range(2, V)], repeat=count)
+    ]
+    rows = torch.tensor([(*row, *[END] * (3 - len(row))) for row in [*ends, *going]])
+    total = networks.log_probability(net.step, net.begin(len(rows)), rows).exp().sum()
+    assert total.item() == pytest.approx(1, rel=1e-12)
+
+
+# Search
+
+
+@pytest.mark.parametrize("length", [2, 3, 4])
+def test_a_wide_beam_is_exhaustive_search(length):
+    """Breaks if an unfinished description comes out, or a finished one loses probability."""
+    net, rows = decoder(), seen()
+    memory, state = net.begin(rows)
+    every = list(whole(length))
+    tokens, total = search.beam_search(net.step, state, memory, len(every) + 3, length)
+    for n, row in enumerate(rows.tolist()):
+        own, h, c = literal_begin(net, row)
+        known = {told: literal_log_p(net, told, h, c, own) for told in every}
+        best = sorted(every, key=lambda told: -known[told])
+        made = [tuple(told[: told.index(END) + 1]) for told in tokens[n, : len(every)].tolist()]
+        assert made == best
+        assert total[n, : len(every)].tolist() == pytest.approx([known[t] for t in best], rel=1e-9)
+        assert total[n, len(every) :].eq(-math.inf).all()
+
+
+@pytest.mark.parametrize("beam", [1, 2, 5])
+def test_a_narrow_beam_keeps_the_best_at_every_word(beam):
+    net, rows, length = decoder(3), seen(), 4
+    memory, state = net.begin(rows)
+    tokens, total = search.beam_search(net.step, state, memory, beam, length)
+    for n, row in enumerate(rows.tolist()):
+        own, h, c = literal_begin(net, row)
+        kept = [((), 0.0, h, c)]
+        for position in range(length):
+            grown = []
+            for told, log_p, h, c in kept:
+                if END in told:
+                    grown.append((told, log_p, h, c))
+                    continue
+                after, h2, c2 = literal_step(net, told[-1] if told else START, h, c, own)
+                last = position == length - 1
+                for word in [END] if last else range(END, V):
+                    grown.append(((*told, word), log_p + after[word], h2, c2))
+            kept = sorted(grown, key=lambda one: -one[1])[:beam]
+        made = [tuple(told[: told.index(END) + 1]) for told in tokens[n].tolist()]
+        assert made == [one[0] for one in kept]
+        assert total[n].tolist() == pytest.approx([one[1] for one in kept], rel=1e-9)
+
+
+def test_neurons_are_searched_apart():
+    net, rows = decoder(), seen()
+    memory, state = net.begin(rows)
+    together, total = search.beam_search(net.step, state, memory, 4, 3)
+    for n in range(len(rows)):
+        own = tuple(part[n : n + 1] for part in state)
+        alone, value = search.beam_search(net.step, own, memory[n : n + 1], 4, 3)
+        assert alone[0].tolist() == together[n].tolist()
+        torch.testing.assert_close(value[0], total[n], rtol=1e-12, atol=0)
+
+
+# The choice
+
+
+def test_mutual_information_is_likelihood_less_the_weighted_prior():
+    texts = [["a", "b", "c"], [], ["a", "b", "c"]]
+    told = torch.tensor([[-1.0, -2.0, -2.5], [-math.inf] * 3, [-1.0, -1.5, -math.inf]])
+    spoken = torch.tensor([[-1.0, -5.0, -9.0], [0.0] * 3, [-1.0, -3.0, -99.0]])
+    found = milan.Candidates(texts, told, spoken)
+    for weight in (0.0, 0.2, 0.5):
+        table = found.ranked(weight, k=3)
+        for n in (0, 2):
+            own = {
+                text: told[n, j].item() - weight * spoken[n, j].item()
+                for j, text in enumerate(texts[n])
+                if told[n, j] > -math.inf
+            }
+            best = sorted(own, key=lambda text: -own[text])
+            assert table.names[n] == best
+            assert table.scores[n] == pytest.approx([own[text] for text in best])
+    assert found.ranked(0.0).names == [["a"], [], ["a"]]
+    assert found.ranked(0.5).names[0] == ["c"]
+    assert found.ranked(0.5).abstained.tolist() == [False, True, False]
+
+
+# Masks and features
+
+
+def small_world(count=24):
+    return images.world(count, seed=3)
+
+
+def collected(target, layer, probe, k=K):
+    return exemplars.collect(target, probe, [layer], k=k, progress=False)[layer]
+
+
+def conv():
+    return targets.load("world/conv", weights="random")
+
+
+def test_quantiles_equal_sorting_all_positions():
+    target, probe = conv(), small_world()
+    made = thresholds.thresholds(target, probe, ["layer4"], 0.01, progress=False)["layer4"]
+    with torch.no_grad(), capture(target, ["layer4"]) as taken:
+        target.model(torch.stack([target.preprocess(probe.image(i)) for i in range(len(probe))]))
+    for n, values in enumerate(taken["layer4"].maps.transpose(0, 1).flatten(1).tolist()):
+        count = 0.01 * len(values)
+        least = min(t for t in values if sum(u > t for u in values) <= count)
+        assert made[n].item() == pytest.approx(least, rel=1e-5, abs=1e-7)
+
+
+def test_a_mask_is_what_exceeds_the_quantile_once_enlarged():
+    a = torch.tensor([[[0.0, 1.0], [2.0, 3.0]], [[0.0, 0.1], [0.2, 0.3]]])
+    made = masks.cut(a, torch.tensor([1.2, 0.9]), (4, 4))
+    for y, x in itertools.product(range(4), range(4)):
+        down, right = (min(max((p + 0.5) / 2 - 0.5, 0), 1) for p in (y, x))
+        value = 2 * down + right  # the plane through the four cells
+        assert made[0, y, x].item() == (value > 1.2)
+    assert made[1].all(), "an image that nowhere exceeds it is shown whole"
+
+
+@pytest.mark.parametrize("layer", ["layer3", "logits"])
+def test_features_equal_one_exemplar_at_a_time(layer):
+    """The encoder is another network than the target, and images are shared between neurons."""
+    target, probe = targets.load("world/vit" if layer == "logits" else "world/conv"), small_world()
+    encoder, stages = conv(), ("layer1", "layer4")
+    found = collected(target, layer, probe)
+    alive = masks.alive(found, probe, K)
+    options = (5, 0, False)
+    level = masks.levels(target, layer, probe, alive, 0.9, options)
+    made_masks = masks.masked(target, layer, probe, alive, level, (64, 64), options)
+    made = features.exemplar_features(
+        encoder, stages, probe, masks.plan(alive.index), made_masks, options
+    )
+    number = alive.live.nonzero()[:, 0].tolist()
+    for n, k in itertools.product((0, len(number) - 1), range(K)):
+        x = target.preprocess(probe.image(alive.index[n, k].item()))[None]
+        with torch.no_grad(), capture(target, [layer]) as taken:
+            target.model(x)
+        mask = torch.ones(64, 64, dtype=torch.bool)
+        if level is not None:
+            a = taken[layer].maps[:, number[n]][None]
+            large = F.interpolate(a, (64, 64), mode="bilinear", align_corners=False)[0, 0]
+            mask = large > level[number[n]]
+            mask = mask if mask.any() else torch.ones_like(mask)
+        differs = made_masks[n, k] != mask
+        assert differs.float().mean() < 1e-3  # a pixel at the very quantile, rounded in a batch
+        mask = made_masks[n, k]
+        with torch.no_grad(), capture(encoder, stages) as taken:
+            encoder.model(x)
+        expected = []
+        for stage in stages:
+            a = taken[stage].maps[0].double()
+            share = F.avg_pool2d(mask[None].double(), 64 // a.shape[1])[0]
+            expected += [((channel * share).sum() / share.sum()).item() for channel in a]
+        assert made[n, k].tolist() == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_exemplars_are_ranked_by_the_highest_position_of_their_map(tmp_path):
+    """Breaks if the mean of the map, or the class token of a transformer, ranks them."""
+    target, probe = targets.load("world/vit"), small_world()
+    layers = ["encoder.layers.encoder_layer_1", "logits"]
+    made = milan.collect(target, probe, layers, 4, 7, progress=False)
+    again = milan.collect(target, probe, layers, 4, store=store.Store(tmp_path), progress=False)
+    with torch.no_grad(), capture(target, layers) as taken:
+        target.model(torch.stack([target.preprocess(probe.image(i)) for i in range(len(probe))]))
+    for layer in layers:
+        for n, column in enumerate(taken[layer].maps.flatten(2).unbind(1)):
+            peaks = [max(cells) for cells in column.tolist()]
+            best = sorted(range(len(peaks)), key=lambda i: (-peaks[i], i))[:4]
+            assert made[layer].index[n].tolist() == again[layer].index[n].tolist() == best
+            expected = [peaks[i] for i in best]
+            assert made[layer].value[n].tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        assert made[layer].images == len(probe)
+
+
+# The whole way
+
+
+def tiny(encoder=None):
+    """A describer of five words that has learned nothing."""
+    torch.manual_seed(4)
+    told = networks.Decoder(32 + 128, V, WIDTH, EMBEDDING)
+    told.out.weight.data *= 9
+    spoken = networks.LanguageModel(V, WIDTH, EMBEDDING)
+    return describers.assemble(encoder or conv(), ("layer1", "layer4"), told, spoken, WORDS)
+
+
+def described(target, probe, found, describer, **options):
+    options = {"progress": False, "k": K, "length": 3, "beam": 7, **options}
+    return milan.describe(target, "layer3", probe, found, describer, **options)
+
+
+def test_neurons_without_exemplars_abstain_and_the_others_keep_their_place():
+    target, probe, describer = targets.load("world/conv"), small_world(), tiny()
+    found = collected(target, "layer3", probe)
+    status = found.status.clone()
+    status[5] = exemplars.CONSTANT
+    first = described(target, probe, found, describer)
+    table = described(target, probe, replace(found, status=status), describer)
+    expected = [[] if n == 5 else names for n, names in enumerate(first.names)]
+    assert table.names == expected
+    assert table.abstained.nonzero()[:, 0].tolist() == [
+        n for n, names in enumerate(expected) if not names
+    ]
+    assert {len(scores) for scores in table.scores} <= {0, 1}
+
+
+def test_nobody_has_exemplars():
+    target, probe = targets.load("world/conv"), small_world()
+    found = collected(target, "layer3", probe)
+    dead = replace(found, status=torch.full_like(found.status, exemplars.CONSTANT))
+    assert described(target, probe, dead, tiny()).abstained.all()
+
+
+def test_a_store_answers_the_second_time_for_any_weight(tmp_path):
+    target, probe, describer = targets.load("world/conv"), small_world(), tiny()
+    found, kept = collected(target, "layer3", probe), store.Store(tmp_path)
+    first = described(target, probe, found, describer, store=kept)
+
+    def broken(i):
+        raise AssertionError("no image should be read again")
+
+    blind = replace(probe, reader=broken)
+    again = described(target, blind, found, describer, store=kept)
+    assert again.names == first.names
+    assert again.scores == first.scores
+    described(target, blind, found, describer, store=kept, weight=0.5)
+    with pytest.raises(AssertionError):
+        described(target, blind, found, describer, store=kept, beam=6)
+    assert described(target, probe, found, describer).names == first.names
+
+
+def test_a_describer_comes_back_from_its_file(tmp_path):
+    describer = tiny(targets.load("world/conv"))
+    milan.save(describer, tmp_path / "m.safetensors")
+    back = milan.load(tmp_path / "m.safetensors")
+    assert back.vocabulary == WORDS
+    assert back.stages == describer.stages
+    rows, tokens = torch.randn(2, K, 160), torch.tensor([[2, 3, END], [4, END, END]])
+    for net in (describer.decoder, back.decoder):
+        memory, state = net.begin(rows)
+        told = networks.log_probability(net.step, state, tokens, memory)
+    memory, state = describer.decoder.begin(rows)
+    own = networks.log_probability(describer.decoder.step, state, tokens, memory)
+    torch.testing.assert_close(told, own, rtol=2e-2, atol=2e-2)  # half precision on disk
+    assert back.text([3, 4, END, 2]) == "roofs boats"
+
+
+# Reading
+
+
+def table(*texts):
+    scores = [[-float(i)] if text else [] for i, text in enumerate(texts)]
+    empty = torch.tensor([not text for text in texts])
+    return ConceptTable([[t] if t else [] for t in texts], scores, torch.zeros(len(texts)), empty)
+
+
+def test_words_of_a_concept_set_are_read_out_of_descriptions():
+    told = table("Hot dogs on a leaf-green bus", "the leaves of BUSES", "a dog; a dog", "", "sky")
+    read = milan.words(told, ["dog", "hot_dog", "bus", "leaf", "butterfly", "x"])
+    assert read.names == [["hot_dog", "bus"], ["leaf", "bus"], ["dog"], [], []]
+    assert read.scores == [[0.0, 0.0], [-1.0, -1.0], [-2.0], [], []]
+    assert read.abstained.tolist() == [False, False, False, True, True]
+    assert milan.words(table("butterflies"), ["butterfly"]).names == [["butterfly"]]
+    assert milan.words(table("glass"), ["glas", "glass"]).names == [["glass"]]
+    assert milan.words(table("boats"), []).names == [[]]
+
+
+def test_every_phrase_of_the_world_is_read_as_its_concepts():
+    """Breaks if a plural is made that the reading does not take apart."""
+    singles = [(word,) for words in world.CATEGORIES.values() for word in words]
+    pairs = [("red", "leaf"), ("wood", "bus"), ("sea", "butterfly"), ("church", "cross")]
+    for key in [*singles, *pairs]:
+        for phrase in regions.phrases(key):
+            read = milan.words(table(phrase), world.SEEN).names[0]
+            names = {world.SYNONYMS.get(word, (word,)) for word in key}
+            assert len(read) == len(key), (phrase, read)
+            assert all(any(word in own for word in read) for own in names), (phrase, read)
+
+
+# The world's regions
+
+
+def test_regions_are_true_and_large_enough():
+    for i in range(60):
+        scene = world.sample(i, seed=6)
+        shown = world.render(scene).masks
+        for key, mask in regions.regions(scene, shown).items():
+            noun = key[-1]
+            assert mask.sum() >= regions.LEAST
+            assert (mask == shown[noun]).all()
+            if len(key) == 2 and key[0] in world.CATEGORIES["colour"]:
+                assert (shown[key[0]] & mask).sum() * 2 > mask.sum()
+            elif len(key) == 2:
+                assert key[0] in {scene.scene, scene.finish, scene.subject}
+
+
+def test_blobs_lie_about_their_regions():
+    """Breaks if a blob is empty, or drifts away from what it was made of."""
+    scene = world.sample(1, seed=6)
+    exact = np.stack(list(regions.regions(scene, world.render(scene).masks).values()))
+    for seed in range(20):
+        blobs = regions.as_seen(exact, np.random.RandomState(seed))
+        assert blobs.shape == exact.shape
+        assert blobs.any((1, 2)).all()
+        near = F.max_pool2d(torch.from_numpy(exact)[None].float(), 17, 1, 8)[0].bool().numpy()
+        assert (blobs & near).sum() > 0.9 * blobs.sum()
+
+
+def test_descriptions_end_within_their_length():
+    for key in [("sunset", "airplane"), ("airplane", "antenna"), ("turquoise", "antenna")]:
+        for phrase in regions.phrases(key):
+            assert len(phrase.split()) < training.LENGTH
+
+
+# Training
+
+
+def test_training_repeats_itself():
+    """Two steps on few pictures; breaks if anything draws from an unseeded source."""
+    first, again, other = (training.train(30, 2, seed) for seed in (0, 0, 1))
+    assert first.digest == again.digest != other.digest
+
+
+def test_sets_share_their_concept_but_for_strangers():
+    bank = training.Bank(
+        torch.arange(40.0)[:, None, None].expand(-1, 3, 1).half(),
+        {("boat",): torch.arange(5), ("red",): torch.arange(5, 9)},
+    )
+    sets = training.Sets(bank, training.vocabulary(bank))
+    for key in bank.rows:
+        for _ in range(50):
+            rows = sets.exemplars(key)[:, 0].int().tolist()
+            assert len(rows) == training.K
+            own = sum(row in bank.rows[key].tolist() for row in rows)
+            assert own >= training.K - training.STRANGERS
+    assert {sets.key() for _ in range(60)} == set(bank.rows)
+
+
+# As shipped
+
+
+def test_shipped_describer_is_the_one_on_record():
+    record = json.loads((world.DATA / "training.json").read_text())["milan"]
+    assert store.file_digest(world.DATA / "milan.safetensors") == record["sha256"]
+    describer = milan.load()
+    assert describer.vocabulary[:2] == describers.MARKS
+    told = {word for words in world.CATEGORIES.values() for word in words}
+    read = milan.words(table(*describer.vocabulary[2:]), told)
+    assert {word for names in read.names for word in names} == told, "a word was never learned"
+
+
+@pytest.mark.parametrize("name", ["world/conv", "world/vit"])
+def test_descriptions_of_the_final_layer_name_its_classes(name):
+    """The promise is seven in ten; it breaks if masks, features or words are mixed up."""
+    target, probe = targets.load(name), images.world(600, seed=8)
+    found = collected(target, "logits", probe, 15)
+    told = milan.describe(target, "logits", probe, found, milan.load(), progress=False)
+    read = milan.words(told, world.SEEN)
+    right = [
+        bool({*world.SYNONYMS[name]} & {*words})
+        for name, words in zip(target.classes, read.names, strict=True)
+    ]
+    assert sum(right) >= 0.7 * len(right)
+
+
+# Adapters
+
+
+class Original(nn.Module):
+    """What `pretrained` of the authors' package returns, as far as it is used."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.calls = nn.Parameter(torch.zeros(1)), []
+
+    def forward(self, x, masks, strategy, temperature, beam_size):
+        assert x.shape == (1, K, 3, 224, 224)
+        assert masks.shape == (1, K, 1, 224, 224)
+        assert 0 <= x.min() <= x.max() <= 1
+        assert set(masks.unique().tolist()) <= {0.0, 1.0}
+        assert strategy == "rerank"
+        self.calls.append((temperature, beam_size))
+        share = masks.mean().item()
+        return types.SimpleNamespace(captions=(f"{share:.4f}",), scores=torch.tensor([-share]))
+
+
+def test_the_authors_package_is_fed_images_and_masks(monkeypatch):
+    package = types.ModuleType("src.milan")
+    package.pretrained = lambda key, map_location: {"base": Original()}[key]
+    monkeypatch.setitem(sys.modules, "src", types.ModuleType("src"))
+    monkeypatch.setitem(sys.modules, "src.milan", package)
+    net = milan.original.pretrained("base")
+    target, probe = targets.load("world/conv"), small_world()
+    found = collected(target, "layer3", probe)
+    status = found.status.clone()
+    status[1] = exemplars.CONSTANT
+    found = replace(found, status=status)
+    told = milan.original.describe(
+        target, "layer3", probe, found, net, k=K, weight=0.3, beam=9, progress=False
+    )
+    assert set(net.calls) == {(0.3, 9)}
+    assert len(net.calls) == sum(map(bool, told.names))
+    assert told.names[1] == []
+    alive = masks.alive(found, probe, K)
+    level = masks.levels(target, "layer3", probe, alive, 0.99, (64, 0, False))
+    own = masks.masked(target, "layer3", probe, alive, level, (224, 224), (64, 0, False))
+    assert [float(names[0]) for names in told.names if names] == pytest.approx(
+        own.float().mean((1, 2, 3)).tolist(), abs=2e-4
+    )
+
+
+def test_without_the_authors_package_a_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "src", None)
+    with pytest.raises(ImportError, match="neuron-descriptions, install its requirements"):
+        milan.original.pretrained()
+
+
+def test_published_labels_are_read_and_reduced_to_words(tmp_path):
+    path = tmp_path / "milan.csv"
+    path.write_text('layer,unit,description\nfc,0,"Dogs, in snow"\nfc,1,nothing\n')
+    read = milan.words(published.milan(path, "fc"), ["dog", "snow"])
+    assert read.names == [["dog", "snow"], []]
+
+
+# What users get wrong
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"k": K + 1}, "k is 4, but 3 exemplars were collected"),
+        ({"k": 0}, "k is 0"),
+        ({"quantile": 1.0}, "quantile is 1.0; it must lie between 0 and 1"),
+        ({"weight": -0.1}, "the weight must be 0 or more"),
+        ({"beam": 0}, "beam of at least 1"),
+        ({"length": 1}, "room for a word and its end"),
+    ],
+)
+def test_arguments_out_of_range_are_named(options, sentence):
+    target, probe = targets.load("world/conv"), small_world()
+    found = collected(target, "layer3", probe)
+    with pytest.raises(ValueError, match=sentence):
+        described(target, probe, found, tiny(), **options)
+
+
+def test_ranking_refuses_a_string_and_too_many():
+    target, probe = targets.load("world/conv"), small_world()
+    with pytest.raises(ValueError, match=r"layers is the string 'layer4': give a list"):
+        milan.collect(target, probe, "layer4")
+    with pytest.raises(ValueError, match=r"k is 25, but .* has 24 images"):
+        milan.collect(target, probe, ["layer4"], 25)
+
+
+def test_exemplars_of_another_layer_or_probe_set_are_refused():
+    target, probe = targets.load("world/conv"), small_world()
+    found = collected(target, "layer3", probe)
+    with pytest.raises(ValueError, match=r"exemplars of 96 neurons, but 'layer4' of .* has 128"):
+        milan.describe(target, "layer4", probe, found, tiny(), k=K, progress=False)
+    with pytest.raises(ValueError, match=r"collected from 24 images, but .* has 25"):
+        described(target, small_world(25), found, tiny())
+
+
+def test_files_that_are_no_describer_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no describer"):
+        milan.load(tmp_path / "none.safetensors")
+    with pytest.raises(ValueError, match="is no describer"):
+        milan.load(world.DATA / "conv.safetensors")
+    (tmp_path / "m.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="is no describer"):
+        milan.load(tmp_path / "m.safetensors")
+    other = targets.load("world/conv", weights="random")
+    milan.save(tiny(other), tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="other weights of world/conv"):
+        milan.load(tmp_path / "other.safetensors")
+
+
+def test_candidates_and_ranking_are_what_describe_does():
+    target, probe, describer = targets.load("world/conv"), small_world(), tiny()
+    found = collected(target, "layer3", probe)
+    proposed = naming.candidates(
+        target, "layer3", probe, found, describer, k=K, length=3, beam=7, progress=False
+    )
+    assert described(target, probe, found, describer).names == proposed.ranked(0.2).names
+    live = next(n for n, texts in enumerate(proposed.texts) if texts)
+    assert proposed.told[live].tolist() == sorted(proposed.told[live].tolist(), reverse=True)
