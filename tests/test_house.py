@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
     "store", "world", "images", "targets", "activations", "exemplars", "language", "concepts",
     "contributions", "maps", "atlas", "reliability", "scores", "baselines", "figures",
+    "widgets",
 )  # fmt: skip
 HOUSE = House(ROOT)
 LIBRARY = sorted((ROOT / "wwwlib").rglob("*.py"))

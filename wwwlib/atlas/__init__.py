@@ -1,11 +1,35 @@
 """The atlas: everything precomputed about one network, so that any image is explained in a moment.
 
 `build` asks what every neuron sees and which classes it carries; `Atlas.explain` then tells what,
-where and why for an image and for its class, and how far the two agree (WWW, Figure 2).
+where and why for an image and for its class, and how far the two agree (WWW, Figure 2). `survey`
+asks the last of a whole set of images.
 """
 
 from wwwlib.atlas.atlas import Atlas
 from wwwlib.atlas.build import build
+from wwwlib.atlas.explain import Look, as_seen, look, tell
+from wwwlib.atlas.probing import Found, find
+from wwwlib.atlas.readings import Readings, readings
 from wwwlib.atlas.record import Explanation, LayerRecord, Neuron, Thumbnails, Track
+from wwwlib.atlas.survey import Survey, Surveyed, survey
 
-__all__ = ["Atlas", "Explanation", "LayerRecord", "Neuron", "Thumbnails", "Track", "build"]
+__all__ = [
+    "Atlas",
+    "Explanation",
+    "Found",
+    "LayerRecord",
+    "Look",
+    "Neuron",
+    "Readings",
+    "Survey",
+    "Surveyed",
+    "Thumbnails",
+    "Track",
+    "as_seen",
+    "build",
+    "find",
+    "look",
+    "readings",
+    "survey",
+    "tell",
+]

@@ -1,9 +1,11 @@
 """Explain one image: one forward pass, at most one backward pass, and the two tracks of Figure 2.
 
-The sample track takes the neurons that contribute most to this prediction, the class track those
+`look` runs the network, once; `tell` makes an explanation of what it answered, as often as somebody
+wants another class, another number of neurons or another percentile. The sample track takes the neurons that contribute most to this prediction, the class track those
 that contribute most to the class in general; both are drawn with this image's activation maps.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -32,21 +34,73 @@ def explain(
     """Explain one image with what is known of a layer; see `Atlas.explain`."""
     if top < 1:
         raise ValueError(f"top is {top}, but a track needs at least one neuron: give top >= 1.")
+    return tell(look(target, record, image, signed), record, top, cls, label, percentile)
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What a network answered to one image, from which any explanation of a layer follows.
+
+    Attributes
+    ----------
+    image : PIL.Image.Image
+        RGB, W x H pixels, as the network saw it.
+    classes : tuple of str
+        The network's C class names.
+    a : Tensor, shape (1, N, h, w)
+        Activation maps of the layer.
+    w : Tensor of float64, shape (N,)
+        Contributions to the predicted class.
+    p : Tensor of float64, shape (C,)
+        Softmax probabilities.
+    """
+
+    image: Image.Image
+    classes: tuple[str, ...]
+    a: Tensor
+    w: Tensor
+    p: Tensor
+
+    @property
+    def predicted(self) -> int:
+        """Index of the predicted class."""
+        return int(self.p.argmax())
+
+
+def look(
+    target: Target,
+    record: LayerRecord,
+    image: Image.Image | str | Path | bytes,
+    signed: bool = False,
+) -> Look:
+    """Run the network on one image: one forward pass, and a backward one where it is needed."""
     whole = opened(image)
     x = target.preprocess(whole)
-    a, w, p = _look(target, record, x, signed)
-    predicted = int(p.argmax())
+    a, w, p = _answer(target, record, x, signed)
+    return Look(as_seen(target, whole, x), target.classes, a, w, p)
+
+
+def tell(
+    seen: Look,
+    record: LayerRecord,
+    top: int = 5,
+    cls: int | None = None,
+    label: str | None = None,
+    percentile: float = 90.0,
+) -> Explanation:
+    """Make the explanation of an image that was looked at; nothing runs through the network."""
+    predicted = seen.predicted
     shown = predicted if cls is None else cls
-    draw = _Drawing(target.classes, record, a, p, x.shape[1:], top, percentile)
-    sample = draw.track("sample", predicted, w)
+    draw = _Drawing(seen, record, top, percentile)
+    sample = draw.track("sample", predicted, seen.w)
     general = draw.track("class", shown, record.class_w[shown])
     similar = maps.similarity(sample.heatmap[None], general.heatmap[None])
     return Explanation(
-        image=as_seen(target, whole, x),
+        image=seen.image,
         label=label,
         predicted=predicted,
-        predicted_name=target.classes[predicted],
-        probability=p[predicted].item(),
+        predicted_name=seen.classes[predicted],
+        probability=seen.p[predicted].item(),
         layer=record.name,
         sample=sample,
         cls=general,
@@ -91,7 +145,7 @@ def as_seen(target: Target, image: Image.Image, x: Tensor) -> Image.Image:
     return Image.fromarray(pixels.cpu().contiguous().numpy())
 
 
-def _look(
+def _answer(
     target: Target, record: LayerRecord, x: Tensor, signed: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the network once: maps (1, N, h, w), contributions (N,) and probabilities (C,)."""
@@ -108,9 +162,9 @@ def _look(
 class _Drawing:
     """Draws tracks of one image from what the network said about it once."""
 
-    def __init__(self, classes, record, a, p, size, top, percentile):
-        self.classes, self.record, self.a, self.p = classes, record, a, p
-        self.size, self.top, self.percentile = tuple(size), top, percentile
+    def __init__(self, seen, record, top, percentile):
+        self.classes, self.record, self.a, self.p = seen.classes, record, seen.a, seen.p
+        self.size, self.top, self.percentile = seen.image.size[::-1], top, percentile
 
     def track(self, kind: str, cls: int, w: Tensor) -> Track:
         """Return the track of the neurons with the largest w (N,); nan, the unknown, is none."""

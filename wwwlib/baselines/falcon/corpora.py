@@ -56,7 +56,7 @@ class Shards:
 
     def _arrays(self) -> Iterator[np.ndarray]:
         for path in self.features:
-            yield np.load(path, mmap_mode="r", allow_pickle=False)
+            yield np.load(path, mmap_mode="r")
 
     def _blocks(self, dim: int) -> Iterator[tuple[int, Tensor]]:
         start = 0
