@@ -1,0 +1,383 @@
+"""The explorer without a browser: what it asks of the network, says, and escapes."""
+
+import io
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision.transforms.functional import pil_to_tensor
+
+from wwwlib import atlas, concepts, images, language, targets, world
+from wwwlib.figures import tiles
+from wwwlib.widgets import Change, Model, Pictures, explorer, markup
+
+EVIL = ('<img src=x onerror="alert(1)">', "<script>alert(2)</script>", "a&b 'c' \"d\"")
+
+
+def scene(i):
+    return world.sample(i, 7)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return language.encoder("world")
+
+
+@pytest.fixture(scope="module")
+def book(clip):
+    """An atlas of two layers of world/conv, from four images a class."""
+    words = language.ConceptSet(world.VOCABULARY)
+    made = (targets.load("world/conv"), images.world(96), clip, words, ["layer4", "logits"])
+    return atlas.build(*made, k=4, progress=False)
+
+
+@pytest.fixture
+def pictures():
+    return {"world": Pictures(images.world(30, seed=7), scene)}
+
+
+@pytest.fixture
+def model(book, clip, pictures):
+    return Model({"conv": book}, pictures, clip)
+
+
+@pytest.fixture
+def passes(book):
+    """Counts how often the network is run."""
+    seen = []
+    hook = book.target.model.register_forward_hook(lambda *_: seen.append(1))
+    yield seen
+    hook.remove()
+
+
+class Tags(HTMLParser):
+    """Collects the elements of a page, their attributes and their text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found, self.said = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.said.append(data)
+
+
+# The model ----------------------------------------------------------------------------------
+
+
+def test_an_explanation_is_that_of_the_atlas(model, book):
+    """Breaks if the explorer says anything else than `Atlas.explain` does."""
+    model.choose_image("world", 5)
+    model.top, model.percentile, model.cls = 4, 80.0, 2
+    ours = model.explanation()
+    theirs = book.explain(model.image(), top=4, percentile=80.0, cls=2, label=model.label)
+    assert ours.to_dict() == theirs.to_dict()
+    assert torch.equal(ours.sample.heatmap, theirs.sample.heatmap)
+
+
+def test_the_network_runs_once_for_a_picture(model, passes):
+    """Sliders and classes are told from what it answered; a change is another picture."""
+    model.explanation()
+    assert len(passes) == 1
+    for name, value in (("top", 7), ("percentile", 60.0), ("alpha", 0.6), ("cls", 3)):
+        setattr(model, name, value)
+        model.explanation()
+    model.page(9), model.search("boat")
+    assert len(passes) == 1
+    model.change = Change(scene="night")
+    model.explanation(), model.before()
+    assert len(passes) == 2
+    model.change = Change()
+    model.explanation()
+    assert len(passes) == 2
+    model.choose_image("world", 1)
+    model.explanation()
+    assert len(passes) == 3
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.9, 1.0])
+def test_names_follow_alpha(model, book, alpha):
+    model.alpha = alpha
+    record = book.layer()
+    table = concepts.discover(record.v, book.t, book.t0, book.words, alpha)
+    for neuron in model.explanation().sample.neurons:
+        assert list(neuron.names) == table.names[neuron.index]
+    page = model.page(17)
+    assert [name for name, _ in page.names] == table.names[17]
+    assert torch.allclose(page.scores, concepts.score(record.v[17:18], book.t, book.t0)[0])
+
+
+def test_the_classes_of_a_neuron_are_those_it_carries_most_of(model, book):
+    share = book.layer().class_w / book.layer().class_w.sum(1, keepdim=True)
+    best = share[:, 40].topk(5)
+    expected = [(book.classes[c], s) for s, c in zip(*map(torch.Tensor.tolist, best), strict=True)]
+    found = model.page(40).classes
+    assert [name for name, _ in found] == [name for name, _ in expected]
+    assert [s for _, s in found] == pytest.approx([s for _, s in expected])
+
+
+def test_a_word_finds_the_neurons_that_it_scores_highest_for(model, book, clip):
+    found = model.search("  wheel ")
+    t = clip.encode_texts(["A photo of a wheel"])
+    every = []
+    for name, layer in book.layers.items():
+        s = concepts.score(layer.v, t, book.t0)[:, 0]
+        every += [(s[i].item(), name, i) for i in range(len(s)) if layer.major.names[i]]
+    best = sorted(every, key=lambda row: -row[0])[:8]
+    assert [(one.layer, one.index) for one in found] == [row[1:] for row in best if row[0] > 0]
+    for one in found:
+        assert one.share == pytest.approx(
+            one.score / book.layer(one.layer).major.scores[one.index][0]
+        )
+
+
+def test_a_word_cannot_be_looked_for_without_word_or_encoder(model, book, pictures):
+    with pytest.raises(ValueError, match="There is no word"):
+        model.search("   ")
+    with pytest.raises(ValueError, match="No encoder is at hand"):
+        Model({"conv": book}, pictures).search("boat")
+
+    class Other:
+        name = "other"
+
+    with pytest.raises(ValueError, match="but the encoder is other"):
+        Model({"conv": book}, pictures, Other()).search("boat")
+
+
+def test_a_change_repaints_the_world_and_only_that(model):
+    model.choose_image("world", 3)
+    before = world.sample(3, 7)
+    change = Change(scene="night", finish="wood", missing=before.parts[:1], thing=False)
+    model.change = change
+    expected = replace(before, scene="night", finish="wood", thing=None,
+                       missing=tuple(sorted({*before.missing, before.parts[0]})))  # fmt: skip
+    assert np.array_equal(np.asarray(model.image()), np.asarray(world.render_image(expected)))
+    assert np.array_equal(np.asarray(model.image(Change())), np.asarray(world.render_image(before)))
+    assert not Change() and change
+
+
+def test_another_picture_forgets_the_change_and_the_upload(model):
+    model.change = Change(scene="night")
+    model.choose_upload(png(Image.new("RGB", (40, 30), "red")))
+    assert model.image().size == (40, 30) and model.label is None and model.scene is None
+    assert not model.change
+    model.choose_image("world", 2)
+    assert model.upload is None and model.label == world.CLASSES[2]
+
+
+def test_two_uploads_are_two_pictures(model, passes):
+    for colour in ("red", "blue"):
+        model.choose_upload(png(Image.new("RGB", (64, 64), colour)))
+        shown = np.asarray(model.explanation().image)
+        assert tuple(shown[5, 5]) == ((255, 0, 0) if colour == "red" else (0, 0, 255))
+    assert len(passes) == 2
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a nonsense", b"<svg onload=alert(1)>"])
+def test_what_is_no_picture_is_refused_and_the_last_one_stays(model, data):
+    model.choose_image("world", 4)
+    with pytest.raises(ValueError, match="The image 'upload' cannot be used"):
+        model.choose_upload(data)
+    assert model.upload is None and model.index == 4
+
+
+@pytest.mark.parametrize(
+    "ask, said",
+    [(lambda m: m.choose_image("world", 30), "Picture 30 does not exist; world has 30"),
+     (lambda m: m.page(128), "layer4 has neurons 0 to 127, and no 128")],
+)  # fmt: skip
+def test_what_does_not_exist_is_said(model, ask, said):
+    with pytest.raises(ValueError, match=said):
+        ask(model)
+
+
+def test_an_explorer_of_nothing_is_refused(book):
+    with pytest.raises(ValueError, match="needs an atlas and a set of images"):
+        Model({}, {})
+    with pytest.raises(ValueError, match="needs an atlas and a set of images"):
+        Model({"conv": book}, {})
+
+
+# The page -----------------------------------------------------------------------------------
+
+
+def png(image):
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def words(page):
+    return " ".join(" ".join(Tags(page).said).split())
+
+
+def test_every_control_changes_what_is_told(book, clip, pictures):
+    """Breaks if a control is not wired, or wired to another choice."""
+    page = explorer({"conv": book}, pictures, clip)
+    control = page.choices
+    for name, value, part in (
+        ("alpha", 0.6, "told"), ("top", 5, "told"), ("percentile", 60, "told"),
+        ("cls", 7, "told"), ("neuron", 33, "neuron_told"), ("word", "wheel", "word_told"),
+        ("scene", "night", "change_told"), ("finish", "wood", "change_told"),
+        ("layer", "logits", "told"), ("source", "world", None),
+    ):  # fmt: skip
+        before = getattr(page, part).value if part else None
+        control[name].value = value
+        assert part is None or getattr(page, part).value != before, name
+        assert not page.message.value
+    assert "Class: " + world.CLASSES[7] in words(page.told.value)
+
+
+def test_parts_can_be_taken_away_and_come_back(book, clip, pictures):
+    page = explorer({"conv": book}, pictures, clip)
+    page._choose_image(3)
+    parts = page.choices["parts"]
+    assert parts.options == scene(3).parts
+    parts.value = parts.options[:1]
+    assert page.model.change == Change(missing=parts.options[:1])
+    assert "before" in words(page.change_told.value)
+    page.choices["restore"].click()
+    assert not page.model.change and not page.change_told.value and parts.value == ()
+
+
+def test_an_upload_is_explained_and_a_wrong_one_is_refused_in_a_sentence(book, clip, pictures):
+    page = explorer({"conv": book}, pictures, clip)
+    page._choose_upload([{"content": memoryview(png(Image.new("RGB", (50, 50), "green")))}])
+    page._tell()
+    assert "The true class is not known." in words(page.told.value)
+    told = page.told.value
+    wrong = {"name": EVIL[0], "type": "image/png", "size": 2, "content": memoryview(b"no")}
+    wrong["last_modified"] = datetime.now(UTC)
+    page.choices["upload"].set_trait("value", (wrong,))
+    assert "cannot be used" in words(page.message.value) and page.told.value == told
+    assert ("p", {"role": "alert"}) in Tags(page.message.value).found
+
+
+def test_the_strip_turns_from_end_to_end(book, clip, pictures):
+    page = explorer({"conv": book}, pictures, clip)
+    assert len(page.strip.children) == 8
+    for _ in range(9):
+        page.choices["later"].click()
+    assert [box.children[1].description for box in page.strip.children][-1] == "Picture 29"
+    for _ in range(9):
+        page.choices["earlier"].click()
+    assert page.strip.children[0].children[1].description == "Picture 0"
+
+
+def test_every_picture_has_words_in_its_place_and_no_id_is_said_by_colour_alone(model, book):
+    found = model.explanation()
+    page = Tags(markup.explanation(found, book))
+    pictures = [attributes for tag, attributes in page.found if tag == "img"]
+    assert len(pictures) > 10 and all(one["alt"].strip() for one in pictures)
+    said = " ".join(page.said)
+    for neuron in (*found.sample.neurons, *found.cls.neurons):
+        assert f"Neuron {neuron.index} carries" in said
+
+
+@pytest.mark.parametrize("r, said", [(0.95, "agree"), (0.7, "agree in part"), (0.2, "disagree")])
+def test_the_gauge_says_in_words_what_its_bar_shows(r, said):
+    page = markup.gauge(r)
+    assert f"class and sample {said}" in page and f"width:{100 * r:.0f}%" in page
+    assert "cannot be compared" in markup.gauge(float("nan"))
+    assert "width:0%" in markup.gauge(-0.4)
+
+
+# Other people's words -----------------------------------------------------------------------
+
+
+class Projection:
+    """An encoder without weights, for words that a tokenizer need not read."""
+
+    name, dim = "projection", 8
+
+    def preprocess(self, image):
+        return pil_to_tensor(image.resize((4, 4))).float() / 255
+
+    def encode_images(self, pixels):
+        weight = torch.randn(48, 8, generator=torch.Generator().manual_seed(0))
+        return nn.functional.normalize(pixels.flatten(1) @ weight, dim=1)
+
+    def encode_texts(self, texts):
+        rows = [torch.randn(8, generator=torch.Generator().manual_seed(len(t))) for t in texts]
+        return nn.functional.normalize(torch.stack(rows), dim=1)
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """An explorer whose classes, concepts, folders and file names are markup."""
+    root = tmp_path_factory.mktemp("foreign")
+    for c, name in enumerate(("<b onmouseover=alert(3)>", "<script>x<")):
+        (root / name).mkdir()
+        for i in range(6):
+            noise = np.random.default_rng(10 * c + i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(root / name / f"<img src=x onerror=alert({i})>.png")
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                        nn.Linear(4, 2))  # fmt: skip
+
+    def prepare(image):
+        return pil_to_tensor(image.resize((16, 16))).float() / 255
+
+    target = targets.wrap(net, prepare, EVIL[:2], "<i>net</i>")
+    probe, encoder = images.folder(root), Projection()
+    made = atlas.build(
+        target, probe, encoder, language.ConceptSet(EVIL), ["1"], k=2, progress=False
+    )
+    return explorer({"<u>net</u>": made}, {"<em>": probe}, encoder)
+
+
+def test_markup_in_names_of_all_kinds_is_text(foreign):
+    """Breaks if one foreign word reaches the page as an element or inside an attribute."""
+    foreign.choices["word"].value = EVIL[0]
+    foreign.model.cls = 1
+    foreign._tell()
+    thumbnails = "".join(box.children[0].value for box in foreign.strip.children)
+    failed = markup.failure(ValueError(EVIL[1]))
+    parts = (foreign.told, foreign.neuron_told, foreign.word_told)
+    pages = [*(part.value for part in parts), thumbnails, failed]
+    for page in pages:
+        tags = Tags(page)
+        known = {"div", "p", "h3", "h4", "b", "img", "section", "figure", "figcaption", "table",
+                 "tr", "td", "th", "svg", "rect", "line"}  # fmt: skip
+        assert {tag for tag, _ in tags.found} <= known
+        for tag, attributes in tags.found:
+            assert not [name for name in attributes if name.startswith("on")]
+            assert tag != "img" or attributes["src"].startswith("data:image/png;base64,")
+    said = " ".join(words(page) for page in pages)
+    assert "<script>alert(2)</script>" in said and "onerror" in said
+
+
+def test_nothing_but_markup_writes_html_and_it_has_no_script(foreign):
+    assert not re.search(r"<script|javascript:|https?:", markup.STYLE)
+    for part in (foreign.told, foreign.neuron_told, foreign.word_told):
+        assert "<script" not in part.value and "http" not in part.value
+
+
+# Tiles --------------------------------------------------------------------------------------
+
+
+def test_a_region_keeps_its_colours_and_the_rest_is_paled():
+    image = Image.new("RGB", (20, 20), (200, 40, 40))
+    region = torch.zeros(20, 20, dtype=torch.bool)
+    region[5:15, 5:15] = True
+    drawn = np.asarray(tiles.region_tile(image, region, 0, 160)).astype(int)
+    assert drawn.shape == (160, 160, 3)
+    assert tuple(drawn[80, 80]) == (200, 40, 40)  # inside, as it was
+    inside, outside = drawn[80, 80], drawn[5, 5]
+    assert np.ptp(outside) < np.ptp(inside) / 2  # outside, paled
+    assert not np.array_equal(drawn[80, 38], drawn[5, 5])  # a line lies between them
+
+
+def test_tiles_keep_the_proportions_of_the_picture():
+    wide = Image.new("RGB", (40, 20))
+    for tile in (tiles.picture_tile(wide, 100), tiles.heat_tile(wide, torch.rand(20, 40), 100)):
+        assert tile.size == (100, 50)
