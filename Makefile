@@ -15,6 +15,7 @@ help:
 	@echo 'make test        set up, then run the tests: PYTEST="-k store" for some of them'
 	@echo 'make pages       set up, then make pages of the executed notebooks, to read without network'
 	@echo 'make reference   run the profile world, then keep its notebooks in papermill_runs/reference'
+	@echo 'make test-slow   set up, then run the tests that take minutes: kills, a cluster, no network'
 	@echo 'make lab         set up, then open JupyterLab on 127.0.0.1'
 	@echo 'make world       train the networks of the concept world again'
 	@echo 'make lint        check style and format'
@@ -39,6 +40,10 @@ $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[test]'
 	@touch $@
 
+$(VENV)/installed-slow: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[test,ray]'
+	@touch $@
+
 reproduce: install
 	$(BIN)/python papermill_runs/run.py $(PROFILE)
 
@@ -51,6 +56,9 @@ pages: install
 test: install-test
 	$(BIN)/python -m pytest $(PYTEST)
 	@echo 'All passed. What each test guards stands in tests/; now: make reproduce'
+
+test-slow: $(VENV)/installed-slow
+	$(BIN)/python -m pytest -m slow $(PYTEST)
 
 lint: install-test
 	$(BIN)/ruff check .
@@ -67,7 +75,7 @@ world: install
 lock:
 	rm -rf build/lock
 	$(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet -e '.[test]'
+	build/lock/bin/python -m pip install --quiet -e '.[test,ray]'
 	@sed -n '/^#/p' requirements.lock > build/lock/new
 	build/lock/bin/python -m pip freeze --all --exclude-editable --exclude pip | tr 'A-Z_' 'a-z-' | sed 's/+.*//' | LC_ALL=C sort >> build/lock/new
 	mv build/lock/new requirements.lock

@@ -42,6 +42,11 @@ class House:
         return self.root / "papermill_runs" / "runs"
 
     @property
+    def reference(self) -> Path:
+        """Executed copies for readers."""
+        return self.root / "papermill_runs" / "reference"
+
+    @property
     def store(self) -> Path:
         """Artifacts that runs share; WWW_STORE names another folder."""
         default = self.root / "papermill_runs" / "store"

@@ -1,5 +1,7 @@
 """Figures are pure, literal and whole: what is drawn is what was given, inside the page."""
 
+import base64
+import io
 import re
 import warnings
 from types import SimpleNamespace
@@ -8,6 +10,8 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 
 from wwwlib import figures, images, world
 from wwwlib.atlas import Explanation, Neuron, Thumbnails, Track
@@ -183,6 +187,30 @@ def test_save_writes_both_files_and_shows_one_escaped_image(tmp_path):
     )
     assert "&lt;script&gt;" in page and "&quot;sail&quot;" in page
     assert str(tmp_path) not in repr(shown)
+
+
+def embedded(shown):
+    """Return the image inside the HTML of a shown figure, and its size in bytes."""
+    data = base64.b64decode(re.search(r"base64,([^\"]*)", shown._repr_html_())[1])
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=float), len(data)
+
+
+@pytest.mark.parametrize("case", ["two_tracks", "neurons", "hits_no_ceiling"])
+def test_the_embedded_figure_is_smaller_and_looks_the_same(case, tmp_path):
+    """Breaks if notebooks carry the full file, or if what they carry has other colours."""
+    shown = figures.save(CASES[case](), tmp_path, case, "words")
+    inside, size = embedded(shown)
+    whole = np.asarray(Image.open(shown.png).convert("RGB"), dtype=float)
+    assert inside.shape == whole.shape and size < 0.6 * shown.png.stat().st_size
+    assert np.abs(inside - whole).mean() < 4
+
+
+def test_a_figure_of_too_many_colours_is_embedded_as_it_is(tmp_path):
+    """A noise of all colours has no palette of 256: its colours would change before the eye."""
+    figure = Figure(figsize=(2, 2))
+    figure.figimage(np.random.default_rng(0).random((300, 300, 3)))
+    shown = figures.save(figure, tmp_path, "noise", "words")
+    assert embedded(shown)[1] == shown.png.stat().st_size
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a b", "x\n"])

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from PIL import Image, ImageChops, ImageStat
 
 from wwwlib.figures.style import DPI, in_style
 
+_SEEN = 4.0  # mean difference of the colours, of 255, from which a smaller palette is not used
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -37,7 +39,7 @@ class Shown:
 
     def _repr_html_(self) -> str:
         alt = html.escape(" ".join(self.alt.split()), quote=True)
-        data = base64.b64encode(self._data).decode("ascii")
+        data = base64.b64encode(_lighter(self._data)).decode("ascii")
         return f'<img alt="{alt}" style="max-width:100%" src="data:image/png;base64,{data}">'
 
 
@@ -84,6 +86,20 @@ def save(figure: Figure, folder: str | Path, name: str, alt: str) -> Shown:
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close(figure)
     return Shown(png, pdf, alt, data)
+
+
+def _lighter(data: bytes) -> bytes:
+    """Return a PNG in 256 colours of its own, a third of the size, unless one would see that.
+
+    The file that was saved stays as it is: this one is for the notebook, which carries it inside.
+    """
+    full = Image.open(io.BytesIO(data)).convert("RGB")
+    palette = full.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1)
+    few = full.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+    seen = max(ImageStat.Stat(ImageChops.difference(full, few.convert("RGB"))).mean)
+    buffer = io.BytesIO()
+    few.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue() if seen < _SEEN and len(buffer.getvalue()) < len(data) else data
 
 
 def _rendered(figure: Figure, kind: str, **options) -> bytes:

@@ -1,0 +1,265 @@
+"""Turn executed notebooks into pages that open from disk, with no script and no network.
+
+    python papermill_runs/pages.py                                 the reference copies
+    python papermill_runs/pages.py papermill_runs/runs/photos      a run of your own
+
+Formulas become MathML when the page is made. Outputs hold other people's words: their HTML is
+reduced to tables, images and text, and each page's policy forbids whatever could still run or load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import html
+import io
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import nh3
+from latex2mathml.converter import convert
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from PIL import Image
+from profiles import House
+from publish import tidy
+from pygments.formatters import HtmlFormatter
+
+HOUSE = House(Path(__file__).resolve().parents[1])
+TEMPLATES = Path(__file__).with_name("templates")
+TEACHING = "teaching.html"  # the page made from notebooks/README.md
+_TAGS = (
+    "b br caption code div em i img li ol p pre span strong sub sup table tbody td tfoot th thead "
+    "tr ul h2 h3 h4"
+)
+_SAFE = {
+    "tags": set(_TAGS.split()),
+    "clean_content_tags": {"script", "style"},
+    "attributes": {
+        "img": {"alt", "src", "width", "height"},
+        "td": {"colspan", "rowspan"},
+        "th": {"colspan", "rowspan", "scope"},
+        "table": {"class"},
+    },
+    "url_schemes": {"data"},
+    "attribute_filter": lambda tag, name, value: (
+        value if name != "src" or value.startswith("data:image/") else None
+    ),
+}
+_SCROLLS = ' tabindex="0" role="group" aria-label="Table"'  # by keyboard, too
+_SAVED = re.compile(r"([A-Za-z0-9][\w.-]*)\.png: (.*)", re.DOTALL)  # the repr of figures.Shown
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure inside a page: its file name without ending, its place, its words and its bytes."""
+
+    name: str
+    anchor: str
+    alt: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of the site, with what the contents page says about it."""
+
+    file: str
+    book: nbformat.NotebookNode
+    title: str
+    question: str = ""
+    paper: str = ""
+    figures: tuple[Figure, ...] = ()
+
+    @property
+    def thumbnail(self) -> str:
+        """The first figure with a number of the paper, else the last one, small, as a data URI."""
+        numbered = [figure for figure in self.figures if figure.name.startswith("fig")]
+        for figure in (*numbered[:1], *self.figures[-1:])[:1]:
+            small = Image.open(io.BytesIO(figure.data)).convert("RGB")
+            small.thumbnail((480, 720))
+            buffer = io.BytesIO()
+            small.quantize(128).save(buffer, format="PNG", optimize=True)
+            return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+        return ""
+
+
+def main(argv: list[str] | None = None, house: House = HOUSE) -> int:
+    """Do what the command line says and return the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "source", nargs="?", type=Path, default=house.reference, help="folder of executed notebooks"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=house.root / "build" / "pages", help="folder for the pages"
+    )
+    asked = parser.parse_args(argv)
+    try:
+        index = build(asked.source, asked.out, house.notebooks / "README.md")
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"Open {os.path.relpath(index)} in a browser: no network is needed.")
+    return 0
+
+
+def build(source: Path, out: Path, teaching: Path | None = None) -> Path:
+    """Write a page for each executed notebook of a folder, and a contents page.
+
+    Parameters
+    ----------
+    source : Path
+        Folder of executed notebooks.
+    out : Path
+        Folder for the pages; other files in it stay.
+    teaching : Path, optional
+        A page in Markdown that comes last, if it is there.
+
+    Returns
+    -------
+    Path
+        The contents page.
+
+    Raises
+    ------
+    ValueError
+        If there is no executed notebook, or one of them has a formula that cannot be read.
+    """
+    found = [path for path in sorted(source.glob("*.ipynb")) if "." not in path.stem]
+    if not found:
+        raise ValueError(
+            f"There is no executed notebook in {source}; make some with `make reference`, or name "
+            "the folder of a run."
+        )
+    pages = [read(path) for path in found]
+    if teaching and teaching.exists():
+        text = teaching.read_text(encoding="utf-8")
+        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
+        pages.append(Page(TEACHING, book, _title(text) or "Teaching", "How do I teach with this?"))
+    out.mkdir(parents=True, exist_ok=True)
+    exporter, style = _exporter(), _style()
+    around = zip([None, *pages], pages, [*pages[1:], None], strict=False)
+    for previous, page, following in around:
+        resources = {"page": page, "previous": previous, "next": following, "style": style}
+        try:
+            text, _ = exporter.from_notebook_node(page.book, resources)
+        except ValueError as error:
+            raise ValueError(f"{page.title}: {error}") from error
+        (out / page.file).write_text(text, encoding="utf-8")
+    contents = exporter.environment.get_template("contents.html.j2")
+    (out / "index.html").write_text(contents.render(pages=pages, style=style), encoding="utf-8")
+    return out / "index.html"
+
+
+def read(path: Path) -> Page:
+    """Read an executed notebook and what the contents page tells of it."""
+    book = tidy(nbformat.read(path, as_version=4))
+    first = book.cells[0].source if book.cells else ""
+    said = {
+        label: match[1]
+        for label in ("Question", "Paper")
+        if (match := re.search(rf"\*\*{label}\.?\*\*\.? *(.+)", first))
+    }
+    outputs = [o for cell in book.cells for o in cell.get("outputs", ())]
+    figures = [figure for output in outputs if (figure := figure_of(output))]
+    title = _title(first) or path.stem
+    return Page(
+        f"{path.stem}.html", book, title, said.get("Question", ""), said.get("Paper", ""),
+        tuple(figures),
+    )  # fmt: skip
+
+
+def figure_of(output: nbformat.NotebookNode) -> Figure | None:
+    """Return the figure that an output shows, None if it shows none that was saved."""
+    data = output.get("data", {})
+    saved = _SAVED.fullmatch(data.get("text/plain", ""))
+    inside = re.search(r'src="data:image/png;base64,([^"]+)"', data.get("text/html", ""))
+    if not (saved and inside):
+        return None
+    name, alt = saved[1], " ".join(saved[2].split())
+    return Figure(name, f"figure-{name}", alt, base64.b64decode(inside[1]))
+
+
+def mathml(formula: str, display: str = "inline") -> str:
+    r"""Return a TeX formula as MathML, which browsers draw by themselves.
+
+    Raises
+    ------
+    ValueError
+        If a command in it is not known: it would be shown as it is written.
+    """
+    try:
+        made = convert(re.sub(r"\\arg\b", r"\\operatorname{arg}", formula), display=display)
+    except Exception as error:  # the library has no common class of its own errors
+        raise ValueError(f"The formula ${formula}$ cannot be read; correct it.") from error
+    if unknown := re.search(r">(\\[A-Za-z]+)<", made):
+        raise ValueError(f"The formula ${formula}$ has {unknown[1]}, which has no MathML.")
+    return made
+
+
+class _Prose(IPythonRenderer):
+    """Markdown as in a notebook, with formulas as MathML and links that lead to pages."""
+
+    def inline_math(self, body: str) -> str:
+        return mathml(body)
+
+    def block_math(self, body: str) -> str:
+        return mathml(body, "block")
+
+    def table(self, text: str) -> str:
+        return f'<div class="table"{_SCROLLS}><table>\n{text}</table></div>\n'
+
+    def heading(self, text: str, level: int, **attrs) -> str:
+        plain = html.unescape(re.sub("<[^>]*>", "", text)).lower()
+        place = re.sub(r"\W+", "-", plain).strip("-")
+        return f'<h{level} id="{html.escape(place)}">{text}</h{level}>\n'
+
+    def link(self, text: str, url: str, title: str | None = None) -> str:
+        if url.startswith(("https://", "http://", "#")):
+            return super().link(text, url, title)
+        beside = re.fullmatch(r"(?:\./)?(\w+)\.ipynb", url)
+        return f'<a href="{beside[1]}.html">{text}</a>' if beside else text
+
+
+def _title(markdown: str) -> str:
+    found = re.match(r"# (.+)", markdown)
+    return found[1].strip() if found else ""
+
+
+def _prose(source: str) -> str:
+    return MarkdownWithMath(renderer=_Prose(escape=False)).render(source)
+
+
+def _frame(output: nbformat.NotebookNode) -> str:
+    """Return the attributes of the box around an HTML output: a place to link to, a name."""
+    if figure := figure_of(output):
+        return f' id="{html.escape(figure.anchor)}"'
+    return _SCROLLS if "<table" in output.data["text/html"] else ""
+
+
+def _exporter() -> HTMLExporter:
+    filters = {"prose": _prose, "harmless": lambda text: nh3.clean(text, **_SAFE), "frame": _frame}
+    exporter = HTMLExporter(
+        template_name="page", extra_template_basedirs=[str(TEMPLATES)], filters=filters
+    )
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
+    return exporter
+
+
+def _style() -> str:
+    """Return the style sheet, with the colours of code in light and in dark."""
+    own = (TEMPLATES / "page" / "style.css").read_text(encoding="utf-8")
+    light = HtmlFormatter(style="default").get_style_defs(".highlight")
+    dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
+    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{own}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
