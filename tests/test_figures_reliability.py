@@ -7,10 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from wwwlib import reliability
+from wwwlib import figures, reliability
 from wwwlib.atlas import Explanation, Neuron, Track
-from wwwlib.figures import reliability as chart
-from wwwlib.figures import save
 
 DOUBT, WRONG = torch.arange(30.0), torch.arange(30) % 3 == 0
 
@@ -24,7 +22,7 @@ def words(figure):
 
 def test_rejection_draws_hits_between_oracle_and_random():
     curve = reliability.rejection(DOUBT, WRONG, np.linspace(0, 1, 11), samples=5)
-    figure = chart.rejection({"1 - $r$": curve})
+    figure = figures.rejection({"1 - $r$": curve})
     oracle, random, hits = figure.axes[0].lines
     assert hits.get_ydata().tolist() == curve.hits.tolist()
     assert oracle.get_ydata().tolist() == curve.oracle.tolist()
@@ -34,7 +32,7 @@ def test_rejection_draws_hits_between_oracle_and_random():
 
 def test_risk_draws_the_curve_and_the_rate_of_all_images():
     found = reliability.risk_coverage(DOUBT, WRONG)
-    figure = chart.risk({"entropy": found})
+    figure = figures.risk({"entropy": found})
     assert figure.axes[0].lines[0].get_ydata().tolist() == found.risk.tolist()
     assert any(f"{found.area:.3f}" in text for text in words(figure))
 
@@ -42,27 +40,47 @@ def test_risk_draws_the_curve_and_the_rate_of_all_images():
 def test_an_interval_is_filled_only_where_it_excludes_the_reference():
     """Breaks if a reader would take an undecided figure for a decided one."""
     rows = [("sure", 0.8, 0.7, 0.9), ("open", 0.6, 0.4, 0.8), ("none", math.nan, math.nan, 1)]
-    figure = chart.intervals(rows, "AUROC", 0.5)
+    figure = figures.intervals(rows, "AUROC", 0.5)
     dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert [dot.get_markerfacecolor() == "white" for dot in dots] == [False, True]
     assert "not decidable here" in words(figure) and "0.800 [0.700, 0.900]" in words(figure)
-    chart.intervals([], "nothing", 0.0)
+    figures.intervals([], "nothing", 0.0)
+
+
+def test_a_sweep_with_a_reference_draws_it_and_need_not_begin_at_zero():
+    points = {"AUROC": [(1, 0.6), (2, 0.7)]}
+    lines = figures.sweep(points, "k", "AUROC", {}, 0.5).axes[0].lines
+    assert [0.5, 0.5] in [list(line.get_ydata()) for line in lines]
+    assert figures.sweep(points, "k", "AUROC", {}, 0.5).axes[0].get_ylim()[0] > 0
+    assert figures.sweep(points, "k", "AUROC", {}).axes[0].get_ylim()[0] == 0
 
 
 @pytest.mark.parametrize("width", [2, 3])
 def test_a_sweep_marks_its_maximum(width):
     points = [(1, 0.2, 0.1), (2, 0.7, 0.1), (4, 0.5, 0.1)]
-    figure = chart.sweep({"F1": [p[:width] for p in points]}, "K", "F1", {"F1": 4})
+    figure = figures.sweep({"F1": [p[:width] for p in points]}, "K", "F1", {"F1": 4})
     star = next(line for line in figure.axes[0].lines if line.get_marker() == "*")
     assert (star.get_xdata()[0], star.get_ydata()[0]) == (2, 0.7)
     assert "F1: best 0.700 at 2" in words(figure)
 
 
-def test_histograms_leave_nan_out_and_survive_empty_groups():
+def test_histograms_leave_nan_out_and_name_empty_groups():
     groups = {"layer4": {"right": [0.1, 0.5, math.nan], "wrong": []}}
-    figure = chart.histograms(groups, "r")
-    assert {"right (n = 2)", "wrong (n = 0)"} <= set(words(figure)) | {"wrong (n = 0)"}
-    chart.histograms({"none": {"a": [], "b": [math.nan]}}, "r")
+    figure = figures.histograms(groups, "r")
+    assert {"right (n = 2)", "wrong (n = 0)"} <= set(words(figure))
+    figures.histograms({"none": {"a": [], "b": [math.nan]}}, "r")
+
+
+def test_a_logarithmic_histogram_counts_decades_and_piles_up_what_is_too_small():
+    """Breaks if zeros vanish from the picture, or a bar is as high as its width in plain units."""
+    groups = {"one": {"all": [0.0, 1e-9, 1e-3, 1e-3, 0.1, 0.1, 1.0, 1.0]}}
+    figure = figures.histograms(groups, "1 - r", bins=3, least=1e-6)
+    bars = figure.axes[0].patches[0].get_data()
+    assert bars.edges.tolist() == pytest.approx([-6, -4, -2, 0])
+    assert (bars.values * 2).tolist() == pytest.approx([2 / 8, 2 / 8, 4 / 8])
+    figure.canvas.draw()
+    told = {label.get_text() for label in figure.axes[0].get_xticklabels()}
+    assert {"1e-06", "0.01", "1"} <= told
 
 
 def explanation(r, name):
@@ -78,9 +96,9 @@ def explanation(r, name):
 
 def test_failures_name_both_classes_and_their_evidence(tmp_path):
     rows = [(explanation(0.12, "car"), explanation(0.9, "<b>boat</b>")) for _ in range(2)]
-    figure = chart.failures(rows)
+    figure = figures.failures(rows)
     assert {"not car", "but <b>boat</b>", "r = 0.12"} <= set(words(figure))
     assert any("wheel $x$" in text for text in words(figure))
-    save(figure, tmp_path, "failures", "Two failures.")
+    figures.save(figure, tmp_path, "failures", "Two failures.")
     with pytest.raises(ValueError, match="no misprediction"):
-        chart.failures([])
+        figures.failures([])

@@ -422,3 +422,26 @@ def test_drawing_on_an_image_of_the_world_does_not_change_the_next_copy():
     clean = probe.image(0).tobytes()
     probe.image(0).paste("red", (0, 0, 8, 8))
     assert probe.image(0).tobytes() == clean
+
+
+def test_images_of_the_class_side_are_refused_by_name():
+    whole = images.world(30, 1)
+    known, tested = images.subset(whole, range(20)), images.subset(whole, range(19, 30))
+    with pytest.raises(ValueError, match=r"'world-1/000019' is also among the images of the class"):
+        images.check_apart(known, tested)
+    images.check_apart(known, images.subset(whole, range(20, 30)))
+    images.check_apart(known, images.world(30, 2))
+
+
+def test_one_name_with_other_pixels_is_another_image():
+    images.check_apart(images.world(3, 1, 1.0), images.world(3, 1, swap=True))
+
+
+def test_halves_share_no_image_and_split_every_class():
+    labels = [0] * 6 + [1] * 5 + [2] + [None] * 4
+    first, second = images.halves(labels, seed=3)
+    assert sorted(first + second) == list(range(16))
+    for kind, count in ((0, 6), (1, 5), (2, 1), (None, 4)):
+        inside = sum(labels[i] == kind for i in first)
+        assert abs(2 * inside - count) <= 1, kind
+    assert (first, second) == images.halves(labels, seed=3) != images.halves(labels, 4)

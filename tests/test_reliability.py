@@ -1,6 +1,8 @@
 """The room `reliability`: doubts, and whether they find errors, against slow literal versions."""
 
+import ast
 from itertools import pairwise, permutations, product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,11 +10,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch import nn
-from torchvision.transforms.functional import pil_to_tensor
 
-from wwwlib import concepts, contributions, exemplars, images, maps, reliability, scores, targets
-from wwwlib.activations import capture
-from wwwlib.store import Store
+from wwwlib import atlas, concepts, reliability, scores
 
 RATES = torch.linspace(0, 1, 11)
 
@@ -190,128 +189,21 @@ def test_sure_predictions_keep_their_order():
         reliability.softmax_doubts(torch.zeros(3, 1))
 
 
-def literal_reading(a, w, general, k, size):
-    """Compute r, overlap and the share carried of one image with loops over neurons."""
-    best = [sorted(range(len(w)), key=lambda i: (-x[i], i))[:k] for x in (w, general)]
-
-    def heat(weights, chosen):
-        large = maps.resize(a[None], size)[0].double()
-        total = sum(max(weights[i].item(), 0) for i in chosen)
-        return sum(max(weights[i].item(), 0) / total * large[i] for i in chosen).flatten()
-
-    def cosine(u, v):
-        return (u @ v / u.norm() / v.norm()).item()
-
-    mine, theirs = best
-    return {
-        "r": cosine(heat(w, mine), heat(general, theirs)),
-        "r_sample": cosine(heat(w, mine), heat(general, mine)),
-        "r_class": cosine(heat(w, theirs), heat(general, theirs)),
-        "overlap": len(set(mine) & set(theirs)) / k,
-        "correlation": np.corrcoef(w.numpy(), general.numpy())[0, 1],
-        "carried": sum(w[i].item() for i in mine) / w.sum().item(),
-    }
-
-
-def test_readings_agree_with_loops_over_neurons():
-    noise = torch.Generator().manual_seed(3)
-    a = torch.randn(4, 9, 3, 3, generator=noise)
-    w, general = torch.rand(4, 9, generator=noise), torch.rand(4, 9, generator=noise)
-    found = reliability.readings(a, w, general, 3, 8)
-    for i in range(4):
-        for name, value in literal_reading(a[i], w[i], general[i], 3, 8).items():
-            assert getattr(found, name)[i].item() == pytest.approx(value, abs=1e-5), name
-
-
-def test_an_image_like_its_class_is_not_doubted_and_an_unknown_class_is():
-    """Breaks if a class without images counts as agreement, or stops the whole batch."""
-    a, w = torch.rand(3, 6, 4, 4), torch.rand(3, 6)
-    general = w.clone()
-    general[1], general[2] = torch.nan, 0.0
-    found = reliability.readings(a, w, general, 2)
-    for name, doubt in found.doubts().items():
-        assert doubt[1:].tolist() == [1, 1], name
-        if name != "carried":
-            assert doubt[0].item() == pytest.approx(0, abs=1e-6), name
-    assert found.r[1:].isnan().all()
-
-
-# The survey -----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def toy():
-    torch.manual_seed(0)
-    model = nn.Sequential()
-    model.add_module("conv", nn.Conv2d(3, 6, 5, 4))
-    model.add_module("relu", nn.ReLU())
-    model.add_module("late", nn.Conv2d(6, 8, 3))
-    model.add_module("pool", nn.AdaptiveAvgPool2d(1))
-    model.add_module("flat", nn.Flatten())
-    model.add_module("fc", nn.Linear(8, 4))
-    return targets.wrap(model.eval(), lambda i: pil_to_tensor(i).float() / 255, list("abcd"), "toy")
-
-
-def test_a_survey_reads_every_image_as_it_would_alone(toy):
-    """Breaks if batches, layers or classes are mixed up on their way through the pass."""
-    tested, layers = images.world(10, 5), ("relu", "late")
-    sizes = {"relu": 6, "late": 8}
-    class_w = {layer: torch.rand(4, sizes[layer]) for layer in layers}
-    survey = reliability.Survey(toy, class_w, (2, 3))
-    state = exemplars.stream(toy, tested, survey, batch_size=4, progress=False)
-    found = survey.finish(state)
-    assert list(found.readings) == [("relu", 2), ("relu", 3), ("late", 2), ("late", 3)]
-    for i in (0, 5, 9):
-        x = toy.preprocess(tested.image(i))[None]
-        with capture(toy, ["late"]) as taken, torch.no_grad():
-            logits = toy.model(x)
-        torch.testing.assert_close(found.logits[i], logits[0])
-        c = logits.argmax(1)
-        assert found.predicted[i] == c
-        w = contributions.taylor(toy, x, "late", c)
-        one = reliability.readings(taken["late"].maps, w, class_w["late"][c], 3, (64, 64))
-        assert found.readings["late", 3].r[i].item() == pytest.approx(one.r.item(), abs=1e-5)
-
-
-def test_a_stored_survey_is_that_of_its_class_side_alone(toy, tmp_path):
-    """Breaks if another class side, such as a leaking one, is answered from the store."""
-    store, tested = Store(tmp_path), images.world(6, 5)
-    one, two = ({"late": torch.rand(4, 8)} for _ in range(2))
-    first, again, other = (
-        reliability.survey(toy, tested, w, (3,), store=store, progress=False)
-        for w in (one, one, two)
-    )
-    key = ("late", 3)
-    assert torch.equal(first.readings[key].r, again.readings[key].r)
-    assert not torch.equal(first.readings[key].r, other.readings[key].r)
-    doubts = first.doubts("late", 3)
-    assert doubts["1 - r"].tolist() == (1 - first.readings[key].r).tolist()
-    some = first.at(torch.tensor([False, True, False, False, True, False]))
-    assert some.doubts("late", 3)["entropy"].tolist() == doubts["entropy"][[1, 4]].tolist()
-    assert len(some.predicted) == 2
-
-
-def test_images_of_the_class_side_are_refused_by_name():
-    whole = images.world(30, 1)
-    known, tested = images.subset(whole, range(20)), images.subset(whole, range(19, 30))
-    with pytest.raises(ValueError, match=r"'world-1/000019' is also among the images of the class"):
-        reliability.check_apart(known, tested)
-    reliability.check_apart(known, images.subset(whole, range(20, 30)))
-    reliability.check_apart(known, images.world(30, 2))
-
-
-def test_one_name_with_other_pixels_is_another_image():
-    reliability.check_apart(images.world(3, 1, 1.0), images.world(3, 1, swap=True))
-
-
-def test_halves_share_no_image_and_split_every_class():
-    labels = [0] * 6 + [1] * 5 + [2] + [None] * 4
-    first, second = reliability.halves(labels, seed=3)
-    assert sorted(first + second) == list(range(16))
-    for kind, count in ((0, 6), (1, 5), (2, 1), (None, 4)):
-        inside = sum(labels[i] == kind for i in first)
-        assert abs(2 * inside - count) <= 1, kind
-    assert (first, second) == reliability.halves(labels, seed=3) != reliability.halves(labels, 4)
+def test_doubts_of_a_survey_are_one_less_its_readings_and_those_of_its_logits():
+    """Breaks if another layer's readings are taken, or an unknown class counts as agreement."""
+    noise = torch.Generator().manual_seed(1)
+    one, two = (torch.rand(6, 4, generator=noise).double() for _ in range(2))
+    one[0, 2] = torch.nan
+    logits = torch.randn(4, 3, generator=noise)
+    read = {("late", 5): atlas.Readings(*one), ("late", 3): atlas.Readings(*two)}
+    found = reliability.doubts_of(atlas.Surveyed(logits, logits.argmax(1), read), "late", 5)
+    assert next(iter(found)) == "1 - r"
+    assert found["1 - r"].tolist() == [1 - one[0, 0], 1 - one[0, 1], 1, 1 - one[0, 3]]
+    assert found["1 - carried"].tolist() == (1 - one[5]).tolist()
+    for name, doubt in reliability.softmax_doubts(logits).items():
+        assert torch.equal(found[name], doubt)
+    with pytest.raises(ValueError, match=r"'late' with the top 7 neurons was not surveyed.*with 5"):
+        reliability.doubts_of(atlas.Surveyed(logits, logits.argmax(1), read), "late", 7)
 
 
 # Combination ----------------------------------------------------------------------------------
@@ -384,6 +276,24 @@ def test_a_handful_of_errors_decides_nothing():
 def test_nothing_measured_decides_nothing_and_says_why():
     found = reliability.verdict("A beats B", why="one image a class")
     assert str(found) == "*not decidable here* · A beats B: one image a class"
+
+
+# The room -------------------------------------------------------------------------------------
+
+
+def test_the_room_reads_no_image_and_writes_no_file():
+    """Breaks if a pass over images, a store or a progress bar moves in: its inputs are tensors."""
+    folder = Path(reliability.__file__).parent
+    trees = [ast.parse(path.read_text()) for path in folder.glob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    asked = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    asked |= {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+    rooms = {name.split(".")[1] for name in asked if name.startswith("wwwlib.")}
+    assert rooms == {"atlas", "reliability"}, "and of atlas its records alone"
+    assert not asked & {"tqdm", "tqdm.auto", "pathlib", "PIL", "safetensors.torch"}
+    taken = {a.name for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names
+             if n.module == "wwwlib.atlas"}  # fmt: skip
+    assert taken == {"Readings", "Surveyed"}
 
 
 # Adaptive selection at equal set size -----------------------------------------------------------

@@ -15,6 +15,7 @@ import torch
 
 from wwwlib import world
 from wwwlib.store import file_digest
+from wwwlib.world import training
 from wwwlib.world.canvas import SIZE
 from wwwlib.world.shapes import SHAPES, THING_SHAPES
 from wwwlib.world.training_clip import strangers
@@ -188,6 +189,39 @@ def test_shipped_weights_are_the_ones_on_record():
     for name, entry in record.items():
         path = "clip/open_clip_model" if name == "clip" else name
         assert file_digest(world.DATA / f"{path}.safetensors") == entry["sha256"]
+
+
+@pytest.mark.parametrize("name", ["conv-biased", "vit-biased"])
+def test_the_biased_pair_leans_on_the_scenery_but_not_wholly(name):
+    """Breaks if the pair is good without its scenery, or nothing without it.
+
+    In either case nobody could ask who is right, or wrong, for which reason.
+    """
+    record = json.loads(RECORD.read_text())[name]
+    home, swapped = record["accuracy"], record["accuracy, swapped contexts"]
+    assert home > 0.9
+    assert 0.1 < swapped < home - 0.4
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_target_is_trained_from_drawing_to_record(monkeypatch, tmp_path, biased):
+    """Breaks if a set that a training asks for is not drawn, or the pair sees each other's."""
+    sizes = {
+        name: (128 if "train" in name else 24, *rest) for name, (_, *rest) in training.SETS.items()
+    }
+    monkeypatch.setattr(training, "SETS", sizes)
+    monkeypatch.setattr(training, "DATA", tmp_path)
+    monkeypatch.setitem(training.RECIPES, "conv", {"epochs": 4, "rate": 3e-3})
+    seen, read = [], training.drawn
+    monkeypatch.setattr(training, "drawn", lambda *a: seen.append(a[1]) or read(*a))
+    training.draw(tmp_path)
+    record = training.train_target(tmp_path, "conv", biased)
+    kind = "conv-biased" if biased else "conv"
+    assert file_digest(tmp_path / f"{kind}.safetensors") == record["sha256"]
+    assert 0 <= record["accuracy"] <= 1
+    expected = ["train-biased", "test-home"] if biased else ["train", "test"]
+    assert seen == [*expected, "test-swapped"]
+    assert [sizes[name][2] for name in seen[:2]] == ([training.BIAS, 1.0] if biased else [0.0, 0.0])
 
 
 def test_shipped_files_are_small():

@@ -1,12 +1,12 @@
-"""HOW SURE, drawn: rejection, risk, doubts side by side, a swept choice, failures."""
+"""HOW SURE, drawn: rejection, risk, doubts side by side, a swept choice."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 
-from wwwlib.atlas import Explanation
-from wwwlib.figures.sheet import MARGIN, Sheet, leading
 from wwwlib.figures.style import (
     BLUE,
     BODY,
@@ -20,13 +20,11 @@ from wwwlib.figures.style import (
     VERMILION,
     WIDTH,
     fit,
-    listing,
     literal,
     number,
     share,
     styled,
 )
-from wwwlib.figures.where import heat_key, heated
 from wwwlib.reliability import RejectionCurve, RiskCoverage
 
 Points = Sequence[tuple[float, ...]]
@@ -153,12 +151,19 @@ def intervals(
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
+    axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel(fit(label, 4, BODY)[0])
     return figure
 
 
 @styled
-def sweep(curves: Mapping[str, Points], x: str, y: str, chosen: Mapping[str, float]) -> Figure:
+def sweep(
+    curves: Mapping[str, Points],
+    x: str,
+    y: str,
+    chosen: Mapping[str, float],
+    reference: float | None = None,
+) -> Figure:
     """Draw a score against a choice, with the maximum of each curve marked.
 
     Parameters
@@ -169,6 +174,9 @@ def sweep(curves: Mapping[str, Points], x: str, y: str, chosen: Mapping[str, flo
         What the choice is, and what the score is.
     chosen : mapping of a name to float
         The choice that is used elsewhere, marked by a vertical line; may be empty.
+    reference : float, optional
+        Where a line is drawn, such as the score of guessing. Then the axis of scores need not
+        begin at zero.
 
     Returns
     -------
@@ -194,7 +202,10 @@ def sweep(curves: Mapping[str, Points], x: str, y: str, chosen: Mapping[str, flo
         )  # fmt: skip
         if name in chosen:
             axes.axvline(chosen[name], color=look["color"], linewidth=0.9, linestyle=(0, (1, 2)))
-    axes.set_ylim(bottom=0)
+    if reference is None:
+        axes.set_ylim(bottom=0)
+    else:
+        axes.axhline(reference, color=VERMILION, linestyle=(0, (4, 2)), linewidth=1.2)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(axis="y")
@@ -204,7 +215,10 @@ def sweep(curves: Mapping[str, Points], x: str, y: str, chosen: Mapping[str, flo
 
 @styled
 def histograms(
-    groups: Mapping[str, Mapping[str, Sequence[float]]], label: str, bins: int = 30
+    groups: Mapping[str, Mapping[str, Sequence[float]]],
+    label: str,
+    bins: int | Sequence[float] = 30,
+    least: float | None = None,
 ) -> Figure:
     """Draw how a value is distributed in several groups, a panel for each network or layer.
 
@@ -214,84 +228,54 @@ def histograms(
         nan is left out.
     label : str
         What the value is.
-    bins : int
+    bins : int or sequence of float
+        Their number, or their edges.
+    least : float, optional
+        If given, a positive number: the axis is logarithmic, and what lies below is drawn there.
 
     Returns
     -------
     Figure
-        Densities as steps, so that groups of different size can be compared.
+        Densities as steps, so that groups of different size can be compared; on a logarithmic
+        axis densities per decade.
     """
     figure = Figure(figsize=(WIDTH, 0.9 + 1.7 * len(groups)), layout="constrained")
     panels = figure.subplots(len(groups), 1, squeeze=False, sharex=True)[:, 0]
-    whole = np.concatenate([np.asarray(v, float) for g in groups.values() for v in g.values()])
-    whole = whole[np.isfinite(whole)]
+    groups = {
+        panel: {name: _placed(values, least) for name, values in group.items()}
+        for panel, group in groups.items()
+    }
+    whole = np.concatenate([v for group in groups.values() for v in group.values()])
     edges = np.histogram_bin_edges(whole if len(whole) else [0, 1], bins)
     for axes, (panel, group) in zip(panels, groups.items(), strict=True):
-        axes.set_title(fit(panel, WIDTH - 1, BODY, bold=True)[0])
+        axes.set_title(fit(panel, WIDTH - 3, BODY, bold=True)[0])
         for place, (name, values) in enumerate(group.items()):
-            values = np.asarray(values, float)
-            values = values[np.isfinite(values)]
-            label_ = f"{literal(name)} (n = {len(values)})"
-            if len(values):
-                density, _ = np.histogram(values, edges, density=True)
-                axes.stairs(density, edges, **_look(place), linewidth=1.5, label=label_)
-                axes.plot(
-                    np.median(values), 0, "^", color=SERIES[place % len(SERIES)], markersize=8,
-                    clip_on=False, zorder=5,
-                )  # fmt: skip
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="upper left")
+            _steps(axes, place, f"{literal(name)} (n = {len(values)})", values, edges)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
         axes.set_yticks([])
         axes.set_ylabel("density")
+    if least is not None:
+        panels[-1].xaxis.set_major_locator(MultipleLocator(1))
+        panels[-1].xaxis.set_major_formatter(lambda power, _: f"{10**power:.3g}")
     panels[-1].set_xlabel(fit(f"{label}; triangles mark the medians", 6, BODY)[0])
     return figure
 
 
-@styled
-def failures(rows: Sequence[tuple[Explanation, Explanation]]) -> Figure:
-    """Draw mispredictions, a row each: the image, and three heatmaps that compete for it.
-
-    Parameters
-    ----------
-    rows : sequence of (explanation, explanation for the true class)
-        Of the same image; see `figures.failure`, which shows one in full.
-
-    Returns
-    -------
-    Figure
-        WWW, Figure 6, in small: what carried the sample, the predicted class in general and the
-        true class in general, each with the names of its strongest neurons.
-    """
-    if not rows:
-        raise ValueError("There is no misprediction to draw; give at least one pair.")
-    side, gap = 1.12, 0.14
-    words = WIDTH - 2 * MARGIN - 4 * (side + gap)
-    head, row = 2.2 * leading(BODY), side + 2 * leading() + 0.2
-    sheet = Sheet(2 * MARGIN + head + len(rows) * row + 0.3)
-    titles = ("image", "this sample", "predicted class", "true class")
-    x = [MARGIN + words + place * (side + gap) + gap for place in range(4)]
-    for left, title in zip(x, titles, strict=True):
-        sheet.write(left, MARGIN, title, BODY, bold=True)
-    for place, (guess, true) in enumerate(rows):
-        y = MARGIN + head + place * row
-        sheet.rule(y - 0.1, MARGIN, WIDTH - MARGIN)
-        _verdict(sheet, y, words, guess, true)
-        sheet.picture(x[0], y, side, guess.image)
-        for left, track in zip(x[1:], (guess.sample, guess.cls, true.cls), strict=True):
-            sheet.picture(left, y, side, heated(guess.image, track.heatmap))
-            names = [n.names[0] if n.names else "no concept" for n in track.neurons]
-            sheet.write(left, y + side + 0.03, listing(dict.fromkeys(names), side, lines=2))
-    heat_key(sheet, x[1], MARGIN + head + len(rows) * row, side)
-    return sheet.figure
+def _placed(values: Sequence[float], least: float | None) -> np.ndarray:
+    """Return the finite values, or their powers of ten on a logarithmic axis."""
+    values = np.asarray(values, float)
+    values = values[np.isfinite(values)]
+    return values if least is None else np.log10(np.maximum(values, least))
 
 
-def _verdict(sheet: Sheet, y: float, width: float, guess: Explanation, true: Explanation) -> None:
-    """Write what was predicted, what is true, and how the two tracks agree."""
-    y = sheet.write(MARGIN, y, fit(f"not {guess.cls.class_name}", width, bold=True), bold=True)
-    y = sheet.write(MARGIN, y, f"({share(guess.probability)})", colour=GREY)
-    y = sheet.write(MARGIN, y, fit(f"but {true.cls.class_name}", width, bold=True), bold=True)
-    y = sheet.write(MARGIN, y, f"({share(true.cls.probability)})", colour=GREY)
-    sheet.write(MARGIN, y + 0.05, f"r = {number(guess.r)}")
-
-
-__all__ = ["failures", "histograms", "intervals", "rejection", "risk", "sweep"]
+def _steps(axes: Axes, place: int, label: str, values: np.ndarray, edges: np.ndarray) -> None:
+    """Draw one group's density and median; an empty group stands in the legend alone."""
+    if not len(values):
+        axes.plot([], [], **_look(place), label=label)
+        return
+    density, _ = np.histogram(values, edges, density=True)
+    axes.stairs(density, edges, **_look(place), linewidth=1.5, label=label)
+    axes.plot(
+        np.median(values), 0, "^", color=SERIES[place % len(SERIES)], markersize=8, clip_on=False,
+        zorder=5,
+    )  # fmt: skip

@@ -6,24 +6,28 @@ the only thing that later rooms know about files. Whatever cannot be decoded is 
 set is opened, not an hour into a pass.
 """
 
+from wwwlib.images.apart import check_apart, halves
 from wwwlib.images.batches import batches
 from wwwlib.images.datasets import imagenet, imagenet_synsets, imagenette, places365, world
 from wwwlib.images.decode import MAX_PIXELS, decode
 from wwwlib.images.fitting import Fitting
 from wwwlib.images.folder import folder
 from wwwlib.images.image_set import FIVE_CROPS, ImageSet, Skipped, crops, subset
-from wwwlib.images.load import load
+from wwwlib.images.load import FOLDERS, load
 
 __all__ = [
     "FIVE_CROPS",
+    "FOLDERS",
     "MAX_PIXELS",
     "Fitting",
     "ImageSet",
     "Skipped",
     "batches",
+    "check_apart",
     "crops",
     "decode",
     "folder",
+    "halves",
     "imagenet",
     "imagenet_synsets",
     "imagenette",

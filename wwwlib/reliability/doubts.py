@@ -1,17 +1,14 @@
 """Doubts: what the logits say about a prediction, and what its explanation says.
 
-Softmax doubts read the logits alone. Readings of an explanation compare the contributions of this
-image with those of its class in general: where both look (r), which neurons they share, how the
-two vectors correlate, and how much of the evidence the strongest neurons carry.
+Softmax doubts read the logits alone. A reading of an explanation says how far the evidence for this
+image and for its class in general agree (`atlas.readings`); one less it is a doubt.
 """
 
-import warnings
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
-import torch
 from torch import Tensor
 
-from wwwlib import maps
+from wwwlib.atlas import Readings, Surveyed
 
 
 def softmax_doubts(logits: Tensor) -> dict[str, Tensor]:
@@ -52,103 +49,47 @@ def softmax_doubts(logits: Tensor) -> dict[str, Tensor]:
     }
 
 
-@dataclass(frozen=True, eq=False)
-class Readings:
-    """How an image's explanation agrees with that of its predicted class; high is agreement.
-
-    All are (B,) float64, nan where there is nothing to compare: no images of that class, or no
-    positive contribution.
-
-    Attributes
-    ----------
-    r : Tensor
-        Cosine of the sample's heatmap and the class's, each of its own top k, in [0, 1].
-    r_sample, r_class : Tensor
-        The same with both heatmaps over the sample's top k, and over the class's.
-    overlap : Tensor
-        Share of the two top-k sets that is common, in [0, 1].
-    correlation : Tensor
-        Pearson's, of the two contribution vectors over all N neurons.
-    carried : Tensor
-        Share of the sample's whole contribution that its top k carry.
-    """
-
-    r: Tensor
-    r_sample: Tensor
-    r_class: Tensor
-    overlap: Tensor
-    correlation: Tensor
-    carried: Tensor
-
-    def doubts(self) -> dict[str, Tensor]:
-        """Return one less each reading; what cannot be compared counts as no agreement."""
-        return {f.name: 1 - getattr(self, f.name).nan_to_num(0.0) for f in fields(self)}
-
-
-@torch.no_grad()
-def readings(
-    a: Tensor, w: Tensor, general: Tensor, top: int = 5, size: maps.Size = None
-) -> Readings:
-    """Compare the contributions of images with those of their classes.
+def explanation_doubts(readings: Readings) -> dict[str, Tensor]:
+    """Return one less each reading, by its name; what cannot be compared counts as no agreement.
 
     Parameters
     ----------
-    a : Tensor
-        (B, N, h, w) activation maps.
-    w : Tensor
-        (B, N) contributions to the prediction.
-    general : Tensor
-        (B, N) class contributions of the predicted classes; rows that are not finite are unknown.
-    top : int
-        Neurons per heatmap, k.
-    size : int, (int, int) or None
-        Of the heatmaps; see `maps.resize`.
+    readings : Readings
+        Of B images.
 
     Returns
     -------
-    Readings
-
-    References
-    ----------
-    WWW, section 3.4 and Figure 4: heatmap similarity.
+    dict of str to Tensor
+        (B,) float64 each, "r" first; 1 where a reading is nan.
     """
-    general = general.to(a)
-    known = (general.isfinite() & w.isfinite()).all(1) & a.flatten(1).isfinite().all(1)
-    known &= (general > 0).any(1) & (w > 0).any(1)
-    found = _compare(a[known], w[known].to(a), general[known], top, size)
-    filled = []
-    for values in found:
-        every = torch.full((len(a),), torch.nan, dtype=torch.float64, device=a.device)
-        every[known] = values.double()
-        filled.append(every.cpu())
-    return Readings(*filled)
+    return {f.name: 1 - getattr(readings, f.name).nan_to_num(0.0) for f in fields(readings)}
 
 
-def _compare(a, w, general, top, size) -> tuple[Tensor, ...]:
-    """Return the readings of images all of whose values are known."""
-    mine, theirs = _members(w, top), _members(general, top)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of zero maps, whose r is nan
-        sample, cls = maps.heatmap(a, w, top, size), maps.heatmap(a, general, top, size)
-        cls_here = maps.heatmap(a, general * mine, top, size)
-        sample_there = maps.heatmap(a, w * theirs, top, size)
-    whole = w.abs().sum(1)
-    return (
-        maps.similarity(sample, cls),
-        maps.similarity(sample, cls_here),
-        maps.similarity(sample_there, cls),
-        (mine & theirs).sum(1) / mine.sum(1),
-        _correlation(w, general),
-        (w.abs() * mine).sum(1) / whole,
-    )
+def doubts_of(found: Surveyed, layer: str, top: int) -> dict[str, Tensor]:
+    """Return every doubt of surveyed images: of their explanations, then of their logits.
 
+    Parameters
+    ----------
+    found : Surveyed
+        See `atlas.survey`.
+    layer, top : str, int
+        One of the surveyed layers and numbers of neurons.
 
-def _members(w: Tensor, top: int) -> Tensor:
-    """Return (B, N) bool: the strongest `top` neurons of each row."""
-    index, _ = maps.strongest(w, top)
-    return torch.zeros_like(w, dtype=torch.bool).scatter(1, index, True)
+    Returns
+    -------
+    dict of str to Tensor
+        (n,) float64 each: "1 - r" first, then one less each other reading, then those of
+        `softmax_doubts`.
 
-
-def _correlation(u: Tensor, v: Tensor) -> Tensor:
-    u, v = (x.double() - x.double().mean(1, keepdim=True) for x in (u, v))
-    return (u * v).sum(1) / (u.norm(dim=1) * v.norm(dim=1))
+    Raises
+    ------
+    ValueError
+        If that layer and number were not surveyed.
+    """
+    if (layer, top) not in found.readings:
+        raise ValueError(
+            f"Layer {layer!r} with the top {top} neurons was not surveyed; there are "
+            f"{', '.join(f'{name!r} with {k}' for name, k in found.readings)}."
+        )
+    read = explanation_doubts(found.readings[layer, top])
+    return {f"1 - {name}": d for name, d in read.items()} | softmax_doubts(found.logits)

@@ -1,8 +1,8 @@
 """Read the explanation of every image of a set, on images that the class side has never seen.
 
-An image that is part of its class's mean agrees with it for that reason alone, and the agreement
-looks like an excellent detector of errors. So `halves` keeps two sets apart, `check_apart` refuses
-two that are not, and `survey` passes over the tested set; `Survey` is its step, and pure.
+`survey` is one pass over the tested images, and `Survey` its step: per image the logits, the
+prediction and how its evidence agrees with that of its class. What follows from these for doubt is
+the business of `reliability`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,10 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from wwwlib.atlas.readings import Readings, readings
 from wwwlib.contributions import contribute_all, head
 from wwwlib.exemplars import stream
 from wwwlib.images import ImageSet
-from wwwlib.reliability.doubts import Readings, readings, softmax_doubts
 from wwwlib.store import Store, tensor_digest
 from wwwlib.targets import Target
 
@@ -34,17 +34,6 @@ class Surveyed:
     logits: Tensor
     predicted: Tensor
     readings: dict[tuple[str, int], Readings]
-
-    def doubts(self, layer: str, top: int) -> dict[str, Tensor]:
-        """Return every doubt (n,): those of the logits, and one less each reading, "1 - r" first.
-
-        Raises
-        ------
-        KeyError
-            If that layer and k were not surveyed.
-        """
-        read = self.readings[layer, top].doubts()
-        return {f"1 - {name}": d for name, d in read.items()} | softmax_doubts(self.logits)
 
     def at(self, chosen: Tensor) -> "Surveyed":
         """Return the record of some images: a mask (n,) or indices."""
@@ -71,7 +60,7 @@ def survey(
     target, class_w, tops, signed
         As for `Survey`.
     images : ImageSet
-        The tested images, none of them behind `class_w`; see `check_apart`.
+        The tested images, none of them behind `class_w`; see `images.check_apart`.
     store : Store, optional
         Keeps the result, and the state of a pass that was killed.
     **options
@@ -148,56 +137,3 @@ class Survey:
             for top in self.tops
         }
         return Surveyed(state["logits"], state["predicted"], found)
-
-
-def halves(labels: Sequence[int | None], seed: int = 0) -> tuple[list[int], list[int]]:
-    """Split images in two, every class in halves as equal as can be.
-
-    Parameters
-    ----------
-    labels : sequence of int or None
-        The class of each image.
-    seed : int
-        Draws the halves.
-
-    Returns
-    -------
-    class side, tested : list of int
-        Indices, ascending. A class with one image is in one of them only.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(labels), generator=generator).tolist()
-    order = sorted(shuffled, key=lambda i: -1 if labels[i] is None else labels[i])
-    return sorted(order[::2]), sorted(order[1::2])
-
-
-def check_apart(known: ImageSet, tested: ImageSet) -> None:
-    """Refuse to test on images that the class side was estimated from.
-
-    Images count as the same if they have the same name and the same pixels.
-
-    Parameters
-    ----------
-    known : ImageSet
-        The images behind the class contributions.
-    tested : ImageSet
-        The images whose errors are to be found.
-
-    Raises
-    ------
-    ValueError
-        If they share an image; the sentence names it.
-    """
-    place = {name: i for i, name in enumerate(known.names)}
-    for j, name in enumerate(tested.names):
-        i = place.get(name)
-        if i is not None and _same(known, i, tested, j):
-            raise ValueError(
-                f"The tested image {name!r} is also among the images of the class side, which "
-                "would know the answer already; take another seed, or the other of two halves."
-            )
-
-
-def _same(known: ImageSet, i: int, tested: ImageSet, j: int) -> bool:
-    u, v = known.image(i), tested.image(j)
-    return u.size == v.size and u.tobytes() == v.tobytes()
