@@ -72,15 +72,19 @@ def literal_wpmi(v, t, index, weights, temperature, lam):
             for row in expected]  # fmt: skip
 
 
-def literal_rank_reorder(v, t, z, power, count):
+def literal_rank_reorder(v, t, z, power, count, scale=0.0):
+    """The i-th largest activation goes to the image of the i-th largest similarity."""
     p, rows = product(v.tolist(), t.tolist()), []
     for neuron in z.T.tolist():
         active = sorted(range(len(neuron)), key=lambda i: (-neuron[i], i))[:count]
+        largest = [neuron[i] for i in active]
         row = []
         for m in range(len(t)):
-            ranked = sorted((line[m] for line in p), reverse=True)
-            gaps = [abs(ranked[r] - p[i][m]) ** power for r, i in enumerate(active)]
-            row.append(-(sum(gaps) ** (1 / power)))
+            by_concept = sorted(active, key=lambda i: -p[i][m])
+            got = dict(zip(by_concept, largest, strict=True))
+            moved = sum(abs(got[i] - neuron[i]) ** power for i in active)
+            level = sum(p[i][m] for i in active) / count
+            row.append(-((moved / (max(level, 1e-300) ** scale)) ** (1 / power)))
         rows.append(row)
     return rows
 
@@ -99,6 +103,11 @@ def literal_cos(v, t, z, power=1, centred=False):
         [sum(x * y for x, y in zip(made(q), made(c), strict=True)) for c in columns]
         for q in z.T.tolist()
     ]
+
+
+def bright(features):
+    """Features whose similarities are positive, as a real CLIP's are."""
+    return F.normalize(features.abs() + 0.1, dim=1)
 
 
 def falling(first, last, count):
@@ -121,8 +130,14 @@ CASES = {
         lambda v, t, z: literal_wpmi(v, t, most_active(z).index, [1.0] * K, 10, 0.6),
     ),
     "rank reorder": (
-        lambda v, t, z, k: clip_dissect.rank_reorder(v, t, z, WORDS, k),
+        lambda v, t, z, k: clip_dissect.rank_reorder(v, t, z, WORDS, k, share=1),
         lambda v, t, z: literal_rank_reorder(v, t, z, 3, IMAGES),
+    ),
+    "rank reorder, as in the authors' code": (
+        lambda v, t, z, k: clip_dissect.rank_reorder(
+            bright(v), bright(t), z, WORDS, k, share=0.4, scale=0.5
+        ),
+        lambda v, t, z: literal_rank_reorder(bright(v), bright(t), z, 3, 10, 0.5),
     ),
     "rank reorder, most active": (
         lambda v, t, z, k: clip_dissect.rank_reorder(v, t, z, WORDS, k, p=2, share=0.25),
@@ -191,6 +206,23 @@ def test_a_silent_neuron_abstains_and_does_not_disturb_the_others(name):
     assert nobody.names == [[], []]
 
 
+def test_rank_reorder_by_hand():
+    """Activations 5, 3, 1 of images 0, 1, 2; a concept in their order, one in reverse, a swap.
+
+    Reversed, images 0 and 2 change by 4 each; swapped, images 1 and 2 by 2 each.
+    """
+    v = torch.eye(3, dtype=torch.float64)
+    t = torch.tensor([[0.9, 0.5, 0.1], [0.1, 0.5, 0.9], [0.9, 0.1, 0.5]], dtype=torch.float64)
+    z = torch.tensor([[5.0], [3.0], [1.0]], dtype=torch.float64)
+    table = clip_dissect.rank_reorder(v, t, z, ["same", "reverse", "swap"], 3, share=1)
+    assert table.names == [["same", "swap", "reverse"]]
+    assert table.scores[0] == pytest.approx([0, -((2 * 2**3) ** (1 / 3)), -((2 * 4**3) ** (1 / 3))])
+    few = clip_dissect.rank_reorder(v, t, z, ["same", "reverse", "swap"], 3, share=0.6, p=1)
+    assert dict(zip(few.names[0], few.scores[0], strict=True)) == {
+        "same": 0, "reverse": -4, "swap": 0
+    }  # fmt: skip
+
+
 def test_equal_concepts_keep_their_order():
     v, t, z = case()
     twice = torch.cat([t, t])
@@ -255,14 +287,19 @@ def test_batches_of_activations_are_as_good_as_a_matrix():
 
 
 def test_a_planted_concept_is_found_by_every_function():
-    """Each neuron is excited by one concept, with noise; all functions name it."""
+    """Each neuron is excited by one concept, with noise; all functions name it.
+
+    A twelfth of the images shows it, so that rank reorder must look at more images than those.
+    """
     v, t = torch.eye(12).repeat(20, 1), torch.eye(12)
     v = F.normalize(v + 0.1 * torch.randn(v.shape), dim=1)
     z = v @ t[[7, 2, 9]].T + 0.02 * torch.randn(len(v), 3)
     words = list(map(str, range(12)))
     for name in ("soft_wpmi", "wpmi", "rank_reorder", "cos", "cos_cubed"):
         given = most_active(z, 10) if "wpmi" in name else z
-        assert getattr(clip_dissect, name)(v, t, given, words).names == [["7"], ["2"], ["9"]], name
+        more = {"share": 0.5} if name == "rank_reorder" else {}
+        found = getattr(clip_dissect, name)(v, t, given, words, **more).names
+        assert found == [["7"], ["2"], ["9"]], name
 
 
 def test_activations_are_z_of_every_image_in_order():
@@ -304,6 +341,6 @@ def test_options_out_of_range_are_refused():
     v, t, z = case()
     with pytest.raises(ValueError, match="probabilities"):
         clip_dissect.soft_wpmi(v, t, most_active(z), WORDS, membership=(1.2, 0.9))
-    for wrong in ({"p": 0.5}, {"share": 0.0}, {"share": 1.5}):
-        with pytest.raises(ValueError, match="at least 1 and in"):
+    for wrong in ({"p": 0.5}, {"share": 0.0}, {"share": 1.5}, {"scale": -0.5}):
+        with pytest.raises(ValueError, match="must be at least 1, in"):
             clip_dissect.rank_reorder(v, t, z, WORDS, **wrong)

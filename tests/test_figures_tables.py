@@ -63,6 +63,19 @@ def test_what_was_not_run_says_so_in_every_panel(drawn):
     assert words.count("not run") == 2 * len(METRICS)
 
 
+def test_a_method_without_a_ceiling_has_no_tick(drawn):
+    """A tick at 0 would say that nothing could be reached."""
+    free = Row("FALCON", _row("FALCON", 0.3).scores, {})
+    figure = figures.methods([Table("t", METRICS, (_row("WWW", 0.5), free))])
+    drawn(figure)
+    (part,) = figure.subfigs
+    for axes in part.axes[:4]:
+        ticks = [
+            line for line in axes.lines if line.get_marker() == "|" and line.get_markersize() == 9
+        ]
+        assert [line.get_ydata()[0] for line in ticks] == [0], "only the first method has one"
+
+
 def test_a_score_that_nobody_has_takes_no_room(drawn):
     words = [text.get_text() for text in drawn(CASES["two_scores"]())]
     assert "F1" in words and "mpnet cos" not in words

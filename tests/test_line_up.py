@@ -133,6 +133,11 @@ def test_the_papers_settings_are_recognised_and_no_other():
     )  # fmt: skip
     assert paper.setting("torchvision/resnet50", "imagenet", 640, "broden:x") is None
     assert paper.setting("world/conv", "world", 2400, "world") is None
+    places = ("torchvision/resnet18", "places365", 36_500, "wordnet")
+    assert paper.setting(*places, "places365:x") == (
+        "ResNet-18 (Places365)", "Places365", "WordNet nouns"
+    )  # fmt: skip
+    assert paper.setting(*places) is None, "the paper's ResNet-18 knows scenes"
 
 
 def test_the_papers_figures_are_looked_up(tmp_path):

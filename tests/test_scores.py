@@ -232,6 +232,92 @@ def test_wu_palmer_against_synsets_tells_the_cranes_apart():
         scores.wu_palmer([["bird"]], ["crane"], hypernyms)
 
 
+def test_steps_are_counted_up_and_down():
+    """fish to tench is one link; bird to fish two, through animal; a loner has no way anywhere."""
+    hypernyms = tree()
+    assert hypernyms.steps("n4", "n5") == 1 and hypernyms.steps("n5", "n4") == 1
+    assert hypernyms.steps("n2", "n4") == 2
+    assert hypernyms.steps("n3", "n5") == 4
+    assert hypernyms.steps("n8", "n5") == math.inf and hypernyms.steps("n5", "n5") == 0
+
+
+def test_wu_palmer_ceiling_by_hand():
+    """From bird and machine: tench by bird 2*2/(3+4), crane by bird 6/7, and derrick too."""
+    ceiling = scores.wu_palmer_ceiling(TRUTH, ["Bird", "machine", "qwerty"], tree())
+    assert ceiling.values.tolist() == pytest.approx([4 / 7, 6 / 7, 6 / 7])
+    assert scores.wu_palmer_ceiling(TRUTH, ["qwerty"], tree()).values.tolist() == [0, 0, 0]
+    by_id = scores.wu_palmer_ceiling(["n7"], ["bird", "machine"], tree())
+    assert by_id.values.tolist() == pytest.approx([2 * 2 / (2 + 3)])
+
+
+def random_tree(count, generator):
+    """A random graph in which a synset has up to two hypernyms, and a word up to two meanings."""
+    synsets = {}
+    for i in range(count):
+        above = torch.randint(max(1, i), (int(torch.randint(1, 3, (1,), generator=generator)),),
+                              generator=generator).tolist()  # fmt: skip
+        words = [f"w{i}"] + ([f"w{i // 2}"] if i % 3 == 0 else [])
+        up = tuple(f"n{j}" for j in dict.fromkeys(above)) if i else ()
+        synsets[f"n{i}"] = language.Synset(f"n{i}", tuple(words), up)
+    return scores.Hypernyms(synsets)
+
+
+def test_wu_palmer_ceiling_equals_the_literal_maximum():
+    """Breaks if the search stops early, where the shortest way is not through the deepest."""
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(5):
+        hypernyms = random_tree(60, generator)
+        pick = torch.randperm(60, generator=generator).tolist()
+        words, truth = [f"w{i}" for i in pick[:12]], [[f"w{i}"] for i in pick[12:30]]
+        literal = [
+            max(scores.wu_palmer([[word]], [right], hypernyms).mean for word in words)
+            for right in truth
+        ]
+        found = scores.wu_palmer_ceiling(truth, words, hypernyms).values.tolist()
+        assert found == pytest.approx(literal)
+
+
+def test_marks_by_hand():
+    """Of tench: itself right, fish and animal near (one and two links), bird three links off."""
+    hypernyms, truth = tree(), ["tench", "Tinca tinca"]
+    marks = {name: scores.grades.mark(name, truth, hypernyms) for name in
+             (" TINCA  tinca", "fish", "animal", "bird", "machine", "qwerty")}  # fmt: skip
+    assert list(marks.values()) == ["right", "near", "near", "wrong", "wrong", "wrong"]
+    assert scores.grades.mark("fish", truth) == "wrong", "without WordNet nobody is near"
+    assert scores.grades.mark("animal", truth, hypernyms, links=1) == "wrong"
+
+
+def test_marked_names_keep_their_spelling_and_stand_once():
+    marked = scores.grades.marked(["Fish", "tench", "fish", " "], ["tench"], tree())
+    assert marked == (("Fish", "near"), ("tench", "right"))
+    assert scores.grades.marked([], ["tench"]) == ()
+
+
+def test_tally_counts_neurons_by_their_best_name():
+    """Neuron 0 has a right name behind a wrong one, 1 is silent, 2 is off by a link, 3 by all."""
+    pred = [["carp", "tench"], [], ["machine"], ["tench"]]
+    truth = [["tench"], ["crane"], ["derrick"], ["machine"]]
+    assert scores.grades.tally(pred, truth, tree()) == {
+        "right": 1, "near": 1, "wrong": 1, "no name": 1
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="names for 1 neurons and truth for 2"):
+        scores.grades.tally([["a"]], [["a"], ["b"]])
+
+
+def test_the_rule_says_what_was_applied():
+    assert "within 2 hypernym links" in scores.grades.rule(tree())
+    assert "WordNet is missing" in scores.grades.rule(None)
+
+
+def test_reach_by_hand():
+    """Of three classes two can be named; with one name F1 is 2/3 and 2/4, with any 1 and 1/2."""
+    found = scores.ceilings.reach(TRUTH, ["tench", "tinca tinca", "derrick"])
+    assert found["classes"] == 3 and found["within reach"] == 2
+    assert found["hit rate"] == pytest.approx(2 / 3)
+    assert found["F1, one name"] == pytest.approx((2 / 3 + 0 + 2 / 4) / 3)
+    assert found["F1, any number"] == pytest.approx((1 + 0 + 2 / 4) / 3)
+
+
 # Known answers on real labels
 
 

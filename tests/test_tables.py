@@ -94,6 +94,53 @@ def test_names_are_cut_to_anothers_number_but_never_to_none():
         answers.cut(names, [1, 4, 1])
 
 
+def test_scores_of_our_own_have_ceilings_too():
+    """Each concept set is asked once; a column that is not run has no ceiling."""
+    asked = []
+
+    def limit(truth, words):
+        asked.append(words)
+        return scores.ceilings.hit_rate(truth, words)
+
+    given = {"A": Answer(TRUTH, WORDS), "B": Answer(TRUTH, list(WORDS)), "C": Answer(TRUTH, ["x"])}
+    ours, best = {"ours": scores.hit_rate, "absent": None}, {"ours": limit, "absent": limit}
+    table = tables.assemble("t", given, TRUTH, {}, ours, best)
+    assert [table[m].ceilings["ours"] for m in "ABC"] == [1, 1, 0]
+    assert asked == [tuple(WORDS), ("x",)] and "absent" not in table["A"].ceilings
+
+
+def test_a_method_that_writes_its_own_words_has_no_ceiling():
+    """A ceiling of 0, of an empty list of words, would be beaten; none is drawn or told."""
+    table = made(FALCON=Answer([["tench"], ["carp"], []], None))
+    assert table["FALCON"].ceilings == {} and table["WWW"].ceilings
+    assert table.cells()["FALCON"]["hit rate"] == "0.3333 ± 0.3333"
+    note = "\n".join(conclusions.conclude(table, tables.differences(table, samples=50)))
+    assert "FALCON chose from no list of words: there is no ceiling to hold against it." in note
+    assert "FALCON reached" not in note and "open to FALCON" not in note
+
+
+def test_remarks_are_about_methods_that_were_run():
+    table = made(MILAN=Answer())
+    assert scores.about(table, {"WWW": "a", "MILAN": "b", "CLIP": "c"}) == ["a"]
+
+
+def test_what_an_answer_is_made_of():
+    """Four neurons: two of them sea, once beside boat; one silent."""
+    answer = Answer([["sea"], ["boat", "sea"], [], ["sun"]], WORDS)
+    assert answers.in_use(answer) == {
+        "neurons": 4, "named": 0.75, "names in use": 3, "most frequent": "sea", "its share": 0.5
+    }  # fmt: skip
+    assert answers.sizes(answer) == {"neurons": 4, "mean": 1.0, "least": 0, "most": 2}
+    assert answers.in_use(Answer([[]], WORDS))["most frequent"] == "none"
+
+
+def test_agreement_of_two_methods_leaves_silent_neurons_out():
+    """Neuron 0: tench and tench, 1; neuron 2: crane and derrick, .6; neuron 1 is silent."""
+    one, other = Answer([["tench"], [], ["crane"]]), Answer([["tench"], ["carp"], ["derrick"]])
+    found = answers.agreement({"l": {"A": one, "B": other}, "m": {"A": one}}, encode)
+    assert found == {"l": pytest.approx((1 + 0.6) / 2)}
+
+
 def test_an_unknown_row_says_which_there_are():
     with pytest.raises(KeyError, match="its rows are WWW"):
         made()["FALCON"]

@@ -2,27 +2,41 @@
 
 `clip_dissect` compares a neuron's activations with an image-text encoder's similarities,
 `network_dissection` compares its activation maps with pixel masks (`masks` says where those come
-from), and `published` reads the labels that the authors of three methods released. `line_up` sets
-them beside WWW on equal terms, and `paper` knows the figures that the paper reports. `grad_cam` is
-the rival of heatmaps, and names nothing.
+from), `milan` describes in words what excites it, and `falcon` what groups of neurons share.
+`published` reads the labels that the authors of three methods released. `line_up` sets them beside
+WWW on equal terms, `side_by_side` gathers what they call the same neurons, `replies` what they say
+of one image; `grid` opens what the paper's tables cover, and `paper` knows the figures that it
+reports. `grad_cam` and `craft`, the rivals in where and why, name nothing.
 """
 
 from wwwlib.baselines import (
     clip_dissect,
+    craft,
+    falcon,
     grad_cam,
+    grid,
     line_up,
     masks,
+    milan,
     network_dissection,
     paper,
     published,
+    replies,
+    side_by_side,
 )
 
 __all__ = [
     "clip_dissect",
+    "craft",
+    "falcon",
     "grad_cam",
+    "grid",
     "line_up",
     "masks",
+    "milan",
     "network_dissection",
     "paper",
     "published",
+    "replies",
+    "side_by_side",
 ]

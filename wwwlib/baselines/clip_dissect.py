@@ -7,7 +7,7 @@ compare each column of z with every column of P. P is never held: it is made fro
 50,000 images and 82,115 words fit a laptop.
 
 The two functions of mutual information need the K most active images of a neuron alone, and so
-start from `Exemplars`; the other three compare all images.
+start from `Exemplars`; the other three start from all activations.
 
 Oikarinen and Weng, "CLIP-Dissect: Automatic Description of Neuron Representations in Deep Vision
 Networks", ICLR 2023. The method embeds bare words: `ConceptSet(words, template="{}")`.
@@ -111,13 +111,14 @@ def rank_reorder(
     k: int = 1,
     *,
     p: float = 3.0,
-    share: float = 1.0,
+    share: float = 0.05,
+    scale: float = 0.0,
 ) -> ConceptTable:
-    """Name neurons by how little a concept's similarities move when put in the neuron's order.
+    """Name neurons by how little their activations change when put in the concept's order.
 
-    ``-(sum_r |P_(r) - P_x(r)|^p)^(1/p)``, where P_(r) is the r-th largest similarity of the
-    concept and x(r) the r-th most active image of the neuron. This costs I·N·M operations: take a
-    small `share` for large concept sets.
+    ``-||q' - q||_p``, where q' holds the values of q in the order of P_m: the image whose
+    similarity to the concept is the i-th largest gets the i-th largest activation. It is 0 where
+    neuron and concept rank the images alike.
 
     Parameters
     ----------
@@ -125,11 +126,16 @@ def rank_reorder(
         As for :func:`soft_wpmi`.
     z : Tensor or iterable of Tensor
         (I, N) neuron activations on all probe images, or batches (B, N) of them in order; of
-        equal activations the earlier image comes first.
+        equal activations, and of equal similarities, the earlier image comes first.
     p : float
-        Of the norm, at least 1; the default is that of the authors' code.
+        Of the norm, at least 1.
     share : float
         In (0, 1]: only this share of the images, those most active, is compared.
+    scale : float
+        At least 0. The authors' code divides the mean p-th power of the changes by this power of
+        the concept's mean similarity to those images, .5 there, which must be positive; their
+        paper does not, and 0 leaves it out. (The code also divides by what random orders give,
+        the same for every concept of a neuron, which changes no ranking and is left out here.)
 
     Returns
     -------
@@ -140,12 +146,22 @@ def rank_reorder(
     ------
     ValueError
         If the shapes do not fit together or an argument is out of range.
+
+    References
+    ----------
+    Oikarinen and Weng, ICLR 2023, appendix on similarity functions; `p` and `share` default to
+    the values of the authors' code.
     """
-    if p < 1 or not 0 < share <= 1:
-        raise ValueError(f"p = {p} and share = {share} must be at least 1 and in (0, 1].")
+    if p < 1 or not 0 < share <= 1 or scale < 0:
+        raise ValueError(
+            f"p = {p}, share = {share} and scale = {scale} must be at least 1, in (0, 1] and at "
+            "least 0."
+        )
     z, live = _activations(z, v, t, words, k)
-    order = z.argsort(dim=0, descending=True, stable=True)[: ceil(share * len(z))]
-    return _table(similarities.reordered(v, t, order, p), live, words, k)
+    ranked, order = z.sort(dim=0, descending=True, stable=True)
+    count = ceil(share * len(z))
+    blocks = similarities.reordered(v, t, order[:count], ranked[:count], p, scale)
+    return _table(blocks, live, words, k)
 
 
 def cos(

@@ -5,22 +5,38 @@ through; CLIP-Dissect gives as many as it is asked for, so it stands here three 
 name, with more of them, and with as many as WWW gave to that very neuron.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
 from wwwlib import concepts
-from wwwlib.baselines import clip_dissect, published
+from wwwlib.baselines import clip_dissect, falcon, milan, published
+from wwwlib.baselines.falcon import Captions, Shards
 from wwwlib.baselines.network_dissection import Dissection
+from wwwlib.concepts import ConceptTable
 from wwwlib.exemplars import OK, Exemplars
 from wwwlib.images import ImageSet
-from wwwlib.language import ConceptSet, Encoder, image_features
+from wwwlib.language import ConceptSet, Encoder, image_features, imagenet_classes
 from wwwlib.scores.answers import Answer, cut
 from wwwlib.store import Store
+from wwwlib.targets import Target
 
 WWW, EQUAL = "WWW", "CLIP-Dissect equal k"
+
+# What a table's note says of a method that stands in it; keys begin the names of rows.
+REMARKS = {
+    "CLIP-Dissect": "CLIP-Dissect runs at its authors' settings; tuned it may do better.",
+    "FALCON": "FALCON takes words and phrases from captions, whatever the table's concept set is, "
+    "and names groups of neurons; those in no group it leaves without a name by design.",
+    "MILAN": "MILAN describes in its own words; those of the concept set are read out of them. "
+    "Its decoder learnt from regions of such images with their true names, as no other method did.",
+}
+ABOUT_FINAL = {
+    **REMARKS,
+    "Network Dissection": "A final neuron has one value an image: Network Dissection sees no part.",
+}
 
 
 def line_up(
@@ -86,6 +102,18 @@ def dissected(dissection: Dissection, informed: bool = False) -> Answer:
     return Answer(dissection.table().names, dissection.concepts, informed=informed)
 
 
+def best_concepts(
+    dissection: Dissection, synonyms: Mapping[str, Sequence[str]] | None = None
+) -> dict[int, list[str]]:
+    """Return the truth about hidden neurons: the concept of best IoU, with its synonyms.
+
+    A neuron whose maps meet no mask is missing.
+    """
+    names = dissection.table(minimum=0).names
+    known = synonyms or {}
+    return {i: list(known.get(own[0], own)) for i, own in enumerate(names) if own}
+
+
 def fits(dissection: Dissection) -> dict[str, float]:
     """Tell how well a layer's best concepts fit: a truth of low IoU is the best of bad fits."""
     best = dissection.iou.amax(1)
@@ -107,6 +135,104 @@ def published_network_dissection(path: str | Path) -> dict[str, Answer]:
         words = dict.fromkeys(word for own in names for word in own)
         answers[f"Network Dissection {told}"] = Answer(names, tuple(words), 1)
     return answers
+
+
+def published_hidden(
+    clip_dissect: str | Path | None = None, milan: str | Path | None = None
+) -> dict[str, dict[str, Answer]]:
+    """Return the labels published for ResNet-50's hidden layers: {layer: {method: Answer}}.
+
+    CLIP-Dissect chose from Broden's words, of which the file shows those that were used; MILAN
+    wrote its own.
+    """
+    found: dict[str, dict[str, Answer]] = {}
+    sources = (("CLIP-Dissect", clip_dissect, published.clip_dissect),
+               ("MILAN", milan, published.milan))  # fmt: skip
+    for method, path, read in sources:
+        for layer in published.layers(path) if path else ():
+            names = read(path, layer).names
+            used = tuple(dict.fromkeys(word for own in names for word in own))
+            words = None if method == "MILAN" else used
+            answer = Answer(names, words, 1)
+            found.setdefault(layer, {})[f"{method} as published"] = answer
+    return found
+
+
+def published_rows(
+    target: str,
+    layer: str,
+    count: int,
+    network_dissection: str | Path | None = None,
+    clip_dissect: str | Path | None = None,
+    milan: str | Path | None = None,
+) -> dict[str, Answer]:
+    """Return the published labels that are about a layer of this network; none for another.
+
+    Parameters
+    ----------
+    target, layer : str
+        The labels are about ``torchvision/resnet50``, its final layer and ``layer1`` and so on.
+    count : int
+        The layer's neurons: a file of another number of units is about another layer.
+    network_dissection, clip_dissect, milan : path, optional
+        The CSV files.
+    """
+    if target != "torchvision/resnet50":
+        return {}
+    if layer == "logits":
+        rows = published_network_dissection(network_dissection) if network_dissection else {}
+    else:
+        rows = published_hidden(clip_dissect, milan).get(layer, {})
+    return {method: own for method, own in rows.items() if len(own.names) == count}
+
+
+def corpus(spec: str, encoder: Encoder, store: Store | None = None) -> Captions | Shards:
+    """Open FALCON's captions.
+
+    Parameters
+    ----------
+    spec : str
+        "world" for the captions of the concept world, "imagenet" for WordNet's definitions of
+        ImageNet's classes, a text file with one caption a line, or a folder of LAION's shards.
+    encoder : Encoder
+        The one that also encodes the images.
+    store : Store, optional
+        Keeps the captions' features.
+    """
+    if spec == "world":
+        return falcon.world_captions(encoder, store=store)
+    if spec == "imagenet":
+        return falcon.captions(imagenet_definitions(), encoder, store)
+    folder = Path(spec).is_dir()
+    return falcon.shards(spec) if folder else falcon.text_file(spec, encoder, store)
+
+
+def imagenet_definitions() -> list[str]:
+    """Return a sentence for each of ImageNet's classes: its first word, and what WordNet says."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-1k")
+    told = {
+        wnid: info.label_name_to_description(wnid, detailed=True) for wnid in info.label_names()
+    }
+    definitions = (text.partition(": ")[2] for text in told.values())
+    first = (words.split(", ")[0] for words in imagenet_classes().values())
+    return [f"{word}, {text}" for word, text in zip(first, definitions, strict=True)]
+
+
+def reading(descriptions: ConceptTable | None, words: Sequence[str]) -> dict[str, Answer]:
+    """Return what MILAN's descriptions say in a concept set's words; nothing without any."""
+    if descriptions is None:
+        return {}
+    return {"MILAN": Answer(milan.words(descriptions, words).names, tuple(words))}
+
+
+def grouped(
+    target: Target, layer: str, encoder: Encoder, captions: Captions | Shards, **options: object
+) -> Answer:
+    """Return FALCON's answer about the single neurons of a layer; options see `falcon.falcon`."""
+    found = falcon.falcon(target, layer, encoder=encoder, captions=captions, **options)
+    return Answer([list(own) for own in found.table().names], None)
 
 
 def probe_features(

@@ -11,17 +11,30 @@ from pathlib import Path
 from wwwlib.world import DATA
 
 PATH = DATA.parent / "paper_tables.csv"
-_TARGETS = {"torchvision/resnet50": "ResNet-50", "torchvision/vit_b_16": "ViT-B/16"}
+_TARGETS = {
+    ("torchvision/resnet50", False): "ResNet-50",
+    ("torchvision/vit_b_16", False): "ViT-B/16",
+    ("torchvision/resnet18", True): "ResNet-18 (Places365)",
+}
+_CONCEPTS = {
+    "broden": "Broden",
+    "imagenet": "ImageNet",
+    "places365": "Places365",
+    "wordnet": "WordNet nouns",
+}
 _PROBES = {("imagenet", 50_000): "ImageNet val", ("places365", 36_500): "Places365"}
 
 
-def setting(target: str, probe: str, count: int, concepts: str) -> tuple[str, str, str] | None:
+def setting(
+    target: str, probe: str, count: int, concepts: str, truth: str = "imagenet"
+) -> tuple[str, str, str] | None:
     """Return the paper's words for a setting: network, probe set and concept set.
 
     Parameters
     ----------
-    target, probe, concepts : str
-        As `targets.load`, `images.load` and `language.concept_set` take them.
+    target, probe, concepts, truth : str
+        As `targets.load`, `images.load`, `language.concept_set` and `language.truth` take them.
+        The paper does not say which of torchvision's weights its ResNet-50 has.
     count : int
         Images in the probe set; the paper took all.
 
@@ -29,10 +42,9 @@ def setting(target: str, probe: str, count: int, concepts: str) -> tuple[str, st
     -------
     (str, str, str), or None if the paper did not have this setting
     """
-    kind = {"broden": "Broden", "imagenet": "ImageNet", "places365": "Places365"}.get(
-        concepts.partition(":")[0]
-    )
-    found = (_TARGETS.get(target), _PROBES.get((probe, count)), kind)
+    places = truth.partition(":")[0] == "places365"
+    kind = _CONCEPTS.get(concepts.partition(":")[0])
+    found = (_TARGETS.get((target, places)), _PROBES.get((probe, count)), kind)
     return found if all(found) else None
 
 

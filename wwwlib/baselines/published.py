@@ -61,6 +61,14 @@ def milan(path: str | Path, layer: str, reading: str = "raw") -> ConceptTable:
     return _table(_layer(_rows(path, "description", None), layer, path), reading, path)
 
 
+def layers(path: str | Path) -> dict[str, int]:
+    """Return the layers that a file describes, in its order, and how many units each has."""
+    found: dict[str, int] = {}
+    for layer, *_ in _rows(path, "description", None):
+        found[layer] = found.get(layer, 0) + 1
+    return found
+
+
 def stripped(table: ConceptTable) -> ConceptTable:
     """Return a table with Broden's suffixes removed and underscores turned into spaces."""
     return replace(table, names=[[_strip(name) for name in names] for names in table.names])

@@ -50,15 +50,23 @@ def information(
         yield joint - lam * (joint.logsumexp(0) - log(neurons))
 
 
-def reordered(v: Tensor, t: Tensor, order: Tensor, p: float) -> Iterator[Tensor]:
-    """Yield minus the p-norm distances between sorted and reordered similarities.
+def reordered(
+    v: Tensor, t: Tensor, order: Tensor, ranked: Tensor, p: float, scale: float
+) -> Iterator[Tensor]:
+    """Yield minus the p-norm distances between activations and their reordering by concept.
 
-    `order` (R, N) holds the rows of each neuron's R most active images, best first.
+    `order` (R, N) holds the rows of each neuron's R most active images, `ranked` (R, N) their
+    activations, best first. The image whose similarity to the concept is the i-th largest of the
+    R gets the i-th largest activation; what it had is compared with what it got.
     """
     for part in t.split(max(1, BLOCK // max(v.shape[0], order.shape[1]))):
-        similarity = v @ part.T
-        ranked = similarity.sort(0, descending=True).values[: len(order)]
-        moved = [(similarity[rows] - ranked).norm(p, dim=0) for rows in order.T]
+        moved = []
+        for rows, own in zip(order.T, ranked.T, strict=True):
+            similarity = v[rows] @ part.T
+            given = own[similarity.argsort(dim=0, descending=True, stable=True)]
+            distance = (given - own.unsqueeze(1)).norm(p, dim=0)
+            level = similarity.mean(0).clamp_min(torch.finfo(v.dtype).tiny)
+            moved.append(distance / level ** (scale / p) if scale else distance)
         yield -torch.stack(moved)
 
 

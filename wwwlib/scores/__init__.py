@@ -1,6 +1,6 @@
 """Scores: agreement with ground truth in names and places, its ceilings, paired comparisons."""
 
-from wwwlib.scores import answers, ceilings, tables
+from wwwlib.scores import answers, ceilings, grades, tables
 from wwwlib.scores.agreement import (
     Score,
     by_synset,
@@ -10,16 +10,17 @@ from wwwlib.scores.agreement import (
     text_cosine,
 )
 from wwwlib.scores.answers import Answer
-from wwwlib.scores.conclusions import conclude, outcome, winner
+from wwwlib.scores.conclusions import about, conclude, outcome, winner
 from wwwlib.scores.localization import by_group, iou, iou_ceiling, pointing_game
 from wwwlib.scores.paired import Comparison, compare, holm
-from wwwlib.scores.wordnet import Hypernyms, wu_palmer
+from wwwlib.scores.wordnet import Hypernyms, wu_palmer, wu_palmer_ceiling
 
 __all__ = [
     "Answer",
     "Comparison",
     "Hypernyms",
     "Score",
+    "about",
     "answers",
     "by_group",
     "by_synset",
@@ -27,6 +28,7 @@ __all__ = [
     "compare",
     "conclude",
     "f1",
+    "grades",
     "hit_rate",
     "holm",
     "iou",
@@ -38,4 +40,5 @@ __all__ = [
     "text_cosine",
     "winner",
     "wu_palmer",
+    "wu_palmer_ceiling",
 ]

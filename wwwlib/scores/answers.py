@@ -4,6 +4,7 @@ Answers about the same neurons can be cut to equal numbers of names, restricted 
 restated by class; `tables` scores them.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from wwwlib.scores import ceilings
-from wwwlib.scores.agreement import Words, by_synset, f1, hit_rate
+from wwwlib.scores.agreement import Words, by_synset, f1, hit_rate, text_cosine
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,9 @@ class Answer:
     ----------
     names : list of list of str, or None
         Each neuron's names, empty where it abstains; None for a method that was not run.
-    words : sequence of str
-        The concept set that they were chosen from.
+    words : sequence of str, or None
+        The concept set that they were chosen from; None for a method that writes its own words,
+        which has no ceiling that anybody knows.
     size : int, optional
         How many names the method gives every neuron, if it has no choice.
     informed : bool
@@ -31,7 +33,7 @@ class Answer:
     """
 
     names: Words | None = None
-    words: Sequence[str] = ()
+    words: Sequence[str] | None = ()
     size: int | None = None
     informed: bool = False
 
@@ -96,6 +98,49 @@ def by_class(answers: Mapping[str, Answer], truth: Words) -> dict[str, dict[str,
             restated = by_synset(answer.names, truth)
             means = f1(*restated).mean, hit_rate(*restated).mean
             found[method] = dict(zip(("F1 by class", "hit rate by class"), means, strict=True))
+    return found
+
+
+def sizes(answer: Answer) -> dict[str, float]:
+    """Tell how many names a method gives a neuron."""
+    count = [len(set(own)) for own in answer.names]
+    mean = sum(count) / len(count)
+    return {"neurons": len(count), "mean": mean, "least": min(count), "most": max(count)}
+
+
+def in_use(answer: Answer) -> dict[str, object]:
+    """Tell what an answer is made of: its names, the most frequent one, and its silences."""
+    count = Counter(name for own in answer.names for name in own)
+    name, times = count.most_common(1)[0] if count else ("none", 0)
+    return {
+        "neurons": len(answer.names),
+        "named": heard(answer),
+        "names in use": len(count),
+        "most frequent": name,
+        "its share": times / len(answer.names),
+    }
+
+
+def heard(answer: Answer) -> float:
+    """Return the share of neurons about which a method says anything."""
+    return sum(map(bool, answer.names)) / len(answer.names)
+
+
+def agreement(
+    layers: Mapping[str, Mapping[str, Answer]], encode: Callable[[list[str]], Tensor]
+) -> dict[str, float]:
+    """Return how near two methods' names for the same neurons are: the mean cosine, by layer.
+
+    Neurons about which either is silent are left out, and layers that only one method names.
+    """
+    found = {}
+    for layer, methods in layers.items():
+        if len(methods) == 2:
+            pairs = zip(*(own.names for own in methods.values()), strict=True)
+            spoken = [pair for pair in pairs if all(pair)]
+            if spoken:
+                one, other = zip(*spoken, strict=True)
+                found[layer] = text_cosine(one, other, encode).mean
     return found
 
 

@@ -74,3 +74,30 @@ def text_cosine(
     t = features(held)
     values = torch.cat([(part @ t.T).amax(1) for part in centres.split(block)])
     return Score("text cosine", values.double(), torch.ones(len(truth), dtype=torch.int64))
+
+
+def reach(truth: Words, words: Iterable[str]) -> dict[str, float]:
+    """Tell what a concept set puts within reach.
+
+    Parameters
+    ----------
+    truth : list of list of str
+        The synonyms of N classes.
+    words : iterable of str
+        The concept set.
+
+    Returns
+    -------
+    dict
+        How many classes there are and how many can be named; the hit rate, and the F1 with one
+        name and with any number of names, of perfect answers.
+    """
+    words = list(words)
+    hits = hit_rate(truth, words)
+    return {
+        "classes": len(truth),
+        "within reach": int(hits.values.sum()),
+        "hit rate": hits.mean,
+        "F1, one name": f1(truth, words, size=1).mean,
+        "F1, any number": f1(truth, words).mean,
+    }

@@ -3,7 +3,7 @@
 A sentence that was written before the run would praise whoever its writer hoped for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from wwwlib.scores.tables import Difference, Row, Table
 
@@ -100,6 +100,12 @@ def conclude(
     ]
 
 
+def about(table: Table, remarks: Mapping[str, str]) -> list[str]:
+    """Return the remarks about methods that a table has: keys begin the names of its rows."""
+    run = [row.method for row in table.rows if row.scores]
+    return [text for who, text in remarks.items() if any(name.startswith(who) for name in run)]
+
+
 def _silence(table: Table, run: Sequence[Row]) -> list[str]:
     """Tell who was not run, who does not compete, and who abstained."""
     lines = []
@@ -120,15 +126,16 @@ def _silence(table: Table, run: Sequence[Row]) -> list[str]:
 
 def _limits(run: Sequence[Row]) -> list[str]:
     """Tell what the concept sets, and not the methods, make impossible."""
+    known = [row for row in run if row.ceilings]
     lines = []
-    reach = {round(row.ceilings["hit rate"], 4): row.method for row in reversed(run)}
+    reach = {round(row.ceilings["hit rate"], 4): row.method for row in reversed(known)}
     for share, method in reach.items():
         if share < 1:
             lines.append(
                 f"The words open to {method} hold a right name for {share:.1%} of the neurons; "
                 "what is missing above that is the vocabulary's doing."
             )
-    for row in run:
+    for row in known:
         if row.size and row.ceilings["F1"] < 1:
             lines.append(
                 f"{row.method} gives every neuron {row.size} name{'s' * (row.size > 1)}: its F1 "
@@ -136,7 +143,7 @@ def _limits(run: Sequence[Row]) -> list[str]:
             )
     full = [
         row.method
-        for row in run
+        for row in known
         if row.scores["hit rate"].mean >= row.ceilings["hit rate"] - 1e-9
         and row.ceilings["hit rate"]
     ]
@@ -144,6 +151,11 @@ def _limits(run: Sequence[Row]) -> list[str]:
         lines.append(
             f"{_listed(full)} reached the ceiling of the hit rate: this setting cannot tell them "
             "from anything better."
+        )
+    if free := [row.method for row in run if not row.ceilings]:
+        lines.append(
+            f"{_listed(free)} chose from no list of words: there is no ceiling to hold against "
+            f"{'it' if len(free) == 1 else 'them'}."
         )
     return lines
 

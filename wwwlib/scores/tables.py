@@ -7,6 +7,7 @@ the rows neuron by neuron, which alone tells who wins.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 from torch import Tensor
 
@@ -104,6 +105,7 @@ def assemble(
     truth: Words,
     encoders: Mapping[str, Callable[[list[str]], Tensor] | None],
     others: Mapping[str, Callable[[Words, Words], Score] | None] | None = None,
+    limits: Mapping[str, Callable[[Words, Sequence[str]], Score] | None] | None = None,
 ) -> Table:
     """Score several methods' answers about the same neurons.
 
@@ -117,6 +119,8 @@ def assemble(
         Such as {"CLIP cos": clip.encode_texts, "mpnet cos": None}; None says "not run".
     others : mapping of column to function (names, truth) -> Score, optional
         Scores that the paper does not have, after its own; None says "not run".
+    limits : mapping of column to function (truth, words) -> Score, optional
+        The ceilings of `others`, where they have one.
 
     Returns
     -------
@@ -130,21 +134,33 @@ def assemble(
         If a method names another number of neurons than there are.
     """
     encoders = {name: encode and remembered(encode) for name, encode in encoders.items()}
-    best = {name: encode and _best_cosines(truth, encode) for name, encode in encoders.items()}
+    cosines = {
+        name: cache(partial(_best_cosine, truth, encode=encode))
+        for name, encode in encoders.items()
+        if encode
+    }
     others = others or {}
+    own = {
+        name: cache(partial(_mean_limit, limit, truth))
+        for name, limit in (limits or {}).items()
+        if limit and others.get(name)
+    }
+    reach = {**cosines, "hit rate": partial(_best_hits, truth), **own}
+    measures = {
+        **{n: partial(text_cosine, encode=encode) for n, encode in encoders.items() if encode},
+        "F1": f1,
+        "hit rate": hit_rate,
+        **{name: of for name, of in others.items() if of},
+    }
     rows = []
     for method, answer in answers.items():
-        scores, limits = {}, {}
+        scores, best = {}, {}
         if answer.names is not None:
-            for name, encode in encoders.items():
-                if encode:
-                    scores[name] = text_cosine(answer.names, truth, encode)
-                    limits[name] = best[name](tuple(answer.words))
-            scores["F1"], limits["F1"] = f1(answer.names, truth), best_f1(truth, answer)
-            scores["hit rate"] = hit_rate(answer.names, truth)
-            limits["hit rate"] = ceilings.hit_rate(truth, answer.words).mean
-            scores |= {name: of(answer.names, truth) for name, of in others.items() if of}
-        rows.append(Row(method, scores, limits, answer.size, answer.informed))
+            scores = {name: of(answer.names, truth) for name, of in measures.items()}
+        if scores and answer.words is not None:
+            best = {name: limit(tuple(answer.words)) for name, limit in reach.items()}
+            best["F1"] = best_f1(truth, answer)
+        rows.append(Row(method, scores, best, answer.size, answer.informed))
     return Table(title, (*encoders, "F1", "hit rate", *others), tuple(rows))
 
 
@@ -195,13 +211,13 @@ def difference_cells(gaps: Sequence[Difference]) -> dict[str, dict[str, str]]:
     return cells
 
 
-def _best_cosines(truth: Words, encode: Callable) -> Callable[[tuple[str, ...]], float]:
-    """Return a function from concept sets to ceilings; equal sets are looked at once."""
-    found: dict[tuple[str, ...], float] = {}
+def _best_cosine(truth: Words, words: Sequence[str], encode: Callable) -> float:
+    return ceilings.text_cosine(truth, words, encode).mean
 
-    def best(words: tuple[str, ...]) -> float:
-        if words not in found:
-            found[words] = ceilings.text_cosine(truth, words, encode).mean
-        return found[words]
 
-    return best
+def _best_hits(truth: Words, words: Sequence[str]) -> float:
+    return ceilings.hit_rate(truth, words).mean
+
+
+def _mean_limit(limit: Callable, truth: Words, words: Sequence[str]) -> float:
+    return limit(truth, words).mean

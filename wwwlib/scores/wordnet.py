@@ -6,6 +6,9 @@ their deepest common hypernym. It is no score of the paper's, and never stands a
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from math import inf
+
+import torch
 
 from wwwlib.language import Synset, fold
 from wwwlib.scores.agreement import Score, Words, distinct, word_sets
@@ -49,8 +52,22 @@ class Hypernyms:
         depth = self._depth(meet)
         return 2 * depth / (2 * depth + above_a[meet] + above_b[meet])
 
+    def steps(self, a: str, b: str) -> float:
+        """Return the fewest hypernym links between two synsets, up and down; inf without a path."""
+        above_a, above_b = self._heights(a), self._heights(b)
+        common = above_a.keys() & above_b.keys()
+        return min((above_a[h] + above_b[h] for h in common), default=inf)
+
+    def above(self, wnid: str) -> Mapping[str, int]:
+        """Return every hypernym of a synset, itself included, with the fewest links up to it."""
+        return self._heights(wnid)
+
+    def depth(self, wnid: str) -> int:
+        """Return the depth of a synset: 1 for a root, one more for each link down from it."""
+        return self._depth(wnid)
+
     def _climb(self, wnid: str) -> dict[str, int]:
-        """Return every hypernym of a synset, itself included, with the fewest steps up to it."""
+        """Find `above`."""
         steps, level = {wnid: 0}, [wnid]
         while level:
             above = {h for one in level for h in self._synsets[one].hypernyms} - steps.keys()
@@ -59,7 +76,7 @@ class Hypernyms:
         return steps
 
     def _measure(self, wnid: str) -> int:
-        """Return the depth of a synset: 1 for a root, one more for each step down from it."""
+        """Find `depth`, the longest way down."""
         return 1 + max(map(self._depth, self._synsets[wnid].hypernyms), default=0)
 
 
@@ -87,19 +104,62 @@ def wu_palmer(pred: Words, truth: Words | Sequence[str], hypernyms: Hypernyms) -
     ValueError
         If the lists differ in length, a neuron has no truth, or a synset is unknown.
     """
+    meanings = right_meanings(truth, hypernyms)
     by_id = all(isinstance(one, str) for one in truth)
-    if by_id and (unknown := [one for one in truth if one not in hypernyms]):
-        raise ValueError(
-            f"{unknown[0]!r} is no synset of this WordNet; give identifiers such as 'n02012849', "
-            "or a list of synonyms for each neuron."
-        )
     names, _ = word_sets(pred, [[one] for one in truth] if by_id else truth)
-    meanings = [(one,) if by_id else _meanings(distinct(one), hypernyms) for one in truth]
     values = [
         sum(_credit(name, right, hypernyms) for name in given) / max(1, len(given))
         for given, right in zip(names, meanings, strict=True)
     ]
     return Score.of("Wu-Palmer", values, names)
+
+
+def wu_palmer_ceiling(
+    truth: Words | Sequence[str], words: Iterable[str], hypernyms: Hypernyms
+) -> Score:
+    """Return the best that any answer from a concept set could score; a single word reaches it.
+
+    Parameters are those of `wu_palmer`, and the concept set. No pair of meanings is compared that
+    cannot beat the best found so far: through their common hypernym h two meanings score no more
+    than ``2 depth(h) / (2 depth(h) + steps up)``.
+    """
+    below = _by_hypernym(words, hypernyms)
+    values = [_best_credit(right, below, hypernyms) for right in right_meanings(truth, hypernyms)]
+    return Score("Wu-Palmer", torch.tensor(values).double(), torch.ones(len(values)).long())
+
+
+def right_meanings(truth: Words | Sequence[str], hypernyms: Hypernyms) -> list[tuple[str, ...]]:
+    """Return each neuron's right meanings: its synset, or all meanings of its synonyms."""
+    if not all(isinstance(one, str) for one in truth):
+        return [_meanings(distinct(one), hypernyms) for one in truth]
+    if unknown := [one for one in truth if one not in hypernyms]:
+        raise ValueError(
+            f"{unknown[0]!r} is no synset of this WordNet; give identifiers such as 'n02012849', "
+            "or a list of synonyms for each neuron."
+        )
+    return [(one,) for one in truth]
+
+
+def _by_hypernym(words: Iterable[str], hypernyms: Hypernyms) -> dict[str, list[tuple[int, str]]]:
+    """Return for every synset the meanings of the words below it, with steps, the nearest first."""
+    below: dict[str, list[tuple[int, str]]] = {}
+    for meaning in dict.fromkeys(_meanings(distinct(words), hypernyms)):
+        for h, steps in hypernyms.above(meaning).items():
+            below.setdefault(h, []).append((steps, meaning))
+    return {h: sorted(found) for h, found in below.items()}
+
+
+def _best_credit(right: Iterable[str], below: Mapping, hypernyms: Hypernyms) -> float:
+    """Return the best similarity of any meaning of the words to any right meaning."""
+    best = 0.0
+    for a in right:
+        for h, up in hypernyms.above(a).items():
+            depth = 2 * hypernyms.depth(h)
+            for down, b in below.get(h, ()):
+                if depth / (depth + up + down) <= best:
+                    break
+                best = max(best, hypernyms.similarity(a, b))
+    return best
 
 
 def _meanings(words: Iterable[str], hypernyms: Hypernyms) -> tuple[str, ...]:
