@@ -1,8 +1,9 @@
 """Explain one image: one forward pass, at most one backward pass, and the two tracks of Figure 2.
 
 `look` runs the network, once; `tell` makes an explanation of what it answered, as often as somebody
-wants another class, another number of neurons or another percentile. The sample track takes the neurons that contribute most to this prediction, the class track those
-that contribute most to the class in general; both are drawn with this image's activation maps.
+wants another class, another number of neurons or another percentile. The sample track takes the
+neurons that contribute most to this prediction, the class track those that contribute most to the
+class in general; both are drawn with this image's activation maps.
 """
 
 from dataclasses import dataclass
