@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import warnings
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ class Manifest:
 
     path: Path
     content: dict[str, Any] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)  # notebooks at once
 
     @classmethod
     def open(cls, path: Path) -> Manifest:
@@ -75,12 +77,13 @@ class Manifest:
 
     def update(self, name: str, **entries: Any) -> None:
         """Change entries of a notebook's record, and save."""
-        self.content["notebooks"][name] |= entries
-        self.save()
+        with self.lock:
+            self.content["notebooks"][name] |= entries
+            self.save()
 
     def start(self, house: House, job: Job) -> None:
         """Record that a notebook runs from now on; what an earlier run said of it goes."""
-        self.content["notebooks"][job.name] = {
+        record = {
             "state": "running",
             "started": now(),
             "parameters": job.effective,
@@ -88,7 +91,9 @@ class Manifest:
             "key": self.key(house, job),
             **commit(house.root),
         }
-        self.save()
+        with self.lock:
+            self.content["notebooks"][job.name] = record
+            self.save()
 
     def save(self) -> None:
         """Replace the file as a whole: a reader finds the old or the new one."""
@@ -186,7 +191,7 @@ def now() -> str:
 
 
 def _witness(house: House, value: Any) -> Any:
-    """Size and time of the files that a parameter names: with other photographs, run again."""
+    """Size and times of the files that a parameter names: with other photographs, run again."""
     if not isinstance(value, str) or not value:
         return None
     named = house.notebooks / os.path.expanduser(value)
@@ -197,7 +202,9 @@ def _witness(house: House, value: Any) -> Any:
         return None  # it holds what the runs themselves write
     found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     stats = [(p, p.stat()) for p in found]
-    return [[str(p.relative_to(path)), stat.st_size, stat.st_mtime_ns] for p, stat in stats]
+    # The time of the inode, too: what replaces a file and is given its size and time has another.
+    times = [(p, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size) for p, stat in stats]
+    return [[str(p.relative_to(path)), *numbers] for p, *numbers in times]
 
 
 def _refuse(constant: str) -> None:

@@ -19,6 +19,7 @@ PYPROJECT = (ROOT / "pyproject.toml").read_text()
 PROJECT = tomllib.loads(PYPROJECT)["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 CORE = [Requirement(line) for line in PROJECT["dependencies"]]
+RAY = [Requirement(line) for line in EXTRAS["ray"]]
 ALL = CORE + [Requirement(line) for lines in EXTRAS.values() for line in lines]
 LOCK = {
     canonicalize_name(name): Version(release)
@@ -77,7 +78,8 @@ def test_lock_is_closed_and_free_of_contradictions():
 def test_conda_environment_points_to_pyproject_and_lock_and_repeats_neither():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     *conda, pip = environment["dependencies"]
-    assert pip == {"pip": ["-c requirements.lock", "-e .[test]"]} and set(EXTRAS) == {"test"}
+    assert pip == {"pip": ["-c requirements.lock", "-e .[test]"]}
+    assert set(EXTRAS) == {"test", "ray"}  # and what only a cluster needs is left out
     names = {re.split("[=<>]", package)[0] for package in conda}
     assert names == {"python", "pip", "make"}
     python = next(p for p in conda if p.startswith("python")).partition("=")[2]
@@ -96,7 +98,7 @@ def _imported(*folders):
 
 @pytest.mark.parametrize(
     "folders, allowed",
-    [(["wwwlib", "papermill_runs"], CORE), (["tests"], ALL)],
+    [(["wwwlib", "papermill_runs"], CORE + RAY), (["tests"], ALL)],
     ids=["core", "all"],
 )
 def test_whatever_is_imported_is_declared(folders, allowed):

@@ -1,13 +1,11 @@
 """Artifacts on disk that know the arguments which made them.
 
 An artifact is two files, ``<root>/<kind>/<digest of key>.safetensors`` with the tensors and a
-``.json`` sidecar with the full key, the record, and checksums of both files. Asking with an equal
-key loads it; any other key, library version or artifact format has another digest, so it neither
-finds nor overwrites it. What is damaged is reported, treated as absent, and made again.
+``.json`` sidecar with key, record, and checksums of both. An equal key loads it; any other key,
+library version or format neither finds nor overwrites it. What is damaged is made again.
 
-The sidecar is the commit point: both files are written and synced under temporary names, then the
-tensors are renamed, then the sidecar, so that a reader finds a whole artifact or none, whatever was
-killed when. Nothing is pickled, and equal content gives equal bytes.
+The sidecar is the commit point: both files are synced under temporary names, then the tensors are
+renamed, then the sidecar: a reader finds a whole artifact or none. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -21,12 +19,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import Tensor, contiguous_format
 
 from wwwlib import __version__
@@ -76,10 +75,9 @@ class Artifact:
         On the CPU, in order of name.
     record : dict
         JSON values; tuples have become lists.
-    key : dict
-        All arguments that made it, with the library versions under ``"versions"``.
-    digest : str
-        Digest of `key`, and name of the files: put it into the key of what is made from this.
+    key, digest : dict, str
+        All arguments that made it, with library versions under ``"versions"``, and the digest of
+        these, the files' name: put it into the key of what is made from this.
     """
 
     tensors: dict[str, Tensor]
@@ -150,11 +148,11 @@ class Slot:
                 os.unlink(f"{self.path}{suffix}")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep every other process and thread out, waiting for one that is already in."""
+    def locked(self, timeout: float = -1) -> Iterator[None]:
+        """Keep every other process and thread out; see `Store.fetch` for one that is already in."""
         with _explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path.with_suffix(".lock")).acquire()
+            lock = FileLock(self.path.with_suffix(".lock")).acquire(timeout)
         with lock:
             yield
 
@@ -181,17 +179,16 @@ class Store:
 
     def save(self, kind: str, key: dict, tensors: Tensors, record: dict | None = None) -> Artifact:
         """Keep tensors of any shapes and a record of JSON values (nan too) under this key."""
-        slot = self._slot(kind, key)
-        with slot.locked():
+        with (slot := self._slot(kind, key)).locked():
             return slot.save(tensors, record)
 
-    def fetch(self, kind: str, key: dict, make: Callable[[Slot], tuple]) -> Artifact:
+    def fetch(self, kind: str, key: dict, make: Callable[[Slot], tuple], timeout=-1.0) -> Artifact:
         """Return the artifact of this key, making and keeping it if it is not there.
 
         It is made by ``tensors, record = make(checkpoint)``. A long pass may start from
-        ``checkpoint.load()``, None at first, and call ``checkpoint.save(tensors, record)`` now and
-        then; the checkpoint outlives a kill and goes with the final save. Of several processes that
-        ask at once one makes the artifact, and the others wait and load.
+        ``checkpoint.load()``, None at first, and ``checkpoint.save(tensors, record)`` now and then;
+        it outlives a kill and goes with the final save. Of several processes that ask at once one
+        makes the artifact; others wait `timeout` seconds (-1: for ever), or raise filelock.Timeout.
         """
         slot = self._slot(kind, key)
         checkpoint = Slot(slot.root, f"{kind}.checkpoint", slot.key)
@@ -199,11 +196,15 @@ class Store:
             if found := slot.read():
                 checkpoint.clear()  # a kill just after the final save leaves it behind
                 return found
-        with slot.locked():
+        with slot.locked(timeout):
             if not (found := slot.load()):  # unless made by another while this one waited
                 found = slot.save(*make(checkpoint))
             checkpoint.clear()
         return found
+
+    def discard(self, kind: str, key: dict) -> None:
+        """Remove the artifact of this key, if there is one."""
+        self._slot(kind, key).clear()
 
     def _slot(self, kind: str, key: dict) -> Slot:
         if not re.fullmatch(r"[\w-]+", kind, re.ASCII):
@@ -250,10 +251,8 @@ def _own(tensors: Tensors) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"tensors[{name!r}] is a {type(tensor).__name__}, not a Tensor.")
-    return {
-        name: tensor.detach().cpu().clone(memory_format=contiguous_format)
-        for name, tensor in sorted(tensors.items())
-    }
+    clone = partial(Tensor.clone, memory_format=contiguous_format)
+    return {name: clone(tensors[name].detach().cpu()) for name in sorted(tensors)}
 
 
 def _commit(path: Path, contents: dict[str, bytes]) -> None:
@@ -291,6 +290,8 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if isinstance(error, Timeout):  # another process is at work: nothing is wrong
+            raise
         raise OSError(
             error.errno,
             f"Cannot write the artifact {path}: {error.strerror}; earlier artifacts are untouched, "

@@ -1,7 +1,7 @@
 """Class contributions: the mean of w over the images of every class (WWW, section 3.4).
 
 Before a linear head they follow from the sums that the exemplar pass kept anyway. Elsewhere one
-pass reads all layers at once, with the gradient at each image's class, and adds in float64.
+pass reads all layers at once, with the gradient at each image's class, and adds without rounding.
 """
 
 import warnings
@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from wwwlib.contributions import Contributions, contribute_all
-from wwwlib.exemplars import Exemplars, stream
+from wwwlib.exemplars import Exemplars
+from wwwlib.exemplars.exact import parts, whole
+from wwwlib.exemplars.shards import Pass, Shard, answer, discard, shard_size, together
 from wwwlib.images import ImageSet
 from wwwlib.store import Store, digest
 from wwwlib.targets import Target
@@ -98,15 +100,35 @@ def by_gradient(
         "layers": list(layers),
         "signed": signed,
     }
+    asked = gradients(target, images, layers, signed)
+    size, state = shard_size(), None
+    shared = store is not None and size and store.load(_KIND, key) is None
+    if shared:
+        state = together(asked, store, size, lambda: bool(store.load(_KIND, key)), **options)
 
     def make(slot=None):
-        step = _Adding(target, images, layers, signed)
-        state = stream(target, images, step, slot, label="class contributions", **options)
-        return {name: tensor.cpu() for name, tensor in state.items()}, {}
+        found = dict(state or answer(asked, Shard(0, len(images)), slot, **options))
+        counted = {"count": found.pop("count").cpu()}
+        return counted | {name: whole(tensor).cpu() for name, tensor in found.items()}, {}
 
     sums = make()[0] if store is None else store.fetch(_KIND, key, make).tensors
+    if shared:
+        discard(asked, store, size, options.get("batch_size", 64))
     count = sums["count"]
     return {layer: sums[f"sum/{layer}"] / count.double().unsqueeze(1) for layer in layers}, count
+
+
+def gradients(
+    target: Target, images: ImageSet, layers: Sequence[str], signed: bool = False
+) -> Pass:
+    """Return the question that `by_gradient` asks, for whoever answers its shards elsewhere."""
+    identity = {"layers": list(layers), "signed": signed, "sums": "exact"}
+    step = _Adding(target, images, layers, signed)
+    return Pass(target, images, step, _merge, identity, "class contributions")
+
+
+def _merge(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor + other[name] for name, tensor in one.items()}
 
 
 class _Adding:
@@ -130,10 +152,10 @@ class _Adding:
         return state
 
     def add(self, state: dict[str, Tensor], found: Mapping[str, Contributions]) -> None:
-        """Add contributions (B, N) to the sums (C, N) of their classes."""
+        """Add contributions (B, N) to the sums (C, 2, N) of their classes, kept in two parts."""
         number = len(self.target.classes)
         for layer, one in found.items():
-            w = one.w.where(one.w.isfinite(), 0).double()
-            before = state.get(f"sum/{layer}", w.new_zeros(number, w.shape[1]))
+            w = parts(one.w.where(one.w.isfinite(), 0))
+            before = state.get(f"sum/{layer}", w.new_zeros(number, *w.shape[1:]))
             state[f"sum/{layer}"] = before.index_add(0, one.classes, w)
         state["count"] = state.get("count", 0) + one.classes.bincount(minlength=number)

@@ -2,7 +2,8 @@
 
 The pass streams: memory depends on neurons and K, never on the number of images, and the result is
 that of sorting everything at once, whatever the batch size, the worker count or the number of
-interruptions. `stream` is the engine, `collect` the question that the rest of the house asks.
+interruptions, and however many processes share it by `shards`. `stream` is the engine, `collect`
+the question that the rest of the house asks.
 """
 
 from wwwlib.exemplars.collecting import collect

@@ -1,6 +1,6 @@
 """Collect exemplars: all layers in one pass, and none that the store already holds."""
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import partial
 
 import torch
@@ -8,7 +8,7 @@ import torch
 from wwwlib.activations import capture
 from wwwlib.exemplars.record import Exemplars
 from wwwlib.exemplars.running import Running
-from wwwlib.exemplars.streaming import stream
+from wwwlib.exemplars.shards import Pass, Shard, answer, discard, shard_size, together
 from wwwlib.images import ImageSet
 from wwwlib.store import Store
 from wwwlib.targets import Target
@@ -28,11 +28,13 @@ def collect(
     progress: bool = True,
     checkpoint_seconds: float = 20.0,
     precision: str = "float32",
+    shard: int | None = None,
 ) -> dict[str, Exemplars]:
     """Find the exemplars of every neuron of the given layers (WWW, section 3.2).
 
     All layers are read in one pass; with a store, layers that it holds are not read at all, and a
-    pass that was killed goes on where it was.
+    pass that was killed goes on where it was. Processes that ask the same question of one store at
+    once share the pass by shards, if `shard_size` says how; the result is the same to the last bit.
 
     Parameters
     ----------
@@ -50,6 +52,9 @@ def collect(
         Less than float32 is faster on most accelerators, and moves a few exemplars.
     store : Store, optional
         Keeps the results.
+    shard : int, optional
+        Images per shard; by default what `shards.shard_size` says: one shard, unless ``torchrun``
+        started this process or ``WWW_SHARD`` is set.
 
     Returns
     -------
@@ -61,25 +66,64 @@ def collect(
         If k is less than 1 or more than there are images, or a layer or precision does not exist.
     """
     layers = _checked(target, images, layers, k, precision)
-    options = (batch_size, workers, progress, checkpoint_seconds)
+    options = {"batch_size": batch_size, "workers": workers, "progress": progress}
+    options |= {"checkpoint_seconds": checkpoint_seconds}
     if store is None:
-        return _pass(target, images, layers, k, precision, None, options)
+        return _finish(_whole(asking(target, images, layers, k, precision), None, options), images)
     keys = {layer: _key(target, images, layer, k, precision) for layer in layers}
     found = {layer: store.load(_KIND, keys[layer]) for layer in layers}
     missing = [layer for layer in layers if found[layer] is None]
+    size = shard_size() if shard is None else shard
+    asked = asking(target, images, layers if size else missing, k, precision)
+    state = None
+    if missing and size:
+        finished = partial(_all_there, store, list(keys.values()))
+        state = together(asked, store, size, finished, **options)
 
     def make(slot):
-        made = _pass(target, images, missing, k, precision, slot, options)
+        made = _finish(state or _whole(asked, slot, options), images)
         for layer in missing[1:]:
             store.save(_KIND, keys[layer], *_pack(made[layer]))
         return _pack(made[missing[0]])
 
     for layer in missing:
         found[layer] = store.fetch(_KIND, keys[layer], make)
+    if missing and size:
+        discard(asked, store, size, batch_size)
     return {
         layer: Exemplars(**found[layer].tensors, images=found[layer].record["images"])
         for layer in layers
     }
+
+
+def asking(
+    target: Target, images: ImageSet, layers, k: int = 40, precision: str = "float32"
+) -> Pass:
+    """Return the question that `collect` asks, for whoever wants to answer its shards elsewhere."""
+    layers = _checked(target, images, layers, k, precision)
+    identity = {"layers": list(layers), "k": k, "precision": precision, "sums": "exact"}
+    step = _Step(target, _labels(target, images), layers, k, PRECISIONS[precision])
+    return Pass(target, images, step, _merge, identity, "exemplars")
+
+
+def _all_there(store, keys):
+    return all(store.load(_KIND, key) for key in keys)
+
+
+def _whole(asked, slot, options):
+    return answer(asked, Shard(0, len(asked.images)), slot, **options)
+
+
+def _finish(state, images):
+    layers = dict.fromkeys(name.rpartition("/")[0] for name in state)
+    return {layer: Running.of(state, layer).finish(len(images)) for layer in layers}
+
+
+def _merge(one, other):
+    merged = {}
+    for layer in dict.fromkeys(name.rpartition("/")[0] for name in one):
+        merged |= Running.of(one, layer).merge(Running.of(other, layer)).as_state(layer)
+    return merged
 
 
 def _key(target, images, layer, k, precision):
@@ -107,32 +151,38 @@ def _checked(target, images, layers, k, precision):
     return tuple(dict.fromkeys(layers))
 
 
-@torch.inference_mode()
-def _pass(target, images, layers, k, precision, slot, options):
-    batch_size, workers, progress, checkpoint_seconds = options
-    # Labels that number other classes than the network's say nothing about its logits.
+def _labels(target, images):
+    """Return labels (I,), -1 where an image has none in the network's own numbering."""
     ours = len(images.classes) == len(target.classes)
     labels = [label if ours and label is not None else -1 for label in images.labels]
-    labels = torch.tensor(labels, device=target.device)
-    dtype = PRECISIONS[precision]
-    autocast = partial(torch.autocast, target.device.type, dtype, dtype is not torch.float32)
+    return torch.tensor(labels, device=target.device)
 
-    def step(state, indices, x):
-        with autocast(), capture(target, (*layers, "logits")) as taken:
-            target.model(x)
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """Take in a batch; it leaves the state that it was given as it is."""
+
+    target: Target
+    labels: torch.Tensor
+    layers: tuple[str, ...]
+    k: int
+    dtype: torch.dtype
+
+    @torch.inference_mode()
+    def __call__(self, state, indices, x):
+        lower = self.dtype is not torch.float32
+        with (
+            torch.autocast(self.target.device.type, self.dtype, lower),
+            capture(self.target, (*self.layers, "logits")) as taken,
+        ):
+            self.target.model(x)
         logits = taken["logits"].z
-        given, state = labels[indices], dict(state)  # an interrupt here must not leave half a step
+        given, state = self.labels[indices], dict(state)
         members = torch.where(given >= 0, given, logits.argmax(1))
-        for layer in layers:
+        for layer in self.layers:
             z = taken[layer].z.float()
             running = Running.of(state, layer)
             if running is None:
-                running = Running.empty(z.shape[1], k, logits.shape[1], z.device)
+                running = Running.empty(z.shape[1], self.k, logits.shape[1], z.device)
             state |= running.update(indices, z, members).as_state(layer)
         return state
-
-    identity = {"layers": list(layers)}
-    state = stream(
-        target, images, step, slot, identity, batch_size, workers, progress, checkpoint_seconds
-    )
-    return {layer: Running.of(state, layer).finish(len(images)) for layer in layers}

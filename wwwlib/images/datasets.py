@@ -13,8 +13,9 @@ from pathlib import Path
 from PIL import Image
 
 import wwwlib.world as concept_world
-from wwwlib.images.folder import existing, labelled, open_files, subfolders
+from wwwlib.images.folder import labelled, open_files
 from wwwlib.images.image_set import ImageSet
+from wwwlib.images.roots import Place, existing, place, subfolders
 from wwwlib.store import digest
 
 _IMAGENETTE = {"full": "imagenette2", "320px": "imagenette2-320", "160px": "imagenette2-160"}
@@ -30,7 +31,7 @@ def imagenet_synsets() -> Mapping[str, tuple[str, ...]]:
     return {w: tuple(info.label_name_to_description(w).split(", ")) for w in info.label_names()}
 
 
-def imagenet(root: str | Path, **options) -> ImageSet:
+def imagenet(root: str | Place, **options) -> ImageSet:
     """Open a folder of ImageNet images: one subfolder a class, named by wnid.
 
     Parameters
@@ -66,7 +67,7 @@ def imagenet(root: str | Path, **options) -> ImageSet:
 
 
 def imagenette(
-    root: str | Path,
+    root: str | Place,
     split: str = "val",
     size: str = "320px",
     *,
@@ -105,7 +106,7 @@ def imagenette(
             f"Imagenette has the splits 'train' and 'val' and the sizes {', '.join(_IMAGENETTE)}; "
             f"you asked for {split!r} and {size!r}."
         )
-    home = Path(root).expanduser() / _IMAGENETTE[size]
+    home = _home(root) / _IMAGENETTE[size]
     if not home.exists():
         if not download:
             raise FileNotFoundError(
@@ -119,7 +120,7 @@ def imagenette(
 
 
 def places365(
-    root: str | Path,
+    root: str | Place,
     split: str = "val",
     *,
     small: bool = True,
@@ -150,9 +151,9 @@ def places365(
     ValueError
         If a class folder is not in the list of classes, or as for `folder`.
     """
-    root = Path(root).expanduser()
+    root = _home(root)
     options = {"name": f"places365-{split}", **options}
-    if download or any(root.glob("places365_*.txt")):
+    if isinstance(root, Path) and (download or any(root.glob("places365_*.txt"))):
         return _torchvision_places(root, split, small, download, options)
     if not (root / _PLACES_CLASSES).is_file() or not (root / split).is_dir():
         raise FileNotFoundError(
@@ -170,7 +171,12 @@ def places365(
     return labelled(root / split, numbers, sorted(places, key=places.get), **options)
 
 
-def _places_classes(root: Path) -> dict[str, int]:
+def _home(root: str | Place) -> Place:
+    root = place(root)
+    return root.expanduser() if isinstance(root, Path) else root
+
+
+def _places_classes(root: Place) -> dict[str, int]:
     """Read lines such as ``/a/airfield 0`` to ``{"airfield": 0}``."""
     lines = (root / _PLACES_CLASSES).read_text(encoding="utf-8").split("\n")
     pairs = (line.rsplit(maxsplit=1) for line in lines if line.strip())

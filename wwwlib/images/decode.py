@@ -12,6 +12,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from wwwlib.images.roots import Place, place
+
 MAX_PIXELS = 64_000_000  # 192 MB as RGB; below the size at which Pillow itself starts to warn
 MAX_BYTES = 256 * 2**20
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -57,9 +59,9 @@ def naming(source: str | Path) -> Iterator[None]:
         raise ValueError(f"The image {str(source)!r} cannot be used: {error}.") from error
 
 
-def read(path: str | Path) -> bytes:
+def read(path: str | Place) -> bytes:
     """Return a regular file's bytes; a ValueError gives the reason why not."""
-    path = Path(path)
+    path = place(path)
     try:
         if not path.is_file():
             raise ValueError("it is missing or no regular file")
@@ -68,7 +70,7 @@ def read(path: str | Path) -> bytes:
             raise ValueError(f"its {size >> 20} MiB are more than the {MAX_BYTES >> 20} MiB read")
         return path.read_bytes()
     except OSError as error:
-        raise ValueError(f"it cannot be read ({error.strerror})") from error
+        raise ValueError(f"it cannot be read ({error.strerror or error})") from error
 
 
 def unpack(data: bytes, max_pixels: int, convert: Collection[str]) -> Image.Image:

@@ -8,7 +8,7 @@ an image later checks its SHA-256 again, so that the fingerprint never lies.
 import hashlib
 import os
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,12 +19,13 @@ from tqdm import tqdm
 
 from wwwlib.images.decode import MAX_PIXELS, check, naming, read, unpack
 from wwwlib.images.image_set import ImageSet, Skipped
+from wwwlib.images.roots import Place, existing, files, place, subfolders
 from wwwlib.store import digest
 
 _MANY = 1000  # files from which on a progress bar is worth its line
 
 
-def folder(root: str | Path, **options) -> ImageSet:
+def folder(root: str | Place, **options) -> ImageSet:
     """Open a folder of images; subfolders, if there are any, are classes.
 
     Order, labels and fingerprint do not depend on the file system: names are sorted, hidden
@@ -33,8 +34,8 @@ def folder(root: str | Path, **options) -> ImageSet:
 
     Parameters
     ----------
-    root : path
-        The folder.
+    root : path or str
+        The folder, or a URL that fsspec reads, such as ``s3://bucket/val``; see `images.roots`.
     **options
         `name`, `tolerate`, `convert`, `max_pixels` and `progress`, as `open_files` takes them.
 
@@ -50,17 +51,17 @@ def folder(root: str | Path, **options) -> ImageSet:
 
 
 def labelled(
-    root: str | Path, numbers: Mapping[str, int], classes: Sequence[str], **options
+    root: str | Place, numbers: Mapping[str, int], classes: Sequence[str], **options
 ) -> ImageSet:
     """Open a folder whose direct subfolders have the class indices `numbers` into `classes`."""
     root = existing(root)
-    paths = [str(path.relative_to(root)) for path in _files(root)]
+    paths = files(root)
     labels = [numbers.get(Path(path).parts[0]) for path in paths]
     return open_files(root, paths, labels, classes, **options)
 
 
 def open_files(
-    root: str | Path,
+    root: str | Place,
     paths: Sequence[str],
     labels: Sequence[int | None],
     classes: Sequence[str],
@@ -112,20 +113,20 @@ def open_files(
     names, hashes = tuple(_shown(paths[i]) for i in good), tuple(found[i] for i in good)
     kept, classes = tuple(labels[i] for i in good), tuple(_shown(name) for name in classes)
     content = {"names": names, "sha256": hashes, "labels": kept, "classes": classes}
-    reader = _Files(root, tuple(paths[i] for i in good), hashes, max_pixels, tuple(convert))
+    reader = _Files(str(root), tuple(paths[i] for i in good), hashes, max_pixels, tuple(convert))
     return ImageSet(name or root.name, digest(content), names, kept, classes, reader, skipped)
 
 
 @dataclass(frozen=True, eq=False)
 class _Files:
-    root: Path
+    root: str
     paths: tuple[str, ...]
     hashes: tuple[str, ...]
     max_pixels: int
     convert: tuple[str, ...]
 
     def __call__(self, i: int) -> Image.Image:
-        path = self.root / self.paths[i]
+        path = place(self.root) / self.paths[i]
         with naming(path):
             data = read(path)
             if hashlib.sha256(data).hexdigest() != self.hashes[i]:
@@ -133,36 +134,7 @@ class _Files:
             return unpack(data, self.max_pixels, self.convert)
 
 
-def existing(root: str | Path) -> Path:
-    """Return the absolute path of a folder, or say that there is none."""
-    root = Path(root).expanduser().absolute()
-    if not root.is_dir():
-        raise NotADirectoryError(f"There is no folder {str(root)!r}; give one that holds images.")
-    return root
-
-
-def subfolders(root: str | Path) -> tuple[str, ...]:
-    """Return the names of a folder's subfolders, sorted, hidden ones left out."""
-    entries = existing(root).iterdir()
-    return tuple(sorted(e.name for e in entries if e.is_dir() and not e.name.startswith(".")))
-
-
-def _files(folder: Path, above: frozenset = frozenset()) -> Iterator[Path]:
-    """Walk a folder in order of name, never into a folder that the walk is already in."""
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _files(entry, above | {here})
-        else:
-            yield entry
-
-
-def _examine(root: Path, path: str, max_pixels: int, convert: tuple[str, ...]) -> str | Skipped:
+def _examine(root: Place, path: str, max_pixels: int, convert: tuple[str, ...]) -> str | Skipped:
     """Return the SHA-256 of a file that decodes, or why it does not."""
     try:
         data = read(root / path)
@@ -172,7 +144,7 @@ def _examine(root: Path, path: str, max_pixels: int, convert: tuple[str, ...]) -
     return hashlib.sha256(data).hexdigest()
 
 
-def _judge(root: Path, count: int, skipped: tuple[Skipped, ...], tolerate: float) -> None:
+def _judge(root: Place, count: int, skipped: tuple[Skipped, ...], tolerate: float) -> None:
     """Pass, warn or raise, depending on the share of bad files."""
     if not 0 <= tolerate <= 1:
         raise ValueError(f"tolerate is {tolerate}; give a share in [0, 1].")

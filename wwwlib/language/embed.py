@@ -1,16 +1,20 @@
 """Image features of exemplars: each image is encoded once, however many neurons share it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from wwwlib.exemplars import Exemplars
+from wwwlib.exemplars.shards import cut, shard_size, share
 from wwwlib.images import Fitting, ImageSet, batches, subset
 from wwwlib.language.concept_sets import unit_rows
 from wwwlib.language.encoders import Encoder
 from wwwlib.store import Store, tensor_digest
+
+_KIND = "image-features"
 
 
 def image_features(
@@ -108,19 +112,42 @@ def distinct_features(
     progress: bool = True,
     store: Store | None = None,
 ) -> Tensor:
-    """Return :func:`image_features` of the images (U,), from the store if it has them: (U, D)."""
+    """Return :func:`image_features` of the images (U,), from the store if it has them: (U, D).
+
+    Processes that ask it at once share the work as they do a pass; see `exemplars.shards`.
+    """
     if not len(distinct):
         return torch.zeros(0, encoder.dim)
-
-    def make(_=None):
-        found = image_features(encoder, images, distinct.tolist(), batch_size, workers, progress)
-        return {"v": found}, {}
-
+    options = {"batch_size": batch_size, "workers": workers, "progress": progress}
+    encode = partial(image_features, encoder, images, **options)
     if store is None:
-        return make()[0]["v"]
+        return encode(distinct.tolist())
     key = {
         "encoder": encoder.name,
         "images": images.fingerprint,
         "indices": tensor_digest({"indices": distinct}),
     }
-    return store.fetch("image-features", key, make).tensors["v"]
+    if size := shard_size():
+        encode = _sharing(encode, key, distinct, store, size, batch_size)
+    return store.fetch(_KIND, key, lambda _: ({"v": encode(distinct.tolist())}, {})).tensors["v"]
+
+
+def _sharing(
+    encode: Callable, key: dict, distinct: Tensor, store: Store, size: int, batch_size: int
+) -> Callable:
+    """Encode along with other processes; return what then gives the features of all (U, D)."""
+    if store.load(_KIND, key):
+        return encode
+    shards = cut(len(distinct), size, batch_size)
+    keys = [{**key, "rows": [shard.start, shard.stop]} for shard in shards]
+
+    def make(i, _):
+        rows = distinct[shards[i].start : shards[i].stop]
+        return {"v": encode(rows.tolist())}, {}
+
+    finished = partial(store.load, _KIND, key)
+    found = dict(share(store, _KIND, keys, make, finished))
+    if len(found) < len(keys):
+        return encode
+    whole = torch.cat([found[i].tensors["v"] for i in range(len(keys))])
+    return lambda _: whole
