@@ -8,7 +8,7 @@ PROFILE ?= world
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-test reproduce reference pages test lint lab world lock clean
+.PHONY: help install install-test reproduce reference pages test test-slow lint lab explorer world lock clean
 
 help:
 	@echo 'make reproduce   set up, then run the notebooks of the profile: PROFILE=world, embedded'
@@ -17,6 +17,7 @@ help:
 	@echo 'make reference   run the profile world, then keep its notebooks in papermill_runs/reference'
 	@echo 'make test-slow   set up, then run the tests that take minutes: kills, a cluster, no network'
 	@echo 'make lab         set up, then open JupyterLab on 127.0.0.1'
+	@echo 'make explorer    set up, then serve the explorer alone, without code, on 127.0.0.1'
 	@echo 'make world       train the networks of the concept world again'
 	@echo 'make lint        check style and format'
 	@echo 'make lock        renew requirements.lock from pyproject.toml'
@@ -67,6 +68,9 @@ lint: install-test
 lab: install
 	@$(BIN)/jupyter labextension disable '@jupyterlab/apputils-extension:announcements'
 	WWW_STORE="$${WWW_STORE:-$(CURDIR)/papermill_runs/store}" $(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
+
+explorer: install
+	$(BIN)/python papermill_runs/explore.py
 
 world: install
 	$(BIN)/python -m wwwlib.world

@@ -28,7 +28,7 @@ STYLE = """<style>
 .www p { margin: 0.2em 0; }
 .www .tracks { display: grid; gap: 1.2em;
   grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); }
-.www .neuron { display: flex; gap: 0.8em; padding: 0.6em 0;
+.www .neuron { display: flex; align-items: flex-start; gap: 0.8em; padding: 0.6em 0;
   border-top: 1px solid var(--jp-border-color1, #bbb); }
 .www .neuron > div { min-width: 0; overflow-wrap: anywhere; }
 .www img { display: inline-block; max-width: none; margin: 0 2px 2px 0; background: #fff; }
@@ -144,7 +144,8 @@ def _track(track: Track, title: str, found: Explanation, book: Atlas, places: di
 
 def _neuron(neuron: Neuron, found: Explanation, book: Atlas, place: int) -> str:
     at = position(neuron.region)
-    where = f"looked at the {at}" if at else "is silent in this picture"
+    half = at in ("upper", "lower", "left", "right", "middle")  # adjectives want a noun
+    where = f"looked at the {at}{' part' * half}" if at else "is silent in this picture"
     tile = region_tile(found.image, neuron.region, place, 120)
     names = listed(neuron.names) + ("" if neuron.sure else " (not sure)")
     return (

@@ -1,0 +1,322 @@
+"""The explorer in a real browser: played with in JupyterLab and under Voilà, with no network.
+
+Debian's chromium, driven by Playwright, can reach this machine alone, so a page that needed
+anything from elsewhere would stay blank. Screenshots go to ``build/screenshots``.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+from explore import command, environment
+from nbformat.v4 import new_code_cell, new_notebook
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+CHROMIUM = Path("/usr/bin/chromium")
+SHOTS = ROOT / "build" / "screenshots"
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+]  # fmt: skip
+SMALL = {"probe_count": 96, "tested": 24, "layers": ["layer4"], "also": [], "ks": [4], "boxes": 1}
+TOKEN = "a-token-for-this-test"
+WAIT = 90_000  # milliseconds; a page that is ready sooner is not waited for
+
+EVIL = r"""
+import numpy as np, torch
+from pathlib import Path
+from PIL import Image
+from torch import nn
+from torchvision.transforms.functional import pil_to_tensor
+from wwwlib import atlas, images, language, targets
+from wwwlib.widgets import explorer
+
+hit = "document.title='hit'"
+names = [f'<img src=x onerror="{hit}">', f"<script>{hit}</script>"]
+root = Path("pictures")
+for c in range(2):
+    folder = root / f"<img src=x onerror={hit}>{c}".replace("/", "")
+    folder.mkdir(parents=True)
+    for i in range(4):
+        noise = np.random.default_rng(4 * c + i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"<img src=x onerror={hit}>{i}.png")
+torch.manual_seed(0)
+net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                    nn.Linear(4, 2))
+prepare = lambda image: pil_to_tensor(image.resize((16, 16))).float() / 255
+probe, clip = images.folder(root), language.encoder("world")
+net = targets.wrap(net, prepare, names, names[0])
+book = atlas.build(net, probe, clip, language.ConceptSet(names), ["1"], k=2, progress=False)
+page = explorer({names[0]: book}, {names[1]: probe}, clip)
+page
+"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, which knows no host but this one."""
+    if not CHROMIUM.exists():
+        reason = f"no browser at {CHROMIUM}: apt-get install chromium"
+        (pytest.fail if os.environ.get("WWW_REQUIRE_BROWSER") else pytest.skip)(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """A folder with a small notebook 07, and one in which all names are markup."""
+    folder = tmp_path_factory.mktemp("house")
+    book = load_notebook_node(str(ROOT / "notebooks" / "07_explorer.ipynb"))
+    made = parameterize_notebook(book, {**SMALL, "out": str(folder / "out")})
+    nbformat.write(made, folder / "explorer.ipynb")
+    evil = new_notebook(cells=[new_code_cell(EVIL)], metadata=book.metadata)
+    nbformat.write(evil, folder / "evil.ipynb")
+    return folder
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def answers(address):
+    """Return the status of a page, following no redirection; None while nobody answers."""
+
+    class Stay(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *args):
+            return None
+
+    try:
+        return urllib.request.build_opener(Stay).open(address, timeout=5).status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
+
+
+class Server:
+    """A server that runs as long as the block does."""
+
+    def __init__(self, line, house, port):
+        self.address, self.house = f"http://127.0.0.1:{port}", house
+        settings = {"WWW_STORE": str(house / "store"), "PYTHONPATH": str(ROOT)}
+        settings["JUPYTER_CONFIG_DIR"] = str(house / "config")
+        self.log = house / f"{port}.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                line, cwd=house, env=environment(TOKEN) | settings, stdout=log, stderr=log
+            )
+
+    def __enter__(self):
+        until = time.monotonic() + 60
+        while answers(self.address) is None:
+            assert self.process.poll() is None and time.monotonic() < until, self.log.read_text()
+            time.sleep(0.2)
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait(20)
+
+
+@pytest.fixture(scope="module", params=["light", "dark"])
+def voila(house, request):
+    port = free_port()
+    with Server(command(house / "explorer.ipynb", port, request.param), house, port) as server:
+        server.theme = request.param
+        yield server
+
+
+@pytest.fixture(scope="module")
+def lab(house):
+    port, config = free_port(), house / "config" / "labconfig"
+    config.mkdir(parents=True)
+    plugin = "@jupyterlab/apputils-extension:announcements"
+    (config / "page_config.json").write_text(f'{{"disabledExtensions": {{"{plugin}": true}}}}')
+    line = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--ip=127.0.0.1",
+        "--allow-root",
+        f"--port={port}",
+        "--ServerApp.port_retries=0",
+        f"--ServerApp.root_dir={house}",
+    ]
+    with Server(line, house, port) as server:
+        yield server
+
+
+@pytest.fixture
+def page(browser):
+    """A page that remembers what it failed to load, and what went wrong in it."""
+    made = browser.new_page(viewport={"width": 1280, "height": 1000})
+    made.set_default_timeout(WAIT)
+    made.outside = []
+    made.on(
+        "request",
+        lambda r: (
+            r.url.startswith(("http:", "https:"))
+            and "//127.0.0.1:" not in r.url
+            and made.outside.append(r.url)
+        ),
+    )
+    yield made
+    made.close()
+
+
+def shoot(page, name):
+    """Keep the page as it is seen at two widths."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    for width in (800, 1280):
+        page.set_viewport_size({"width": width, "height": 3200})
+        page.wait_for_timeout(300)
+        page.locator(".www-explorer").first.screenshot(path=SHOTS / f"{name}-{width}.png")
+
+
+def part(page, name):
+    return page.locator(f".www-{name}").first
+
+
+def changes(page, name, act):
+    """Do something, and return what a part of the page says once that is something else."""
+    before = part(page, name).inner_text()
+    act()
+    page.wait_for_function(
+        "([name, before]) => document.querySelector('.www-' + name).innerText !== before",
+        arg=[name, before],
+    )
+    return part(page, name).inner_text()
+
+
+def play(page, house):
+    """Use every control, and look at what the page says."""
+    part(page, "explanation").locator("img").first.wait_for()
+    told = changes(
+        page, "explanation", lambda: part(page, "picture-5").locator("visible=true").click()
+    )
+    assert "Predicted:" in told and "Sample: this prediction" in told
+    chosen = part(page, "cls").locator("select")
+    told = changes(page, "explanation", lambda: chosen.select_option(label="boat"))
+    assert "Class: boat, from 4 images" in told
+    number = part(page, "neuron").locator("input")
+    told = changes(page, "neuron-page", lambda: (number.fill("12"), number.press("Enter")))
+    assert "Neuron 12 of layer4" in told and "Classes that rely on it" in told
+    word = part(page, "word").locator("input")
+    told = changes(page, "found", lambda: (word.fill("wheel"), word.press("Enter")))
+    assert "Neurons nearest to wheel" in told
+    handle = part(page, "alpha").locator(".noUi-handle")
+    told = changes(page, "neuron-page", lambda: [handle.press("ArrowLeft") for _ in range(20)])
+    scene = part(page, "scene").locator("select")
+    told = changes(page, "changed", lambda: scene.select_option(label="night"))
+    assert "before:" in told and "now:" in told
+    upload(page, house / "own.png")
+    page.wait_for_function(
+        "document.querySelector('.www-explanation').innerText.includes('class is not known')"
+    )
+    told = changes(page, "message", lambda: upload(page, house / "no.png"))
+    assert "That did not work." in told and "cannot be used" in told
+    assert "class is not known" in part(page, "explanation").inner_text()
+
+
+def upload(page, path):
+    if path.name == "own.png":
+        Image.new("RGB", (90, 60), (40, 160, 60)).save(path)
+    else:
+        path.write_text("<svg onload=alert(1)>")
+    with page.expect_file_chooser() as chooser:
+        part(page, "upload").click()
+    chooser.value.set_files(str(path))
+
+
+def run_in_lab(page, lab, name):
+    page.goto(f"{lab.address}/lab/tree/{name}?token={TOKEN}&reset")
+    page.get_by_text("Python 3 (ipykernel) | Idle").first.wait_for()
+    page.locator(".jp-Notebook").first.click()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.locator(".www-explanation img").first.wait_for()
+
+
+# Tests --------------------------------------------------------------------------------------
+
+
+def test_voila_shows_nothing_to_those_without_the_token(browser, voila):
+    """Breaks if Voilà goes back to its habit of answering everybody."""
+    assert answers(voila.address) == 302
+    for path in ("api/kernels", "voila/files/explorer.ipynb", "api/contents", "voila/files/store"):
+        assert answers(f"{voila.address}/{path}") in (302, 403, 404), path
+
+
+def test_played_under_voila(page, voila, house):
+    page.goto(f"{voila.address}/?token={TOKEN}")
+    if voila.theme == "light":
+        play(page, house)
+    part(page, "explanation").locator("img").first.wait_for()
+    shoot(page, f"voila-{voila.theme}")
+    assert "import json" not in page.locator("#rendered_cells").inner_text()  # no code is shown
+    assert not page.outside
+
+
+def test_played_in_jupyterlab(page, lab, house):
+    run_in_lab(page, lab, "explorer.ipynb")
+    play(page, house)
+    shoot(page, "lab-light")
+    assert not page.outside
+
+
+def test_it_is_accessible(page, voila):
+    """No serious fault in our own part of the page, by axe."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    page.goto(f"{voila.address}/?token={TOKEN}")
+    part(page, "explanation").locator("img").first.wait_for()
+    found = Axe().run(page, ".www-explorer").response["violations"]
+    serious = [
+        (one["id"], node["html"][:200])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+        if "noUi-handle" not in node["html"]  # ipywidgets leaves its sliders' handles unnamed
+    ]
+    assert not serious
+
+
+def test_names_that_are_markup_run_nowhere(page, lab, house):
+    """Class, concept, folder and file names hold handlers that would change the page's title."""
+    run_in_lab(page, lab, "evil.ipynb")
+    word = part(page, "word").locator("input")
+    evil = "<img src=x onerror=\"document.title='hit'\">"
+    changes(page, "found", lambda: (word.fill(evil), word.press("Enter")))
+    assert page.title() != "hit"
+    assert "onerror" in part(page, "explanation").inner_text()
+    assert page.locator(".www-explorer img:not([src^='data:image/png'])").count() == 0
+    assert page.locator(".www-explorer script").count() == 0
+
+
+def test_names_that_are_markup_run_nowhere_under_voila(page, house):
+    port = free_port()
+    (house / "again").mkdir()
+    (house / "again" / "evil.ipynb").write_text((house / "evil.ipynb").read_text())
+    with Server(command(house / "again" / "evil.ipynb", port), house, port) as server:
+        page.goto(f"{server.address}/?token={TOKEN}")
+        part(page, "explanation").locator("img").first.wait_for()
+        assert page.title() != "hit"
+        assert "onerror" in part(page, "explanation").inner_text()
