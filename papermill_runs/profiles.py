@@ -15,8 +15,10 @@ from typing import Any
 import yaml
 from parameters import Parameter, check, declared, nearest
 
-FIELDS = ["description", "minutes", "required", "common", "notebooks"]
+FIELDS = ["description", "minutes", "required", "needs", "common", "notebooks"]
 NAME = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)
+VARIANT = re.compile(rf"{NAME.pattern}(@{NAME.pattern})?", re.ASCII)  # one notebook, run twice
+DATA = "$WWW_DATA"  # in a value: the data folder
 RESERVED = "out"  # the folder that a notebook writes to
 
 
@@ -25,6 +27,13 @@ class House:
     """Where things are, seen from the root of the repository."""
 
     root: Path
+    stage: Path | None = None  # data folder of a rehearsal
+
+    @property
+    def data(self) -> Path:
+        """Data sets and weights that no library keeps; WWW_DATA names another folder."""
+        usual = os.environ.get("WWW_DATA") or "~/.cache/www"
+        return self.stage or Path(usual).expanduser().absolute()
 
     @property
     def notebooks(self) -> Path:
@@ -85,16 +94,20 @@ class Profile:
         Expected run time on two cores.
     required : tuple of str
         Parameters that only the user can know, to be given with ``--set``.
+    needs : tuple of str
+        What must be there before it can run, see ``needs.yaml``.
     common : dict
         Values for every notebook that declares the parameter.
     notebooks : dict[str, dict]
-        Values for one notebook, which win over `common`; in the order of the run.
+        Values for one notebook, which win over `common`; in the order of the run. A notebook that
+        runs more than once has a name for each run, as in ``04_quantitative_tables@resnet50``.
     """
 
     name: str
     description: str
     minutes: float | None
     required: tuple[str, ...]
+    needs: tuple[str, ...]
     common: dict[str, Any]
     notebooks: dict[str, dict[str, Any]]
 
@@ -121,7 +134,16 @@ def load(house: House, name: str) -> Profile:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path.name} cannot be read as YAML ({reason}); correct it.") from error
-    return _profile(name, raw)
+    return _profile(name, _filled_in(raw, str(house.data)))
+
+
+def _filled_in(value: Any, data: str) -> Any:
+    """Put the data folder where a profile says so."""
+    if isinstance(value, dict):
+        return {key: _filled_in(inner, data) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled_in(inner, data) for inner in value]
+    return value.replace(DATA, data) if isinstance(value, str) else value
 
 
 def _profile(name: str, raw: Any) -> Profile:
@@ -145,8 +167,11 @@ def _profile(name: str, raw: Any) -> Profile:
     check(description, "str", f"The description of profile {name!r}")
     check(minutes, "float | None", f"The entry `minutes` of profile {name!r}")
     check(required, "list[str]", f"The entry `required` of profile {name!r}")
+    needs = raw.get("needs", [])
+    check(needs, "list[str]", f"The entry `needs` of profile {name!r}")
     notebooks = {str(book): values or {} for book, values in raw["notebooks"].items()}
-    return Profile(name, description, minutes, tuple(required), raw.get("common") or {}, notebooks)
+    common, lists = raw.get("common") or {}, (tuple(required), tuple(needs))
+    return Profile(name, description, minutes, *lists, common, notebooks)
 
 
 def settings(house: House, pairs: list[str]) -> dict[str, Any]:
@@ -189,19 +214,24 @@ def plan(house: House, profile: Profile, only: list[str], given: dict[str, Any])
     """
     sources = {path.stem: path for path in sorted(house.notebooks.glob("*.ipynb"))}
     for name in profile.notebooks:
-        if name not in sources or not NAME.fullmatch(name):
+        if _book(name) not in sources or not VARIANT.fullmatch(name):
             raise ValueError(
                 f"Profile {profile.name!r} runs a notebook {name!r}, which is not in "
                 f"{house.notebooks}; {nearest(name, list(sources))}."
             )
     chosen = _choose(profile, only)
-    offered = {name: declared(sources[name]) for name in profile.notebooks}
+    offered = {name: declared(sources[_book(name)]) for name in profile.notebooks}
     _check_shared(profile.common, offered, f"`common` of profile {profile.name!r}")
     _check_shared(given, {name: offered[name] for name in chosen}, "--set")
     _check_required(profile, given, {name: offered[name] for name in chosen})
     for name, values in profile.notebooks.items():
         _check_values(values, offered[name], f"Profile {profile.name!r}, {name}")
-    return [_job(sources[name], profile, given, offered[name]) for name in chosen]
+    return [_job(name, sources[_book(name)], profile, given, offered[name]) for name in chosen]
+
+
+def _book(name: str) -> str:
+    """Return the notebook of a run's name: ``04_quantitative_tables`` of ``...@resnet50``."""
+    return name.partition("@")[0]
 
 
 def _choose(profile: Profile, only: list[str]) -> list[str]:
@@ -214,11 +244,11 @@ def _choose(profile: Profile, only: list[str]) -> list[str]:
     return [name for name in profile.notebooks if not only or name.startswith(tuple(only))]
 
 
-def _job(source: Path, profile: Profile, given: dict, offered: dict[str, Parameter]) -> Job:
-    values = {**profile.common, **profile.notebooks[source.stem], **given}
-    mine = {name: values[name] for name in offered if name in values}
-    defaults = {name: p.default for name, p in offered.items() if name != RESERVED}
-    return Job(source.stem, source, mine, defaults | mine)
+def _job(name: str, source: Path, profile: Profile, given: dict, offered: dict) -> Job:
+    values = {**profile.common, **profile.notebooks[name], **given}
+    mine = {parameter: values[parameter] for parameter in offered if parameter in values}
+    defaults = {key: p.default for key, p in offered.items() if key != RESERVED}
+    return Job(name, source, mine, defaults | mine)
 
 
 def _check_required(profile: Profile, given: dict, offered: dict[str, dict]) -> None:

@@ -3,17 +3,25 @@
     python papermill_runs/run.py world                  all notebooks of the profile
     python papermill_runs/run.py world --only 01        some of them
     python papermill_runs/run.py world --set k=20       with another parameter
+    python papermill_runs/run.py world --jobs 4         four notebooks at once
+    torchrun --nproc-per-node 8 papermill_runs/run.py paper    on eight GPUs
+    python papermill_runs/run.py world --publish        then keep the copies for readers
     python papermill_runs/run.py --list                 what there is
-    python papermill_runs/run.py --check world          is the profile sound? nothing runs
+    python papermill_runs/run.py --check paper          is all there that it needs? nothing runs
+    python papermill_runs/run.py --fetch paper          download what is missing and may be had
+    python papermill_runs/run.py --rehearse paper       each step, with random weights, in small
+    python papermill_runs/run.py --report paper         a finished run beside the paper's tables
 
 A notebook that fails does not stop the others. What is done already, from the same sources,
 parameters and input files, is not done again. The exit code is 0 if all went well, 1 if a notebook
-failed, 2 if what was asked for cannot be done, and 130 after an interruption.
+failed or what it needs is missing, 2 if what was asked for cannot be done, and 130 after an
+interruption.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -22,9 +30,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
+import inquiries
 import profiles
+import publish
+import rehearse
+import side_by_side
 from filelock import FileLock, Timeout
 from profiles import House, Job, Profile
 
@@ -36,17 +49,29 @@ def main(argv: list[str] | None = None, house: House = HOUSE) -> int:
     asked = _arguments(argv)
     try:
         if asked.list or not asked.profile:
-            return _list(house)
+            return inquiries.catalogue(house)
         profile = profiles.load(house, asked.profile)
         given = profiles.settings(house, asked.set)
+        if asked.rehearse:
+            house, profile = rehearse.begin(house, profile, asked.out)
         jobs = profiles.plan(house, profile, asked.only, given)
+        if asked.jobs < 1:
+            raise ValueError(f"--jobs {asked.jobs} runs nothing; give 1 or more.")
         folder = house.run(asked.out or profile.name)
-        if asked.check:
-            print(f"Profile {profile.name!r} is sound: {', '.join(job.name for job in jobs)}.")
-            return 0
+        if asked.publish and (asked.only or asked.set):
+            raise ValueError("--publish takes a profile as it stands: leave --only and --set out.")
+        if asked.check or asked.fetch or asked.report:
+            return inquiries.answer(asked, house, profile, jobs, folder)
+        if side_by_side.helper():
+            return _help(house, profile, jobs, folder)
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", timeout=0):
-            return run(house, profile, jobs, folder, asked.force)
+            if house.stage:
+                rehearse.furnish(profile, house)
+            code = run(house, profile, jobs, folder, asked.force, asked.jobs)
+            if asked.publish:
+                print(publish.publish(house, jobs, folder))
+            return code
     except Timeout:
         print(f"Another run writes to {folder}; wait for it or give --out.", file=sys.stderr)
     except (ValueError, OSError) as error:
@@ -66,46 +91,79 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="another parameter"
     )
     parser.add_argument("--out", metavar="NAME", help="folder in papermill_runs/runs")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at once")
     parser.add_argument("--force", action="store_true", help="run again what is done already")
-    parser.add_argument("--check", action="store_true", help="check the profile and run nothing")
+    parser.add_argument("--check", action="store_true", help="look for all that it needs")
+    parser.add_argument("--fetch", action="store_true", help="download what is missing")
+    parser.add_argument("--rehearse", action="store_true", help="run it with random weights")
+    parser.add_argument("--report", action="store_true", help="compare a run with the paper")
+    parser.add_argument(
+        "--publish", action="store_true", help="then keep the copies in papermill_runs/reference"
+    )
     parser.add_argument("--list", action="store_true", help="list the profiles")
     return parser.parse_args(argv)
 
 
-def _list(house: House) -> int:
-    for name in profiles.names(house):
-        profile = profiles.load(house, name)
-        expected = f" (about {profile.minutes:g} min)" if profile.minutes else ""
-        print(f"{name}{expected}: {profile.description}")
-        for notebook in profile.notebooks:
-            print(f"    {notebook}")
-    return 0
-
-
-def run(house: House, profile: Profile, jobs: list[Job], folder: Path, force: bool = False) -> int:
-    """Run jobs one after the other into a folder and return the exit code."""
+def run(
+    house: House,
+    profile: Profile,
+    jobs: list[Job],
+    folder: Path,
+    force: bool = False,
+    at_once: int = 1,
+) -> int:
+    """Run jobs into a folder, one after the other or some at once, and return the exit code."""
     from manifest import Manifest  # imports torch, for which a typing error should not wait
 
     manifest = Manifest.open(folder / "manifest.json")
     manifest.begin(house, profile)
+    manifest.content |= {"rehearsal": rehearse.BANNER} if house.stage else {}
     started = time.monotonic()
-    for number, job in enumerate(jobs, start=1):
-        print(f"[{number}/{len(jobs)}] {job.name} ... ", end="", flush=True)
-        if not force and manifest.done(house, job):
-            manifest.update(job.name, resumed=True)
-            print("already done")
-            continue
-        began = time.monotonic()
-        try:
-            reason = _attempt(house, job, folder, manifest)
-        except KeyboardInterrupt:
-            manifest.update(job.name, state="interrupted", error="interrupted by the user")
-            print("interrupted; the same command goes on from here")
-            return 130
-        seconds = time.monotonic() - began
-        manifest.update(job.name, seconds=round(seconds, 1))
-        print(f"FAILED after {seconds:.0f} s: {reason}" if reason else f"done in {seconds:.0f} s")
+    step = partial(_step, house, folder, manifest, force)
+    try:
+        if at_once == 1:
+            for number, job in enumerate(jobs, start=1):
+                print(f"[{number}/{len(jobs)}] {job.name} ... ", end="", flush=True)
+                print(step(job), flush=True)
+        else:
+            for number, (job, said) in enumerate(side_by_side.each(step, jobs, at_once), start=1):
+                print(f"[{number}/{len(jobs)}] {job.name} ... {said}", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here")
+        return 130
     return _close(profile, jobs, folder, manifest, time.monotonic() - started)
+
+
+def _step(house: House, folder: Path, manifest, force: bool, job: Job) -> str:
+    """Run one notebook, unless that is done already, and say how it went."""
+    if not force and manifest.done(house, job):
+        manifest.update(job.name, resumed=True)
+        return "already done"
+    began = time.monotonic()
+    try:
+        reason = _attempt(house, job, folder, manifest)
+    except KeyboardInterrupt:
+        manifest.update(job.name, state="interrupted", error="interrupted by the user")
+        raise
+    seconds = time.monotonic() - began
+    manifest.update(job.name, seconds=round(seconds, 1))
+    return f"FAILED after {seconds:.0f} s: {reason}" if reason else f"done in {seconds:.0f} s"
+
+
+def _help(house: House, profile: Profile, jobs: list[Job], folder: Path) -> int:
+    """Run the same notebooks beside the process that keeps the record, to take over shards."""
+    from manifest import Manifest
+
+    records = Manifest.open(folder / "manifest.json").content["notebooks"]
+    left = [job for job in jobs if records.get(job.name, {}).get("state") != "done"]
+    aside = house.run(f"{folder.name}-helper-{side_by_side.helper()}")
+    aside.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            run(house, profile, left, aside, force=True)
+    finally:
+        _remove(aside)
+    return 0  # how it went is for the first process to say
 
 
 def _attempt(house: House, job: Job, folder: Path, manifest) -> str | None:
@@ -116,6 +174,7 @@ def _attempt(house: House, job: Job, folder: Path, manifest) -> str | None:
     manifest.start(house, job)
     draft = folder / f"{job.name}.part.ipynb"
     reason = _execute(house, job, folder, draft)
+    marked = rehearse.stamp(draft, folder / job.name) if house.stage else {}
     try:
         reported = {} if reason else results(folder / job.name)
     except ValueError as error:
@@ -126,7 +185,7 @@ def _attempt(house: House, job: Job, folder: Path, manifest) -> str | None:
         manifest.update(job.name, state="failed", error=reason)
         return reason
     os.replace(draft, folder / f"{job.name}.ipynb")
-    manifest.update(job.name, state="done", files=files(folder, job.name), **reported)
+    manifest.update(job.name, state="done", files=files(folder, job.name), **reported, **marked)
     for leftover in (".log", ".previous", ".previous.ipynb"):
         _remove(folder / f"{job.name}{leftover}")
     return None
@@ -169,7 +228,7 @@ def _execute(house: House, job: Job, folder: Path, draft: Path) -> str | None:
         environment = _environment(house, place)
         child = subprocess.Popen(command, cwd=here, env=environment, stdout=log, stderr=log)
         try:
-            code = child.wait()
+            code = side_by_side.wait(child)
         finally:
             child.kill()
         if code == 0:
@@ -191,6 +250,8 @@ def _environment(house: House, place: Path) -> dict[str, str]:
         "JUPYTER_PATH": os.pathsep.join([str(place), *([others] if others else [])]),
         "IPYTHONDIR": str(place / "ipython"),
         "WWW_STORE": str(house.store),
+        **side_by_side.environment(),
+        **({"WWW_REHEARSAL": rehearse.BANNER} if house.stage else {}),
     }
 
 

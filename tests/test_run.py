@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 import nbformat.v4
+import profiles
+import publish
 import pytest
 import run
 from manifest import Manifest
@@ -288,3 +290,50 @@ def _until(condition, seconds=60):
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
+
+
+# Publishing ---------------------------------------------------------------------------------
+
+
+def figure_in(folder, name="01_good", figure="fig1.png"):
+    (folder.root / "README.md").write_text(f"![x](papermill_runs/reference/figures/{figure})\n")
+
+
+def test_publish_runs_and_keeps_copies_and_the_figures_of_the_readme(house, capsys):
+    """Breaks if copies differ from what ran, keep the runner's notes, or miss a figure."""
+    figure_in(house)
+    bar = "import sys\nprint(f'images: {50}%|###   | 1/2', file=sys.stderr)\nprint('kept')"
+    notebook(house, "01_good", WRITE, bar)
+    assert run.main(["tiny", "--publish"], house) == 0
+    assert "Published 1 notebooks" in capsys.readouterr().out
+    assert sorted(p.name for p in house.reference.iterdir()) == ["01_good.ipynb", "figures"]
+    assert (house.reference / "figures/fig1.png").read_bytes() == b"figure"
+    text = (house.reference / "01_good.ipynb").read_text()
+    assert '"papermill"' not in text and "50%" not in text and "kept" in text
+    assert str(house.root) not in text
+
+
+@pytest.mark.parametrize("change", ["source", "failed", "large", "figure"])
+def test_publish_refuses_in_one_sentence_and_leaves_what_was_there(house, monkeypatch, change):
+    """Breaks if an old, failed or huge run overwrites good copies."""
+    figure_in(house)
+    assert run.main(["tiny", "--publish"], house) == 0
+    before = (house.reference / "01_good.ipynb").read_bytes()
+    profile, folder = profiles.load(house, "tiny"), house.run("tiny")
+    if change in ("source", "failed"):
+        notebook(house, "01_good", WRITE, "1 / 0" if change == "failed" else "'changed'")
+    if change == "failed":
+        assert run.main(["tiny", "--publish"], house) == 2
+    if change == "large":
+        monkeypatch.setattr(publish, "LIMIT", 10)
+    if change == "figure":
+        figure_in(house, figure="nothing.png")
+    said = {"source": "other sources", "failed": "is failed", "large": "MB", "figure": "nothing"}
+    with pytest.raises(ValueError, match=said[change]):
+        publish.publish(house, profiles.plan(house, profile, [], {}), folder)
+    assert (house.reference / "01_good.ipynb").read_bytes() == before
+
+
+def test_publish_takes_a_profile_as_it_stands(house, capsys):
+    assert run.main(["tiny", "--publish", "--set", "k=4"], house) == 2
+    assert "--publish takes a profile as it stands" in capsys.readouterr().err

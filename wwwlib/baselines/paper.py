@@ -8,6 +8,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
+from wwwlib.scores.tables import Table
 from wwwlib.world import DATA
 
 PATH = DATA.parent / "paper_tables.csv"
@@ -123,6 +124,31 @@ def beside(
                 for column in own
             }
     return rows
+
+
+def record(
+    table: Table, setting: tuple[str, str, str] | None
+) -> list[dict[str, str | float | int | list[str] | None]]:
+    """Return a table cell by cell, as JSON values, for a comparison with the paper later.
+
+    Parameters
+    ----------
+    table : Table
+    setting : (network, probe set, concept set) in the paper's words, or None
+    """
+    return [
+        {
+            "table": table.title,
+            "setting": list(setting) if setting else None,
+            "method": row.method,
+            "metric": metric,
+            "mean": score.mean,
+            "stderr": score.stderr if len(score) > 1 else None,
+            "neurons": len(score),
+        }
+        for row in table.rows
+        for metric, score in row.scores.items()
+    ]
 
 
 def _written(mean: float, stderr: float | None) -> str:

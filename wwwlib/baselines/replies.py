@@ -205,7 +205,10 @@ def taken_apart(
     own = of_class(target, asked, images)
     if own is None:
         return Reply("CRAFT", ("nothing: there is no image of this class to take apart",))
-    found = craft(target, layer or asked.layer, own, int(asked.found.classes[0]), **options)
+    try:
+        found = craft(target, layer or asked.layer, own, int(asked.found.classes[0]), **options)
+    except ValueError as error:  # a transformer, say, has no layer without negative values
+        return Reply("CRAFT", (f"nothing: {error}",))
     patches = found.patches[0][:shown]
     crops = cut(target, own, [i for i, *_ in patches], [tuple(box) for _, *box in patches])
     total = found.importance.tolist()
