@@ -193,8 +193,10 @@ def mathml(formula: str, display: str = "inline") -> str:
     Raises
     ------
     ValueError
-        If a command in it is not known: it would be shown as it is written.
+        If a command in it is not known, or its backslash is doubled: it would be shown as letters.
     """
+    if doubled := re.search(r"\\\\[A-Za-z]+", formula):
+        raise ValueError(f"The formula ${formula}$ has {doubled[0]}: one backslash is enough.")
     try:
         made = convert(re.sub(r"\\arg\b", r"\\operatorname{arg}", formula), display=display)
     except Exception as error:  # the library has no common class of its own errors

@@ -125,7 +125,7 @@ def stage():
     started = Stage()
     yield started
     started.process.kill()
-    started.process.wait()
+    started.process.communicate()  # closes its pipes, too
 
 
 @pytest.fixture(scope="module")

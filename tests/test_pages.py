@@ -168,6 +168,8 @@ def test_formulas_are_mathml_and_bad_ones_are_named(site):
         pages.mathml(r"\nonsense{x}")
     with pytest.raises(ValueError, match="cannot be read"):
         pages.mathml(r"\frac{")
+    with pytest.raises(ValueError, match=r"\\\\partial: one backslash"):
+        pages.mathml(r"\\partial f")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
