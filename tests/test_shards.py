@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import fields
 from fractions import Fraction
 from functools import reduce
@@ -206,6 +207,29 @@ def test_the_number_of_workers_changes_nothing(tmp_path, processes, alone, worke
     assert not left, "the answers for shards go once the whole is kept"
 
 
+def ask(store, layers):
+    """Collect slowly, so that whoever asks at the same time finds a pass under way."""
+    torch.set_num_threads(1)
+    network = targets.load("world/conv")
+    network.model.register_forward_hook(lambda *_: time.sleep(0.05))
+    collect(network, images.world(**PROBE), layers, store=Store(store), **OPTIONS)
+
+
+def test_two_who_name_the_layers_in_other_orders_do_not_wait_for_each_other(tmp_path, processes):
+    """Breaks if each keeps the lock of its first layer and asks for that of the other's."""
+    both = [
+        processes.Process(target=ask, args=(tmp_path, order)) for order in (LAYERS, LAYERS[::-1])
+    ]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join(120)
+    stuck = [one for one in both if one.exitcode is None]
+    for one in stuck:
+        one.kill()
+    assert not stuck and [one.exitcode for one in both] == [0, 0]
+
+
 @pytest.mark.parametrize("shard", [8, 24, 1000])
 def test_the_size_of_a_shard_changes_nothing(tmp_path, alone, shard):
     network, probe = targets.load("world/conv"), images.world(**PROBE)
@@ -225,6 +249,8 @@ def test_class_contributions_and_features_are_shared_as_well(tmp_path, monkeypat
     assert torch.equal(w["layer2"].nan_to_num(9), shared["layer2"].nan_to_num(9))
     again = language.distinct_features(clip, probe, rows, store=Store(tmp_path), **options)
     assert torch.equal(v, again)
+    kept = [p for kind in ("shards", "image-features") for p in (tmp_path / kind).glob("*.json")]
+    assert len(kept) == 1, "the answers for shards go once the whole is kept"
 
 
 def test_a_stopped_crew_goes_on_with_the_shards_that_are_left(tmp_path, alone):
@@ -351,6 +377,9 @@ def test_ray_finds_the_same_though_an_actor_is_killed(tmp_path, monkeypatch, alo
     options = {"k": 6, "batch_size": 8, "shard": 16, "store": Store(tmp_path / "store")}
     try:
         found = collect_on_ray(fragile, probe, ["model.layer4", "logits"], actors=2, **options)
+        again = collect_on_ray(fragile, probe, ["model.layer4", "logits"], actors=2, **options)
+        left = [p for p in (tmp_path / "store").glob("shards*/*") if p.suffix != ".lock"]
+        assert not left and same(found, again), "started again, it has nothing to do"
     finally:
         ray.shutdown()
     assert (tmp_path / "killed").exists(), "no actor was killed: nothing was tested"

@@ -101,9 +101,8 @@ def by_gradient(
         "signed": signed,
     }
     asked = gradients(target, images, layers, signed)
-    size, state = shard_size(), None
-    shared = store is not None and size and store.load(_KIND, key) is None
-    if shared:
+    size, state = store is not None and shard_size(), None
+    if size and store.load(_KIND, key) is None:
         state = together(asked, store, size, lambda: bool(store.load(_KIND, key)), **options)
 
     def make(slot=None):
@@ -112,7 +111,7 @@ def by_gradient(
         return counted | {name: whole(tensor).cpu() for name, tensor in found.items()}, {}
 
     sums = make()[0] if store is None else store.fetch(_KIND, key, make).tensors
-    if shared:
+    if size:  # a kill after the last save may have left some behind
         discard(asked, store, size, options.get("batch_size", 64))
     count = sums["count"]
     return {layer: sums[f"sum/{layer}"] / count.double().unsqueeze(1) for layer in layers}, count

@@ -72,12 +72,13 @@ def collect(
         return _finish(_whole(asking(target, images, layers, k, precision), None, options), images)
     keys = {layer: _key(target, images, layer, k, precision) for layer in layers}
     found = {layer: store.load(_KIND, keys[layer]) for layer in layers}
-    missing = [layer for layer in layers if found[layer] is None]
+    # In one order, whoever asks: a pass holds the lock of its first layer while it takes the rest.
+    missing = sorted(layer for layer in layers if found[layer] is None)
     size = shard_size() if shard is None else shard
     asked = asking(target, images, layers if size else missing, k, precision)
     state = None
     if missing and size:
-        finished = partial(_all_there, store, list(keys.values()))
+        finished = partial(kept, target, images, layers, k, precision, store)
         state = together(asked, store, size, finished, **options)
 
     def make(slot):
@@ -88,7 +89,7 @@ def collect(
 
     for layer in missing:
         found[layer] = store.fetch(_KIND, keys[layer], make)
-    if missing and size:
+    if size:  # a kill after the last save may have left some behind
         discard(asked, store, size, batch_size)
     return {
         layer: Exemplars(**found[layer].tensors, images=found[layer].record["images"])
@@ -106,8 +107,9 @@ def asking(
     return Pass(target, images, step, _merge, identity, "exemplars")
 
 
-def _all_there(store, keys):
-    return all(store.load(_KIND, key) for key in keys)
+def kept(target: Target, images: ImageSet, layers, k: int, precision: str, store: Store) -> bool:
+    """Whether the store holds the answer for every layer, so that `collect` need not look."""
+    return all(store.load(_KIND, _key(target, images, layer, k, precision)) for layer in layers)
 
 
 def _whole(asked, slot, options):

@@ -13,7 +13,7 @@ import ray
 import safetensors.torch
 import torch
 
-from wwwlib.exemplars.collecting import asking, collect
+from wwwlib.exemplars.collecting import asking, collect, kept
 from wwwlib.exemplars.record import Exemplars
 from wwwlib.exemplars.shards import Shard, compact, cut, has, put, spread
 from wwwlib.images import Fitting, ImageSet, batches, subset
@@ -64,7 +64,8 @@ def collect_on_ray(
     if actors < 1:
         raise ValueError(f"actors is {actors}; at least 1 copy of the network must do the work.")
     asked = asking(target, images, layers, k, precision)
-    shards = cut(len(images), shard, batch_size)
+    done = kept(target, images, layers, k, precision, store)
+    shards = [] if done else cut(len(images), shard, batch_size)
     left = [one for one in shards if not has(asked, one, store)]
     key = {"k": k, "precision": precision, "batch_size": batch_size}
     if left:

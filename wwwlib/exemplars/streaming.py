@@ -27,7 +27,7 @@ def stream(
     Parameters
     ----------
     target : Target
-        The images arrive on its device, preprocessed for it.
+        The images arrive on its device, preprocessed for it; nothing else of it matters here.
     images : ImageSet
     step : callable
         `step(state, indices, x) -> state`, with `state` a flat dict of tensors (empty at first),
