@@ -549,6 +549,25 @@ def test_images_are_encoded_in_halves_where_memory_runs_out(probe):
     assert small.images == 6
 
 
+def test_encoding_that_was_interrupted_goes_on_where_it_was(probe, tmp_path):
+    """Breaks if an hour of CLIP is lost with the process."""
+
+    class Stopped(Toy):
+        def encode_images(self, pixels):
+            if self.images >= 4:
+                raise KeyboardInterrupt
+            return super().encode_images(pixels)
+
+    order, options = torch.arange(8), {"batch_size": 2, "progress": False}
+    options["store"] = Store(tmp_path / "store")
+    with pytest.raises(KeyboardInterrupt):
+        language.distinct_features(Stopped(), probe, order, **options)
+    encoder = Toy()
+    found = language.distinct_features(encoder, probe, order, **options)
+    assert encoder.images == 4
+    assert torch.equal(found, language.image_features(Toy(), probe, range(8), progress=False))
+
+
 def test_features_kept_in_the_store_are_not_computed_again(probe, tmp_path):
     """Breaks when the store is not asked, or its key forgets the images."""
     exemplars = SimpleNamespace(

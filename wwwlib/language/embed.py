@@ -1,18 +1,24 @@
-"""Image features of exemplars: each image is encoded once, however many neurons share it."""
+"""Image features of exemplars: each image is encoded once, however many neurons share it.
+
+Encoding is a pass over images as any other: a kill costs what came after the last checkpoint, and
+processes that ask for the same features share it by shards.
+"""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
+from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from wwwlib.exemplars import Exemplars
+from wwwlib.exemplars import Exemplars, stream
 from wwwlib.exemplars.shards import cut, shard_size, share
-from wwwlib.images import Fitting, ImageSet, batches, subset
+from wwwlib.images import ImageSet, subset
 from wwwlib.language.concept_sets import unit_rows
 from wwwlib.language.encoders import Encoder
-from wwwlib.store import Store, tensor_digest
+from wwwlib.store import Slot, Store, tensor_digest
 
 _KIND = "image-features"
 
@@ -24,6 +30,7 @@ def image_features(
     batch_size: int = 64,
     workers: int = 0,
     progress: bool = True,
+    slot: Slot | None = None,
 ) -> Tensor:
     """Encode the images of the given indices.
 
@@ -40,6 +47,8 @@ def image_features(
         one).
     progress : bool
         Whether to show a progress bar.
+    slot : checkpoint, optional
+        Where features are kept from time to time, see `exemplars.stream`.
 
     Returns
     -------
@@ -52,17 +61,24 @@ def image_features(
         If the encoder returns another shape, or features that are not of unit norm.
     """
     chosen = subset(images, indices)
-    features = torch.zeros(len(chosen), encoder.dim)
 
-    def write(_, rows, pixels):
-        features[rows] = unit_rows(encoder.encode_images(pixels), len(rows), encoder)
+    def write(state: dict, rows: Tensor, pixels: Tensor) -> dict:
+        """Fill in rows; taken again, when memory ran out, a step writes the same."""
+        v = state["v"] if state else torch.zeros(len(chosen), encoder.dim)
+        v[rows] = unit_rows(encoder.encode_images(pixels), len(rows), encoder)
+        return {"v": v}
 
-    fold = Fitting(write)
-    with tqdm(total=len(chosen), desc="images", unit="image", disable=not progress) as bar:
-        for rows, pixels in batches(chosen, encoder.preprocess, batch_size, workers):
-            fold(None, rows, pixels)
-            bar.update(len(rows))
-    return features
+    options = {"batch_size": batch_size, "workers": workers, "progress": progress}
+    found = stream(_Eye(encoder.preprocess), chosen, write, slot, **options)
+    return found.get("v", torch.zeros(0, encoder.dim))
+
+
+@dataclass(frozen=True, eq=False)
+class _Eye:
+    """What a pass must know of an encoder, which moves images to its own device by itself."""
+
+    preprocess: Callable[[Image.Image], Tensor]
+    device: ClassVar[torch.device] = torch.device("cpu")
 
 
 def embed_exemplars(
@@ -127,27 +143,40 @@ def distinct_features(
         "images": images.fingerprint,
         "indices": tensor_digest({"indices": distinct}),
     }
-    if size := shard_size():
-        encode = _sharing(encode, key, distinct, store, size, batch_size)
-    return store.fetch(_KIND, key, lambda _: ({"v": encode(distinct.tolist())}, {})).tensors["v"]
+    shards = _shards(key, distinct, shard_size(), batch_size)
+    whole = _together(encode, key, shards, store) if shards else None
+
+    def make(slot: Slot) -> tuple[dict[str, Tensor], dict]:
+        return {"v": encode(distinct.tolist(), slot=slot) if whole is None else whole}, {}
+
+    found = store.fetch(_KIND, key, make)
+    for part, _ in shards:
+        store.discard(_KIND, part)
+    return found.tensors["v"]
 
 
-def _sharing(
-    encode: Callable, key: dict, distinct: Tensor, store: Store, size: int, batch_size: int
-) -> Callable:
-    """Encode along with other processes; return what then gives the features of all (U, D)."""
-    if store.load(_KIND, key):
-        return encode
-    shards = cut(len(distinct), size, batch_size)
-    keys = [{**key, "rows": [shard.start, shard.stop]} for shard in shards]
+def _shards(
+    key: dict, distinct: Tensor, size: int | None, batch_size: int
+) -> list[tuple[dict, list[int]]]:
+    """Return the key and the images of each shard; none where nobody shares passes."""
+    return [
+        ({**key, "rows": [part.start, part.stop]}, distinct[part.start : part.stop].tolist())
+        for part in (cut(len(distinct), size, batch_size) if size else ())
+    ]
 
-    def make(i, _):
-        rows = distinct[shards[i].start : shards[i].stop]
-        return {"v": encode(rows.tolist())}, {}
 
+def _together(
+    encode: Callable, key: dict, shards: list[tuple[dict, list[int]]], store: Store
+) -> Tensor | None:
+    """Encode along with other processes: (U, D), or None once the store has the whole."""
     finished = partial(store.load, _KIND, key)
-    found = dict(share(store, _KIND, keys, make, finished))
-    if len(found) < len(keys):
-        return encode
-    whole = torch.cat([found[i].tensors["v"] for i in range(len(keys))])
-    return lambda _: whole
+    if finished():
+        return None
+
+    def make(i: int, slot: Slot) -> tuple[dict[str, Tensor], dict]:
+        return {"v": encode(shards[i][1], slot=slot)}, {}
+
+    found = dict(share(store, _KIND, [part for part, _ in shards], make, finished))
+    if len(found) < len(shards):
+        return None
+    return torch.cat([found[i].tensors["v"] for i in range(len(shards))])
