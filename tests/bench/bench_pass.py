@@ -1,10 +1,11 @@
 """The exemplar pass against a bare forward pass over the same loader.
 
-    python tests/bench/bench_pass.py [--images 192] [--repeats 5]
+    python tests/bench/bench_pass.py [--images 192] [--repeats 5] [--device cuda --workers 8]
 
 Prints a table and one JSON line. Both sides decode, preprocess and forward the same images in the
 same batches; the pass also captures two layers, keeps the top 40 of every neuron, and sums by
-class. Times are medians over repeats that take turns, so a noisy machine disturbs both alike.
+class. Times are medians over repeats that take turns, so a noisy machine disturbs both alike. On a
+CUDA device the peak of its memory stands beside them.
 """
 
 import argparse
@@ -16,8 +17,6 @@ import torch
 
 from wwwlib import exemplars, images, targets
 
-BATCH = 32
-
 
 def seconds(call):
     """Return the wall-clock seconds of one call."""
@@ -27,10 +26,22 @@ def seconds(call):
 
 
 @torch.inference_mode()
-def bare(target, probe):
+def bare(target, probe, batch, workers):
     """Forward every image and keep nothing."""
-    for _, x in images.batches(probe, target.preprocess, BATCH):
-        target.model(x.to(target.device))
+    pin = target.device.type == "cuda"
+    for _, x in images.batches(probe, target.preprocess, batch, workers, pin_memory=pin):
+        target.model(x.to(target.device, non_blocking=True))
+    if pin:
+        torch.cuda.synchronize()
+
+
+def peak(target, call):
+    """Return the most memory of the device that a call takes, in MB; None where nobody counts."""
+    counted = target.device.type == "cuda"
+    if counted:
+        torch.cuda.reset_peak_memory_stats()
+    call()
+    return torch.cuda.max_memory_allocated() / 1e6 if counted else None
 
 
 def main():
@@ -40,23 +51,31 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--target", default="torchvision/resnet18")
     parser.add_argument("--layers", nargs="+", default=["layer4", "logits"])
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    target, probe = targets.load(options.target, "random"), images.world(options.images)
-
-    def collect():
-        exemplars.collect(target, probe, options.layers, 40, BATCH, progress=False)
-
-    times = {"bare forward": [], "exemplar pass": []}
-    bare(target, probe)
+    target = targets.load(options.target, "random").to(options.device)
+    probe, given = images.world(options.images), (options.batch, options.workers)
+    calls = {
+        "bare forward": lambda: bare(target, probe, *given),
+        "exemplar pass": lambda: exemplars.collect(
+            target, probe, options.layers, 40, *given, progress=False
+        ),
+    }
+    memory = {name: peak(target, call) for name, call in calls.items()}  # warms up, too
+    times = {name: [] for name in calls}
     for _ in range(options.repeats):
-        times["bare forward"].append(seconds(lambda: bare(target, probe)))
-        times["exemplar pass"].append(seconds(collect))
+        for name, call in calls.items():
+            times[name].append(seconds(call))
     medians = {name: statistics.median(values) for name, values in times.items()}
     for name, value in medians.items():
-        print(f"{name:>15}: {value:6.2f} s, {options.images / value:6.1f} images a second")
+        most = "" if memory[name] is None else f", at most {memory[name]:,.0f} MB of the device"
+        print(f"{name:>15}: {value:6.2f} s, {options.images / value:6.1f} images a second{most}")
     ratio = medians["exemplar pass"] / medians["bare forward"]
     print(f"{'ratio':>15}: {ratio:6.2f} (goal: at most 1.15)")
-    print(json.dumps({"bench": "exemplar pass", "ratio": round(ratio, 3), **vars(options)}))
+    found = {"ratio": round(ratio, 3), "device MB": memory}
+    print(json.dumps({"bench": "exemplar pass", **found, **vars(options)}))
 
 
 if __name__ == "__main__":
