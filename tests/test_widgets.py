@@ -249,11 +249,30 @@ def test_parts_can_be_taken_away_and_come_back(book, clip, pictures):
     assert not page.model.change and not page.change_told.value and parts.value == ()
 
 
+def marked(page):
+    """Return the buttons that say that theirs is the picture explained."""
+    said = [one.children[1].description for one in page.strip.children]
+    return [words for words in said if "✓" in words]
+
+
+def test_the_strip_says_which_picture_is_explained(book, clip, pictures):
+    """Breaks if only a colour, or nothing, tells it."""
+    page = explorer({"conv": book}, pictures, clip)
+    assert marked(page) == ["Picture 0 ✓"]
+    page._choose_image(3)
+    assert marked(page) == ["Picture 3 ✓"]
+    page.choices["later"].click()
+    assert not marked(page)
+    page.choices["earlier"].click()
+    assert marked(page) == ["Picture 3 ✓"]
+
+
 def test_an_upload_is_explained_and_a_wrong_one_is_refused_in_a_sentence(book, clip, pictures):
     page = explorer({"conv": book}, pictures, clip)
     page._choose_upload([{"content": memoryview(png(Image.new("RGB", (50, 50), "green")))}])
     page._tell()
     assert "The true class is not known." in words(page.told.value)
+    assert not marked(page), "a picture of the strip is called the one explained"
     told = page.told.value
     wrong = {"name": EVIL[0], "type": "image/png", "size": 2, "content": memoryview(b"no")}
     wrong["last_modified"] = datetime.now(UTC)
@@ -270,7 +289,7 @@ def test_the_strip_turns_from_end_to_end(book, clip, pictures):
     assert [box.children[1].description for box in page.strip.children][-1] == "Picture 29"
     for _ in range(9):
         page.choices["earlier"].click()
-    assert page.strip.children[0].children[1].description == "Picture 0"
+    assert page.strip.children[0].children[1].description == "Picture 0 ✓"
 
 
 def test_every_picture_has_words_in_its_place_and_no_id_is_said_by_colour_alone(model, book):

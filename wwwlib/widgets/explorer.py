@@ -163,7 +163,8 @@ class Explorer(w.VBox):
         self._tell()
 
     def _changed_picture(self) -> None:
-        """Offer the parts of another picture, none of them taken away."""
+        """Mark another picture, and offer its parts, none of them taken away."""
+        self._mark()
         scene = self.model.scene
         self._set("scene", value=AS_IS)
         self._set("finish", value=AS_IS)
@@ -205,13 +206,17 @@ class Explorer(w.VBox):
             self._thumbnail(images, i)
             for i in range(self.first, min(self.first + _STRIP, len(images)))
         ]
+        self._mark()
+
+    def _mark(self) -> None:
+        """Say on its button which picture is explained; none of them is, after an upload."""
+        chosen = None if self.model.upload else self.model.index
+        for i, one in enumerate(self.strip.children, start=self.first):
+            one.children[1].description = f"Picture {i}{' ✓' if i == chosen else ''}"
 
     def _thumbnail(self, images: ImageSet, i: int) -> w.VBox:
         picture = w.HTML(markup.img(picture_tile(images.image(i), 88), images.names[i]))
-        button = w.Button(
-            description=f"Picture {i}", tooltip=f"Explain {images.names[i]}",
-            layout=w.Layout(width="92px"),
-        )  # fmt: skip
+        button = w.Button(tooltip=f"Explain {images.names[i]}", layout=w.Layout(width="92px"))
         button.add_class(f"www-picture-{i}")
         button.on_click(lambda _: self._choose_image(i))
         return w.VBox([picture, button])
