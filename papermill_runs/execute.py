@@ -1,7 +1,8 @@
 """Run one notebook in this process: the runner starts it once for each, and survives it.
 
 ``python execute.py job.json`` executes what the job says and exits with 0; else it leaves one
-sentence in the job's ``reason`` file and exits with 1. Should the runner die, so does this.
+sentence in the job's ``reason`` file and exits with 1. Should the process that started it (its
+number is in ``WWW_STARTED_BY``) die, so does this.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -59,8 +61,11 @@ def follow(parent: int) -> None:
 
 if __name__ == "__main__":
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    threading.Thread(target=follow, args=(job["parent"],), daemon=True).start()
-    reason = execute(job["source"], job["output"], job["parameters"])
+    starter = int(os.environ["WWW_STARTED_BY"])
+    threading.Thread(target=follow, args=(starter,), daemon=True).start()
+    with tempfile.TemporaryDirectory() as own:  # IPython's history needs a disk of this machine
+        os.environ["IPYTHONDIR"] = own
+        reason = execute(job["source"], job["output"], job["parameters"])
     if reason:
         Path(job["reason"]).write_text(reason, encoding="utf-8")
     sys.exit(bool(reason))

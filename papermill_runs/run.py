@@ -5,6 +5,7 @@
     python papermill_runs/run.py world --set k=20       with another parameter
     python papermill_runs/run.py world --jobs 4         four notebooks at once
     torchrun --nproc-per-node 8 papermill_runs/run.py paper    on eight GPUs
+    python papermill_runs/run.py paper --ray            each notebook a task of a Ray cluster
     python papermill_runs/run.py world --publish        then keep the copies for readers
     python papermill_runs/run.py --list                 what there is
     python papermill_runs/run.py --check paper          is all there that it needs? nothing runs
@@ -26,7 +27,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -42,6 +42,7 @@ from filelock import FileLock, Timeout
 from profiles import House, Job, Profile
 
 HOUSE = House(Path(__file__).resolve().parents[1])
+PROCESS = ".process-"  # how folders begin that last as long as a notebook's process
 
 
 def main(argv: list[str] | None = None, house: House = HOUSE) -> int:
@@ -68,7 +69,8 @@ def main(argv: list[str] | None = None, house: House = HOUSE) -> int:
         with FileLock(folder / ".lock", timeout=0):
             if house.stage:
                 rehearse.furnish(profile, house)
-            code = run(house, profile, jobs, folder, asked.force, asked.jobs)
+            at_once = len(jobs) if asked.ray else asked.jobs  # a cluster lets them wait itself
+            code = run(house, profile, jobs, folder, asked.force, at_once, _launcher(asked))
             if asked.publish:
                 print(publish.publish(house, jobs, folder))
             return code
@@ -92,6 +94,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", metavar="NAME", help="folder in papermill_runs/runs")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at once")
+    parser.add_argument("--ray", action="store_true", help="run on the cluster of RAY_ADDRESS")
     parser.add_argument("--force", action="store_true", help="run again what is done already")
     parser.add_argument("--check", action="store_true", help="look for all that it needs")
     parser.add_argument("--fetch", action="store_true", help="download what is missing")
@@ -104,6 +107,17 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _launcher(asked: argparse.Namespace) -> side_by_side.Launcher:
+    """Return what starts a notebook's process: on this machine, or on a Ray cluster."""
+    if not asked.ray:
+        return side_by_side.launch
+    try:
+        import on_ray  # an extra, not for everybody
+    except ImportError as error:
+        raise ValueError(f"--ray needs the extra `ray` ({error}): pip install '.[ray]'.") from error
+    return on_ray.connect()
+
+
 def run(
     house: House,
     profile: Profile,
@@ -111,15 +125,18 @@ def run(
     folder: Path,
     force: bool = False,
     at_once: int = 1,
+    launch: side_by_side.Launcher = side_by_side.launch,
 ) -> int:
     """Run jobs into a folder, one after the other or some at once, and return the exit code."""
     from manifest import Manifest  # imports torch, for which a typing error should not wait
 
+    for left in folder.glob(f"{PROCESS}*"):  # by a runner that was killed
+        _remove(left)
     manifest = Manifest.open(folder / "manifest.json")
     manifest.begin(house, profile)
     manifest.content |= {"rehearsal": rehearse.BANNER} if house.stage else {}
     started = time.monotonic()
-    step = partial(_step, house, folder, manifest, force)
+    step = partial(_step, house, folder, manifest, force, launch)
     try:
         if at_once == 1:
             for number, job in enumerate(jobs, start=1):
@@ -134,14 +151,14 @@ def run(
     return _close(profile, jobs, folder, manifest, time.monotonic() - started)
 
 
-def _step(house: House, folder: Path, manifest, force: bool, job: Job) -> str:
+def _step(house: House, folder: Path, manifest, force: bool, launch, job: Job) -> str:
     """Run one notebook, unless that is done already, and say how it went."""
     if not force and manifest.done(house, job):
         manifest.update(job.name, resumed=True)
         return "already done"
     began = time.monotonic()
     try:
-        reason = _attempt(house, job, folder, manifest)
+        reason = _attempt(house, job, folder, manifest, launch)
     except KeyboardInterrupt:
         manifest.update(job.name, state="interrupted", error="interrupted by the user")
         raise
@@ -166,14 +183,14 @@ def _help(house: House, profile: Profile, jobs: list[Job], folder: Path) -> int:
     return 0  # how it went is for the first process to say
 
 
-def _attempt(house: House, job: Job, folder: Path, manifest) -> str | None:
+def _attempt(house: House, job: Job, folder: Path, manifest, launch) -> str | None:
     """Run one notebook and record how it ended; return the reason if it failed."""
     from manifest import files, results
 
     _set_aside(folder, job.name, keep=manifest.record(job.name)["state"] == "done")
     manifest.start(house, job)
     draft = folder / f"{job.name}.part.ipynb"
-    reason = _execute(house, job, folder, draft)
+    reason = _execute(house, job, folder, draft, launch)
     marked = rehearse.stamp(draft, folder / job.name) if house.stage else {}
     try:
         reported = {} if reason else results(folder / job.name)
@@ -210,31 +227,27 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _execute(house: House, job: Job, folder: Path, draft: Path) -> str | None:
+def _execute(house: House, job: Job, folder: Path, draft: Path, launch) -> str | None:
     """Execute a notebook in a process of its own, in its own folder; None if it went well."""
-    here = house.notebooks
-    with tempfile.TemporaryDirectory() as temporary, open(folder / f"{job.name}.log", "w") as log:
+    here, log = house.notebooks, folder / f"{job.name}.log"
+    # Beside the results, where every machine of a cluster sees it.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=PROCESS) as temporary:
         place = Path(temporary)
         out = os.path.relpath(folder / job.name, here)  # relative: executed copies are published
         work = {
-            "parent": os.getpid(),
             "source": job.source.name,
             "output": os.path.relpath(draft, here),
             "parameters": {**job.given, profiles.RESERVED: out},
             "reason": str(place / "reason.txt"),
         }
         (place / "job.json").write_text(json.dumps(work), encoding="utf-8")
-        command = [sys.executable, str(Path(__file__).with_name("execute.py")), place / "job.json"]
-        environment = _environment(house, place)
-        child = subprocess.Popen(command, cwd=here, env=environment, stdout=log, stderr=log)
-        try:
-            code = side_by_side.wait(child)
-        finally:
-            child.kill()
+        program = Path(__file__).with_name("execute.py")
+        command = [sys.executable, str(program), str(place / "job.json")]
+        code = launch(command, here, _environment(house, place), log)
         if code == 0:
             return None
         reason = place / "reason.txt"
-        ended = f"its process ended with code {code}; see {folder / job.name}.log"
+        ended = f"its process ended with code {code}; see {log}"
         return reason.read_text(encoding="utf-8") if reason.exists() else ended
 
 
@@ -248,7 +261,6 @@ def _environment(house: House, place: Path) -> dict[str, str]:
     others = os.environ.get("JUPYTER_PATH")
     return os.environ | {
         "JUPYTER_PATH": os.pathsep.join([str(place), *([others] if others else [])]),
-        "IPYTHONDIR": str(place / "ipython"),
         "WWW_STORE": str(house.store),
         **side_by_side.environment(),
         **({"WWW_REHEARSAL": rehearse.BANNER} if house.stage else {}),

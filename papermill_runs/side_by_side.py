@@ -14,9 +14,12 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
 
 from profiles import Job
 
+# Run a command, in a folder, with an environment, its words in a log: the exit code.
+Launcher = Callable[[list[str], Path, dict[str, str], Path], int]
 _STOP = threading.Event()
 _MINE = threading.local()  # .slot: which of the places side by side this thread has
 SHARD = "2048"  # images: small enough that notebooks share the passes of a small profile, too
@@ -48,14 +51,25 @@ def each(step: Callable[[Job], str], jobs: list[Job], at_once: int) -> Iterator[
         pool.shutdown(cancel_futures=True)
 
 
-def wait(child: subprocess.Popen) -> int:
-    """Wait for a process and return its exit code; an interruption reaches every thread."""
-    while True:
+def launch(command: list[str], folder: Path, environment: dict[str, str], log: Path) -> int:
+    """Run a command as a process of this machine and return its exit code."""
+    environment = environment | {"WWW_STARTED_BY": str(os.getpid())}
+    with log.open("w") as said:
+        child = subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=said)
         try:
-            return child.wait(timeout=0.2)
-        except subprocess.TimeoutExpired:
-            if _STOP.is_set() and threading.current_thread() is not threading.main_thread():
-                raise KeyboardInterrupt from None
+            while True:
+                try:
+                    return child.wait(timeout=0.2)
+                except subprocess.TimeoutExpired:
+                    heed()
+        finally:
+            child.kill()
+
+
+def heed() -> None:
+    """Raise in a thread of `each` what the user's interruption raised in the main one."""
+    if _STOP.is_set() and threading.current_thread() is not threading.main_thread():
+        raise KeyboardInterrupt
 
 
 def environment() -> dict[str, str]:

@@ -141,7 +141,7 @@ def test_path_on_the_command_line_is_seen_from_where_its_writer_stands(
     assert (house.notebooks / weights).resolve() == tmp_path.resolve() / "w.safetensors"
 
 
-def pretend(house, job, folder, draft):
+def pretend(house, job, folder, draft, launch):
     """Stand in for the execution of a notebook that goes well."""
     draft.write_text("executed")
     (folder / job.name / "results.json").write_text("{}")
@@ -190,9 +190,9 @@ def test_runs_again_when_anything_that_decides_the_result_has_changed(house, mon
     """Breaks if a stale result passes for done, or a damaged one, or if sameness is not seen."""
     ran = []
 
-    def counted(house, job, folder, draft):
+    def counted(house, job, *rest):
         ran.append(job.name)
-        pretend(house, job, folder, draft)
+        pretend(house, job, *rest)
 
     monkeypatch.setattr(run, "_execute", counted)
     runs = lambda *argv: (run.main(["tiny", *argv], house), len(ran))  # noqa: E731
@@ -235,7 +235,7 @@ def test_a_failure_sets_earlier_good_work_aside_and_does_not_destroy_it(house, m
 def test_results_that_are_absent_or_that_no_manifest_can_hold_are_a_failure(
     house, monkeypatch, text
 ):
-    def write(house, job, folder, draft):
+    def write(house, job, folder, draft, launch):
         draft.write_text("executed")
         if text is not None:
             (folder / job.name / "results.json").write_text(text)
@@ -268,6 +268,7 @@ def test_the_runner_killed_takes_its_notebook_along_and_the_next_run_recovers(ho
     monkeypatch.setattr(run, "_execute", pretend)
     assert run.main(["tiny"], house) == 0
     assert record(house)["01_good"]["state"] == "done"
+    assert not list((house.runs / "tiny").glob(".process-*")), "what the dead runner left stays"
 
 
 def test_a_manifest_never_calls_running_what_nobody_runs(house, tmp_path):

@@ -114,3 +114,28 @@ def test_each_place_has_a_gpu_and_a_share_of_the_cores(monkeypatch):
     told = dict(side_by_side.each(lambda job: str(side_by_side.environment()), ["a"], 3))
     assert "'OMP_NUM_THREADS': '2'" in told["a"] and "'CUDA_VISIBLE_DEVICES': '4'" in told["a"]
     assert "'WWW_SHARD': '2048'" in told["a"]
+
+
+def test_without_ray_its_option_says_what_to_install(crowd, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not there
+    monkeypatch.delitem(sys.modules, "on_ray", raising=False)
+    assert run.main(["tiny", "--ray"], crowd) == 2
+    assert "--ray needs the extra `ray`" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_every_notebook_is_a_task_of_a_ray_cluster(house, monkeypatch):
+    """Breaks if a task's failure is lost, or the record is kept where nobody looks."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for Ray's processes
+    ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    whose = "import os; assert os.getppid() != 1; print(os.environ['RAY_JOB_ID'])"
+    notebook(house, "02_good", whose, WRITE)
+    notebook(house, "03_bad", "1 / 0", WRITE)
+    profile(house, "notebooks: {01_good: {k: 5}, 02_good: {}, 03_bad: {}}")
+    try:
+        assert run.main(["tiny", "--ray"], house) == 1
+    finally:
+        ray.shutdown()
+    made = record(house)
+    assert [made[name]["state"] for name in sorted(made)] == ["done", "done", "failed"]
+    assert "ZeroDivisionError" in made["03_bad"]["error"]
