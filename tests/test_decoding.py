@@ -1,0 +1,172 @@
+"""JPEG files decoded at a fraction of their size, held to the pixels of decoding them whole."""
+
+import hashlib
+import io
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.transforms import InterpolationMode, v2
+
+from wwwlib import images
+from wwwlib.store import digest
+
+BILINEAR, BICUBIC = InterpolationMode.BILINEAR, InterpolationMode.BICUBIC
+
+
+def photograph(seed=0, size=(512, 384)):
+    """Noise with the spectrum of a photograph, 1/f, in three colours that go together."""
+    width, height = size
+    fy, fx = np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None] * width
+    falling = 1 / np.maximum(np.hypot(fy, fx), 1)
+    drawn = np.random.default_rng(seed).standard_normal((4, height, width))
+    layers = np.fft.irfft2(np.fft.rfft2(drawn) * falling, s=(height, width))
+    values = layers[0] + 0.3 * layers[1:]
+    values = 128 + 50 * (values - values.mean()) / values.std()
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
+
+
+def jpeg(image, **options):
+    file = io.BytesIO()
+    image.save(file, "JPEG", **{"quality": 90, **options})
+    return file.getvalue()
+
+
+def folder_of(path, *files):
+    path.mkdir(parents=True, exist_ok=True)
+    for i, data in enumerate(files):
+        (path / f"{i:02}.jpg").write_bytes(data)
+    return path
+
+
+# At a fraction of the size --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "least_side", "expected"),
+    [
+        ((512, 384), None, (512, 384)),
+        ((512, 384), 193, (512, 384)),
+        ((512, 384), 192, (256, 192)),
+        ((512, 384), 97, (256, 192)),
+        ((512, 384), 96, (128, 96)),
+        ((384, 512), 48, (48, 64)),
+        ((512, 384), 1, (64, 48)),
+        ((508, 384), 1, (127, 96)),
+        ((510, 384), 1, (255, 192)),
+        ((511, 384), 1, (511, 384)),
+        ((512, 383), 1, (512, 383)),
+    ],
+)
+def test_a_jpeg_is_decoded_as_small_as_its_shorter_side_and_its_shape_allow(
+    tmp_path, size, least_side, expected
+):
+    """Breaks if a side may fall below the least, or if one is divided with a remainder."""
+    data = jpeg(photograph(1, size))
+    found = images.folder(folder_of(tmp_path, data), least_side=least_side).image(0)
+    oracle = Image.open(io.BytesIO(data))
+    oracle.draft(None, expected)
+    assert found.size == expected
+    assert np.array_equal(found, oracle.convert("RGB"))
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF"])
+def test_other_formats_are_decoded_whole(tmp_path, format):
+    photograph(2).save(tmp_path / f"x.{format.lower()}", format)
+    whole, small = images.folder(tmp_path), images.folder(tmp_path, least_side=8)
+    assert np.array_equal(whole.image(0), small.image(0))
+
+
+def test_the_fingerprint_knows_the_least_side_and_is_without_it_what_it_was(tmp_path):
+    """Breaks if sets that decode differently share results, or if all old ones are lost."""
+    data = jpeg(photograph(3))
+    folder_of(tmp_path, data)
+    sha256 = (hashlib.sha256(data).hexdigest(),)
+    old = {"names": ("00.jpg",), "sha256": sha256, "labels": (None,), "classes": ()}
+    assert images.folder(tmp_path).fingerprint == digest(old)
+    assert images.folder(tmp_path, least_side=None).fingerprint == digest(old)
+    small = images.folder(tmp_path, least_side=96)
+    assert small.fingerprint == digest({**old, "least_side": 96})
+    again = pickle.loads(pickle.dumps(images.subset(small, [0])))
+    assert again.image(0).size == (128, 96)
+
+
+def test_crops_are_cut_from_the_smaller_image(tmp_path):
+    small = images.folder(folder_of(tmp_path, jpeg(photograph(4))), least_side=96)
+    crop = images.crops(small).image(1)
+    assert np.array_equal(crop, small.image(0).crop((64, 0, 128, 48)))
+
+
+def test_a_file_that_changed_is_refused_at_any_size(tmp_path):
+    folder_of(tmp_path, jpeg(photograph(5)))
+    small = images.folder(tmp_path, least_side=8)
+    folder_of(tmp_path, jpeg(photograph(6)))
+    with pytest.raises(ValueError, match=r"00\.jpg' cannot be used: it changed since"):
+        small.image(0)
+
+
+def test_pixels_are_counted_before_anything_is_made_smaller(tmp_path):
+    folder_of(tmp_path, jpeg(photograph(7)))
+    with pytest.raises(ValueError, match="512 x 384 pixels are more than the 1,000 allowed"):
+        images.folder(tmp_path, least_side=8, max_pixels=1000)
+
+
+def test_least_side_passes_through_load_but_not_into_the_world(tmp_path):
+    folder_of(tmp_path, jpeg(photograph(8)), jpeg(photograph(9)))
+    assert images.load("folder", tmp_path, 1, least_side=96).image(0).size == (128, 96)
+    with pytest.raises(ValueError, match="least_side is 96, but the world has no files"):
+        images.load("world", least_side=96)
+    with pytest.raises(ValueError, match="least_side is 0; it must be at least 1 pixel, or None"):
+        images.load("folder", tmp_path, least_side=0)
+
+
+def moved(whole, small, side):
+    """Return mean, 99.9th centile and maximum of how far resized and cropped pixels lie apart."""
+    counts = np.zeros(256, np.int64)
+    for how in (BILINEAR, BICUBIC):
+        resize = v2.Compose([v2.Resize(side, how, antialias=True), v2.CenterCrop(side)])
+        for u, v in zip(whole, small, strict=True):
+            gap = np.abs(np.asarray(resize(u), np.int64) - np.asarray(resize(v), np.int64))
+            counts += np.bincount(gap.ravel(), minlength=256)
+    shares = counts.cumsum() / counts.sum()
+    mean = float(counts @ np.arange(256) / counts.sum())
+    return mean, int(np.searchsorted(shares, 0.999)), int(counts.nonzero()[0].max())
+
+
+@pytest.mark.parametrize(("gap", "mean", "centile", "maximum"), [(3, 1.0, 4, 11), (2, 1.5, 10, 19)])
+@pytest.mark.parametrize("least_side", [192, 96, 48])
+def test_generated_photographs_keep_to_the_stated_bound(
+    tmp_path, least_side, gap, mean, centile, maximum
+):
+    """Breaks if the image is made smaller than asked: with no gap the bound does not hold."""
+    folder_of(tmp_path, *(jpeg(photograph(seed)) for seed in range(6)))
+    whole, small = images.folder(tmp_path), images.folder(tmp_path, least_side=least_side)
+    pairs = [[one.image(i) for i in range(6)] for one in (whole, small)]
+    assert min(pairs[1][0].size) == least_side
+    found = moved(*pairs, least_side // gap)
+    assert all(f <= b for f, b in zip(found, (mean, centile, maximum), strict=True)), found
+    assert moved(*pairs, least_side)[0] > mean
+
+
+def test_a_shape_that_is_rounded_would_break_the_bound():
+    """Why both sides must divide: 333 / 2 becomes 167, and 64 x 96 pixels become 64 x 95."""
+    data = jpeg(photograph(10, (500, 333)))
+    half = Image.open(io.BytesIO(data))
+    half.draft(None, (250, 166))
+    assert half.size == (250, 167)
+    assert moved([images.decode(data)], [half.convert("RGB")], 64)[0] > 1.5
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("least_side", [128, 64, 32])
+def test_real_photographs_keep_to_the_stated_bound(real, least_side):
+    """Three times the side: a mean below one level at every fraction; none at all breaks it."""
+    whole, small = (images.imagenet(real / "photos", least_side=n) for n in (None, least_side))
+    pairs = [(whole.image(i), small.image(i)) for i in range(len(whole))]
+    pairs = [(u, v) for u, v in pairs if u.size != v.size and min(v.size) == least_side]
+    assert len(pairs) > 100
+    three, two, one = (moved(*zip(*pairs, strict=True), least_side // n) for n in (3, 2, 1))
+    assert three[0] <= 0.55 and three[1] <= 4 and three[2] <= 11, three
+    assert two[0] <= (1.0 if least_side == 128 else 1.5) and two[1] <= 10 and two[2] <= 19, two
+    assert one[0] > 1.5 and one[1] > 10, one
