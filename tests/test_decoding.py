@@ -1,17 +1,23 @@
-"""JPEG files decoded at a fraction of their size, held to the pixels of decoding them whole."""
+"""Two faster ways through JPEG files, held to the pixels of decoding whole with Pillow."""
 
 import hashlib
 import io
 import pickle
+import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from timm.data import create_transform
+from torchvision.models import ResNet50_Weights
 from torchvision.transforms import InterpolationMode, v2
 
 from wwwlib import images
+from wwwlib.images import device_decode
 from wwwlib.store import digest
 
+ASIS = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32)])  # levels 0..255, nothing resized
 BILINEAR, BICUBIC = InterpolationMode.BILINEAR, InterpolationMode.BICUBIC
 
 
@@ -170,3 +176,180 @@ def test_real_photographs_keep_to_the_stated_bound(real, least_side):
     assert three[0] <= 0.55 and three[1] <= 4 and three[2] <= 11, three
     assert two[0] <= (1.0 if least_side == 128 else 1.5) and two[1] <= 10 and two[2] <= 19, two
     assert one[0] > 1.5 and one[1] > 10, one
+
+
+# By torchvision, where the network computes ---------------------------------------------------
+
+
+def rotated():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lie on your side
+    return exif
+
+
+def encoded(image, format, **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def all_sorts():
+    """Return files by what is special about them: first those that torchvision is to decode."""
+    image = photograph(20, (90, 61))
+    plain = {f"subsampling {n}": jpeg(image, subsampling=n) for n in (0, 1, 2)}
+    plain |= {"progressive": jpeg(image, progressive=True), "grey": jpeg(image.convert("L"))}
+    plain |= {"rotated": jpeg(image, exif=rotated()), "tables": jpeg(image, optimize=True)}
+    other = {"as RGB": jpeg(image, keep_rgb=True), "CMYK": jpeg(image.convert("CMYK"))}
+    other |= {"PNG": encoded(image.convert("RGBA"), "PNG"), "WebP": encoded(image, "WEBP")}
+    return plain, other
+
+
+@pytest.fixture
+def sorts(tmp_path):
+    plain, other = all_sorts()
+    return images.folder(folder_of(tmp_path, *plain.values(), *other.values()), convert=("CMYK",))
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """A list of how many files torchvision was given at once, and then those that it refuses."""
+    seen, decode = [], device_decode.torchvision_io.decode_jpeg
+
+    def noted(files, *options):
+        seen.append(len(files))
+        return decode(files, *options)
+
+    monkeypatch.setattr(device_decode.torchvision_io, "decode_jpeg", noted)
+    return seen
+
+
+def read(found, decoder, preprocess=ASIS, **options):
+    taken = list(images.batches(found, preprocess, decoder=decoder, **options))
+    return torch.cat([i for i, _ in taken]), torch.cat([x for _, x in taken])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("start", [0, 3])
+def test_all_sorts_of_files_have_the_pixels_that_pillow_sees(sorts, workers, start):
+    """Breaks if files are mixed up, turned as EXIF says, or a kind is read as another."""
+    options = {"batch_size": 4, "workers": workers, "start": start}
+    expected, found = (read(sorts, decoder, **options) for decoder in images.DECODERS)
+    assert found[0].tolist() == list(range(start, 11))
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+
+
+def test_torchvision_decodes_plain_files_a_batch_at_a_time_and_no_other(sorts, decoded):
+    """Breaks if everything quietly goes through Pillow, or what others may read otherwise."""
+    plain, other = all_sorts()
+    read(sorts, "torchvision", batch_size=len(plain) + 1)
+    assert decoded == [1, len(plain)]  # the test card, then the first batch; the second has none
+    last = [isinstance(sorts.undecoded(i), bytes) for i in range(len(sorts))]
+    assert last == [True] * len(plain) + [False] * len(other)
+
+
+def test_what_torchvision_refuses_goes_through_pillow(sorts, monkeypatch):
+    """Breaks if one such file ends the pass, or takes the rest of its batch with it."""
+    decode, refused = device_decode.torchvision_io.decode_jpeg, sorts.undecoded(1)
+
+    def choosy(files, *options):
+        if any(file.numpy().tobytes() == refused for file in files):
+            raise RuntimeError("nothing that I know")
+        return decode(files, *options)
+
+    monkeypatch.setattr(device_decode.torchvision_io, "decode_jpeg", choosy)
+    expected, asked, image = read(sorts, "pillow")[1], [], images.ImageSet.image
+    monkeypatch.setattr(images.ImageSet, "image", lambda own, i: asked.append(i) or image(own, i))
+    assert torch.equal(read(sorts, "torchvision", batch_size=5)[1], expected)
+    assert asked == [1]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("harm", ["deleted", "changed", "damaged"])
+def test_a_bad_file_gives_the_sentence_that_pillow_gives(tmp_path, monkeypatch, workers, harm):
+    whole = jpeg(photograph(21))
+    folder_of(tmp_path, whole, whole[:2000] if harm == "damaged" else whole)
+    with monkeypatch.context() as patched:  # else opening would find the damage
+        patched.setattr(sys.modules["wwwlib.images.folder"], "check", lambda *_: None)
+        found = images.folder(tmp_path)
+    if harm == "deleted":
+        (tmp_path / "01.jpg").unlink()
+    elif harm == "changed":
+        (tmp_path / "01.jpg").write_bytes(jpeg(photograph(22)))
+    said = []
+    for decoder in images.DECODERS:
+        with pytest.raises(ValueError, match=r"01\.jpg' cannot be used: it[^\n]+$") as caught:
+            read(found, decoder, workers=workers)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+
+
+def bare(i):
+    return photograph(30 + i, (40, 30))
+
+
+def test_sets_without_files_take_part_as_pillow_sees_them(tmp_path):
+    """Breaks if a set whose reader is any function, a crop or the world cannot be read."""
+    few = images.folder(folder_of(tmp_path, jpeg(photograph(23)), jpeg(photograph(24))))
+    own = images.ImageSet("own", "own", ("a", "b"), (None,) * 2, (), bare)
+    for found in (images.world(3, 5), images.crops(few), own, images.subset(own, [1])):
+        expected, x = (read(found, decoder, batch_size=2)[1] for decoder in images.DECODERS)
+        assert torch.equal(x, expected), found.name
+
+
+def test_files_decoded_smaller_are_left_to_pillow(tmp_path, decoded):
+    """Breaks if pixels are not those that the set's fingerprint promises."""
+    files = [jpeg(photograph(25)), jpeg(photograph(26, (128, 96)))]
+    small = images.folder(folder_of(tmp_path, *files), least_side=96)
+    expected, x = (read(small, decoder)[1] for decoder in images.DECODERS)
+    assert torch.equal(x, expected) and x.shape == (2, 3, 96, 128)
+    assert decoded == [1, 1]  # the test card, and the file that is small already
+
+
+TIMM = create_transform((3, 112, 112), interpolation="bicubic", mean=(0.5,) * 3, std=(0.25,) * 3)
+WEIGHTS = ResNet50_Weights.IMAGENET1K_V1.transforms(resize_size=128, crop_size=112)
+
+
+@pytest.mark.parametrize("preprocess", [WEIGHTS, TIMM], ids=["torchvision", "timm"])
+def test_preprocessing_of_tensors_differs_by_the_rounding_of_a_resize(tmp_path, preprocess):
+    """Breaks if ToTensor leaves a tensor at 0..255, or scales it before a cubic resize."""
+    files = [jpeg(photograph(seed, (300, 200))) for seed in range(40, 46)]
+    found = images.folder(folder_of(tmp_path, *files))
+    expected, x = (read(found, decoder, preprocess)[1] for decoder in images.DECODERS)
+    std = torch.tensor((0.25,) * 3 if preprocess is TIMM else WEIGHTS.std)
+    levels = (x - expected).abs() * std[:, None, None] * 255
+    assert 0 < levels.mean() < 0.25
+    assert levels.quantile(0.999) < 1.1
+
+
+def of_images_only(image):
+    return ASIS(image.convert("RGB"))
+
+
+UNFILTERED = v2.Compose([v2.Resize(64, antialias=False), ASIS])
+
+
+@pytest.mark.filterwarnings("ignore:Anti-alias option is always applied:UserWarning")
+@pytest.mark.parametrize(
+    ("preprocess", "why"),
+    [(of_images_only, "AttributeError: 'Tensor' object"), (UNFILTERED, "the result differs")],
+)
+def test_preprocessing_that_treats_tensors_otherwise_is_refused_at_once(sorts, preprocess, why):
+    """Breaks if a pass of hours begins with other pixels, or ends in a traceback."""
+    with pytest.raises(ValueError, match=rf"it does to a PIL image \({why}.*decoder='pillow'\.$"):
+        images.batches(sorts, preprocess, decoder="torchvision")
+    images.batches(sorts, preprocess)
+
+
+def test_a_device_that_decodes_no_jpeg_is_named_at_once(sorts, monkeypatch):
+    def absent(*_):
+        raise RuntimeError("not compiled with nvJPEG\nException raised from ...")
+
+    monkeypatch.setattr(device_decode.torchvision_io, "decode_jpeg", absent)
+    with pytest.raises(ValueError, match=r"JPEG files on cpu \(not compiled with nvJPEG\); use"):
+        images.batches(sorts, ASIS, decoder="torchvision")
+
+
+def test_images_of_different_sizes_are_explained_as_elsewhere(tmp_path):
+    folder_of(tmp_path, jpeg(photograph(27)), jpeg(photograph(28, (90, 61))))
+    with pytest.raises(ValueError, match="different shapes"):
+        read(images.folder(tmp_path), "torchvision")

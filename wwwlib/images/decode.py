@@ -88,6 +88,19 @@ def unpack(
     return _loaded(image).convert("RGB")
 
 
+def is_plain_jpeg(
+    data: bytes, max_pixels: int, convert: Collection[str], least_side: int | None = None
+) -> bool:
+    """Whether bytes are a grey or YCbCr JPEG shown whole, which other decoders read likewise.
+
+    A ValueError gives the reason if the header shows that `unpack` would refuse them.
+    """
+    image = _header(data, max_pixels, convert)
+    as_rgb = image.info.get("adobe_transform") == 0  # three channels stored as they are: rare
+    usual = image.mode == "L" or (image.mode == "RGB" and not as_rgb)
+    return image.format == "JPEG" and usual and _divisor(image, least_side) == 1
+
+
 def _divisor(image: Image.Image, least_side: int | None) -> int:
     """Return by how much to divide both sides of a JPEG, with no remainder; 1: not at all.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from wwwlib.images.decode import MAX_PIXELS, check, naming, read, unpack
+from wwwlib.images.decode import MAX_PIXELS, check, is_plain_jpeg, naming, read, unpack
 from wwwlib.images.image_set import ImageSet, Skipped
 from wwwlib.images.roots import Place, existing, files, place, subfolders
 from wwwlib.store import digest
@@ -156,12 +156,19 @@ class _Files:
     least_side: int | None
 
     def __call__(self, i: int) -> Image.Image:
+        return self._read(i, undecoded=False)
+
+    def undecoded(self, i: int) -> bytes | Image.Image:
+        return self._read(i, undecoded=True)
+
+    def _read(self, i: int, undecoded: bool) -> bytes | Image.Image:
         path = place(self.root) / self.paths[i]
+        how = (self.max_pixels, self.convert, self.least_side)
         with naming(path):
             data = read(path)
             if hashlib.sha256(data).hexdigest() != self.hashes[i]:
                 raise ValueError("it changed since the image set was opened; open the set again")
-            return unpack(data, self.max_pixels, self.convert, self.least_side)
+            return data if undecoded and is_plain_jpeg(data, *how) else unpack(data, *how)
 
 
 def _examine(root: Place, path: str, max_pixels: int, convert: tuple[str, ...]) -> str | Skipped:
