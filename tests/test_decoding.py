@@ -13,9 +13,10 @@ from timm.data import create_transform
 from torchvision.models import ResNet50_Weights
 from torchvision.transforms import InterpolationMode, v2
 
-from wwwlib import images
+from wwwlib import exemplars, images, targets
+from wwwlib.exemplars.__main__ import main
 from wwwlib.images import device_decode
-from wwwlib.store import digest
+from wwwlib.store import Store, digest
 
 ASIS = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32)])  # levels 0..255, nothing resized
 BILINEAR, BICUBIC = InterpolationMode.BILINEAR, InterpolationMode.BICUBIC
@@ -353,3 +354,120 @@ def test_images_of_different_sizes_are_explained_as_elsewhere(tmp_path):
     folder_of(tmp_path, jpeg(photograph(27)), jpeg(photograph(28, (90, 61))))
     with pytest.raises(ValueError, match="different shapes"):
         read(images.folder(tmp_path), "torchvision")
+
+
+# Through a whole pass -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Seventeen files for `world/conv`, whose preprocessing turns images into tensors first."""
+    drawn = [jpeg(photograph(seed, (80, 80))) for seed in range(60, 75)]
+    drawn += [jpeg(photograph(75, (80, 80)).convert("L")), encoded(bare(76), "PNG")]
+    return folder_of(tmp_path_factory.mktemp("files"), *drawn)
+
+
+LAYERS = ["layer4", "logits"]
+
+
+def equal(one, two):
+    names = ("index", "value", "status", "class_sum", "class_abs", "class_count")
+    return all(
+        torch.equal(getattr(one[layer], name), getattr(two[layer], name))
+        for layer in LAYERS
+        for name in names
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("shard", [None, 8])
+def test_exemplars_are_those_of_pillow_where_pixels_are(files, tmp_path, workers, shard, decoded):
+    """Breaks if an image is lost, or the decoder does not reach a pass shared by shards."""
+    network, probe = targets.load("world/conv"), images.folder(files)
+    options = {"k": 9, "batch_size": 4, "workers": workers, "progress": False}
+    pillow = exemplars.collect(network, probe, LAYERS, **options)
+    assert not decoded
+    options |= {"store": Store(tmp_path), "shard": shard, "decoder": "torchvision"}
+    assert equal(pillow, exemplars.collect(network, probe, LAYERS, **options))
+    assert sum(decoded) == 16 + (3 if shard else 1)  # every JPEG once, and a card for each shard
+
+
+def test_keys_name_the_decoder_only_where_it_is_not_pillow(files, tmp_path, decoded):
+    """Breaks if one decoder is answered with another's exemplars, or old results are lost."""
+    network, probe, store = targets.load("world/conv"), images.folder(files), Store(tmp_path)
+    options = {"k": 5, "store": store, "progress": False}
+    exemplars.collect(network, probe, ["layer4"], **options)
+    assert not decoded
+    exemplars.collect(network, probe, ["layer4"], **options, decoder="torchvision")
+    assert sum(decoded) == 17
+    exemplars.collect(network, probe, ["layer4"], **options, decoder="torchvision")
+    assert sum(decoded) == 17
+    old = {"target": network.key(), "images": probe.fingerprint, "layer": "layer4", "k": 5}
+    for key in (old, {**old, "decoder": "torchvision"}):
+        assert store.load("exemplars", key) is not None
+
+
+@pytest.mark.parametrize("other", images.DECODERS)
+def test_a_stopped_pass_goes_on_but_not_with_another_decoder(files, tmp_path, other, decoded):
+    """Breaks if images are decoded again, or a checkpoint of other pixels is continued."""
+    network, probe = targets.load("world/conv"), images.folder(files)
+    options = {"k": 5, "batch_size": 4, "progress": False, "checkpoint_seconds": 0}
+    seen = []
+
+    def stop_late(*_):
+        seen.append(1)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+
+    hook = network.model.register_forward_hook(stop_late)
+    with pytest.raises(KeyboardInterrupt):
+        exemplars.collect(
+            network, probe, LAYERS, store=Store(tmp_path), decoder="torchvision", **options
+        )
+    hook.remove()
+    before = sum(decoded)
+    found = exemplars.collect(
+        network, probe, LAYERS, store=Store(tmp_path), decoder=other, **options
+    )
+    assert sum(decoded) - before == (0 if other == "pillow" else 1 + 4)  # files 12 to 15
+    assert equal(found, exemplars.collect(network, probe, LAYERS, **options))
+
+
+def test_a_decoder_that_does_not_exist_is_named_with_those_that_do(sorts):
+    expected = "decoder is 'nvjpeg'; use one of pillow, torchvision"
+    with pytest.raises(ValueError, match=expected):
+        images.batches(sorts, ASIS, decoder="nvjpeg")
+    with pytest.raises(ValueError, match=expected):
+        exemplars.collect(targets.load("world/conv"), sorts, LAYERS, 3, decoder="nvjpeg")
+
+
+def test_the_command_line_takes_both(files, tmp_path, monkeypatch, capsys, decoded):
+    monkeypatch.setenv("WWW_STORE", str(tmp_path))
+    command = ["world/conv", "folder", str(files), "--k", "3"]
+    assert main(command) == 0 and not decoded
+    assert main([*command, "--decoder", "torchvision"]) == 0 and sum(decoded) == 17
+    assert main([*command, "--least-side", "40"]) == 0
+    pillow, torchvision, smaller = capsys.readouterr().out.splitlines()
+    assert pillow == torchvision != smaller
+    assert main([*command, "--decoder", "torchvision", "--ray", "1"]) == 2
+    assert "with --ray tasks decode, which have no GPU" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda_pixels_are_near_those_of_pillow_and_never_leave_the_device(sorts, files):
+    """Breaks if nvJPEG reads a kind of file as another, or x lies on the CPU."""
+    expected, x = (
+        read(sorts, decoder, device="cuda", batch_size=4)[1] for decoder in images.DECODERS
+    )
+    assert x.is_cuda
+    # Another rounding, and colour at half the resolution filtered otherwise: levels, not tens.
+    assert (x.cpu() - expected).abs().mean(dim=(1, 2, 3)).max() < 4
+    network = targets.load("world/conv").to("cuda")
+    options = {"k": 9, "batch_size": 4, "progress": False}
+    found = exemplars.collect(
+        network, images.folder(files), LAYERS, decoder="torchvision", **options
+    )
+    pillow = exemplars.collect(network, images.folder(files), LAYERS, **options)
+    for layer in LAYERS:
+        gap = (found[layer].value - pillow[layer].value).abs().max()
+        assert gap < 0.2 * pillow[layer].value.std()
