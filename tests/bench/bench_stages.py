@@ -1,7 +1,7 @@
 """Where a pass over JPEG files spends its time: decoding, copying, the network, and the rest.
 
     python tests/bench/bench_stages.py [--target torchvision/resnet50] [--images 256]
-        [--workers 0 2] [--batch 32] [--device cpu] [--precision float32]
+        [--workers 0 2] [--batch 32] [--device cpu] [--precision float32] [--decoder pillow]
 
 JPEG files of the size of ImageNet's (500 x 375) are generated, opened as a probe set and read as
 the exemplar pass reads them. Stages are timed one after the other, with the device idle in
@@ -51,12 +51,13 @@ class Stages:
 
 
 @torch.inference_mode()
-def measure(target, probe, layers, k, batch, workers, precision):
+def measure(target, probe, layers, k, batch, workers, precision, decoder):
     """Return seconds by stage of one pass in which nothing overlaps."""
     device, dtype, state = target.device, PRECISIONS[precision], {}
     autocast = partial(torch.autocast, device.type, dtype, dtype is not torch.float32)
     pin, classes = device.type == "cuda", len(target.classes)
-    read = images.batches(probe, target.preprocess, batch, workers, pin_memory=pin)
+    options = {"pin_memory": pin, "decoder": decoder, "device": device}
+    read = images.batches(probe, target.preprocess, batch, workers, **options)
     stage = Stages(device)
     for indices, x in read:
         stage("decode and preprocess")
@@ -84,6 +85,7 @@ def main():
     parser.add_argument("--workers", nargs="+", type=int, default=[0, 2])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", choices=PRECISIONS)
+    parser.add_argument("--decoder", default="pillow", choices=images.DECODERS)
     options = parser.parse_args()
     target = targets.load(options.target, "random").to(options.device)
     rows = {}
@@ -92,15 +94,17 @@ def main():
         probe = images.folder(folder, progress=False)
         call = (options.layers, options.k, options.batch)
         warm = images.subset(probe, range(min(len(probe), max(options.k, options.batch))))
-        measure(target, warm, *call, 0, options.precision)
+        how = {"precision": options.precision, "decoder": options.decoder}
+        measure(target, warm, *call, 0, **how)
         for workers in options.workers:
-            row = measure(target, probe, *call, workers, options.precision)
+            row = measure(target, probe, *call, workers, **how)
             start = time.perf_counter()
-            exemplars.collect(
-                target, probe, *call, workers, progress=False, precision=options.precision
-            )
+            exemplars.collect(target, probe, *call, workers, progress=False, **how)
             rows[workers] = {**row, "sum": sum(row.values()), "pass": time.perf_counter() - start}
-    print(f"{options.target}, {options.images} images, {options.precision}, {options.device}")
+    print(
+        f"{options.target}, {options.images} images, {options.precision}, {options.device}, "
+        f"decoded by {options.decoder}"
+    )
     for workers, row in rows.items():
         shares = ", ".join(f"{n} {row[n] / row['sum']:.1%}" for n in list(row)[:-2])
         rate = options.images / row["pass"]

@@ -25,7 +25,7 @@ def main(argv=None):
     asked = _arguments(argv)
     try:
         network = targets.load(asked.target, weights=asked.weights).to(_device(asked))
-        probe = images.load(asked.probe, asked.root, asked.count, asked.seed)
+        probe = images.load(asked.probe, asked.root, asked.count, asked.seed, asked.least_side)
         if asked.crops:
             probe = images.crops(probe)
         found = _collect(asked, network, probe)
@@ -50,11 +50,17 @@ def _arguments(argv):
     parser.add_argument("--layers", nargs="+", default=["logits"], metavar="LAYER")
     parser.add_argument("--k", type=int, default=40, help="exemplars per neuron")
     parser.add_argument("--count", type=int, help="so many images, evenly spaced")
+    parser.add_argument(
+        "--least-side", type=int, metavar="PIXELS", help="decode larger JPEG files at a fraction"
+    )
     parser.add_argument("--seed", type=int, default=0, help="which world")
     parser.add_argument("--crops", action="store_true", help="look at five crops of each image")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--workers", type=int, default=0, help="processes that decode")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    parser.add_argument(
+        "--decoder", choices=images.DECODERS, default="pillow", help="torchvision: on the device"
+    )
     parser.add_argument("--device", help="cpu, cuda, ...; default: this process's own GPU, or cpu")
     parser.add_argument("--ray", type=int, metavar="ACTORS", help="work on a Ray cluster")
     return parser.parse_args(argv)
@@ -63,6 +69,11 @@ def _arguments(argv):
 def _collect(asked, network, probe):
     options = {"k": asked.k, "batch_size": asked.batch_size, "precision": asked.precision}
     if asked.ray is not None:
+        if asked.decoder != "pillow":
+            raise ValueError(
+                f"--decoder is {asked.decoder}, but with --ray tasks decode, which have no GPU; "
+                "leave one of the two out."
+            )
         try:
             from wwwlib.exemplars.on_ray import collect_on_ray  # an extra, not for everybody
         except ImportError as error:
@@ -71,7 +82,7 @@ def _collect(asked, network, probe):
             ) from error
         options |= {"actors": asked.ray, "gpus": int(torch.cuda.is_available())}
         return collect_on_ray(network, probe, asked.layers, store=Store.default(), **options)
-    options |= {"workers": asked.workers, "progress": _rank() == 0}
+    options |= {"workers": asked.workers, "progress": _rank() == 0, "decoder": asked.decoder}
     return collect(network, probe, asked.layers, store=Store.default(), **options)
 
 

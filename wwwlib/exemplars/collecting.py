@@ -9,7 +9,7 @@ from wwwlib.activations import capture
 from wwwlib.exemplars.record import Exemplars
 from wwwlib.exemplars.running import Running
 from wwwlib.exemplars.shards import Pass, Shard, answer, discard, shard_size, together
-from wwwlib.images import ImageSet
+from wwwlib.images import ImageSet, check_decoder
 from wwwlib.store import Store
 from wwwlib.targets import Target
 
@@ -29,6 +29,7 @@ def collect(
     checkpoint_seconds: float = 20.0,
     precision: str = "float32",
     shard: int | None = None,
+    decoder: str = "pillow",
 ) -> dict[str, Exemplars]:
     """Find the exemplars of every neuron of the given layers (WWW, section 3.2).
 
@@ -55,6 +56,9 @@ def collect(
     shard : int, optional
         Images per shard; by default what `shards.shard_size` says: one shard, unless ``torchrun``
         started this process or ``WWW_SHARD`` is set.
+    decoder : {"pillow", "torchvision"}
+        Who decodes JPEG files and where; see `images.batches`. Keys name the decoder, not the
+        device: processes that share a pass with "torchvision" should all use one kind.
 
     Returns
     -------
@@ -63,22 +67,24 @@ def collect(
     Raises
     ------
     ValueError
-        If k is less than 1 or more than there are images, or a layer or precision does not exist.
+        If k is less than 1 or more than there are images, or a layer, precision or decoder does not
+        exist.
     """
-    layers = _checked(target, images, layers, k, precision)
+    layers = _checked(target, images, layers, k, precision, decoder)
+    how = (k, precision, decoder)
     options = {"batch_size": batch_size, "workers": workers, "progress": progress}
     options |= {"checkpoint_seconds": checkpoint_seconds}
     if store is None:
-        return _finish(_whole(asking(target, images, layers, k, precision), None, options), images)
-    keys = {layer: _key(target, images, layer, k, precision) for layer in layers}
+        return _finish(_whole(asking(target, images, layers, *how), None, options), images)
+    keys = {layer: _key(target, images, layer, *how) for layer in layers}
     found = {layer: store.load(_KIND, keys[layer]) for layer in layers}
     # In one order, whoever asks: a pass holds the lock of its first layer while it takes the rest.
     missing = sorted(layer for layer in layers if found[layer] is None)
     size = shard_size() if shard is None else shard
-    asked = asking(target, images, layers if size else missing, k, precision)
+    asked = asking(target, images, layers if size else missing, *how)
     state = None
     if missing and size:
-        finished = partial(kept, target, images, layers, k, precision, store)
+        finished = partial(kept, store, target, images, layers, *how)
         state = together(asked, store, size, finished, **options)
 
     def make(slot):
@@ -98,18 +104,33 @@ def collect(
 
 
 def asking(
-    target: Target, images: ImageSet, layers, k: int = 40, precision: str = "float32"
+    target: Target,
+    images: ImageSet,
+    layers,
+    k: int = 40,
+    precision: str = "float32",
+    decoder: str = "pillow",
 ) -> Pass:
     """Return the question that `collect` asks, for whoever wants to answer its shards elsewhere."""
-    layers = _checked(target, images, layers, k, precision)
+    layers = _checked(target, images, layers, k, precision, decoder)
     identity = {"layers": list(layers), "k": k, "precision": precision, "sums": "exact"}
+    identity |= {} if decoder == "pillow" else {"decoder": decoder}
     step = _Step(target, _labels(target, images), layers, k, PRECISIONS[precision])
     return Pass(target, images, step, _merge, identity, "exemplars")
 
 
-def kept(target: Target, images: ImageSet, layers, k: int, precision: str, store: Store) -> bool:
+def kept(
+    store: Store,
+    target: Target,
+    images: ImageSet,
+    layers,
+    k: int,
+    precision: str = "float32",
+    decoder: str = "pillow",
+) -> bool:
     """Whether the store holds the answer for every layer, so that `collect` need not look."""
-    return all(store.load(_KIND, _key(target, images, layer, k, precision)) for layer in layers)
+    how = (k, precision, decoder)
+    return all(store.load(_KIND, _key(target, images, layer, *how)) for layer in layers)
 
 
 def _whole(asked, slot, options):
@@ -128,9 +149,11 @@ def _merge(one, other):
     return merged
 
 
-def _key(target, images, layer, k, precision):
+def _key(target, images, layer, k, precision, decoder):
     key = {"target": target.key(), "images": images.fingerprint, "layer": layer, "k": k}
-    return key if precision == "float32" else key | {"precision": precision}
+    usual = {"precision": "float32", "decoder": "pillow"}
+    given = {"precision": precision, "decoder": decoder}
+    return key | {name: value for name, value in given.items() if value != usual[name]}
 
 
 def _pack(made):
@@ -138,7 +161,7 @@ def _pack(made):
     return tensors, {"images": made.images}
 
 
-def _checked(target, images, layers, k, precision):
+def _checked(target, images, layers, k, precision, decoder):
     if isinstance(layers, str):
         raise ValueError(f"layers is the string {layers!r}: give a list of names, [{layers!r}].")
     if k < 1:
@@ -150,6 +173,7 @@ def _checked(target, images, layers, k, precision):
         )
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; use one of {', '.join(PRECISIONS)}.")
+    check_decoder(decoder)
     return tuple(dict.fromkeys(layers))
 
 

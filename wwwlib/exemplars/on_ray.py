@@ -64,7 +64,7 @@ def collect_on_ray(
     if actors < 1:
         raise ValueError(f"actors is {actors}; at least 1 copy of the network must do the work.")
     asked = asking(target, images, layers, k, precision)
-    done = kept(target, images, layers, k, precision, store)
+    done = kept(store, target, images, layers, k, precision)
     shards = [] if done else cut(len(images), shard, batch_size)
     left = [one for one in shards if not has(asked, one, store)]
     key = {"k": k, "precision": precision, "batch_size": batch_size}

@@ -49,7 +49,8 @@ class Pass:
     merge : callable
         ``merge(state, state) -> state``, commutative and associative to the last bit.
     identity : dict
-        JSON values; beside target and images, all that decides the answer.
+        JSON values; beside target and images, all that decides the answer. A decoder other than
+        "pillow" stands here as "decoder".
     label : str
         What the progress bar says.
     """
@@ -125,7 +126,9 @@ def answer(asked: Pass, shard: Shard, slot: object = None, **options: object) ->
         images = subset(images, range(shard.start, shard.stop))
         step = _From(shard.start, step)
     options.setdefault("label", asked.label)
-    return stream(asked.target, images, step, slot, dict(asked.identity), **options)
+    identity = dict(asked.identity)
+    options["decoder"] = identity.get("decoder", "pillow")
+    return stream(asked.target, images, step, slot, identity, **options)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ def stream(
     progress: bool = True,
     checkpoint_seconds: float = 20.0,
     label: str = "images",
+    decoder: str = "pillow",
 ) -> dict[str, Tensor]:
     """Fold a step over a probe set, in image order, surviving interruptions.
 
@@ -47,6 +48,9 @@ def stream(
         Least time between two checkpoints; 0 saves after every batch.
     label : str
         What the bar says.
+    decoder : {"pillow", "torchvision"}
+        As for `images.batches`, on the target's device. It belongs into `identity` if it is not
+        "pillow": pixels differ a little.
 
     Returns
     -------
@@ -56,6 +60,7 @@ def stream(
     identity = identity or {}
     state, done = _resume(slot, identity, target.device)
     fold, pin_memory = Fitting(step, target.device), target.device.type == "cuda"
+    reading = {"start": done, "pin_memory": pin_memory, "decoder": decoder}
     saved = time.monotonic()
 
     def save():
@@ -65,7 +70,7 @@ def stream(
     bar = tqdm(total=len(images), initial=done, desc=label, unit="image", disable=not progress)
     try:
         for indices, x in batches(
-            images, target.preprocess, batch_size, workers, start=done, pin_memory=pin_memory
+            images, target.preprocess, batch_size, workers, device=target.device, **reading
         ):
             state, done = fold(state, indices, x), done + len(indices)
             bar.update(len(indices))

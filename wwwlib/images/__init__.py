@@ -10,12 +10,14 @@ from wwwlib.images.apart import check_apart, halves
 from wwwlib.images.batches import batches
 from wwwlib.images.datasets import imagenet, imagenet_synsets, imagenette, places365, world
 from wwwlib.images.decode import MAX_PIXELS, decode
+from wwwlib.images.device_decode import DECODERS, check_decoder
 from wwwlib.images.fitting import Fitting
 from wwwlib.images.folder import folder
 from wwwlib.images.image_set import FIVE_CROPS, ImageSet, Skipped, crops, subset
 from wwwlib.images.load import FOLDERS, load
 
 __all__ = [
+    "DECODERS",
     "FIVE_CROPS",
     "FOLDERS",
     "MAX_PIXELS",
@@ -24,6 +26,7 @@ __all__ = [
     "Skipped",
     "batches",
     "check_apart",
+    "check_decoder",
     "crops",
     "decode",
     "folder",

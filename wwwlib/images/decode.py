@@ -17,6 +17,7 @@ from wwwlib.images.roots import Place, place
 MAX_PIXELS = 64_000_000  # 192 MB as RGB; below the size at which Pillow itself starts to warn
 MAX_BYTES = 256 * 2**20
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_FRACTIONS = (8, 4, 2)  # of its size, at which libjpeg decodes at a fraction of the cost
 _PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
 
 
@@ -73,10 +74,44 @@ def read(path: str | Place) -> bytes:
         raise ValueError(f"it cannot be read ({error.strerror or error})") from error
 
 
-def unpack(data: bytes, max_pixels: int, convert: Collection[str]) -> Image.Image:
-    """Decode bytes to RGB; a ValueError gives the reason why not."""
+def unpack(
+    data: bytes, max_pixels: int, convert: Collection[str], least_side: int | None = None
+) -> Image.Image:
+    """Decode bytes to RGB; a ValueError gives the reason why not.
+
+    A JPEG is decoded at a fraction of its size if `least_side` allows it, see `open_files`.
+    """
     image = _header(data, max_pixels, convert)
+    divisor = _divisor(image, least_side)
+    if divisor > 1:
+        image.draft(None, (image.width // divisor, image.height // divisor))
     return _loaded(image).convert("RGB")
+
+
+def is_plain_jpeg(
+    data: bytes, max_pixels: int, convert: Collection[str], least_side: int | None = None
+) -> bool:
+    """Whether bytes are a grey or YCbCr JPEG shown whole, which other decoders read likewise.
+
+    A ValueError gives the reason if the header shows that `unpack` would refuse them.
+    """
+    image = _header(data, max_pixels, convert)
+    as_rgb = image.info.get("adobe_transform") == 0  # three channels stored as they are: rare
+    usual = image.mode == "L" or (image.mode == "RGB" and not as_rgb)
+    return image.format == "JPEG" and usual and _divisor(image, least_side) == 1
+
+
+def _divisor(image: Image.Image, least_side: int | None) -> int:
+    """Return by how much to divide both sides of a JPEG, with no remainder; 1: not at all.
+
+    A remainder would be rounded up, and the smaller image be of another shape: resizing and
+    cropping it moves everything by up to a pixel, far more than decoding it small changes.
+    """
+    if least_side is None or image.format != "JPEG":
+        return 1
+    width, height = image.size
+    fit = (d for d in _FRACTIONS if width % d == height % d == 0)
+    return next((d for d in fit if min(width, height) // d >= least_side), 1)
 
 
 def check(data: bytes, max_pixels: int, convert: Collection[str]) -> None:

@@ -89,6 +89,14 @@ class ImageSet:
         """
         return self.reader(self._checked(i))
 
+    def undecoded(self, i: int) -> bytes | Image.Image:
+        """Return image `i` for another decoder than Pillow: a plain JPEG file's bytes, unchanged.
+
+        What is no such file, or is not shown as it stands there, comes as from `image`, which
+        raises the same errors. The bytes are those that the fingerprint knows.
+        """
+        return _undecoded(self.reader, self._checked(i))
+
     def label(self, i: int) -> int | None:
         """Return the class index of image `i`, or None where it has no label."""
         return self.labels[self._checked(i)]
@@ -102,6 +110,11 @@ class ImageSet:
         return i
 
 
+def _undecoded(reader: Reader, i: int) -> bytes | Image.Image:
+    """Ask a reader for bytes; only those that read files whole have a method for it."""
+    return getattr(reader, "undecoded", reader)(i)
+
+
 @dataclass(frozen=True, eq=False)
 class _Picked:
     reader: Reader
@@ -109,6 +122,9 @@ class _Picked:
 
     def __call__(self, i: int) -> Image.Image:
         return self.reader(self.indices[i])
+
+    def undecoded(self, i: int) -> bytes | Image.Image:
+        return _undecoded(self.reader, self.indices[i])
 
 
 def subset(images: ImageSet, indices: Sequence[int]) -> ImageSet:

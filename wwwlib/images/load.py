@@ -16,7 +16,11 @@ FOLDERS = {
 
 
 def load(
-    kind: str, root: str | Path | None = None, count: int | None = None, seed: int = 0
+    kind: str,
+    root: str | Path | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    least_side: int | None = None,
 ) -> ImageSet:
     """Open a probe set.
 
@@ -30,19 +34,27 @@ def load(
         Take so many images, evenly spaced over the set; default: all, and 100 a class of the world.
     seed : int
         Which world.
+    least_side : int, optional
+        Decode large JPEG files at a fraction of their size; see `open_files` of `images.folder`.
 
     Raises
     ------
     ValueError
-        If there is no such kind, a folder is not named, or it holds fewer than `count` images.
+        If there is no such kind, a folder is not named, or it holds fewer than `count` images, or
+        `least_side` is given for the world.
     """
     if kind == "world":
+        if least_side is not None:
+            raise ValueError(
+                f"least_side is {least_side}, but the world has no files to decode smaller; leave "
+                "it out."
+            )
         return world(100 * len(CLASSES) if count is None else count, seed)
     if kind not in FOLDERS:
         raise ValueError(f"There is no probe set {kind!r}; use 'world' or one of {list(FOLDERS)}.")
     if not root:
         raise ValueError(f"The probe set {kind!r} needs a folder: give its path as root.")
-    images = FOLDERS[kind](root)
+    images = FOLDERS[kind](root, least_side=least_side)
     if count is None:
         return images
     if not 1 <= count <= len(images):
