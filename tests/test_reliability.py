@@ -68,6 +68,15 @@ def test_hits_are_a_literal_count_averaged_over_the_orders_of_ties(seed, values)
         assert hits == pytest.approx(literal_hits(doubt.tolist(), wrong.tolist(), rejected))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rates_reject_whole_numbers_of_images_as_counted_by_hand(dtype):
+    """Breaks if .58 of 25 images, which floats put below a half, is rounded down."""
+    rates = torch.linspace(0, 1, 51, dtype=dtype)
+    for n in range(1, 101):
+        curve = reliability.rejection(torch.arange(n), torch.zeros(n), rates, samples=1)
+        assert curve.rejected.tolist() == [(2 * i * n + 50) // 100 for i in range(51)], n
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("values", [None, 1, 3])
 def test_auroc_and_area_agree_with_literal_sums(seed, values):

@@ -16,6 +16,10 @@ from wwwlib.reliability.levels import Levels, checked, interval, levels, resampl
 
 Interval = tuple[float, float]
 
+# Floats put a rate such as .58 below what it means, float32 by up to 6e-8; its share of 25 images
+# ends in a half all the same, which is rounded up.
+SLACK = 1e-7
+
 
 @dataclass(frozen=True, eq=False)
 class RejectionCurve:
@@ -126,7 +130,7 @@ def rejection(
     if not ((rates >= 0) & (rates <= 1)).all():
         raise ValueError(f"The rates {rates.tolist()} are no shares of the images, from 0 to 1.")
     n, errors = len(doubt), int(wrong.sum())
-    rejected = (rates * n + 0.5).floor().clamp(max=n).long()
+    rejected = ((rates + SLACK) * n + 0.5).floor().clamp(max=n).long()
     whole = levels(doubt, wrong)
     again = [
         torch.cat([one.hits(rejected), one.auroc()[:, None], one.risks().mean(1)[:, None]], 1)
