@@ -250,6 +250,32 @@ def test_a_second_opinion_gains_and_an_echo_does_not():
     assert helps.errors == pytest.approx(int(wrong.sum()) / 2, abs=1)
 
 
+def test_what_is_learnt_by_heart_is_no_gain():
+    """Breaks if a model is judged on the half that it was fitted on.
+
+    `second` knows every error of the fitted half and nothing about the other.
+    """
+    rng = torch.Generator().manual_seed(0)
+    wrong = torch.rand(400, generator=rng) < 0.3
+    doubt, noise = wrong + 2 * torch.randn(400, generator=rng), torch.randn(400, generator=rng)
+    fitted = reliability.combination._half(wrong, seed=5)
+    second = torch.where(fitted, wrong.double(), noise)
+    found = reliability.gain(doubt, second, wrong, seed=5, samples=300)
+    assert found.weights[1] > abs(found.weights[0]), "the model believes it, as it should"
+    assert found.both < 0.6 and found.interval[1] < 0
+    assert found.errors == int(wrong[~fitted].sum())
+
+
+def test_a_stricter_level_widens_the_interval_of_a_gain():
+    rng = torch.Generator().manual_seed(0)
+    one, two = torch.randn(2, 400, generator=rng)
+    wrong = one + two + torch.randn(400, generator=rng) > 1
+    usual, strict = (
+        reliability.gain(one, two, wrong, samples=300, level=p).interval for p in (0.95, 0.993)
+    )
+    assert strict[0] < usual[0] < usual[1] < strict[1]
+
+
 def test_too_few_errors_give_no_gain_and_infinite_doubts_are_refused():
     few = reliability.gain(torch.rand(90), torch.rand(90), torch.arange(90) < 9)
     assert np.isnan(few.difference)
