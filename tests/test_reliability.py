@@ -131,6 +131,23 @@ def test_bands_are_those_of_a_literal_bootstrap():
     for interval, name in ((curve.auroc_interval, "auroc"), (curve.aurc_interval, "aurc")):
         values = torch.tensor([getattr(one, name) for one in again]).double()
         assert interval == pytest.approx(values.nanquantile(ends).tolist())
+    low, high = torch.stack([one.hits / one.errors for one in again]).quantile(ends, dim=0)
+    torch.testing.assert_close(curve.recall_low, low)
+    torch.testing.assert_close(curve.recall_high, high)
+    risk = reliability.risk_coverage(doubt, wrong, samples=50, seed=7)
+    many = [reliability.risk_coverage(doubt[i], wrong[i], samples=1) for i in drawn]
+    low, high = torch.stack([one.risk for one in many]).quantile(ends, dim=0)
+    torch.testing.assert_close(torch.stack([risk.low, risk.high]), torch.stack([low, high]))
+    assert risk.interval == pytest.approx(curve.aurc_interval)
+
+
+def test_shares_of_the_errors_end_at_all_of_them_in_every_sample():
+    """Breaks if a sample's hits are counted against the errors of another."""
+    doubt, wrong = draw(4, 40)
+    curve = reliability.rejection(doubt, wrong, RATES, samples=50)
+    assert curve.recall.tolist() == pytest.approx((curve.hits / curve.errors).tolist())
+    assert curve.recall_low[-1] == curve.recall_high[-1] == curve.recall[-1] == 1
+    assert curve.low[-1] < curve.errors < curve.high[-1], "counts cannot be read like this"
 
 
 def test_differences_are_paired():
@@ -141,6 +158,27 @@ def test_differences_are_paired():
     better = reliability.compare(wrong + torch.rand(100), doubt, wrong, samples=200)
     assert better.interval[0] > 0
     assert better.difference == pytest.approx(1 - reliability.auroc(doubt, wrong))
+
+
+@pytest.mark.parametrize("measure", ["auroc", "aurc"])
+def test_a_paired_interval_is_that_of_a_literal_bootstrap(measure):
+    """Breaks if another measure is resampled than the one whose difference is given."""
+    doubt, wrong = draw(8, 30, 6)
+    other, _ = draw(9, 30, 6)
+    found = reliability.compare(doubt, other, wrong, samples=40, seed=3, measure=measure)
+    drawn = torch.randint(30, (40, 30), generator=torch.Generator().manual_seed(3))
+    every = [torch.arange(30), *drawn]
+    pairs = [[reliability.rejection(d[i], wrong[i], [0.1], samples=1) for d in (doubt, other)]
+             for i in every]  # fmt: skip
+    gaps = torch.tensor([getattr(a, measure) - getattr(b, measure) for a, b in pairs]).double()
+    assert found.difference == pytest.approx(gaps[0].item())
+    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    assert found.interval == pytest.approx(gaps[1:].quantile(ends).tolist())
+
+
+def test_a_measure_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="no measure 'accuracy'; take one of auroc, aurc"):
+        reliability.compare(torch.rand(9), torch.rand(9), torch.arange(9) < 4, measure="accuracy")
 
 
 def test_within_groups_only_their_own_images_count():
