@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch import nn
@@ -344,6 +345,29 @@ def test_a_handful_of_errors_decides_nothing():
     wrong = torch.arange(100) < 9
     curve = reliability.rejection(wrong.double(), wrong, [0.5])
     assert reliability.judge("it works", curve).outcome == "held"
+
+
+@pytest.mark.parametrize(("count", "total"), [(0, 24), (24, 24), (1, 1000), (7, 9)])
+@pytest.mark.parametrize("level", [0.95, 0.99])
+def test_the_interval_of_a_share_is_wilsons(count, total, level):
+    oracle = binomtest(count, total).proportion_ci(level, "wilson")
+    found = reliability.wilson(count, total, level)
+    assert found == pytest.approx((oracle.low, oracle.high), abs=1e-12)
+    assert found[0] < found[1], "none of a few is not none of all"
+
+
+def test_a_share_is_held_against_what_would_matter():
+    """Breaks if one case in a thousand decides that there are more than none, with no interval."""
+    one, all_, few, none = (
+        reliability.judge_share("Words differ", *share, bound=0.05)
+        for share in ((1, 1000), (30, 30), (1, 9), (0, 0))
+    )
+    assert str(one).startswith("*did not hold* · Words differ: 0.001 [0.000, 0.006]")
+    assert all_.outcome == "held" and all_.interval[0] < 1
+    assert few.outcome == none.outcome == "not decidable here"
+    assert str(none).endswith("there is nothing to count")
+    with pytest.raises(ValueError, match="3 of 2 is no share"):
+        reliability.wilson(3, 2)
 
 
 def test_nothing_measured_decides_nothing_and_says_why():

@@ -19,7 +19,7 @@ from wwwlib.reliability.rejection import (
     rejection,
     risk_coverage,
 )
-from wwwlib.reliability.verdict import Verdict, judge, verdict
+from wwwlib.reliability.verdict import Verdict, judge, judge_share, verdict, wilson
 
 __all__ = [
     "Difference",
@@ -36,8 +36,10 @@ __all__ = [
     "fit_logistic",
     "gain",
     "judge",
+    "judge_share",
     "rejection",
     "risk_coverage",
     "softmax_doubts",
     "verdict",
+    "wilson",
 ]
