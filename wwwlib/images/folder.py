@@ -133,6 +133,9 @@ class _Files:
                 raise ValueError("it changed since the image set was opened; open the set again")
             return unpack(data, self.max_pixels, self.convert)
 
+    def sha256(self, i: int) -> str:
+        return self.hashes[i]
+
 
 def _examine(root: Place, path: str, max_pixels: int, convert: tuple[str, ...]) -> str | Skipped:
     """Return the SHA-256 of a file that decodes, or why it does not."""

@@ -89,6 +89,11 @@ class ImageSet:
         """
         return self.reader(self._checked(i))
 
+    def sha256(self, i: int) -> str | None:
+        """Return the SHA-256 of the file of image `i`, or None where it is not a whole file."""
+        told = getattr(self.reader, "sha256", None)
+        return told and told(self._checked(i))
+
     def label(self, i: int) -> int | None:
         """Return the class index of image `i`, or None where it has no label."""
         return self.labels[self._checked(i)]
@@ -109,6 +114,10 @@ class _Picked:
 
     def __call__(self, i: int) -> Image.Image:
         return self.reader(self.indices[i])
+
+    def sha256(self, i: int) -> str | None:
+        told = getattr(self.reader, "sha256", None)
+        return told and told(self.indices[i])
 
 
 def subset(images: ImageSet, indices: Sequence[int]) -> ImageSet:
