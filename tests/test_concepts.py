@@ -145,6 +145,17 @@ def test_cut_keeps_as_many_of_the_best_as_asked():
             concepts.cut(s, sizes)
 
 
+def test_one_threshold_for_all_keeps_the_best_of_all_neurons():
+    """Breaks if every neuron keeps its share, as it does with a threshold of its own."""
+    s = unit(6, 40)
+    for total in (0, 1, 25):
+        pairs = [(x, i, j) for i, row in enumerate(s.tolist()) for j, x in enumerate(row)]
+        best = sorted(pairs, reverse=True)[:total]
+        oracle = [[j for _, i, j in best if i == neuron] for neuron in range(6)]
+        assert [index.tolist() for index in concepts.cut_together(s, total)] == oracle
+    assert sum(map(len, concepts.cut_together(torch.ones(2, 3), 1))) == 6, "equals stay together"
+
+
 def test_ties_go_to_the_lower_index():
     """An unstable sort, or topk, breaks ties as it likes."""
     s = torch.ones(3, 1000)

@@ -4,7 +4,16 @@
 asks whether they would keep those names on another probe set.
 """
 
-from wwwlib.concepts.naming import BLOCK, ConceptTable, cut, discover, plain_alpha, score, select
+from wwwlib.concepts.naming import (
+    BLOCK,
+    ConceptTable,
+    cut,
+    cut_together,
+    discover,
+    plain_alpha,
+    score,
+    select,
+)
 from wwwlib.concepts.stability import SURE, Stability, reach, stability
 
 __all__ = [
@@ -13,6 +22,7 @@ __all__ = [
     "ConceptTable",
     "Stability",
     "cut",
+    "cut_together",
     "discover",
     "plain_alpha",
     "reach",

@@ -132,6 +132,27 @@ def cut(s: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     return [row[:size] for row, size in zip(order, sizes, strict=True)]
 
 
+def cut_together(s: Tensor, total: int) -> list[Tensor]:
+    """Keep the best concepts of all neurons together: one threshold for all, not one for each.
+
+    Parameters
+    ----------
+    s : Tensor
+        (N, M) finite scores.
+    total : int
+        How many are kept in all, in [0, N M]; more where the last of them are equal.
+
+    Returns
+    -------
+    list of Tensor
+        For each neuron the indices kept, best first; empty where others score higher throughout.
+    """
+    if not total:
+        return [s.new_zeros(0, dtype=torch.int64) for _ in s]
+    threshold = s.flatten().topk(total).values[-1]
+    return [index for index, _ in _ranked(s, threshold.expand(len(s)))]
+
+
 def discover(
     v: Tensor,
     t: Tensor,
