@@ -47,6 +47,15 @@ def test_readings_agree_with_loops_over_neurons():
             assert getattr(found, name)[i].item() == pytest.approx(value, abs=1e-13), name
 
 
+def test_one_shared_neuron_makes_both_heatmaps_one():
+    """Breaks if rounding orders images between which there is nothing to choose."""
+    noise = torch.Generator().manual_seed(4)
+    a = torch.randn(60, 9, 4, 4, generator=noise)
+    w, general = torch.rand(60, 9, generator=noise), torch.rand(60, 9, generator=noise)
+    found = atlas.readings(a, w, general, 1, 16)
+    assert (found.r_sample == 1).all() and (found.r_class == 1).all()
+
+
 def test_an_image_like_its_class_agrees_and_with_an_unknown_class_there_is_nothing_to_compare():
     """Breaks if a class without images counts as agreement, or stops the whole batch."""
     a, w = torch.rand(3, 6, 4, 4), torch.rand(3, 6)
