@@ -54,6 +54,13 @@ def test_risk_draws_the_curve_its_band_and_the_rate_of_all_images():
     assert ends(band) == pytest.approx((found.low.min().item(), found.high.max().item()))
     told = f"area {found.area:.3f} [{found.interval[0]:.3f}, {found.interval[1]:.3f}]"
     assert any(told in text for text in words(figure))
+    assert figure.axes[0].get_ylim()[1] == pytest.approx(1.05 * found.high[1:].max().item())
+    figures.risk({"entropy": reliability.risk_coverage(DOUBT, WRONG & False)}).canvas.draw()
+
+
+def test_whole_numbers_have_no_ticks_between_them():
+    figure = figures.sweep({"K": [(1, 0.5), (3, 0.7), (20, 0.6)]}, "K", "F1", {})
+    assert all(tick == int(tick) for tick in figure.axes[0].get_xticks())
 
 
 def test_a_reference_looks_like_no_series():

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MultipleLocator
+from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from wwwlib.figures.style import (
     BLUE,
@@ -89,7 +89,9 @@ def risk(curves: Mapping[str, RiskCoverage]) -> Figure:
     Returns
     -------
     Figure
-        With bootstrap bands. The legend tells the area under each curve; lower is better.
+        With bootstrap bands. The legend tells the area under each curve; lower is better. The
+        axis ends where the bands do beyond the first twentieth: left of it a handful of images
+        decides, and what rises above is cut.
     """
     figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     axes = figure.subplots()
@@ -113,7 +115,8 @@ def risk(curves: Mapping[str, RiskCoverage]) -> Figure:
         color=GREY,
         ha="right",
     )
-    axes.set(xlim=(0, 1), ylim=(0, None))
+    top = max(curve.high[len(curve.high) // 20 :].max().item() for curve in curves.values())
+    axes.set(xlim=(0, 1), ylim=(0, 1.05 * top or 1))
     axes.xaxis.set_major_formatter(lambda value, _: share(value))
     axes.yaxis.set_major_formatter(lambda value, _: f"{number(100 * value, 1)} %")
     axes.set_xlabel("coverage: share of images kept, the least doubtful first")
@@ -217,6 +220,8 @@ def sweep(
         axes.set_ylim(bottom=0)
     else:
         axes.axhline(reference, **REFERENCE)
+    if all(point[0] == int(point[0]) for points in curves.values() for point in points):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(axis="y")
