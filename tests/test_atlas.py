@@ -14,9 +14,9 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from wwwlib import atlas, concepts, exemplars, targets
 from wwwlib.atlas import sentence
-from wwwlib.atlas.classes import by_gradient, in_classes_of
+from wwwlib.atlas.classes import by_gradient, in_classes_of, labelled_for
 from wwwlib.atlas.explain import as_seen
-from wwwlib.images import ImageSet, crops
+from wwwlib.images import ImageSet, crops, imagenet_synsets
 from wwwlib.language import ConceptSet, embed_exemplars
 from wwwlib.store import Store, digest
 from wwwlib.world import DATA
@@ -350,6 +350,43 @@ def test_labels_are_brought_to_the_numbers_of_the_network():
         assert set(in_classes_of(images(classes=("car",), labels=[0] * 24), target).labels) == {
             None
         }
+
+
+def test_as_many_classes_in_another_order_are_not_taken_as_they_stand():
+    """Breaks if one foreign name in an alphabetical list lets every other class change places."""
+    target = tiny()
+    for classes in (("boat", "home", "tree"), ("house", "home", "boat"), ("a", "b", "c")):
+        with pytest.warns(UserWarning, match="has no class"):
+            assert set(in_classes_of(images(classes=classes), target).labels) == {None}
+    turned = images(classes=("boat", "house", "tree"))
+    assert in_classes_of(turned, target).labels == (0, 2, 1) * 8
+
+
+def test_imagenet_keeps_its_numbers_for_a_network_that_spells_two_cranes_apart():
+    """Breaks if 134, a bird, is looked up by a name that the network gives to a machine alone."""
+    names = [lemmas[0] for lemmas in imagenet_synsets().values()]
+    spelled = [*names]
+    spelled[134] = "crane bird"
+    target = tiny(classes=spelled)
+    asked = images(labels=[134, 517, 0] * 8, classes=tuple(names))
+    assert in_classes_of(asked, target) is asked
+    with pytest.warns(UserWarning, match="has several classes 'crane'"):
+        some = in_classes_of(images(classes=("crane", "tench", "goldfish")), tiny(classes=names))
+    assert set(some.labels) == {None}
+
+
+def test_images_without_a_label_of_the_network_are_left_out_or_refused():
+    """Breaks if a prediction is called wrong for the number that a folder gave its class."""
+    target = tiny()
+    some = images(labels=[0, None, 1] * 8, classes=("house", "boat"))
+    found = labelled_for(some, target)
+    assert len(found) == 16 and found.labels == (2, 0) * 8
+    assert found.names[:2] == ("noise 0", "noise 2")
+    assert labelled_for(images(), target).fingerprint == images().fingerprint
+    with pytest.raises(ValueError, match=r"None of the 24 .*\(it has no class 'car'\): put them"):
+        labelled_for(images(labels=[0, 1] * 12, classes=("boat", "car")), target)
+    with pytest.raises(ValueError, match=r"\(they have none\)"):
+        labelled_for(images(labels=[None] * 24), target)
 
 
 # Saving and loading -------------------------------------------------------------------------

@@ -20,21 +20,61 @@ def words(figure):
     return found + [text.get_text() for one in legends if one for text in one.get_texts()]
 
 
-def test_rejection_draws_hits_between_oracle_and_random():
+def ends(band):
+    """Return the lowest and highest point of a band."""
+    heights = band.get_paths()[0].vertices[:, 1]
+    return heights.min(), heights.max()
+
+
+def test_rejection_draws_shares_and_hits_between_oracle_and_random():
     curve = reliability.rejection(DOUBT, WRONG, np.linspace(0, 1, 11), samples=5)
     figure = figures.rejection({"1 - $r$": curve})
     oracle, random, hits = figure.axes[0].lines
-    assert hits.get_ydata().tolist() == curve.hits.tolist()
-    assert oracle.get_ydata().tolist() == curve.oracle.tolist()
-    assert random.get_ydata().tolist() == curve.random.tolist()
+    for line, counts in ((hits, curve.hits), (oracle, curve.oracle), (random, curve.random)):
+        assert line.get_ydata() * curve.errors == pytest.approx(counts.numpy())
+    (band,) = figure.axes[0].collections
+    assert ends(band) == (0, 1), "no bootstrap sample finds more than all of its errors"
+    figure.canvas.draw()
+    (right,) = figure.axes[0].child_axes
+    assert right.get_ylim() == pytest.approx([10 * end for end in figure.axes[0].get_ylim()])
+    assert right.get_ylabel() == "hits, of 10 errors"
     assert any("1 - $r$" in text and f"{curve.auroc:.3f}" in text for text in words(figure))
 
 
-def test_risk_draws_the_curve_and_the_rate_of_all_images():
+def test_without_errors_rejection_still_draws_its_axes():
+    curve = reliability.rejection(DOUBT, WRONG & False, np.linspace(0, 1, 11), samples=5)
+    figures.rejection({"entropy": curve}).canvas.draw()
+
+
+def test_risk_draws_the_curve_its_band_and_the_rate_of_all_images():
     found = reliability.risk_coverage(DOUBT, WRONG)
     figure = figures.risk({"entropy": found})
     assert figure.axes[0].lines[0].get_ydata().tolist() == found.risk.tolist()
-    assert any(f"{found.area:.3f}" in text for text in words(figure))
+    (band,) = figure.axes[0].collections
+    assert ends(band) == pytest.approx((found.low.min().item(), found.high.max().item()))
+    told = f"area {found.area:.3f} [{found.interval[0]:.3f}, {found.interval[1]:.3f}]"
+    assert any(told in text for text in words(figure))
+    assert figure.axes[0].get_ylim()[1] == pytest.approx(1.05 * found.high[1:].max().item())
+    figures.risk({"entropy": reliability.risk_coverage(DOUBT, WRONG & False)}).canvas.draw()
+
+
+def test_whole_numbers_have_no_ticks_between_them():
+    figure = figures.sweep({"K": [(1, 0.5), (3, 0.7), (20, 0.6)]}, "K", "F1", {})
+    assert all(tick == int(tick) for tick in figure.axes[0].get_xticks())
+
+
+def test_a_reference_looks_like_no_series():
+    """Breaks if the line of guessing has the colour or the dashes of a curve."""
+    points = {str(i): [(1, 0.6), (2, 0.7)] for i in range(6)}
+    *curves, reference = [
+        line for line in figures.sweep(points, "k", "AUROC", {}, 0.5).axes[0].lines
+        if line.get_marker() == "None"
+    ]  # fmt: skip
+    across = figures.intervals([("a", 0.6, 0.5, 0.7)], "AUROC", 0.5).axes[0].lines[-1]
+    assert list(across.get_xdata()) == [0.5, 0.5]
+    for line in (reference, across):
+        assert line.get_color() not in {curve.get_color() for curve in curves}
+        assert line.get_linestyle() != "-"
 
 
 def test_an_interval_is_filled_only_where_it_excludes_the_reference():

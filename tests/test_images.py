@@ -437,6 +437,25 @@ def test_one_name_with_other_pixels_is_another_image():
     images.check_apart(images.world(3, 1, 1.0), images.world(3, 1, swap=True))
 
 
+def test_one_photograph_under_two_names_is_one_image(tmp_path):
+    """Breaks if a copy with another name may stand on both sides."""
+    for side, names in (("known", "ab"), ("tested", "cde")):
+        (tmp_path / side).mkdir()
+        for name in names:
+            colour = {"a": "red", "b": "green", "c": "blue", "d": "green", "e": "green"}[name]
+            Image.new("RGB", (4, 4), colour).save(tmp_path / side / f"{name}.png")
+    known, tested = (images.folder(tmp_path / side) for side in ("known", "tested"))
+    for some in (tested, images.subset(tested, [1])):
+        with pytest.raises(ValueError, match=r"'d.png' is also .* as 'b.png'.*keep one"):
+            images.check_apart(known, some)
+    images.check_apart(known, images.subset(tested, [0]))
+    assert images.distinct(tested).names == ("c.png", "d.png")
+    assert images.distinct(known) is known
+    drawn = images.world(6, 1)
+    assert images.distinct(drawn) is drawn and drawn.sha256(0) is None
+    assert images.crops(known).sha256(0) is None, "a part of a file is not the file"
+
+
 def test_halves_share_no_image_and_split_every_class():
     labels = [0] * 6 + [1] * 5 + [2] + [None] * 4
     first, second = images.halves(labels, seed=3)

@@ -191,6 +191,12 @@ def test_inputs_keep_their_type_and_values():
 # Similarity ---------------------------------------------------------------------------------
 
 
+def test_maps_that_differ_in_scale_alone_agree_exactly():
+    """Breaks if rounding tells equal maps apart: sorted by 1 - r, noise would pass for doubt."""
+    m = torch.rand(200, 9, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert (similarity(m, m * 0.3) == 1).all()
+
+
 def test_similarity_is_the_cosine():
     m1, m2 = maps(3, 4, 5), maps(3, 4, 5)
     for b, r in enumerate(similarity(m1, m2)):

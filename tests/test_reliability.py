@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch import nn
@@ -68,6 +69,15 @@ def test_hits_are_a_literal_count_averaged_over_the_orders_of_ties(seed, values)
         assert hits == pytest.approx(literal_hits(doubt.tolist(), wrong.tolist(), rejected))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rates_reject_whole_numbers_of_images_as_counted_by_hand(dtype):
+    """Breaks if .58 of 25 images, which floats put below a half, is rounded down."""
+    rates = torch.linspace(0, 1, 51, dtype=dtype)
+    for n in range(1, 101):
+        curve = reliability.rejection(torch.arange(n), torch.zeros(n), rates, samples=1)
+        assert curve.rejected.tolist() == [(2 * i * n + 50) // 100 for i in range(51)], n
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("values", [None, 1, 3])
 def test_auroc_and_area_agree_with_literal_sums(seed, values):
@@ -122,6 +132,23 @@ def test_bands_are_those_of_a_literal_bootstrap():
     for interval, name in ((curve.auroc_interval, "auroc"), (curve.aurc_interval, "aurc")):
         values = torch.tensor([getattr(one, name) for one in again]).double()
         assert interval == pytest.approx(values.nanquantile(ends).tolist())
+    low, high = torch.stack([one.hits / one.errors for one in again]).quantile(ends, dim=0)
+    torch.testing.assert_close(curve.recall_low, low)
+    torch.testing.assert_close(curve.recall_high, high)
+    risk = reliability.risk_coverage(doubt, wrong, samples=50, seed=7)
+    many = [reliability.risk_coverage(doubt[i], wrong[i], samples=1) for i in drawn]
+    low, high = torch.stack([one.risk for one in many]).quantile(ends, dim=0)
+    torch.testing.assert_close(torch.stack([risk.low, risk.high]), torch.stack([low, high]))
+    assert risk.interval == pytest.approx(curve.aurc_interval)
+
+
+def test_shares_of_the_errors_end_at_all_of_them_in_every_sample():
+    """Breaks if a sample's hits are counted against the errors of another."""
+    doubt, wrong = draw(4, 40)
+    curve = reliability.rejection(doubt, wrong, RATES, samples=50)
+    assert curve.recall.tolist() == pytest.approx((curve.hits / curve.errors).tolist())
+    assert curve.recall_low[-1] == curve.recall_high[-1] == curve.recall[-1] == 1
+    assert curve.low[-1] < curve.errors < curve.high[-1], "counts cannot be read like this"
 
 
 def test_differences_are_paired():
@@ -132,6 +159,27 @@ def test_differences_are_paired():
     better = reliability.compare(wrong + torch.rand(100), doubt, wrong, samples=200)
     assert better.interval[0] > 0
     assert better.difference == pytest.approx(1 - reliability.auroc(doubt, wrong))
+
+
+@pytest.mark.parametrize("measure", ["auroc", "aurc"])
+def test_a_paired_interval_is_that_of_a_literal_bootstrap(measure):
+    """Breaks if another measure is resampled than the one whose difference is given."""
+    doubt, wrong = draw(8, 30, 6)
+    other, _ = draw(9, 30, 6)
+    found = reliability.compare(doubt, other, wrong, samples=40, seed=3, measure=measure)
+    drawn = torch.randint(30, (40, 30), generator=torch.Generator().manual_seed(3))
+    every = [torch.arange(30), *drawn]
+    pairs = [[reliability.rejection(d[i], wrong[i], [0.1], samples=1) for d in (doubt, other)]
+             for i in every]  # fmt: skip
+    gaps = torch.tensor([getattr(a, measure) - getattr(b, measure) for a, b in pairs]).double()
+    assert found.difference == pytest.approx(gaps[0].item())
+    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    assert found.interval == pytest.approx(gaps[1:].quantile(ends).tolist())
+
+
+def test_a_measure_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="no measure 'accuracy'; take one of auroc, aurc"):
+        reliability.compare(torch.rand(9), torch.rand(9), torch.arange(9) < 4, measure="accuracy")
 
 
 def test_within_groups_only_their_own_images_count():
@@ -241,6 +289,32 @@ def test_a_second_opinion_gains_and_an_echo_does_not():
     assert helps.errors == pytest.approx(int(wrong.sum()) / 2, abs=1)
 
 
+def test_what_is_learnt_by_heart_is_no_gain():
+    """Breaks if a model is judged on the half that it was fitted on.
+
+    `second` knows every error of the fitted half and nothing about the other.
+    """
+    rng = torch.Generator().manual_seed(0)
+    wrong = torch.rand(400, generator=rng) < 0.3
+    doubt, noise = wrong + 2 * torch.randn(400, generator=rng), torch.randn(400, generator=rng)
+    fitted = reliability.combination._half(wrong, seed=5)
+    second = torch.where(fitted, wrong.double(), noise)
+    found = reliability.gain(doubt, second, wrong, seed=5, samples=300)
+    assert found.weights[1] > abs(found.weights[0]), "the model believes it, as it should"
+    assert found.both < 0.6 and found.interval[1] < 0
+    assert found.errors == int(wrong[~fitted].sum())
+
+
+def test_a_stricter_level_widens_the_interval_of_a_gain():
+    rng = torch.Generator().manual_seed(0)
+    one, two = torch.randn(2, 400, generator=rng)
+    wrong = one + two + torch.randn(400, generator=rng) > 1
+    usual, strict = (
+        reliability.gain(one, two, wrong, samples=300, level=p).interval for p in (0.95, 0.993)
+    )
+    assert strict[0] < usual[0] < usual[1] < strict[1]
+
+
 def test_too_few_errors_give_no_gain_and_infinite_doubts_are_refused():
     few = reliability.gain(torch.rand(90), torch.rand(90), torch.arange(90) < 9)
     assert np.isnan(few.difference)
@@ -271,6 +345,29 @@ def test_a_handful_of_errors_decides_nothing():
     wrong = torch.arange(100) < 9
     curve = reliability.rejection(wrong.double(), wrong, [0.5])
     assert reliability.judge("it works", curve).outcome == "held"
+
+
+@pytest.mark.parametrize(("count", "total"), [(0, 24), (24, 24), (1, 1000), (7, 9)])
+@pytest.mark.parametrize("level", [0.95, 0.99])
+def test_the_interval_of_a_share_is_wilsons(count, total, level):
+    oracle = binomtest(count, total).proportion_ci(level, "wilson")
+    found = reliability.wilson(count, total, level)
+    assert found == pytest.approx((oracle.low, oracle.high), abs=1e-12)
+    assert found[0] < found[1], "none of a few is not none of all"
+
+
+def test_a_share_is_held_against_what_would_matter():
+    """Breaks if one case in a thousand decides that there are more than none, with no interval."""
+    one, all_, few, none = (
+        reliability.judge_share("Words differ", *share, bound=0.05)
+        for share in ((1, 1000), (30, 30), (1, 9), (0, 0))
+    )
+    assert str(one).startswith("*did not hold* · Words differ: 0.001 [0.000, 0.006]")
+    assert all_.outcome == "held" and all_.interval[0] < 1
+    assert few.outcome == none.outcome == "not decidable here"
+    assert str(none).endswith("there is nothing to count")
+    with pytest.raises(ValueError, match="3 of 2 is no share"):
+        reliability.wilson(3, 2)
 
 
 def test_nothing_measured_decides_nothing_and_says_why():

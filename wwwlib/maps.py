@@ -196,7 +196,9 @@ def similarity(m1: Tensor, m2: Tensor) -> Tensor:
             "same (B, H, W)."
         )
     u, v = _unit(m1), _unit(m2)
-    return (u * v).sum(1).clamp(-1, 1).to(m1.dtype)
+    product, chord = (u * v).sum(1), (u - v).square().sum(1)
+    # Both are the cosine, but near 1 the product rounds: equal maps would differ by chance.
+    return torch.where(product > 0.5, 1 - chord / 2, product).clamp(-1, 1).to(m1.dtype)
 
 
 def position(m: Tensor) -> str | None:

@@ -5,6 +5,7 @@ pass reads all layers at once, with the gradient at each image's class, and adds
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from wwwlib.contributions import Contributions, contribute_all
 from wwwlib.exemplars import Exemplars
 from wwwlib.exemplars.exact import parts, whole
 from wwwlib.exemplars.shards import Pass, Shard, answer, discard, shard_size, together
-from wwwlib.images import ImageSet
+from wwwlib.images import ImageSet, subset
 from wwwlib.store import Store, digest
 from wwwlib.targets import Target
 
@@ -25,25 +26,71 @@ _KIND = "class-contributions"
 def in_classes_of(images: ImageSet, target: Target) -> ImageSet:
     """Return the images with their labels in the numbering of the network's classes.
 
-    Equal lists of classes are taken as they are, and so are lists of equal length that spell some
-    names differently; else classes are found by name. Where that fails the labels are dropped,
-    with a warning: the predictions will stand for them.
+    Lists of classes that say the same in the same order are taken as they are, though some names
+    are spelled differently (see `_alike`); else classes are found by name. Where that fails for one
+    of them, all labels are dropped, with a warning: the predictions will stand for them.
     """
-    known, foreign = target.classes, sorted(set(images.classes) - set(target.classes))
-    if images.classes == known or (foreign and len(images.classes) == len(known)):
+    known = target.classes
+    if _alike(images.classes, known):
         return images
+    foreign = sorted(name for name in set(images.classes) if known.count(name) != 1)
     number = [None if foreign else known.index(name) for name in images.classes]
     labels = tuple(None if label is None else number[label] for label in images.labels)
     if labels == images.labels:
         return images
     if foreign:
+        count = "several classes" if foreign[0] in known else "no class"
         warnings.warn(
-            f"The labels of {images.name!r} are dropped, since {target.name} has no class "
+            f"The labels of {images.name!r} are dropped, since {target.name} has {count} "
             f"{foreign[0]!r}: what it predicts stands for them.",
             stacklevel=3,
         )
     content = {"labels of": images.fingerprint, "are now": labels, "of": known}
     return replace(images, classes=known, labels=labels, fingerprint=digest(content))
+
+
+def labelled_for(images: ImageSet, target: Target) -> ImageSet:
+    """Return the images whose class is known, with labels in the network's numbering.
+
+    They are what predictions can be compared with. Unlike `in_classes_of` this leaves out what has
+    no label; compare the lengths to tell how many.
+
+    Raises
+    ------
+    ValueError
+        If no label is left.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the sentence below says it
+        numbered = in_classes_of(images, target)
+    known = [i for i, label in enumerate(numbered.labels) if label is not None]
+    if not known:
+        foreign = [f"it has no class {n!r}" for n in images.classes if n not in target.classes]
+        raise ValueError(
+            f"None of the {len(images)} images of {images.name!r} has a label that {target.name} "
+            f"knows ({foreign[0] if foreign else 'they have none'}): put them into one folder a "
+            f"class, named as the network names it, such as {target.classes[0]!r}."
+        )
+    return numbered if len(known) == len(numbered) else subset(numbered, known)
+
+
+def _alike(classes: Sequence[str], known: Sequence[str]) -> bool:
+    """Whether two lists number the same classes alike, with a few names in other spellings.
+
+    At least half of the names stand at the same place, and none that either list holds once
+    stands elsewhere in the other: an alphabetical list with one foreign name is another order.
+    """
+    if tuple(classes) == tuple(known) or len(classes) != len(known):
+        return len(classes) == len(known)
+    same = sum(a == b for a, b in zip(classes, known, strict=True))
+    here, there = _once(classes), _once(known)
+    return 2 * same >= len(known) and all(there.get(name, i) == i for name, i in here.items())
+
+
+def _once(names: Sequence[str]) -> dict[str, int]:
+    """Return the places of the names that stand in a list once."""
+    count = Counter(names)
+    return {name: i for i, name in enumerate(names) if count[name] == 1}
 
 
 def labelling(images: ImageSet) -> str:

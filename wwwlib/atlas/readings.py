@@ -69,20 +69,24 @@ def readings(
     ----------
     WWW, section 3.4 and Figure 4: heatmap similarity.
     """
-    general = general.to(a)
+    general = general.to(a.device)
     known = (general.isfinite() & w.isfinite()).all(1) & a.flatten(1).isfinite().all(1)
     known &= (general > 0).any(1) & (w > 0).any(1)
-    found = _compare(a[known], w[known].to(a), general[known], top, size)
+    found = _compare(a[known], w[known].to(a.device), general[known], top, size)
     filled = []
     for values in found:
         every = torch.full((len(a),), torch.nan, dtype=torch.float64, device=a.device)
-        every[known] = values.double()
+        every[known] = values
         filled.append(every.cpu())
     return Readings(*filled)
 
 
 def _compare(a, w, general, top, size) -> tuple[Tensor, ...]:
-    """Return the readings of images all of whose values are known."""
+    """Return the readings of images all of whose values are known.
+
+    In float64: most r lie so near to 1 that float32 would tie them.
+    """
+    a, w, general = a.double(), w.double(), general.double()
     mine, theirs = _members(w, top), _members(general, top)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of zero maps, whose r is nan
@@ -94,7 +98,7 @@ def _compare(a, w, general, top, size) -> tuple[Tensor, ...]:
         maps.similarity(sample, cls),
         maps.similarity(sample, cls_here),
         maps.similarity(sample_there, cls),
-        (mine & theirs).sum(1) / mine.sum(1),
+        (mine & theirs).sum(1).double() / mine.sum(1),
         _correlation(w, general),
         (w.abs() * mine).sum(1) / whole,
     )

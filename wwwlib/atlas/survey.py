@@ -77,6 +77,7 @@ def survey(
         "class_w": tensor_digest(dict(class_w)),
         "tops": list(tops),
         "signed": signed,
+        "readings": "float64",
     }
 
     def make(slot: object = None) -> tuple[dict[str, Tensor], dict]:
@@ -117,7 +118,7 @@ class Survey:
         one = next(iter(found.values()))
         batch = {"logits": one.logits.float().cpu(), "predicted": one.classes.cpu()}
         for layer, seen in found.items():
-            a, general = seen.activations.maps.float(), self.class_w[layer][seen.classes]
+            a, general = seen.activations.maps.double(), self.class_w[layer][seen.classes]
             for top in self.tops:
                 read = readings(a, seen.w, general, top, tuple(x.shape[-2:]))
                 for field in fields(read):

@@ -4,7 +4,16 @@
 asks whether they would keep those names on another probe set.
 """
 
-from wwwlib.concepts.naming import BLOCK, ConceptTable, discover, plain_alpha, score, select
+from wwwlib.concepts.naming import (
+    BLOCK,
+    ConceptTable,
+    cut,
+    cut_together,
+    discover,
+    plain_alpha,
+    score,
+    select,
+)
 from wwwlib.concepts.stability import SURE, Stability, reach, stability
 
 __all__ = [
@@ -12,6 +21,8 @@ __all__ = [
     "SURE",
     "ConceptTable",
     "Stability",
+    "cut",
+    "cut_together",
     "discover",
     "plain_alpha",
     "reach",

@@ -73,16 +73,16 @@ def score(v: Tensor, t: Tensor, t0: Tensor | None = None) -> Tensor:
     return s if t0 is None else s.sub_((mean @ t0).unsqueeze(1))
 
 
-def select(s: Tensor, alpha: float = 0.95) -> list[Tensor]:
+def select(s: Tensor, alpha: float | Tensor = 0.95) -> list[Tensor]:
     """Keep every concept that scores at least ``alpha`` times the neuron's best.
 
     Parameters
     ----------
     s : Tensor
         (N, M) scores.
-    alpha : float
+    alpha : float or Tensor
         In (0, 1]: .95 for major and .90 for minor concepts in the paper; 1 keeps the best alone,
-        and what ties with it.
+        and what ties with it. A tensor (N,) gives each neuron its own; nan makes it abstain.
 
     Returns
     -------
@@ -101,6 +101,56 @@ def select(s: Tensor, alpha: float = 0.95) -> list[Tensor]:
     WWW, Eq. 2.
     """
     return [index for index, _ in _ranked(s, _threshold(s, alpha))]
+
+
+def cut(s: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """Keep the best concepts of every neuron, as many as are asked for.
+
+    Parameters
+    ----------
+    s : Tensor
+        (N, M) scores.
+    sizes : sequence of int
+        N numbers of concepts, such as those that another score selected.
+
+    Returns
+    -------
+    list of Tensor
+        For each neuron the indices kept, best first, the lower index first among equals.
+
+    Raises
+    ------
+    ValueError
+        If there is not one size for each neuron, in [0, M].
+    """
+    if len(sizes) != len(s) or not all(0 <= size <= s.shape[1] for size in sizes):
+        raise ValueError(
+            f"{len(sizes)} sizes from {min(sizes, default=0)} to {max(sizes, default=0)} do not "
+            f"fit scores of shape {tuple(s.shape)}; give each neuron one, from 0 to all concepts."
+        )
+    order = s.argsort(dim=1, descending=True, stable=True)
+    return [row[:size] for row, size in zip(order, sizes, strict=True)]
+
+
+def cut_together(s: Tensor, total: int) -> list[Tensor]:
+    """Keep the best concepts of all neurons together: one threshold for all, not one for each.
+
+    Parameters
+    ----------
+    s : Tensor
+        (N, M) finite scores.
+    total : int
+        How many are kept in all, in [0, N M]; more where the last of them are equal.
+
+    Returns
+    -------
+    list of Tensor
+        For each neuron the indices kept, best first; empty where others score higher throughout.
+    """
+    if not total:
+        return [s.new_zeros(0, dtype=torch.int64) for _ in s]
+    threshold = s.flatten().topk(total).values[-1]
+    return [index for index, _ in _ranked(s, threshold.expand(len(s)))]
 
 
 def discover(
@@ -175,23 +225,28 @@ def plain_alpha(alpha: float, template: Tensor, best: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (N,) alphas; meaningful where ``best > template``, since elsewhere the neuron abstains.
+        (N,) alphas in (0, 1]; nan where there is none: where no word beats the bare template, so
+        that the neuron abstains, or where no cosine is positive, of which alpha could take a share.
     """
-    return 1 - (1 - alpha) * (1 - template / best)
+    found = 1 - (1 - alpha) * (1 - template / best)
+    return found.masked_fill((best <= template) | (found <= 0) | (found > 1), torch.nan)
 
 
-def _threshold(s: Tensor, alpha: float) -> Tensor:
+def _threshold(s: Tensor, alpha: float | Tensor) -> Tensor:
     """Return (N,) scores from which on concepts are kept: NaN, which none reaches, to abstain."""
     if s.ndim != 2 or s.shape[1] == 0:
         raise ValueError(
             f"Scores of shape {tuple(s.shape)} are no (neurons, concepts) matrix with at least "
             "one concept."
         )
-    if not 0 < alpha <= 1:
+    each = torch.as_tensor(alpha).double()
+    if ((each <= 0) | (each > 1)).any() or (each.ndim == 0 and each.isnan()):
         raise ValueError(
             f"alpha = {alpha} lies outside (0, 1]; the paper takes .95 for major and .90 for "
             "minor concepts."
         )
+    if each.ndim and each.shape != s.shape[:1]:
+        raise ValueError(f"{tuple(each.shape)} alphas do not fit {len(s)} neurons; give each one.")
     best = s.amax(1)
     damaged = best.isnan()  # one NaN makes the maximum NaN; the other concepts still count
     if damaged.any():

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MultipleLocator
+from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from wwwlib.figures.style import (
     BLUE,
@@ -17,7 +17,6 @@ from wwwlib.figures.style import (
     RULE,
     SERIES,
     SMALL,
-    VERMILION,
     WIDTH,
     fit,
     literal,
@@ -29,6 +28,9 @@ from wwwlib.reliability import RejectionCurve, RiskCoverage
 
 Points = Sequence[tuple[float, ...]]
 
+# What is no series: guessing, no difference, all images. No series is grey.
+REFERENCE = {"color": GREY, "linewidth": 1.2, "linestyle": (0, (1, 2))}
+
 
 def _look(place: int) -> dict:
     return {"color": SERIES[place % len(SERIES)], "linestyle": LINES[place % len(LINES)]}
@@ -36,7 +38,7 @@ def _look(place: int) -> dict:
 
 @styled
 def rejection(curves: Mapping[str, RejectionCurve]) -> Figure:
-    """Draw hits against rejection rate, with bands, an oracle line and a random line.
+    """Draw the share of errors found against rejection rate, with bands, oracle and random order.
 
     Parameters
     ----------
@@ -46,29 +48,32 @@ def rejection(curves: Mapping[str, RejectionCurve]) -> Figure:
     Returns
     -------
     Figure
-        WWW, Figure 4, right. The legend tells each doubt's AUROC.
+        WWW, Figure 4, right: shares on the left axis, the paper's hits on the right. The legend
+        tells each doubt's AUROC.
     """
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     axes = figure.subplots()
     first = next(iter(curves.values()))
     rates = first.rates.numpy()
-    axes.plot(rates, first.oracle, color=INK, linewidth=1, label="oracle: errors first")
-    axes.plot(
-        rates, first.random, color=GREY, linewidth=1, linestyle=(0, (2, 2)), label="random order"
-    )
+    errors = max(first.errors, 1)
+    axes.plot(rates, first.oracle / errors, color=INK, linewidth=1, label="oracle: errors first")
+    axes.plot(rates, first.random / errors, **REFERENCE, label="random order")
     for place, (name, curve) in enumerate(curves.items()):
         look = _look(place)
         axes.fill_between(
-            rates, curve.low, curve.high, color=look["color"], alpha=0.13, linewidth=0
+            rates, curve.recall_low, curve.recall_high, color=look["color"], alpha=0.13, linewidth=0
         )
         axes.plot(
-            rates, curve.hits, **look, marker=MARKS[place % len(MARKS)], markevery=(place, 7),
+            rates, curve.recall, **look, marker=MARKS[place % len(MARKS)], markevery=(place, 7),
             markersize=4.5, label=f"{literal(name)} (AUROC {number(curve.auroc, 3)})",
         )  # fmt: skip
-    axes.set(xlim=(rates.min(), rates.max()), ylim=(0, None))
+    axes.set(xlim=(rates.min(), rates.max()), ylim=(0, 1.02))
     axes.xaxis.set_major_formatter(lambda value, _: share(value))
-    axes.set_xlabel("share of images rejected, the most doubtful first")
-    axes.set_ylabel(f"errors among them, of {first.errors} in {first.images}")
+    axes.yaxis.set_major_formatter(lambda value, _: share(value))
+    axes.set_xlabel(f"share of {first.images} images rejected, the most doubtful first")
+    axes.set_ylabel("share of the errors that is among them")
+    counts = axes.secondary_yaxis("right", functions=(lambda y: y * errors, lambda y: y / errors))
+    counts.set_ylabel(f"hits, of {first.errors} errors")
     figure.legend(loc="outside upper left", ncols=2)
     return figure
 
@@ -84,15 +89,23 @@ def risk(curves: Mapping[str, RiskCoverage]) -> Figure:
     Returns
     -------
     Figure
-        The legend tells the area under each curve; lower is better.
+        With bootstrap bands. The legend tells the area under each curve; lower is better. The
+        axis ends where the bands do beyond the first twentieth: left of it a handful of images
+        decides, and what rises above is cut.
     """
     figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     axes = figure.subplots()
     for place, (name, curve) in enumerate(curves.items()):
-        label = f"{literal(name)} (area {number(curve.area, 3)})"
-        axes.plot(curve.coverage, curve.risk, **_look(place), label=label)
+        look, area = _look(place), number(curve.area, 3)
+        ends = ", ".join(number(end, 3) for end in curve.interval)
+        axes.fill_between(
+            curve.coverage, curve.low, curve.high, color=look["color"], alpha=0.13, linewidth=0
+        )
+        axes.plot(
+            curve.coverage, curve.risk, **look, label=f"{literal(name)} (area {area} [{ends}])"
+        )
     overall = next(iter(curves.values())).risk[-1].item()
-    axes.axhline(overall, color=GREY, linewidth=1, linestyle=(0, (2, 2)))
+    axes.axhline(overall, **REFERENCE)
     axes.annotate(
         "all images",
         (1, overall),
@@ -102,7 +115,8 @@ def risk(curves: Mapping[str, RiskCoverage]) -> Figure:
         color=GREY,
         ha="right",
     )
-    axes.set(xlim=(0, 1), ylim=(0, None))
+    top = max(curve.high[len(curve.high) // 20 :].max().item() for curve in curves.values())
+    axes.set(xlim=(0, 1), ylim=(0, 1.05 * top or 1))
     axes.xaxis.set_major_formatter(lambda value, _: share(value))
     axes.yaxis.set_major_formatter(lambda value, _: f"{number(100 * value, 1)} %")
     axes.set_xlabel("coverage: share of images kept, the least doubtful first")
@@ -146,7 +160,7 @@ def intervals(
             told = "not decidable here"
         axes.text(1.02, place, told, transform=axes.get_yaxis_transform(), va="center", size=SMALL)
     if reference is not None:
-        axes.axvline(reference, color=VERMILION, linestyle=(0, (4, 2)), linewidth=1.2)
+        axes.axvline(reference, **REFERENCE)
     axes.set_yticks(range(len(rows)), ["\n".join(name) for name in names])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -205,7 +219,9 @@ def sweep(
     if reference is None:
         axes.set_ylim(bottom=0)
     else:
-        axes.axhline(reference, color=VERMILION, linestyle=(0, (4, 2)), linewidth=1.2)
+        axes.axhline(reference, **REFERENCE)
+    if all(point[0] == int(point[0]) for points in curves.values() for point in points):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(axis="y")

@@ -6,7 +6,7 @@ the only thing that later rooms know about files. Whatever cannot be decoded is 
 set is opened, not an hour into a pass.
 """
 
-from wwwlib.images.apart import check_apart, halves
+from wwwlib.images.apart import check_apart, distinct, halves
 from wwwlib.images.batches import batches
 from wwwlib.images.datasets import imagenet, imagenet_synsets, imagenette, places365, world
 from wwwlib.images.decode import MAX_PIXELS, decode
@@ -29,6 +29,7 @@ __all__ = [
     "check_decoder",
     "crops",
     "decode",
+    "distinct",
     "folder",
     "halves",
     "imagenet",

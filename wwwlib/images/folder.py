@@ -170,6 +170,9 @@ class _Files:
                 raise ValueError("it changed since the image set was opened; open the set again")
             return data if undecoded and is_plain_jpeg(data, *how) else unpack(data, *how)
 
+    def sha256(self, i: int) -> str:
+        return self.hashes[i]
+
 
 def _examine(root: Place, path: str, max_pixels: int, convert: tuple[str, ...]) -> str | Skipped:
     """Return the SHA-256 of a file that decodes, or why it does not."""

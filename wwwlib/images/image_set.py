@@ -97,6 +97,11 @@ class ImageSet:
         """
         return _undecoded(self.reader, self._checked(i))
 
+    def sha256(self, i: int) -> str | None:
+        """Return the SHA-256 of the file of image `i`, or None where it is not a whole file."""
+        told = getattr(self.reader, "sha256", None)
+        return told and told(self._checked(i))
+
     def label(self, i: int) -> int | None:
         """Return the class index of image `i`, or None where it has no label."""
         return self.labels[self._checked(i)]
@@ -125,6 +130,10 @@ class _Picked:
 
     def undecoded(self, i: int) -> bytes | Image.Image:
         return _undecoded(self.reader, self.indices[i])
+
+    def sha256(self, i: int) -> str | None:
+        told = getattr(self.reader, "sha256", None)
+        return told and told(self.indices[i])
 
 
 def subset(images: ImageSet, indices: Sequence[int]) -> ImageSet:

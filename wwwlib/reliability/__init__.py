@@ -2,9 +2,9 @@
 
 `doubts_of` turns what `atlas.survey` read of every image into doubts. `rejection` and
 `risk_coverage` ask whether a doubt sorts errors first, `compare` whether one doubt does so better
-than another, `gain` whether it adds anything to the other. `verdict` says what a figure and its
-interval allow to say, which is sometimes nothing. How much of a neuron's name hangs on the probe
-set is told by `concepts.stability`.
+than another, by AUROC or AURC, `gain` whether it adds anything to the other. `verdict` says what a
+figure and its interval allow to say, which is sometimes nothing. How much of a neuron's name hangs
+on the probe set is told by `concepts.stability`.
 """
 
 from wwwlib.reliability.combination import Gain, Logistic, fit_logistic, gain
@@ -19,7 +19,7 @@ from wwwlib.reliability.rejection import (
     rejection,
     risk_coverage,
 )
-from wwwlib.reliability.verdict import Verdict, judge, verdict
+from wwwlib.reliability.verdict import Verdict, judge, judge_share, verdict, wilson
 
 __all__ = [
     "Difference",
@@ -36,8 +36,10 @@ __all__ = [
     "fit_logistic",
     "gain",
     "judge",
+    "judge_share",
     "rejection",
     "risk_coverage",
     "softmax_doubts",
     "verdict",
+    "wilson",
 ]

@@ -101,7 +101,14 @@ def fit_logistic(
     return Logistic(solution[:-1], solution[-1], centre, scale)
 
 
-def gain(doubt: Tensor, second: Tensor, wrong: Tensor, seed: int = 0, samples: int = 2000) -> Gain:
+def gain(
+    doubt: Tensor,
+    second: Tensor,
+    wrong: Tensor,
+    seed: int = 0,
+    samples: int = 2000,
+    level: float = 0.95,
+) -> Gain:
     """Measure what a second doubt adds to a first one.
 
     Parameters
@@ -114,6 +121,9 @@ def gain(doubt: Tensor, second: Tensor, wrong: Tensor, seed: int = 0, samples: i
         Draws the halves, errors and successes apart, and the bootstrap.
     samples : int
         Bootstrap samples.
+    level : float
+        Coverage of the interval, in (0, 1). Who tries m doubts one after the other and asks which
+        of them gains anything takes ``1 - 0.05 / m``.
 
     Returns
     -------
@@ -138,7 +148,7 @@ def gain(doubt: Tensor, second: Tensor, wrong: Tensor, seed: int = 0, samples: i
     one = fit_logistic(pair[fitted, :1], wrong[fitted])(pair[tested, :1])
     model = fit_logistic(pair[fitted], wrong[fitted])
     two, error = model(pair[tested]), wrong[tested]
-    found = compare(two, one, error, samples=samples, seed=seed)
+    found = compare(two, one, error, samples=samples, level=level, seed=seed)
     return Gain(
         alone=auroc(one, error),
         both=auroc(two, error),

@@ -48,6 +48,10 @@ class Levels:
         kept = torch.arange(1, n + 1, dtype=self.size.dtype, device=self.size.device)
         return (self.wrong.sum(1, keepdim=True) - self.hits(n - kept)) / kept
 
+    def aurc(self) -> Tensor:
+        """Return (S,) mean risks over all coverages."""
+        return self.risks().mean(1)
+
 
 def levels(doubt: Tensor, wrong: Tensor, counts: Tensor | None = None) -> Levels:
     """Sort (n,) images into levels; `counts` (S, n) says how often each is in each sample."""

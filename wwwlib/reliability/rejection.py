@@ -16,6 +16,12 @@ from wwwlib.reliability.levels import Levels, checked, interval, levels, resampl
 
 Interval = tuple[float, float]
 
+# Floats put a rate such as .58 below what it means, float32 by up to 6e-8; its share of 25 images
+# ends in a half all the same, which is rounded up.
+SLACK = 1e-7
+
+MEASURES = {"auroc": Levels.auroc, "aurc": Levels.aurc}
+
 
 @dataclass(frozen=True, eq=False)
 class RejectionCurve:
@@ -30,7 +36,11 @@ class RejectionCurve:
     hits : Tensor of float64, shape (R,)
         Expected errors among them; images of equal doubt are rejected in random order.
     low, high : Tensor of float64, shape (R,)
-        Bootstrap band of the hits.
+        Bootstrap band of the hits. Every bootstrap sample has its own number of errors, so the
+        band is wider than a count of these errors can be.
+    recall, recall_low, recall_high : Tensor of float64, shape (R,)
+        The hits as a share of all errors, and its band, in which every sample's hits are a share
+        of its own errors; nan without errors.
     oracle, random : Tensor of float64, shape (R,)
         Hits of a doubt that knows the errors, and of one that guesses.
     auroc, aurc : float
@@ -46,6 +56,9 @@ class RejectionCurve:
     hits: Tensor
     low: Tensor
     high: Tensor
+    recall: Tensor
+    recall_low: Tensor
+    recall_high: Tensor
     oracle: Tensor
     random: Tensor
     auroc: float
@@ -66,18 +79,25 @@ class RiskCoverage:
         Shares kept: 1/n, 2/n, ..., 1.
     risk : Tensor of float64, shape (n,)
         Expected error rate among them.
+    low, high : Tensor of float64, shape (n,)
+        Bootstrap band of the risk.
     area : float
         Mean of the risk over all coverages, AURC; lower is better.
+    interval : (float, float)
+        Bootstrap interval of the area.
     """
 
     coverage: Tensor
     risk: Tensor
+    low: Tensor
+    high: Tensor
     area: float
+    interval: Interval
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One doubt's AUROC less another's on the same images, with its paired bootstrap interval."""
+    """One doubt's measure less another's on the same images, with its paired bootstrap interval."""
 
     difference: float
     interval: Interval
@@ -126,28 +146,38 @@ def rejection(
     if not ((rates >= 0) & (rates <= 1)).all():
         raise ValueError(f"The rates {rates.tolist()} are no shares of the images, from 0 to 1.")
     n, errors = len(doubt), int(wrong.sum())
-    rejected = (rates * n + 0.5).floor().clamp(max=n).long()
-    whole = levels(doubt, wrong)
-    again = [
-        torch.cat([one.hits(rejected), one.auroc()[:, None], one.risks().mean(1)[:, None]], 1)
-        for one in (levels(doubt, wrong, counts) for counts in resamples(n, samples, seed))
-    ]
-    low, high = interval(torch.cat(again), level)
+    rejected = ((rates + SLACK) * n + 0.5).floor().clamp(max=n).long()
+    whole = _measures(levels(doubt, wrong), rejected)
+    resampled = (levels(doubt, wrong, counts) for counts in resamples(n, samples, seed))
+    again = torch.cat([_measures(one, rejected) for one in resampled])
+    parts = [len(rates), len(rates), 1, 1]
+    hits, recall, area, risk = whole[0].split(parts)
+    hits_ends, recall_ends, area_ends, risk_ends = interval(again, level).split(parts, 1)
     return RejectionCurve(
         rates=rates,
         rejected=rejected,
-        hits=whole.hits(rejected)[0],
-        low=low[:-2],
-        high=high[:-2],
+        hits=hits,
+        low=hits_ends[0],
+        high=hits_ends[1],
+        recall=recall,
+        recall_low=recall_ends[0],
+        recall_high=recall_ends[1],
         oracle=rejected.clamp(max=errors).double(),
         random=rejected * errors / n,
-        auroc=whole.auroc().item(),
-        aurc=whole.risks().mean().item(),
-        auroc_interval=(low[-2].item(), high[-2].item()),
-        aurc_interval=(low[-1].item(), high[-1].item()),
+        auroc=area.item(),
+        aurc=risk.item(),
+        auroc_interval=tuple(area_ends[:, 0].tolist()),
+        aurc_interval=tuple(risk_ends[:, 0].tolist()),
         errors=errors,
         images=n,
     )
+
+
+def _measures(one: Levels, rejected: Tensor) -> Tensor:
+    """Return (S, 2 R + 2): hits, their shares of all errors, AUROC and AURC of S samples."""
+    hits = one.hits(rejected)
+    total = one.wrong.sum(1, keepdim=True)
+    return torch.cat([hits, hits / total, one.auroc()[:, None], one.aurc()[:, None]], 1)
 
 
 def auroc(doubt: Tensor, wrong: Tensor) -> float:
@@ -158,16 +188,26 @@ def auroc(doubt: Tensor, wrong: Tensor) -> float:
     return levels(*checked(doubt, wrong)).auroc().item()
 
 
-def risk_coverage(doubt: Tensor, wrong: Tensor) -> RiskCoverage:
+def risk_coverage(
+    doubt: Tensor, wrong: Tensor, samples: int = 1000, level: float = 0.95, seed: int = 0
+) -> RiskCoverage:
     """Return the error rate among the least doubtful images, for every number of them.
 
     Arguments as in `rejection`. The area is the mean over all n coverages, as Geifman, Uziel and
     El-Yaniv take it (ICLR 2019).
     """
-    found: Levels = levels(*checked(doubt, wrong))
-    risk = found.risks()[0]
-    coverage = torch.arange(1, len(risk) + 1, dtype=torch.float64) / len(risk)
-    return RiskCoverage(coverage, risk, risk.mean().item())
+    doubt, wrong = checked(doubt, wrong)
+    n, risk = len(doubt), levels(doubt, wrong).risks()[0]
+    again = torch.cat([levels(doubt, wrong, c).risks() for c in resamples(n, samples, seed)])
+    low, high = interval(again, level)
+    return RiskCoverage(
+        coverage=torch.arange(1, n + 1, dtype=torch.float64) / n,
+        risk=risk,
+        low=low,
+        high=high,
+        area=risk.mean().item(),
+        interval=tuple(interval(again.mean(1), level).tolist()),
+    )
 
 
 def compare(
@@ -178,8 +218,9 @@ def compare(
     level: float = 0.95,
     seed: int = 0,
     least: int = 5,
+    measure: str = "auroc",
 ) -> Difference:
-    """Compare two doubts by AUROC on the same images: both see the same bootstrap samples.
+    """Compare two doubts on the same images: both see the same bootstrap samples.
 
     Parameters
     ----------
@@ -189,24 +230,35 @@ def compare(
         As in `rejection`.
     least : int
         With fewer errors, or fewer successes, nothing can be compared.
+    measure : {"auroc", "aurc"}
+        By which they are compared. Of AURC, the mean risk over all coverages, less is better.
 
     Returns
     -------
     Difference
-        AUROC of `doubt` less that of `other`; nan where nothing can be compared.
+        The measure of `doubt` less that of `other`; nan where nothing can be compared.
+
+    Raises
+    ------
+    ValueError
+        If there is no such measure, or as in `rejection`.
     """
+    if measure not in MEASURES:
+        raise ValueError(f"There is no measure {measure!r}; take one of {', '.join(MEASURES)}.")
     doubt, wrong = checked(doubt, wrong)
     other, _ = checked(other, wrong)
     if min(wrong.sum(), (~wrong).sum()) < least:
         return Difference(float("nan"), (float("nan"), float("nan")))
+    of = MEASURES[measure]
     gaps = torch.cat(
         [
-            levels(doubt, wrong, counts).auroc() - levels(other, wrong, counts).auroc()
+            of(levels(doubt, wrong, counts)) - of(levels(other, wrong, counts))
             for counts in resamples(len(doubt), samples, seed)
         ]
     )
     low, high = interval(gaps, level).tolist()
-    return Difference(auroc(doubt, wrong) - auroc(other, wrong), (low, high))
+    gap = of(levels(doubt, wrong)) - of(levels(other, wrong))
+    return Difference(gap.item(), (low, high))
 
 
 def compare_within(

@@ -1,7 +1,8 @@
 """What a figure and its interval allow to say about a claim."""
 
 from dataclasses import dataclass
-from math import isnan
+from math import isnan, sqrt
+from statistics import NormalDist
 
 from wwwlib.reliability.rejection import RejectionCurve
 
@@ -106,3 +107,52 @@ def judge(
     if min(curve.errors, curve.images - curve.errors) < least:
         return verdict(claim, bound=bound, why=why or f"{curve.errors} of {curve.images} are wrong")
     return verdict(claim, curve.auroc, curve.auroc_interval, bound)
+
+
+def wilson(count: int, total: int, level: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's interval of a share, which has a width even where the share is 0 or 1.
+
+    Parameters
+    ----------
+    count, total : int
+        How many of how many; `total` at least 1.
+    level : float
+        Coverage, in (0, 1).
+
+    Raises
+    ------
+    ValueError
+        If `count` is not within 0 and `total`, or `total` is 0.
+    """
+    if not 0 <= count <= total or not total:
+        raise ValueError(f"{count} of {total} is no share; give a count from 0 to a total above 0.")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    p, scale = count / total, 1 + z**2 / total
+    centre = (p + z**2 / (2 * total)) / scale
+    half = z / scale * sqrt(p * (1 - p) / total + z**2 / (4 * total**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def judge_share(claim: str, count: int, total: int, bound: float, why: str = "") -> Verdict:
+    """Judge the claim that a share lies above a bound.
+
+    Parameters
+    ----------
+    claim : str
+        In words, without its outcome.
+    count, total : int
+        The share, as how many of how many.
+    bound : float
+        In [0, 1): what the claim says the share exceeds. One single case lifts the interval above
+        0, so take what would matter.
+    why : str
+        Why there is nothing to count, if that is so.
+
+    Returns
+    -------
+    Verdict
+        With `wilson`'s interval.
+    """
+    if not total:
+        return verdict(claim, bound=bound, why=why or "there is nothing to count")
+    return verdict(claim, count / total, wilson(count, total), bound)
