@@ -13,7 +13,8 @@
     python papermill_runs/run.py --report paper         a finished run beside the paper's tables
 
 A notebook that fails does not stop the others. What is done already, from the same sources,
-parameters and input files, is not done again. The exit code is 0 if all went well, 1 if a notebook
+parameters and input files, is not done again; input behind a URL may have changed unseen, so that a
+notebook with such input runs each time. The exit code is 0 if all went well, 1 if a notebook
 failed or what it needs is missing, 2 if what was asked for cannot be done, and 130 after an
 interruption.
 """
@@ -136,7 +137,10 @@ def run(
 
 def _step(house: House, folder: Path, manifest, force: bool, job: Job) -> str:
     """Run one notebook, unless that is done already, and say how it went."""
-    if not force and manifest.done(house, job):
+    from witness import behind_url  # imports torch
+
+    far = behind_url(job.effective)
+    if not force and not far and manifest.done(house, job):
         manifest.update(job.name, resumed=True)
         return "already done"
     began = time.monotonic()
@@ -147,7 +151,10 @@ def _step(house: House, folder: Path, manifest, force: bool, job: Job) -> str:
         raise
     seconds = time.monotonic() - began
     manifest.update(job.name, seconds=round(seconds, 1))
-    return f"FAILED after {seconds:.0f} s: {reason}" if reason else f"done in {seconds:.0f} s"
+    if reason:
+        return f"FAILED after {seconds:.0f} s: {reason}"
+    again = f"; runs each time, for what lies at {far} may change unseen" if far else ""
+    return f"done in {seconds:.0f} s{again}"
 
 
 def _help(house: House, profile: Profile, jobs: list[Job], folder: Path) -> int:
