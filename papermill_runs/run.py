@@ -39,6 +39,7 @@ import profiles
 import publish
 import rehearse
 import side_by_side
+import stand_ins
 from filelock import FileLock, Timeout
 from profiles import House, Job, Profile
 
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None, house: House = HOUSE) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", timeout=0):
             if house.stage:
-                rehearse.furnish(profile, house)
+                stand_ins.furnish(profile, house)
             code = run(house, profile, jobs, folder, asked.force, asked.jobs)
             if asked.publish:
                 print(publish.publish(house, jobs, folder))
