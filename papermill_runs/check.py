@@ -1,11 +1,13 @@
 """Is everything there that a profile needs, and is it right? Nothing runs, nothing is changed.
 
 A file is known by its SHA-256, or by as much of it as its publisher tells; a data set by its count
-and by the digest of its listing, which the numbering of its files foretells.
+and by the names of its files, which their numbering foretells. Which folder each lies in is known
+by the digest of the listing, if somebody tells it; if not, `seen` compares it with an earlier one.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import re
 from collections import Counter
@@ -22,11 +24,15 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of a need: what is wrong with it, or else how it was recognised."""
+    """What was found of a need: what is wrong with it, or else how it was recognised.
+
+    Its `digest` is there where no published checksum vouches for it, for a later check to compare.
+    """
 
     need: Need
     fault: str | None
     known_by: str = ""
+    digest: str | None = None
 
 
 def check(needs: Iterable[Need]) -> list[Finding]:
@@ -36,13 +42,16 @@ def check(needs: Iterable[Need]) -> list[Finding]:
 
 def examine(need: Need) -> Finding:
     """Look at one need."""
+    look = _hub if need.repo else _folder if need.folder else _file
     try:
-        known_by = _hub(need) if need.repo else _folder(need) if need.folder else _file(need)
+        ways, mark = look(need)
     except _Fault as fault:
         return Finding(need, str(fault))
     except OSError as error:
         return Finding(need, f"cannot be read ({error.strerror or error})")
-    return Finding(need, None, known_by)
+    except (UnicodeDecodeError, csv.Error) as error:
+        return Finding(need, f"is damaged, or another file ({error})")
+    return Finding(need, None, ", ".join(ways), mark)
 
 
 def told(findings: Iterable[Finding], data: Path) -> str:
@@ -54,6 +63,9 @@ def told(findings: Iterable[Finding], data: Path) -> str:
             lines.append(f"  right    {need.name}: {found.known_by}")
             continue
         wrong += 1
+        if found.digest:  # it is there, and right but for being another than before
+            lines.append(f"  CHANGED  {need.name}: {found.fault}")
+            continue
         lines += [
             f"  MISSING  {need.name}: {found.fault}",
             f"             what     {need.what} ({need.size})",
@@ -77,8 +89,8 @@ class _Fault(Exception):
     pass
 
 
-def _file(need: Need) -> str:
-    path = need.path
+def _file(need: Need) -> tuple[list[str], str | None]:
+    path, mark = need.path, None
     if not path.is_file():
         raise _Fault(f"there is no file {str(path)!r}")
     ways = [hashed(path, need.sha256)] if need.sha256 else []
@@ -91,8 +103,10 @@ def _file(need: Need) -> str:
         _same(found, need.lines, "lines")
         ways.append(f"{found:,} lines")
     if need.weights:
-        ways.append(_fitted(path, *need.weights))
-    return ", ".join(ways)
+        mark = _fitted(path, *need.weights)
+        target, classes = need.weights
+        ways.append(f"fits {target} with {classes} classes, weights {mark[:16]}")
+    return ways, mark
 
 
 def hashed(path: Path, expected: str) -> str:
@@ -116,20 +130,17 @@ def _md5(path: Path, expected: str) -> str:
 
 
 def _fitted(path: Path, target: str, classes: int) -> str:
-    """Put a checkpoint without a published checksum into its network."""
+    """Put a checkpoint without a published checksum into its network; return its digest."""
     from wwwlib import targets
 
     try:
-        net = targets.load(target, path, classes=[str(i) for i in range(classes)])
+        return targets.load(target, path, classes=[str(i) for i in range(classes)]).digest
     except ValueError as error:
         raise _Fault(str(error).rstrip(".")) from None
-    return (
-        f"fits {target} with {classes} classes, weights {net.digest[:16]} (no checksum published)"
-    )
 
 
-def _folder(need: Need) -> str:
-    path = need.path
+def _folder(need: Need) -> tuple[list[str], str | None]:
+    path, mark = need.path, None
     if not path.is_dir():
         raise _Fault(f"there is no folder {str(path)!r}")
     for name in need.holds:
@@ -140,12 +151,16 @@ def _folder(need: Need) -> str:
         _wnids(path, need.folders)
         ways.append(f"{need.folders:,} folders")
     if need.files is not None:
-        ways.append(_listing(need))
+        listing = _listing(need)
+        mark = None if need.listing else listing
+        ways.append(f"{need.files:,} files, listing {listing[:16]}")
+    if need.indexed:
+        ways.append(f"{_indexed(path, need.indexed):,} images in its index")
     if need.synsets is not None:
         with (path / "data.noun").open(encoding="utf-8") as lines:
             _same(sum(not line.startswith("  ") for line in lines), need.synsets, "synsets")
         ways.append(f"{need.synsets:,} synsets")
-    return ", ".join(ways)
+    return ways, mark
 
 
 def _wnids(path: Path, count: int) -> None:
@@ -158,7 +173,7 @@ def _wnids(path: Path, count: int) -> None:
 
 
 def _listing(need: Need) -> str:
-    """Compare the files' names with those foretold; return their digest in words."""
+    """Compare the files' names with those foretold; return the digest of their paths."""
     seen = [p for p in need.path.rglob("*") if p.is_file()]
     paths = sorted(p for p in seen if not p.name.startswith("."))
     _same(len(paths), need.files, "files")
@@ -175,8 +190,30 @@ def _listing(need: Need) -> str:
             raise _Fault(f"the folder {name!r} holds {size} files, expected {need.each}")
     if not all(path.stat().st_size for path in paths):
         raise _Fault("some of its files are empty")
-    where = digest([path.relative_to(need.path).as_posix() for path in paths])
-    return f"{need.files:,} files, listing {where[:16]}"
+    found = digest([path.relative_to(need.path).as_posix() for path in paths])
+    if need.listing and not found.startswith(need.listing):
+        raise _Fault(
+            f"its files lie in other folders than they should: the SHA-256 of their listing begins "
+            f"with {found[: min(len(need.listing), 16)]}, not {need.listing[:16]}"
+        )
+    return found
+
+
+def _indexed(path: Path, images: str) -> int:
+    """Count the images of Broden's index, which must be there; its labels must be, too."""
+    listed, _ = _column(path / "index.csv", "image"), _column(path / "label.csv", "name")
+    lost = [name for name in listed if not (path / images / name).is_file()]
+    if lost:
+        raise _Fault(f"{len(lost):,} images of its index.csv are not there, {lost[0]!r} among them")
+    return len(listed)
+
+
+def _column(path: Path, name: str) -> list[str]:
+    with path.open(newline="", encoding="utf-8") as file:
+        found = [row.get(name) for row in csv.DictReader(file)]
+    if not found or found[0] is None:
+        raise _Fault(f"its {path.name} has no rows with a column {name!r}")
+    return found
 
 
 def digest(names: Iterable[str]) -> str:
@@ -184,7 +221,7 @@ def digest(names: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
-def _hub(need: Need) -> str:
+def _hub(need: Need) -> tuple[list[str], None]:
     """Look into the hub's cache, which names a large file by its SHA-256."""
     from huggingface_hub import try_to_load_from_cache
 
@@ -197,7 +234,7 @@ def _hub(need: Need) -> str:
         if _SHA256.fullmatch(blob.name):
             hashed(blob, blob.name)
             known += 1
-    return f"{len(need.holds)} files in the hub's cache, {known} checked by their SHA-256"
+    return [f"{len(need.holds)} files in the hub's cache, {known} checked by their SHA-256"], None
 
 
 def _same(found: int, expected: int, what: str) -> None:

@@ -21,12 +21,13 @@ def answer(
     import check
     import fetch
     import needs
+    import seen
 
     wanted = needs.load(profile.needs, house.data)
     if asked.fetch:
         return int(fetch.fetch(wanted) > 0)
     print(f"Profile {profile.name!r} is sound: {', '.join(job.name for job in jobs)}.")
-    found = check.check(wanted)
+    found = seen.compared(check.check(wanted), house.data)
     print(check.told(found, house.data))
     return int(any(one.fault for one in found))
 

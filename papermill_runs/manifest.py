@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from profiles import House, Job, Profile
+from witness import witness
 
 from wwwlib.store import digest, file_digest, versions
 
@@ -107,7 +108,7 @@ class Manifest:
     def key(self, house: House, job: Job) -> str:
         """Digest of all that decides what a notebook makes."""
         parts = [self.content[name] for name in ("source", "versions", "device")]
-        inputs = {name: _witness(house, value) for name, value in job.effective.items()}
+        inputs = witness(house, job.effective)
         return digest([file_digest(job.source), job.effective, inputs, parts])
 
     def done(self, house: House, job: Job) -> bool:
@@ -188,23 +189,6 @@ def environment() -> dict[str, Any]:
 def now() -> str:
     """Return the time, in seconds, with its zone."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _witness(house: House, value: Any) -> Any:
-    """Size and times of the files that a parameter names: with other photographs, run again."""
-    if not isinstance(value, str) or not value:
-        return None
-    named = house.notebooks / os.path.expanduser(value)
-    if not os.path.exists(named):
-        return None
-    path, root = named.resolve(), house.root.resolve()
-    if root.is_relative_to(path) or path.is_relative_to(root / "papermill_runs"):
-        return None  # it holds what the runs themselves write
-    found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    stats = [(p, p.stat()) for p in found]
-    # The time of the inode, too: what replaces a file and is given its size and time has another.
-    times = [(p, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size) for p, stat in stats]
-    return [[str(p.relative_to(path)), *numbers] for p, *numbers in times]
 
 
 def _refuse(constant: str) -> None:

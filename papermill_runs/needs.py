@@ -43,6 +43,10 @@ class Need:
         How many there must be.
     pattern : str or None
         Names of the files, by number from 1.
+    listing : str or None
+        SHA-256, or its beginning, of the sorted paths of all files below the folder, a line each.
+    indexed : str or None
+        Folder of the images that ``index.csv`` lists, as Broden has it.
     holds : tuple of str
         Files or folders that must be in it.
     weights : (str, int) or None
@@ -67,6 +71,8 @@ class Need:
     lines: int | None = None
     synsets: int | None = None
     pattern: str | None = None
+    listing: str | None = None
+    indexed: str | None = None
     holds: tuple[str, ...] = ()
     weights: tuple[str, int] | None = None
 

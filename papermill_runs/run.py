@@ -14,7 +14,8 @@
     python papermill_runs/run.py --report paper         a finished run beside the paper's tables
 
 A notebook that fails does not stop the others. What is done already, from the same sources,
-parameters and input files, is not done again. The exit code is 0 if all went well, 1 if a notebook
+parameters and input files, is not done again; input behind a URL may have changed unseen, so that a
+notebook with such input runs each time. The exit code is 0 if all went well, 1 if a notebook
 failed or what it needs is missing, 2 if what was asked for cannot be done, and 130 after an
 interruption.
 """
@@ -38,6 +39,7 @@ import profiles
 import publish
 import rehearse
 import side_by_side
+import stand_ins
 from filelock import FileLock, Timeout
 from profiles import House, Job, Profile
 
@@ -68,7 +70,7 @@ def main(argv: list[str] | None = None, house: House = HOUSE) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", timeout=0):
             if house.stage:
-                rehearse.furnish(profile, house)
+                stand_ins.furnish(profile, house)
             at_once = len(jobs) if asked.ray else asked.jobs  # a cluster lets them wait itself
             code = run(house, profile, jobs, folder, asked.force, at_once, _launcher(asked))
             if asked.publish:
@@ -153,7 +155,10 @@ def run(
 
 def _step(house: House, folder: Path, manifest, force: bool, launch, job: Job) -> str:
     """Run one notebook, unless that is done already, and say how it went."""
-    if not force and manifest.done(house, job):
+    from witness import behind_url  # imports torch
+
+    far = behind_url(job.effective)
+    if not force and not far and manifest.done(house, job):
         manifest.update(job.name, resumed=True)
         return "already done"
     began = time.monotonic()
@@ -164,7 +169,10 @@ def _step(house: House, folder: Path, manifest, force: bool, launch, job: Job) -
         raise
     seconds = time.monotonic() - began
     manifest.update(job.name, seconds=round(seconds, 1))
-    return f"FAILED after {seconds:.0f} s: {reason}" if reason else f"done in {seconds:.0f} s"
+    if reason:
+        return f"FAILED after {seconds:.0f} s: {reason}"
+    again = f"; runs each time, for what lies at {far} may change unseen" if far else ""
+    return f"done in {seconds:.0f} s{again}"
 
 
 def _help(house: House, profile: Profile, jobs: list[Job], folder: Path) -> int:

@@ -1,6 +1,8 @@
 """What `--check` says of files, folders and the hub's cache: each fault once, and what is right."""
 
 import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import check
@@ -8,6 +10,7 @@ import huggingface_hub
 import needs
 import pytest
 import run
+import seen
 from needs import Need
 from profiles import House
 
@@ -69,6 +72,93 @@ def test_a_folder_of_photographs_with_a_fault(tmp_path, harm, said):
     assert found and any(part in found for part in said.split("|")), found
 
 
+def swap(root):
+    """Let two photographs change places, as when a folder was sorted by a wrong list."""
+    a, b = next(root.glob("*/*1.JPEG")), next(root.glob("*/*2.JPEG"))
+    assert a.parent != b.parent
+    a.rename(b.parent / a.name)
+    b.rename(a.parent / b.name)
+
+
+def test_photographs_in_each_others_classes_are_found_by_a_listing_that_is_told(tmp_path):
+    """Breaks if the digest of the listing is printed, but compared with nothing."""
+    one = photographs(tmp_path)
+    right = check.examine(one).digest
+    for known in (right, right[:8]):
+        assert fault(replace(one, listing=known)) is None
+    swap(tmp_path)
+    assert fault(one) is None
+    assert "lie in other folders" in fault(replace(one, listing=right[:8]))
+
+
+def test_what_was_found_right_is_noted_and_a_later_change_is_told(tmp_path, capsys):
+    """Breaks if swapped photographs pass because nobody publishes their listing."""
+    (tmp_path / "val").mkdir()
+    one = photographs(tmp_path / "val")
+    look = lambda: seen.compared(check.check([one]), tmp_path)[0]  # noqa: E731
+    assert look().known_by.endswith("noted to be compared from now on")
+    day = json.loads((tmp_path / "seen.json").read_text())["thing"]["on"]
+    assert look().known_by.endswith(f"as on {day}")
+    swap(tmp_path / "val")
+    for _ in range(2):
+        assert look().fault.startswith(
+            f"it differs from what was here on {day} (2 folders, 4 files"
+        )
+    said = check.told([look()], tmp_path)
+    assert "CHANGED  thing" in said and "1 of 1 are missing or wrong" in said
+    swap(tmp_path / "val")
+    assert look().fault is None
+    swap(tmp_path / "val")
+    (tmp_path / "seen.json").write_text("{}")
+    assert look().fault is None
+    (tmp_path / "seen.json").write_text('{"thing": 1}')
+    with pytest.raises(ValueError, match=r"seen\.json is damaged .*; delete it"):
+        look()
+
+
+def test_a_data_folder_that_cannot_be_written_is_checked_all_the_same(tmp_path, capsys):
+    one = photographs(tmp_path / "val")
+    (tmp_path / "seen.tmp").mkdir()  # stands in the way of the notes
+    assert seen.compared(check.check([one]), tmp_path)[0].fault is None
+    assert "seen.json cannot be written" in capsys.readouterr().err
+
+
+def test_nothing_is_noted_that_a_published_checksum_vouches_for(tmp_path):
+    path = tmp_path / "w.pth"
+    path.write_bytes(b"weights")
+    found = check.check([need(path, md5=hashlib.md5(b"weights").hexdigest())])
+    assert seen.compared(found, tmp_path) == found and not (tmp_path / "seen.json").exists()
+
+
+def broden(root, index="image,split\na/1.jpg,val\n", labels="number,name\n1,sky\n"):
+    (root / "images" / "a").mkdir(parents=True, exist_ok=True)
+    (root / "images" / "a" / "1.jpg").write_bytes(b"x")
+    (root / "index.csv").write_text(index)
+    (root / "label.csv").write_text(labels, errors="surrogateescape")
+    holds = ("index.csv", "label.csv", "images")
+    return need(root, folder=True, holds=holds, indexed="images")
+
+
+HOLLOW = {
+    "no index": ({"index": ""}, "its index.csv has no rows"),
+    "only a heading": ({"index": "image,split\n"}, "its index.csv has no rows"),
+    "another table": ({"index": "picture\na/1.jpg\n"}, "no rows with a column 'image'"),
+    "no labels": ({"labels": ""}, "its label.csv has no rows"),
+    "lost images": (
+        {"index": "image\na/1.jpg\na/2.jpg\na/3.jpg\n"},
+        "2 images of its index.csv are not there, 'a/2.jpg'",
+    ),
+    "no text": ({"labels": "number,name\n1,\udcff\n"}, "is damaged, or another file"),
+}
+
+
+@pytest.mark.parametrize("entries, said", HOLLOW.values(), ids=HOLLOW)
+def test_broden_without_its_content_is_not_right(tmp_path, entries, said):
+    """Breaks if three names, with nothing behind them, pass for a data set."""
+    assert "1 images in its index" in check.examine(broden(tmp_path)).known_by
+    assert said in fault(broden(tmp_path, **entries))
+
+
 def test_a_hidden_file_of_the_system_does_not_count(tmp_path):
     one = photographs(tmp_path)
     (tmp_path / ".DS_Store").write_bytes(b"x")
@@ -115,7 +205,8 @@ def test_a_checkpoint_without_a_checksum_is_put_into_its_network(tmp_path):
     path = tmp_path / "resnet18_places365.pth.tar"
     state = models.resnet18(num_classes=5).state_dict()
     torch.save({"state_dict": {f"module.{name}": v for name, v in state.items()}}, path)
-    assert "fits" in check.examine(need(path, weights=("torchvision/resnet18", 5))).known_by
+    found = check.examine(need(path, weights=("torchvision/resnet18", 5)))
+    assert "fits" in found.known_by and found.digest[:16] in found.known_by
     assert "do not fit" in fault(need(path, weights=("torchvision/resnet18", 6)))
     path.write_bytes(b"no checkpoint")
     assert "damaged" in fault(need(path, weights=("torchvision/resnet18", 5)))

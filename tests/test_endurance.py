@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from manifest import _witness
 from PIL import Image
 from profiles import House
+from witness import witness
 
 import wwwlib.atlas.files
 import wwwlib.store
@@ -287,10 +287,10 @@ def test_a_notebook_runs_again_when_a_picture_changed_with_the_same_size_and_tim
     """Breaks if the runner calls it done already."""
     house = House(folder.parent / "house")
     (house.root / "notebooks").mkdir(parents=True)
-    before = _witness(house, str(folder))
-    assert _witness(house, str(folder)) == before
+    before = witness(house, str(folder))
+    assert witness(house, str(folder)) == before
     change(folder / "03.bmp")
-    assert _witness(house, str(folder)) != before
+    assert witness(house, str(folder)) != before
 
 
 def test_what_a_newer_version_wrote_is_neither_read_nor_touched(tmp_path, monkeypatch):

@@ -4,9 +4,12 @@ import hashlib
 import http.server
 import io
 import tarfile
+import tempfile
 import threading
 import zipfile
+from pathlib import Path
 
+import download
 import fetch
 import pytest
 from needs import Need
@@ -18,12 +21,13 @@ SHA = {"sha256": hashlib.sha256(BODY).hexdigest()}
 class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
-        asked = self.headers.get("Range")
+        asked, known = self.headers.get("Range"), self.headers.get("If-Range")
         server.asked.append(asked)
         if server.refuse:
-            self.send_error(server.refuse)
+            self.send_error(server.refuse.pop(0) if len(server.refuse) > 1 else server.refuse[0])
             return
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
+        on = bool(asked) and server.ranges and known in (None, server.tag)
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if on else 0
         if start >= len(server.body) and start:
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(server.body)}")
@@ -31,15 +35,31 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             return
         part = server.body[start:]
-        self.send_response(206 if asked and server.ranges else 200)
-        if asked and server.ranges:
+        self.send_response(206 if on else 200)
+        if on:
             told = server.lie if server.lie is not None else start
             end = len(server.body) - 1
             self.send_header("Content-Range", f"bytes {told}-{end}/{len(server.body)}")
-        self.send_header("Content-Length", str(len(part)))
-        self.end_headers()
+        if server.tag:
+            self.send_header(server.named, server.tag)
         stop = server.breaks.pop(0) if server.breaks else len(part)
-        self.wfile.write(part[:stop])
+        self.send(part[:stop], len(part))
+
+    def send(self, sent, length):
+        """Send what the connection lets through, and tell the length as this server does."""
+        how = self.server.how
+        if how == "length":
+            self.send_header("Content-Length", str(length))
+        elif how == "chunks":
+            self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        if how != "chunks":
+            self.wfile.write(sent)
+            return
+        for i in range(0, len(sent), 700):
+            piece = sent[i : i + 700]
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        self.wfile.write(b"0\r\n\r\n" if len(sent) == length else b"")
 
     def log_message(self, *args):
         pass
@@ -47,10 +67,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(fetch.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
     served = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    served.body, served.ranges, served.refuse, served.lie = BODY, True, None, None
-    served.asked, served.breaks = [], []
+    served.body, served.ranges, served.how, served.tag = BODY, True, "length", None
+    served.named = "ETag"
+    served.asked, served.breaks, served.refuse, served.lie = [], [], [], None
     served.url = f"http://127.0.0.1:{served.server_port}/file.bin"
     thread = threading.Thread(target=served.serve_forever, daemon=True)
     thread.start()
@@ -63,16 +84,21 @@ def left(folder):
     return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".lock"))
 
 
+def file(server, path, **entries):
+    return Need("thing", "a thing", "MIT", path=path, url=server.url, **entries)
+
+
 def test_a_whole_file_arrives_under_its_own_name_only(server, tmp_path):
-    fetch.download(server.url, tmp_path / "deep" / "file.bin", SHA)
+    assert fetch.fetch([file(server, tmp_path / "deep" / "file.bin", **SHA)]) == 0
     assert (tmp_path / "deep" / "file.bin").read_bytes() == BODY
     assert left(tmp_path / "deep") == ["file.bin"]
 
 
-def test_a_connection_that_breaks_off_is_taken_up_where_it_broke(server, tmp_path):
-    """Breaks if bytes are asked for twice, or pieces do not join."""
-    server.breaks = [1000, 5000]
-    fetch.download(server.url, tmp_path / "f", SHA)
+@pytest.mark.parametrize("how", ["length", "chunks", "until it ends"])
+def test_a_connection_that_breaks_off_is_taken_up_where_it_broke(server, tmp_path, how):
+    """Breaks if bytes are asked for twice, pieces do not join, or a stump passes for the whole."""
+    server.breaks, server.how = [1000, 5000], how
+    download.download(server.url, tmp_path / "f", SHA)
     assert (tmp_path / "f").read_bytes() == BODY
     assert server.asked == [None, "bytes=1000-", "bytes=6000-"]
 
@@ -80,64 +106,87 @@ def test_a_connection_that_breaks_off_is_taken_up_where_it_broke(server, tmp_pat
 def test_an_interrupted_download_goes_on_the_next_time(server, tmp_path):
     server.breaks = [1000]
     with pytest.raises(OSError, match="1,000 bytes are kept"):
-        fetch.download(server.url, tmp_path / "f", SHA, attempts=1)
-    assert left(tmp_path) == ["f.part"]
-    fetch.download(server.url, tmp_path / "f", SHA)
+        download.download(server.url, tmp_path / "f", SHA, attempts=1)
+    download.download(server.url, tmp_path / "f", SHA)
     assert (tmp_path / "f").read_bytes() == BODY and server.asked[1] == "bytes=1000-"
 
 
 def test_a_whole_part_is_not_loaded_again(server, tmp_path):
     """Breaks if a kill between the last byte and the renaming costs the file."""
-    (tmp_path / "f.part").write_bytes(BODY)
-    fetch.download(server.url, tmp_path / "f", SHA)
+    (tmp_path / "f").write_bytes(BODY)
+    download.download(server.url, tmp_path / "f", SHA)
     assert (tmp_path / "f").read_bytes() == BODY
 
 
 def test_a_part_longer_than_the_file_is_begun_again(server, tmp_path):
-    (tmp_path / "f.part").write_bytes(BODY + b"more")
-    fetch.download(server.url, tmp_path / "f", SHA)
+    (tmp_path / "f").write_bytes(BODY + b"more")
+    download.download(server.url, tmp_path / "f", SHA)
     assert (tmp_path / "f").read_bytes() == BODY
 
 
 @pytest.mark.parametrize("how", ["ignores ranges", "sends another range"])
 def test_a_server_that_does_not_go_on_is_begun_again(server, tmp_path, how):
-    """Breaks if the whole file is appended to the part."""
-    (tmp_path / "f.part").write_bytes(BODY[:1000])
-    server.ranges = how != "ignores ranges"
-    if server.ranges:
-        server.lie = 5
-        with pytest.raises((OSError, ValueError)):
-            fetch.download(server.url, tmp_path / "f", SHA)
-        assert not (tmp_path / "f").exists()
-    else:
-        fetch.download(server.url, tmp_path / "f", SHA)
-        assert (tmp_path / "f").read_bytes() == BODY
+    """Breaks if what it sends is appended to what is there."""
+    (tmp_path / "f").write_bytes(BODY[:1000])
+    server.ranges, server.lie = how != "ignores ranges", 5
+    download.download(server.url, tmp_path / "f", {})
+    assert (tmp_path / "f").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("named", ["ETag", "Last-Modified"])
+def test_a_file_that_has_changed_at_its_address_is_begun_again(server, tmp_path, named):
+    """Breaks if the end of a new version is put behind the beginning of the old one."""
+    server.breaks, server.named, server.tag = [1000], named, '"old"'
+    with pytest.raises(OSError, match="1,000 bytes are kept"):
+        download.download(server.url, tmp_path / "f", {}, attempts=1)
+    server.tag, server.body = '"new"', BODY[::-1]
+    download.download(server.url, tmp_path / "f", {})
+    assert (tmp_path / "f").read_bytes() == BODY[::-1] and server.asked[1] == "bytes=1000-"
+    assert left(tmp_path) == ["f"]
+
+
+def test_a_weak_version_names_nothing(server, tmp_path):
+    """Breaks if If-Range is sent with a weak ETag, which the standard forbids."""
+    server.breaks, server.tag = [1000], 'W/"1"'
+    download.download(server.url, tmp_path / "f", {})
+    assert (tmp_path / "f").read_bytes() == BODY and server.asked == [None, "bytes=1000-"]
 
 
 @pytest.mark.parametrize("kind", ["sha256", "md5"])
 def test_another_file_is_thrown_away(server, tmp_path, kind):
     with pytest.raises(ValueError, match=f"is another file: its {kind}"):
-        fetch.download(server.url, tmp_path / "f", {kind: "0" * 8})
+        download.download(server.url, tmp_path / "f", {kind: "0" * 8})
     assert left(tmp_path) == []
 
 
 def test_what_is_not_there_is_asked_for_once(server, tmp_path):
-    server.refuse = 404
+    server.refuse = [404]
     with pytest.raises(OSError, match="404"):
-        fetch.download(server.url, tmp_path / "f", SHA)
+        download.download(server.url, tmp_path / "f", SHA)
     assert len(server.asked) == 1
 
 
-def test_a_server_in_trouble_is_asked_again(server, tmp_path):
-    server.refuse = 503
-    with pytest.raises(OSError, match="503"):
-        fetch.download(server.url, tmp_path / "f", SHA, attempts=3)
+@pytest.mark.parametrize("code", [408, 429, 500, 503])
+def test_a_server_in_trouble_is_asked_again(server, tmp_path, code):
+    """Breaks if what passes by itself ends a download for good."""
+    server.refuse = [code]
+    with pytest.raises(OSError, match=str(code)):
+        download.download(server.url, tmp_path / "f", SHA, attempts=3)
     assert len(server.asked) == 3
+
+
+def test_a_broken_connection_of_any_kind_stops_only_its_own_need(server, tmp_path, capsys):
+    """Breaks if an error that is no OSError escapes, so that later needs are not tried."""
+    server.how, server.breaks = "chunks", [1000] * download.ATTEMPTS
+    needed = [file(server, tmp_path / name, **SHA) for name in ("a", "b")]
+    assert fetch.fetch(needed) == 1
+    assert (tmp_path / "b").read_bytes() == BODY
+    assert "5,000 bytes are kept" in capsys.readouterr().err
 
 
 def test_only_http_is_spoken(tmp_path):
     with pytest.raises(ValueError, match="no http address"):
-        fetch.download("file:///etc/passwd", tmp_path / "f", {})
+        download.download("file:///etc/passwd", tmp_path / "f", {})
 
 
 def packed(kind, name="set/a.txt"):
@@ -167,14 +216,77 @@ def test_an_archive_is_unpacked_into_its_place_and_goes(server, tmp_path, kind, 
     assert fetch.fetch([needed]) == 0 and len(server.asked) == asked, "it is there already"
 
 
-def test_an_archive_that_leads_out_of_its_folder_is_refused(tmp_path):
-    (tmp_path / "bad.tar").write_bytes(packed("tar", "../../escaped"))
-    with pytest.raises(ValueError, match="cannot be unpacked"):
-        fetch.unpack(tmp_path / "bad.tar", tmp_path / "inner" / "set")
+def test_an_archive_that_leads_out_of_its_folder_or_is_none_is_refused(tmp_path):
+    for bytes_ in (packed("tar", "../../../escaped"), b"no archive", packed("tar")[:50]):
+        (tmp_path / "bad.tar").write_bytes(bytes_)
+        with (
+            tempfile.TemporaryDirectory(dir=tmp_path) as room,
+            pytest.raises(ValueError, match="cannot be unpacked"),
+        ):
+            fetch.unpack(tmp_path / "bad.tar", Path(room), "set")
     assert not list(tmp_path.rglob("escaped"))
-    (tmp_path / "no.tar").write_bytes(b"no archive")
-    with pytest.raises(ValueError, match="cannot be unpacked"):
-        fetch.unpack(tmp_path / "no.tar", tmp_path / "set")
+
+
+# What somebody put there --------------------------------------------------------------------------
+
+
+def archive(server, path, **entries):
+    return file(server, path, folder=True, archive=path.with_name("set.zip"), **entries)
+
+
+def test_a_folder_that_is_not_right_is_kept_under_another_name(server, tmp_path, capsys):
+    """Breaks if a user's own files are deleted with it."""
+    server.body = packed("zip")
+    for i in (1, 2):
+        (tmp_path / "set" / "a.txt").unlink(missing_ok=True)
+        (tmp_path / "set").mkdir(exist_ok=True)
+        (tmp_path / "set" / "private.txt").write_text(f"mine {i}")
+        (tmp_path / "set.zip").write_text("mine as well")
+        assert fetch.fetch([archive(server, tmp_path / "set", holds=("a.txt",))]) == 0
+        aside = tmp_path / f"set.replaced-{i}"
+        assert (aside / "private.txt").read_text() == f"mine {i}"
+        assert f"is kept as {aside}" in capsys.readouterr().out
+        assert [p.name for p in (tmp_path / "set").iterdir()] == ["a.txt"]
+    assert (tmp_path / "set.zip").read_text() == "mine as well"
+
+
+OTHERS = {
+    "another": packed("zip", "set/other.txt"),
+    "torn": packed("tar")[:50],
+    "none": b"no archive",
+}
+
+
+@pytest.mark.parametrize("body", OTHERS.values(), ids=OTHERS)
+def test_an_archive_that_is_not_right_either_changes_nothing(server, tmp_path, capsys, body):
+    """Breaks if it is looked at only after what was there has gone."""
+    server.body = body
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "private.txt").write_text("mine")
+    assert fetch.fetch([archive(server, tmp_path / "set", holds=("a.txt",))]) == 1
+    assert left(tmp_path) == ["set"] and (tmp_path / "set" / "private.txt").exists()
+    said = capsys.readouterr().err
+    assert "holds no a.txt" in said or "cannot be unpacked" in said
+
+
+def test_a_file_that_is_not_right_is_kept_under_another_name(server, tmp_path, capsys):
+    """Breaks if a download writes over what somebody put in its place, or a link to it."""
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "f").symlink_to(tmp_path / "mine")
+    (tmp_path / "f.replaced-1").symlink_to(tmp_path / "nowhere")
+    assert fetch.fetch([file(server, tmp_path / "f", **SHA)]) == 0
+    assert (tmp_path / "f").read_bytes() == BODY and (tmp_path / "mine").read_text() == "mine"
+    assert left(tmp_path) == ["f", "f.replaced-1", "f.replaced-2", "mine"]
+    assert f"is kept as {tmp_path / 'f.replaced-2'}" in capsys.readouterr().out
+
+
+def test_a_file_without_a_checksum_is_looked_at_before_it_takes_its_place(server, tmp_path, capsys):
+    """Breaks if an error page takes the place of a list of words."""
+    (tmp_path / "f").write_text("one line")
+    server.body = b"<html>\n</html>\n<!-- -->"
+    assert fetch.fetch([file(server, tmp_path / "f", lines=2)]) == 1
+    assert (tmp_path / "f").read_text() == "one line" and left(tmp_path) == ["f"]
+    assert "it has 3 lines, expected 2" in capsys.readouterr().err
 
 
 def test_one_failure_stops_nobody_and_what_needs_terms_is_left_to_the_user(

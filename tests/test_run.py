@@ -147,6 +147,18 @@ def pretend(house, job, folder, draft, launch):
     (folder / job.name / "results.json").write_text("{}")
 
 
+def counted(monkeypatch):
+    """Let every notebook go well without running it; returns a list that grows by each."""
+    ran = []
+
+    def execute(house, job, *rest):
+        ran.append(job.name)
+        pretend(house, job, *rest)
+
+    monkeypatch.setattr(run, "_execute", execute)
+    return ran
+
+
 def test_check_and_list_run_nothing(house, capsys):
     assert run.main(["--check", "tiny"], house) == 0
     assert run.main(["--list"], house) == 0
@@ -188,13 +200,7 @@ def test_one_failure_among_three_stops_nobody_and_what_is_done_stays_done(
 
 def test_runs_again_when_anything_that_decides_the_result_has_changed(house, monkeypatch):
     """Breaks if a stale result passes for done, or a damaged one, or if sameness is not seen."""
-    ran = []
-
-    def counted(house, job, *rest):
-        ran.append(job.name)
-        pretend(house, job, *rest)
-
-    monkeypatch.setattr(run, "_execute", counted)
+    ran = counted(monkeypatch)
     runs = lambda *argv: (run.main(["tiny", *argv], house), len(ran))  # noqa: E731
     assert runs() == (0, 1)
     assert runs() == (0, 1)
@@ -215,6 +221,50 @@ def test_runs_again_when_anything_that_decides_the_result_has_changed(house, mon
     (house.runs / "tiny/manifest.json").write_text('{"notebooks": {"01_good"')
     with pytest.warns(UserWarning, match="damaged"):
         assert runs() == (0, 8)
+
+
+NAMED = {
+    "in a list": ("layers", ["photos", "../words.txt"]),
+    "as a concept set": ("weights", "broden:../words.txt"),
+    "as a list of concept sets": ("layers", ["imagenet", "file:{root}/words.txt"]),
+    "as an encoder's file": ("weights", "../words.txt:load"),
+    "as an encoder's folder": ("weights", "open_clip:local-dir:{root}/folder"),
+    "as the truth": ("weights", "places365:{root}/folder/words.txt"),
+    "in a dict": ("table", {"of": ["imagenet", "{root}/words.txt"]}),
+    "behind links": ("weights", "../links"),
+}
+
+
+@pytest.mark.parametrize("name, value", NAMED.values(), ids=NAMED)
+def test_an_input_is_seen_to_change_however_a_parameter_names_it(house, monkeypatch, name, value):
+    """Breaks if a run is called done although a list of words or an encoder was edited since."""
+    for folder in ("folder", "links"):
+        (house.root / folder).mkdir()
+    (house.root / "links" / "inner").symlink_to(house.root / "folder")
+    (house.root / "links" / "nowhere").symlink_to(house.root / "nothing")
+    inputs = [house.root / "words.txt", house.root / "folder" / "words.txt"]
+    for path in inputs:
+        path.write_text("before")
+    table = PARAMETERS + "\ntable: dict[str, list[str]] = {}  # nested"
+    notebook(house, "01_good", WRITE, parameters=table)
+    text = json.dumps(value).replace("{root}", str(house.root))
+    profile(house, f"notebooks: {{01_good: {{{name}: {text}}}}}")
+    ran = counted(monkeypatch)
+    for expected in (1, 1):
+        assert run.main(["tiny"], house) == 0 and len(ran) == expected
+    for path in inputs:
+        path.write_text("afterwards")
+    for expected in (2, 2):
+        assert run.main(["tiny"], house) == 0 and len(ran) == expected
+
+
+def test_what_lies_behind_a_url_is_never_called_done(house, monkeypatch, capsys):
+    """Breaks if images that nobody can see from here are taken to be those of the last run."""
+    profile(house, "notebooks: {01_good: {layers: ['s3://bucket/val']}}")
+    ran = counted(monkeypatch)
+    for expected in (1, 2):
+        assert run.main(["tiny"], house) == 0 and len(ran) == expected
+    assert "what lies at s3://bucket/val may change unseen" in capsys.readouterr().out
 
 
 def test_a_failure_sets_earlier_good_work_aside_and_does_not_destroy_it(house, monkeypatch):

@@ -1,0 +1,188 @@
+"""Rehearsals: nothing real is needed, every step has something to work on, all of it is marked."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import rehearse
+import stand_ins
+import torch
+from PIL import Image
+from profiles import House, Profile, load, plan
+from rehearse import BANNER
+
+from wwwlib import figures, images, language, targets
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def profile(common, **notebooks):
+    return Profile("tiny", "", None, (), ("a need",), common, notebooks)
+
+
+@pytest.fixture
+def staged(tmp_path):
+    return House(ROOT, stage=tmp_path / "data")
+
+
+def test_weights_encoders_and_counts_are_replaced(staged):
+    common = {
+        "target": "torchvision/resnet50", "weights": "IMAGENET1K_V2", "probe_root": "x",
+        "encoder": "open_clip:ViT-B-32-quickgelu/openai", "workers": 8, "alpha": 0.9,
+    }  # fmt: skip
+    own = f"{staged.data}/weights/resnet18_places365.pth.tar"
+    books = {
+        "a": {"tested": None, "silenced": 96, "also_encoders": ["open_clip:RN50/openai"]},
+        "b": {"target": "timm/vit", "sentences": "mpnet", "also": ["torchvision/vit_b_16"]},
+        "c": {"weights": own, "also": ["timm/x"], "also_weights": [None]},
+    }
+    found = rehearse.adapted(profile(common, **books), staged)
+    assert found.common["weights"] == str(staged.data / "random/torchvision-resnet50.safetensors")
+    clip = f"open_clip:local-dir:{staged.data}/clip"
+    assert found.common["encoder"] == f"{clip}/ViT-B-32-quickgelu"
+    assert found.common["probe_count"] == stand_ins.IMAGES and found.common["workers"] == 0
+    assert found.common["alpha"] == 0.9 and found.needs == () and found.description == BANNER
+    few = {name: rehearse.SMALL[name] for name in ("tested", "silenced")}
+    assert found.notebooks["a"] == few | {"also_encoders": [f"{clip}/RN50"]}
+    vit = str(staged.data / "random/timm-vit.safetensors")
+    expected = {"target": "timm/vit", "weights": vit, "sentences": None, "also": []}
+    assert found.notebooks["b"] == expected
+    assert found.notebooks["c"] == books["c"] | {"also_weights": ["random"]}
+
+
+@pytest.mark.parametrize("name", ["paper", "classroom"])
+def test_nothing_of_a_profile_is_left_that_would_be_downloaded(staged, name):
+    """Breaks if a setting is added that a rehearsal does not know, or cannot give its notebook."""
+    found = rehearse.adapted(load(staged, name), staged)
+    for job in plan(staged, found, [], {}):
+        values = job.effective
+        assert str(values["weights"]).startswith(str(staged.data)), job.name
+        texts = list(stand_ins._texts([*job.given.values()]))
+        assert not [t for t in texts if "openai" in t or "IMAGENET1K" in t], job.name
+        assert all(one.startswith("world/") for one in values.get("also", [])), job.name
+        assert values.get("probe_count") == stand_ins.IMAGES, job.name
+
+
+def furnished(staged, *texts):
+    stand_ins.furnish(profile({"texts": [f"{staged.data}/{text}" for text in texts]}), staged)
+
+
+def test_stand_ins_have_the_form_of_the_real_thing(staged):
+    """Breaks if what is rehearsed is not what will be run."""
+    words = "words/broden_labels_clean.txt"
+    furnished(staged, words, "wordnet", "broden1_224", "imagenette", "imagenet/val")
+    for kind, root in (("imagenet", "imagenet/val"), ("imagenette", "imagenette")):
+        probe = images.load(kind, staged.data / root, stand_ins.IMAGES)
+        assert set(probe.labels) == set(stand_ins.SHOWN)
+        assert min(map(probe.labels.count, stand_ins.SHOWN)) >= 10, "class sides from many images"
+    from wwwlib.baselines.masks import broden
+
+    shown, masks = broden(staged.data / "broden1_224")
+    assert len(shown) == stand_ins.IMAGES and len(masks(0)) == 2
+    target = targets.load("world/conv")
+    for spec in (f"broden:{staged.data / words}", f"wordnet:{staged.data}/wordnet"):
+        assert len(language.concept_set(spec, target).words) > 100
+
+
+def test_stand_ins_are_written_once_and_anew_when_others_are_named(staged):
+    furnished(staged, "wordnet")
+    nouns = staged.data / "wordnet" / "data.noun"
+    nouns.write_text("touched")
+    furnished(staged, "wordnet")
+    assert nouns.read_text() == "touched"
+    furnished(staged, "wordnet", "words/list.txt")
+    assert nouns.read_text() != "touched" and (staged.data / "words").is_dir()
+
+
+def test_a_random_network_names_some_of_the_classes_shown_and_no_others(tmp_path):
+    """Breaks if it has no right answer or no error to explain, or differs from run to run."""
+    path, rng = stand_ins.network(tmp_path, "torchvision/resnet18"), np.random.default_rng(3)
+    stand_ins._network(path)
+    net = targets.load("torchvision/resnet18", path)
+    x = torch.stack([net.preprocess(stand_ins._picture(rng)) for _ in range(24)])
+    with torch.inference_mode():
+        seen = set(net.model(x).argmax(1).tolist())
+    assert len(seen) > 1 and seen <= set(stand_ins.SHOWN)
+    first = path.read_bytes()
+    stand_ins._network(path)
+    assert path.read_bytes() == first
+
+
+def outputs(book):
+    return [cell.outputs for cell in book.cells if cell.cell_type == "code" and cell.outputs]
+
+
+def test_the_stamp_is_on_every_output_and_in_the_results(tmp_path):
+    v4 = nbformat.v4
+    said = v4.new_output("stream", name="stdout", text="F1 = 0.9")
+    cells = [v4.new_code_cell("1", outputs=[said]), v4.new_code_cell("2")]
+    nbformat.write(v4.new_notebook(cells=cells), tmp_path / "a.ipynb")
+    (tmp_path / "results.json").write_text('{"scalars": {"F1": 0.9}}')
+    assert rehearse.stamp(tmp_path / "a.ipynb", tmp_path) == {"rehearsal": BANNER}
+    book = nbformat.read(tmp_path / "a.ipynb", as_version=4)
+    assert book.cells[0].source == f"# {BANNER}"
+    assert [[one.text for one in each] for each in outputs(book)] == [[f"{BANNER}\n", "F1 = 0.9"]]
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results == {"rehearsal": BANNER, "scalars": {"F1": 0.9}}
+    empty = tmp_path / "failed"
+    assert rehearse.stamp(empty / "none.ipynb", empty) == {"rehearsal": BANNER}
+
+
+def marked(png):
+    """Whether the banner's red, 60 % of it on white, is on a figure."""
+    pixels = np.asarray(Image.open(png).convert("RGB")).astype(int)
+    return bool((abs(pixels - (255, 102, 102)).max(2) < 8).sum() > 50)
+
+
+def test_a_figure_of_a_rehearsal_is_marked(tmp_path, monkeypatch):
+    """Breaks if a figure copied out of a rehearsal looks like a result."""
+    from matplotlib.figure import Figure
+
+    plain = figures.save(Figure(), tmp_path, "plain", "Nothing.")
+    monkeypatch.setenv("WWW_REHEARSAL", BANNER)
+    shown = figures.save(Figure(), tmp_path, "marked", "Nothing.")
+    assert not marked(plain.png) and marked(shown.png)
+    assert shown.alt == f"{BANNER}: Nothing."
+    assert plain.pdf.read_bytes() != shown.pdf.read_bytes()
+
+
+@pytest.fixture
+def rehearsed(tmp_path):
+    """Rehearse a notebook of the classroom without a network; returns the folder of the run."""
+    out = f"rehearsed-{os.getpid()}"
+    folder = ROOT / "papermill_runs" / "runs" / out
+    more = {"WWW_STORE": str(tmp_path / "store"), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+
+    def rehearsal(only):
+        words = ["run.py", "--rehearse", "classroom", "--only", only, "--out", out]
+        command = [sys.executable, ROOT / "papermill_runs" / words[0], *words[1:]]
+        done = subprocess.run(command, env={**os.environ, **more}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return folder
+
+    yield rehearsal
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["00_start_here", "01_concept_discovery"])
+def test_a_rehearsal_runs_through_and_says_everywhere_that_it_means_nothing(rehearsed, name):
+    folder = rehearsed(name[:2])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["rehearsal"] == BANNER == manifest["notebooks"][name]["rehearsal"]
+    assert manifest["notebooks"][name]["state"] == "done"
+    assert json.loads((folder / name / "results.json").read_text())["rehearsal"] == BANNER
+    book = nbformat.read(folder / f"{name}.ipynb", as_version=4)
+    assert BANNER in book.cells[0].source
+    assert outputs(book) and all(each[0].text == f"{BANNER}\n" for each in outputs(book))
+    drawn = sorted((folder / name).glob("*.png"))
+    assert drawn and all(marked(png) for png in drawn)
+    pages = [o.data["text/html"] for each in outputs(book) for o in each[1:] if "data" in o
+             and "<img" in o.data.get("text/html", "")]  # fmt: skip
+    assert pages and all(f'alt="{BANNER}' in page for page in pages)
