@@ -241,6 +241,16 @@ def test_steps_are_counted_up_and_down():
     assert hypernyms.steps("n8", "n5") == math.inf and hypernyms.steps("n5", "n5") == 0
 
 
+def test_of_several_common_hypernyms_the_best_way_counts():
+    """Through the deep root (depth 3) the two are 6 links apart, 6/12; through the shallow 4/6."""
+    above = {"r": (), "s": ("r",), "d1": ("r",), "d2": ("d1",), "a1": ("d2",), "a2": ("a1",),
+             "b1": ("d2",), "b2": ("b1",), "a": ("a2", "s"), "b": ("b2", "s")}  # fmt: skip
+    synsets = {i: language.Synset(i, (i,), up) for i, up in above.items()}
+    hypernyms = scores.Hypernyms(synsets)
+    assert hypernyms.similarity("a", "b") == pytest.approx(2 * 2 / (2 * 2 + 2))
+    assert scores.wu_palmer_ceiling([["a"]], ["b"], hypernyms).mean == pytest.approx(4 / 6)
+
+
 def test_wu_palmer_ceiling_by_hand():
     """From bird and machine: tench by bird 2*2/(3+4), crane by bird 6/7, and derrick too."""
     ceiling = scores.wu_palmer_ceiling(TRUTH, ["Bird", "machine", "qwerty"], tree())
@@ -263,7 +273,7 @@ def random_tree(count, generator):
 
 
 def test_wu_palmer_ceiling_equals_the_literal_maximum():
-    """Breaks if the search stops early, where the shortest way is not through the deepest."""
+    """Breaks if the nearest meaning below a hypernym is not the one that was kept."""
     generator = torch.Generator().manual_seed(1)
     for _ in range(5):
         hypernyms = random_tree(60, generator)
