@@ -303,6 +303,17 @@ def test_marked_names_keep_their_spelling_and_stand_once():
     assert scores.grades.marked([], ["tench"]) == ()
 
 
+def test_examples_of_the_rule_hold_in_wordnet():
+    """Those of the docstring and of notebook 04; skipped where WordNet is not installed."""
+    try:
+        tree = scores.Hypernyms(language.read_synsets())
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    for name, truth, mark in (("vessel", "boat", "near"), ("ship", "boat", "near"),
+                              ("wolf", "dog", "near"), ("dog", "beagle", "wrong")):  # fmt: skip
+        assert scores.grades.mark(name, [truth], tree) == mark
+
+
 def test_tally_counts_neurons_by_their_best_name():
     """Neuron 0 has a right name behind a wrong one, 1 is silent, 2 is off by a link, 3 by all."""
     pred = [["carp", "tench"], [], ["machine"], ["tench"]]
