@@ -79,6 +79,13 @@ def test_by_synset_two_synonyms_are_one_answer():
     assert scores.f1(pred, truth).values.tolist() == [1, 0, 1]
 
 
+def test_a_shared_word_stands_for_a_class_that_nobody_is_asked_about():
+    """Of three classes only the machine is asked for: crane is the bird's name all the same."""
+    pred, truth = scores.by_synset([["crane"]], TRUTH, [2])
+    assert truth == [["class 2"]] and sorted(pred[0]) == ["class 1", "class 2"]
+    assert scores.f1(pred, truth).mean == pytest.approx(2 / 3)
+
+
 def test_ceilings_by_hand():
     words = ["Tench", "tinca tinca", "derrick", "carp"]
     assert scores.ceilings.hit_rate(TRUTH, words).values.tolist() == [1, 0, 1]

@@ -236,6 +236,11 @@ def test_by_class_a_shared_word_is_half_an_answer():
     assert found["A"]["hit rate by class"] == pytest.approx(2 / 3)
 
 
+def test_by_class_the_classes_that_are_not_asked_for_have_their_words_too():
+    found = answers.by_class({"A": Answer([["crane"]], WORDS)}, TRUTH, [2])
+    assert found["A"]["F1 by class"] == pytest.approx(2 / 3)
+
+
 def test_equal_leaders_share_and_a_lonely_one_is_compared_with_nobody():
     pair = Table("t", ("F1",), (row("A", [0.5, 0.5]), row("B", [0.25, 0.75])))
     assert "A and B share the highest mean" in conclusions.outcome(pair, "F1", [])
