@@ -97,7 +97,8 @@ def wpmi(
     """Name neurons by weighted pointwise mutual information: each exemplar surely belongs.
 
     ``sum_o log p(t_m | x_o) - lam log p(t_m)``; arguments, result and errors are those of
-    :func:`soft_wpmi`.
+    :func:`soft_wpmi`. The defaults here are those too, so that the two differ in membership alone;
+    the authors' published code gives WPMI K = 28 exemplars, temperature 2 and lam .6.
     """
     options = {"membership": (1.0, 1.0), "temperature": temperature, "lam": lam}
     return soft_wpmi(v, t, exemplars, words, k, **options)
