@@ -643,6 +643,12 @@ def test_without_the_authors_package_a_sentence_says_what_to_install(monkeypatch
         milan.original.pretrained()
 
 
+def test_plurals_are_read_in_the_singular():
+    said = table("two knives", "red leaves", "wolves", "glass houses", "berries")
+    words = ["knife", "leaf", "wolf", "house", "berry"]
+    assert milan.words(said, words).names == [[word] for word in words]
+
+
 def test_published_labels_are_read_and_reduced_to_words(tmp_path):
     path = tmp_path / "milan.csv"
     path.write_text('layer,unit,description\nfc,0,"Dogs, in snow"\nfc,1,nothing\n')
