@@ -56,9 +56,11 @@ def _pixels(start: float, stop: float, length: int) -> slice:
 def _span(target: Target, size: tuple[int, int], horizontal: bool) -> tuple[float, float]:
     """Return where the network's view starts and ends along one side of the image."""
     width, height = size
-    length = width if horizontal else height
-    ramp = np.uint8(((np.arange(length) + 0.5) * 255 / length).round())
-    pixels = np.broadcast_to(ramp[None, :] if horizontal else ramp[:, None], (height, width))
+    length, across = (width, height) if horizontal else (height, width)
+    ramp = (np.arange(length) + 0.5) * 255 / length
+    dither = (np.arange(across) % 16 + 0.5) / 16  # so that lines average to more than 8 bits
+    pixels = np.uint8(np.floor(ramp + dither[:, None]))
+    pixels = pixels if horizontal else pixels.T
     picture = Image.fromarray(np.repeat(pixels[..., None], 3, axis=2))
     shown = np.asarray(as_seen(target, picture, target.preprocess(picture)), float).mean(2) / 255
     shown = shown if horizontal else shown.T
