@@ -18,6 +18,7 @@ from functools import cache, partial
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from wwwlib.activations import capture
@@ -184,11 +185,12 @@ def _counts(target, images, masks, layers, threshold, whole, options, slot) -> d
     part_of = cache(partial(seen_part, target))
 
     def step(state: dict, indices: Tensor, x: Tensor) -> dict:
+        x, sizes = x[:, :3], x[:, 3:, 0, 0].long().tolist()
         with capture(target, layers) as taken:
             target.model(x)
         batch = _zeros(taken, layers, len(column), len(names), x.device)
         for row, i in enumerate(indices.tolist()):
-            words, seen = _seen(masks, i, whole, lambda i=i: part_of(images.image(i).size))
+            words, seen = _seen(masks, i, whole, part_of(tuple(sizes[row])))
             if not words:
                 continue
             columns = torch.tensor([column[word] for word in words], device=x.device)
@@ -203,7 +205,22 @@ def _counts(target, images, masks, layers, threshold, whole, options, slot) -> d
                 batch[f"{layer}/active"][:, present] += met[:, -1:]
         return {name: count + state.get(name, 0) for name, count in batch.items()}
 
-    return stream(target, images, step, slot, None, *options, label="overlaps")
+    return stream(_Measured(target), images, step, slot, None, *options, label="overlaps")
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """What a pass must know of a target; two planes more tell each image's own width and height."""
+
+    target: Target
+
+    @property
+    def device(self) -> torch.device:
+        return self.target.device
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        x = self.target.preprocess(image)
+        return torch.cat([x, x.new_tensor(image.size)[:, None, None].expand(2, *x.shape[1:])])
 
 
 def _met(a: Tensor, threshold: Tensor, planes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -229,9 +246,7 @@ def _zeros(taken, layers, concepts: int, categories: int, device) -> dict[str, T
     return state
 
 
-def _seen(
-    masks: Masks, i: int, whole: Collection[str], part: Callable[[], Part]
-) -> tuple[list[str], np.ndarray]:
+def _seen(masks: Masks, i: int, whole: Collection[str], part: Part) -> tuple[list[str], np.ndarray]:
     """Return the concepts in the part of image i that was seen, and their masks (c, H, W)."""
     found = {word: mask for word, mask in masks(i).items() if mask.any()}
     shapes = {mask.shape for mask in found.values()}
@@ -241,9 +256,8 @@ def _seen(
             f"The masks of image {i} have the sizes {sorted(shapes)} and concepts without a "
             f"category {odd}; give masks of one size, of concepts in `masks.categories`."
         )
-    box = part() if found else None
     planes = {
-        word: cut_to(np.ones_like(mask) if masks.categories[word] in whole else mask, box)
+        word: cut_to(np.ones_like(mask) if masks.categories[word] in whole else mask, part)
         for word, mask in found.items()
     }
     kept = {word: plane for word, plane in planes.items() if plane.any()}
