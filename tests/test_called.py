@@ -169,15 +169,18 @@ def test_craft_says_of_how_many_images_its_concepts_come(target, asked):
     probe, few = images.world(480, 0), {"concepts": 3, "tested": 1, "samples": 2}
     own = replies.of_class(target, asked, probe)
     seen = replies.taken_apart(target, asked, probe, **few).what[0]
-    assert "of 20 other images of the class; crops:" in seen
+    assert "from 20 other images of the class: no name, but crops" in seen
     seen = replies.taken_apart(target, asked, probe, name=own.names[0], **few).what[0]
-    assert "of 20 images of the class, this one among them" in seen
+    assert "from 20 images of the class with this one:" in seen
     alone = images.subset(own, [0])
     assert (
-        "of this image"
+        "from this image alone:"
         in replies.taken_apart(target, asked, alone, name=own.names[0], **few).what[0]
     )
-    assert "of 1 other image of" in replies.taken_apart(target, asked, alone, **few).what[0]
+    assert (
+        "from 1 other image of the class"
+        in replies.taken_apart(target, asked, alone, **few).what[0]
+    )
 
 
 def test_only_what_craft_cannot_take_apart_is_answered_with_nothing(target, asked):

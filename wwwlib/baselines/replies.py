@@ -220,7 +220,7 @@ def taken_apart(
     total = found.importance.tolist()
     return Reply(
         "CRAFT",
-        (f"concept 1 of {len(total)}, without names, {_source(found, own, name)}; crops:",),
+        (f"concept 1 of {len(total)}, from {_source(found, own, name)}: no name, but crops",),
         maps.resize(found.heatmap(target, asked.x)[:, None], asked.size)[0, 0].cpu(),
         tuple(f"concept {j}: Sobol index {one:.2f}" for j, one in enumerate(total[:top], start=1)),
         tuple(crops.image(i) for i in range(len(crops))),
@@ -231,8 +231,8 @@ def _source(found: Craft, images: ImageSet, name: str | None) -> str:
     """Tell of which images a class's concepts come."""
     count = len(found.images)
     if name not in (images.names[i] for i in found.images):
-        return f"of {count} other image{'s' * (count > 1)} of the class"
-    return f"of {count} images of the class, this one among them" if count > 1 else "of this image"
+        return f"{count} other image{'s' * (count > 1)} of the class"
+    return f"{count} images of the class with this one" if count > 1 else "this image alone"
 
 
 def of_class(target: Target, asked: Asked, images: ImageSet) -> ImageSet | None:
