@@ -177,7 +177,9 @@ def _limits(run: Sequence[Row]) -> list[str]:
     full = [
         row.method
         for row in known
-        if row.scores[HITS].mean >= row.ceilings[HITS] - 1e-9 and row.ceilings[HITS]
+        if not _crowded(row)
+        and row.scores[HITS].mean >= row.ceilings[HITS] - 1e-9
+        and row.ceilings[HITS]
     ]
     if full:
         lines.append(
@@ -200,7 +202,7 @@ def _chances(run: Sequence[Row]) -> list[str]:
         if _crowded(row)
     ]
     chosen = {row.method: row.scores[HITS].size for row in run if row.size is None}
-    many = [f"{method} {mean:.1f}" for method, mean in chosen.items() if mean > 1]
+    many = [f"{method} {mean:.1f}" for method, mean in chosen.items() if round(mean, 1) > 1]
     if many:
         lines.append(
             "Every name is a chance in hit rate, and some give more than one on average: "
