@@ -123,8 +123,10 @@ def in_use(answer: Answer) -> dict[str, object]:
     }
 
 
-def heard(answer: Answer) -> float:
-    """Return the share of neurons about which a method says anything."""
+def heard(answer: Answer) -> float | None:
+    """Return the share of neurons about which a method says anything; None if it was not run."""
+    if answer.names is None:
+        return None
     return sum(map(bool, answer.names)) / len(answer.names)
 
 
