@@ -51,7 +51,11 @@ def cells(folder: Path, tables: Path = paper.PATH) -> list[Cell]:
     ValueError
         If there is no such run, or it has no finished tables.
     """
-    return [_cell(name, record, tables) for name, record in _records(folder)]
+    records = list(_records(folder))
+    rows: dict[tuple[str, str], list[str]] = {}
+    for name, record in records:
+        rows.setdefault((name, record["table"]), []).append(record["method"])
+    return [_cell(name, one, rows[name, one["table"]], tables) for name, one in records]
 
 
 def _records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -72,9 +76,10 @@ def _records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         )
 
 
-def _cell(run: str, record: dict[str, Any], tables: Path) -> Cell:
+def _cell(run: str, record: dict[str, Any], rows: Sequence[str], tables: Path) -> Cell:
     setting = tuple(record["setting"]) if record["setting"] else None
-    method = paper.row_names(_spec(setting)).get(record["method"]) if setting else None
+    names = paper.row_names(_spec(setting), rows) if setting else {}
+    method = names.get(record["method"])
     known = paper.figures(setting, tables).get((method, record["metric"]), (None, None))
     told = (record["mean"], record["stderr"])
     plain = (run, record["table"], record["method"], record["metric"])

@@ -1,9 +1,11 @@
 """The same neurons, and the same image, in every method's words: the records, and the figures."""
 
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
+from yaml import safe_load
 
 from wwwlib import figures, images, targets
 from wwwlib.baselines import replies
@@ -14,6 +16,7 @@ from wwwlib.exemplars import Exemplars
 from wwwlib.scores import Answer
 from wwwlib.scores.grades import rule
 
+PHOTOS = Path(__file__).resolve().parents[1] / "papermill_runs" / "profiles" / "photos.yaml"
 LONG = "an exceedingly long-winded name of more than forty characters, $x$ and <b>"
 
 
@@ -84,6 +87,15 @@ def test_a_class_without_images_is_refused(target, probe):
         contributions(target, only, "layer4", [3], progress=False)
 
 
+@pytest.mark.real
+@pytest.mark.parametrize("count", [160, 640])
+def test_classes_of_profile_photos_are_pictured(real, count):
+    """Else Figure 3 is left out of the run that shows whether it can be drawn at all."""
+    asked = safe_load(PHOTOS.read_text())["notebooks"]["04_quantitative_tables"]["pictured"]
+    shown = images.load("imagenet", real / "photos", count, 0).labels
+    assert asked and set(asked) <= set(shown)
+
+
 def test_a_probe_set_of_other_classes_shows_none(target, probe):
     other = targets.load("timm/test_resnet", "random")
     assert missing(other, probe, [2, 5]) == [2, 5]
@@ -150,6 +162,34 @@ def test_craft_shows_crops_for_names(target, asked):
     )
     assert found.where.shape == (64, 64) and len(found.pictures) == 4
     assert found.why[0].startswith("concept 1: Sobol index ") and len(found.why) == 3
+
+
+def test_craft_says_of_how_many_images_its_concepts_come(target, asked):
+    """Twenty of a class of the world's 480; the image asked about may be one of them, or alone."""
+    probe, few = images.world(480, 0), {"concepts": 3, "tested": 1, "samples": 2}
+    own = replies.of_class(target, asked, probe)
+    seen = replies.taken_apart(target, asked, probe, **few).what[0]
+    assert "from 20 other images of the class: no name, but crops" in seen
+    seen = replies.taken_apart(target, asked, probe, name=own.names[0], **few).what[0]
+    assert "from 20 images of the class with this one:" in seen
+    alone = images.subset(own, [0])
+    assert (
+        "from this image alone:"
+        in replies.taken_apart(target, asked, alone, name=own.names[0], **few).what[0]
+    )
+    assert (
+        "from 1 other image of the class"
+        in replies.taken_apart(target, asked, alone, **few).what[0]
+    )
+
+
+def test_only_what_craft_cannot_take_apart_is_answered_with_nothing(target, asked):
+    """A wrong argument is nobody's answer, and is not swallowed."""
+    probe = images.world(96, 0)
+    told = replies.taken_apart(target, asked, probe, layer="layer4.0").what[0]
+    assert told.startswith("nothing: The layer 'layer4.0' of world/conv has values down to")
+    with pytest.raises(ValueError, match="samples is 12"):
+        replies.taken_apart(target, asked, probe, samples=12)
 
 
 # Drawn

@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from wwwlib import exemplars, images, targets
 from wwwlib.activations import capture
-from wwwlib.baselines import clip_dissect, similarities
+from wwwlib.baselines import clip_dissect, responses, similarities
+from wwwlib.store import Store
 
 IMAGES, CONCEPTS, NEURONS, DIM, K = 23, 11, 5, 6, 7
 WORDS = [f"w{j}" for j in range(CONCEPTS)]
@@ -310,12 +311,31 @@ def test_activations_are_z_of_every_image_in_order():
         "test",
     )
     probe = images.world(7)
-    made = clip_dissect.activations(target, probe, ["0", "logits"], batch_size=3, progress=False)
+    made = responses.activations(target, probe, ["0", "logits"], batch_size=3, progress=False)
     for i in range(len(probe)):
         with torch.no_grad(), capture(target, ["0", "logits"]) as taken:
             target.model(target.preprocess(probe.image(i))[None])
         for layer, z in made.items():
             torch.testing.assert_close(z[i], taken[layer].z[0], rtol=1e-4, atol=1e-5)
+
+
+def test_activations_of_all_layers_are_read_once_and_kept(tmp_path):
+    """Two layers in one pass; the store answers for each of them alone, and no image is read."""
+    seen, store, probe = [], Store(tmp_path), images.world(6)
+
+    def look(image):
+        seen.append(image.size)
+        pixels = torch.tensor(list(image.resize((64, 64)).tobytes()))
+        return pixels.view(64, 64, 3).permute(2, 0, 1) / 255
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.Flatten(), nn.Linear(256, 3))
+    target = targets.wrap(model, look, ("a", "b", "c"), "test")
+    first = responses.activations(target, probe, ["0", "logits"], progress=False, store=store)
+    assert seen.count((64, 64)) == 6, "its key looks at an image of another size"
+    for layer in ("logits", "0"):
+        again = responses.activations(target, probe, [layer], progress=False, store=store)
+        assert torch.equal(again[layer], first[layer])
+    assert seen.count((64, 64)) == 6
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """FALCON, step by step against plain loops, and on the concept world."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -167,6 +169,13 @@ def test_captions_become_lemmas_and_phrases(caption, expected):
     assert sorted(falcon.terms(caption)) == sorted(expected)
 
 
+def test_that_a_picture_is_one_is_not_worth_a_word():
+    """Every caption says so, in one way or another."""
+    for caption in ("a photo of a boat", "a drawing of a boat", "here we see a boat",
+                    "images that show boats"):  # fmt: skip
+        assert falcon.terms(caption) == ("boat",), caption
+
+
 def test_words_are_scored_by_the_best_caption_that_holds_them():
     captions = [["red boat", "boat"], ["sea", "boat"], ["red house", "sea"]]
     similarity = torch.tensor([[0.2, 0.5], [0.9, 0.3], [0.6, 0.1]], dtype=torch.float64)
@@ -298,6 +307,64 @@ def test_the_best_group_of_a_neuron_has_the_fewest_features():
     )
     assert found.table().names == [["pair"], ["x"], ["b"], []]
     assert found.table().abstained.tolist() == [False, False, False, True]
+
+
+def test_class_tokens_are_drawn_on_the_block_before():
+    """A block's class token does not depend on its own patch tokens: there the map is zero."""
+    target, probe = targets.load("world/vit"), images.world(4)
+    x = torch.stack([target.preprocess(probe.image(i)) for i in range(4)])
+    layer, before = "encoder.layers.encoder_layer_1", "encoder.layers.encoder_layer_0"
+    assert not falcon.group_cam(target, x, layer, [3, 5]).any()
+    assert regions.drawable(target, x, layer) == before
+    assert falcon.group_cam(target, x, layer, range(64), before).any()
+    assert regions.drawable(target, x, "logits", layer) == layer
+    last = "encoder.layers.encoder_layer_2"
+    assert regions.drawable(target, x, "logits", last) == layer
+    assert regions.drawable(target, x, before) is None, "before the first block there is none"
+    conv = targets.load("world/conv")
+    assert regions.drawable(conv, x, "logits", "layer4") == "layer4"
+
+
+@pytest.mark.parametrize(
+    "layer, drawn",
+    [("encoder.layers.encoder_layer_1", "encoder.layers.encoder_layer_0"),
+     ("encoder.layers.encoder_layer_0", None)],
+)  # fmt: skip
+def test_the_record_says_where_boxes_come_from(layer, drawn):
+    target, clip = targets.load("world/vit"), language.encoder("world")
+    corpus, options = falcon.captions(["a boat"], clip), {"sigmas": 2.0, "least": 2}
+    found = falcon.falcon(target, layer, images.world(96), clip, corpus, progress=False, **options)
+    assert found.drawn == drawn and found.groups
+    whole = [box == (0, 0, 64, 64) for each in found.groups for box in each.boxes]
+    assert all(whole) if drawn is None else not all(whole)
+
+
+def test_a_second_run_asks_the_store(tmp_path):
+    """Other captions, and a network that must not be run on more than the first image."""
+    target, clip, store = targets.load("world/conv"), language.encoder("world"), Store(tmp_path)
+    probe, options = images.world(96), {"on": "layer4", "sigmas": 2.0, "least": 2, "store": store}
+    options |= {"cohesive": 0.0, "progress": False}
+    corpus = falcon.captions(["a boat"], clip)
+    first = falcon.falcon(target, "logits", probe, clip, corpus, **options)
+    assert any(each.counter for each in first.groups)
+    seen = []
+
+    def only_first(i):
+        seen.append(i)
+        return images.world(96).image(i)
+
+    again = falcon.falcon(
+        target, "logits", replace(probe, reader=only_first), clip, corpus, **options
+    )
+    assert set(seen) == {0}
+    assert [each.boxes for each in again.groups] == [each.boxes for each in first.groups]
+    assert [each.words for each in again.groups] == [each.words for each in first.groups]
+
+
+def test_one_image_is_no_group():
+    target, clip = targets.load("world/conv"), language.encoder("world")
+    with pytest.raises(ValueError, match="most is 1; a group's images are compared"):
+        falcon.falcon(target, "logits", images.world(4), clip, None, most=1)
 
 
 def test_logits_have_no_maps_to_draw_on():

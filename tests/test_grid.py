@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from wwwlib import images, world
-from wwwlib.baselines import grid, line_up, published
+from wwwlib import images, language, world
+from wwwlib.baselines import grid, line_up, published, released
 from wwwlib.baselines.falcon import Captions
 from wwwlib.baselines.network_dissection import Dissection
 from wwwlib.concepts import ConceptTable
@@ -85,24 +85,50 @@ def test_layers_of_a_file(hidden):
 def test_published_labels_are_rows_of_their_own_network_only(tmp_path, hidden):
     other = tmp_path / "cd.csv"
     other.write_text("layer,unit,description,similarity\nlayer1,0,red,.1\nlayer1,1,sea,.2\n")
-    rows = line_up.published_rows("torchvision/resnet50", "layer1", 2, None, other, hidden)
+    rows = released.rows("torchvision/resnet50", "layer1", 2, None, other, hidden)
     assert list(rows) == ["CLIP-Dissect as published", "MILAN as published"]
     assert rows["CLIP-Dissect as published"].words == ("red", "sea")
     assert rows["MILAN as published"].names == [["red"], ["blue sky"]]
     assert rows["MILAN as published"].words is None, "MILAN chose from no list"
-    assert line_up.published_rows("torchvision/resnet50", "layer1", 3, None, other, hidden) == {}
-    assert line_up.published_rows("world/conv", "layer1", 2, None, other, hidden) == {}
+    assert released.rows("torchvision/resnet50", "layer1", 3, None, other, hidden) == {}
+    assert released.rows("world/conv", "layer1", 2, None, other, hidden) == {}
     labels = tmp_path / "fc.csv"
     labels.write_text("unit,label,score\n1,red-c,0.1\n")
-    final = line_up.published_rows("torchvision/resnet50", "logits", 1, labels, other, hidden)
+    final = released.rows("torchvision/resnet50", "logits", 1, labels, other, hidden)
     assert list(final) == ["Network Dissection as published", "Network Dissection stripped"]
+    assert not any(own.informed for own in final.values())
+
+
+def test_the_authors_final_layer_is_ours(tmp_path):
+    """MILAN's file calls the logits fc."""
+    path = tmp_path / "milan.csv"
+    path.write_text(f"{HIDDEN}fc,0,Living things\nfc,1,Fish\n")
+    rows = released.rows("torchvision/resnet50", "logits", 2, None, None, path)
+    assert rows["MILAN as published"].names == [["Living things"], ["Fish"]]
+
+
+def test_network_dissections_hidden_layers_lie_in_a_file_each(tmp_path):
+    """One path names them all; it was told by which masks the truth is chosen."""
+    for layer, label in (("fc", "red-c"), ("layer4", "street-s")):
+        (tmp_path / f"nd_{layer}.csv").write_text(f"unit,label,score\n1,{label},0.1\n")
+    paths = str(tmp_path / "nd_{layer}.csv")
+    told = {
+        layer: released.rows("torchvision/resnet50", layer, 1, paths)
+        for layer in ("logits", "layer4", "layer3")
+    }
+    assert told["layer3"] == {}
+    assert told["logits"]["Network Dissection as published"].names == [["red-c"]]
+    hidden = told["layer4"]["Network Dissection stripped"]
+    assert hidden.names == [["street"]] and hidden.informed
+    one = str(tmp_path / "nd_fc.csv")
+    assert released.rows("torchvision/resnet50", "layer4", 1, one) == {}, "of the final layer only"
 
 
 @pytest.mark.real
 def test_clip_dissects_published_labels_of_resnet50(real):
     """Five layers of known width; every unit has one of Broden's words."""
     path = real / "published" / "clip_dissect_resnet50_imagenet_broden.csv"
-    found = line_up.published_hidden(path)
+    found = released.by_layer(path)
     widths = {layer: len(own["CLIP-Dissect as published"].names) for layer, own in found.items()}
     assert widths == {"conv1": 64, "layer1": 256, "layer2": 512, "layer3": 1024, "layer4": 2048}
 
@@ -138,11 +164,37 @@ def test_milan_answers_in_the_words_of_the_concept_set():
     said = ConceptTable([["two red boats"], []], [[0.5], []], torch.zeros(2), torch.tensor([0, 1]))
     (answer,) = line_up.reading(said, ["boat", "sea"]).values()
     assert answer == Answer([["boat"], []], ("boat", "sea"))
+    assert line_up.reading(said, ["boat"], informed=True)["MILAN"].informed
     assert line_up.reading(None, ["boat"]) == {}
 
 
 def test_the_truth_of_hidden_neurons_is_the_best_concept_with_its_synonyms():
     iou = torch.tensor([[0.1, 0.3], [0.0, 0.0], [0.02, 0.01]], dtype=torch.float64)
     found = Dissection(("sky", "boat"), ("object", "object"), iou, torch.zeros(3))
-    known = line_up.best_concepts(found, {"boat": ("boat", "sailboat")})
+    known = line_up.best_concepts(found, ["sky"], {"boat": ("boat", "sailboat")})
     assert known == {0: ["boat", "sailboat"], 2: ["sky"]}
+
+
+def test_brodens_labels_are_spelled_as_in_the_concept_set():
+    """For truth and row alike: red-c stays where the set holds it, swimming_pool-s nowhere."""
+    iou = torch.eye(3, dtype=torch.float64)
+    labels = ("swimming_pool-s", "red-c", "snow_field")
+    found = Dissection(labels, ("scene", "color", "scene"), iou, torch.zeros(3))
+    broden, plain = ["Swimming pool", "red-c", "red", "snow_field"], ["red", "pool"]
+    for words, want in ((broden, [["swimming pool"], ["red-c"], ["snow_field"]]),
+                        (plain, [["swimming pool"], ["red"], ["snow field"]])):  # fmt: skip
+        assert list(line_up.best_concepts(found, words).values()) == want
+        row = line_up.dissected(found, words)
+        assert row.names == want and row.words == tuple(own[0] for own in want)
+
+
+@pytest.mark.real
+def test_labels_of_broden_are_within_reach_of_its_clean_list(real):
+    """Those of published ResNet-50 rows, nearly all of which the list spells otherwise."""
+    words = language.broden(real / "labels" / "broden_labels_clean.txt").words
+    path = real / "published" / "netdissect_resnet50_imagenet_fc.csv"
+    labels = published.network_dissection(path).names
+    held = {language.fold(word) for word in words}
+    raw = sum(language.fold(own[0]) in held for own in labels)
+    clean = sum(language.fold(own[0]) in held for own in line_up.spelled(labels, words))
+    assert raw < 0.6 * len(labels) and clean > 0.95 * len(labels)

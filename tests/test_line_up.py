@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from wwwlib import concepts, images, language
-from wwwlib.baselines import clip_dissect, line_up, paper
+from wwwlib import concepts, images, language, targets
+from wwwlib.baselines import clip_dissect, line_up, milan, paper, released, remarks
 from wwwlib.baselines.network_dissection import Dissection
 from wwwlib.exemplars import Exemplars
+from wwwlib.scores import Answer, tables
 from wwwlib.store import Store
 
 WORDS = language.ConceptSet([f"w{i}" for i in range(9)])
@@ -105,7 +106,7 @@ def test_network_dissection_answers_and_how_well_it_fits():
     """Three neurons: a detector, one just below the threshold of .04, one that meets no mask."""
     iou = torch.tensor([[0.1, 0.3], [0.039, 0.0], [0.0, 0.0]], dtype=torch.float64)
     found = Dissection(("sky", "sea"), ("object", "object"), iou, torch.zeros(3))
-    answer = line_up.dissected(found, informed=True)
+    answer = line_up.dissected(found, [], informed=True)
     assert answer.names == [["sea"], [], []] and answer.words == ("sky", "sea")
     assert answer.informed and answer.size is None
     assert line_up.fits(found) == {"neurons": 3, "median of best IoU": 0.039, "detectors": 1}
@@ -114,7 +115,7 @@ def test_network_dissection_answers_and_how_well_it_fits():
 def test_published_labels_are_answers_in_two_readings(tmp_path):
     path = tmp_path / "fc.csv"
     path.write_text("unit,label,score\n1,red-c,0.1\n2,snow_field-s,0.2\n3,red-c,0.1\n")
-    raw, stripped = line_up.published_network_dissection(path).values()
+    raw, stripped = released.dissection(path).values()
     assert raw.names == [["red-c"], ["snow_field-s"], ["red-c"]]
     assert raw.words == ("red-c", "snow_field-s") and raw.size == 1
     assert stripped.words == ("red", "snow field")
@@ -155,3 +156,58 @@ def test_the_papers_row_stands_below_ours_and_has_no_blank():
     assert list(found) == ["CLIP-Dissect top 5", "CLIP-Dissect top 5: the paper", "MILAN"]
     assert found["CLIP-Dissect top 5: the paper"] == {"F1": "0.2500", "set size": "not known"}
     assert paper.row_names("imagenet")["CLIP-Dissect top 1"] == "CLIP-Dissect"
+
+
+def test_the_papers_figures_stand_beside_the_published_labels_that_reproduce_them():
+    """Our own run of a method is another; where nothing is published, it is all there is."""
+    told = "Network Dissection as published"
+    names = paper.row_names("broden", ["WWW", "Network Dissection", told, "MILAN"])
+    assert names[told] == "Network Dissection" and "Network Dissection" not in names
+    assert names["MILAN"] == "MILAN" and names["WWW"] == "WWW"
+    assert paper.row_names("broden", ["MILAN as published"])["MILAN as published"] == "MILAN"
+
+
+def test_only_in_the_papers_setting_is_a_row_said_to_compare():
+    assert paper.remark(None, "broden:x") == []
+    assert "only top 5 compares" in paper.remark(("a", "b", "Broden"), "broden:x")[0]
+
+
+def noted(methods, layer="logits", target="world/conv", **settings):
+    """The remarks of a table with some rows, another of which was not run."""
+    given = {method: Answer([["a"]], ["a"]) for method in methods}
+    table = tables.assemble("t", {**given, "WWW": Answer()}, [["a"]], {})
+    options = {"dissect_k": 100, **settings}
+    return " ".join(remarks.about(table, targets.load(target), layer, **options))
+
+
+def test_remarks_are_true_of_the_run():
+    """Each follows from a setting, and changes with it."""
+    assert "100 images a neuron, as its authors do" in noted([line_up.EQUAL])
+    told = noted([line_up.EQUAL], dissect_k=1)
+    assert "1 images a neuron, while its authors take 100" in told and "as its authors" not in told
+    told = noted(["FALCON"], "layer4", grouping={"sigmas": 2.5}, drawn="layer4")
+    assert "above 2.5 standard deviations" in told and "above 0.8 (its authors': 5 and 0.8)" in told
+    assert "it cuts images as the maps of layer4 say" in told and "independent" not in told
+    told = noted(["FALCON"], "layer4", drawn="layer3")
+    assert "Of the maps of layer4 its features are independent" in told
+    assert "it cuts none, for want of a map" in noted(["FALCON"])
+    assert "sees no part" in noted(["Network Dissection"])
+    assert "sees no part" not in noted(["Network Dissection"], "layer4")
+
+
+def test_what_milan_sees_through_is_said():
+    describer = milan.load()
+    assert "through world/conv, the network under study itself" in noted(
+        ["MILAN"], describer=describer
+    )
+    told = noted(["MILAN"], "encoder", "world/vit", describer=describer)
+    assert "world/conv, not world/vit, which is under study" in told and "two readings" in told
+
+
+def test_rows_are_matched_by_their_whole_name():
+    """Nothing that is true of a method here is said of its published labels."""
+    told = noted(
+        ["MILAN as published", "Network Dissection as published", "CLIP-Dissect as published"]
+    )
+    assert told == " ".join(remarks._ELSEWHERE)
+    assert noted([]) == ""

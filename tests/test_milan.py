@@ -610,10 +610,43 @@ def test_the_authors_package_is_fed_images_and_masks(monkeypatch):
     )
 
 
+def cropped(image):
+    """The middle half of an image, both ways, scaled up to what the world's networks take."""
+    w, h = image.size
+    return world.preprocess()(image.crop((w // 4, h // 4, w - w // 4, h - h // 4)))
+
+
+def test_the_authors_package_is_fed_what_the_network_saw(monkeypatch):
+    """With a target that crops, pixel by pixel: images are cut as the masks are."""
+    fed = []
+
+    class Watching(Original):
+        def forward(self, x, masks, **told):
+            fed.append(x[0])
+            return super().forward(x, masks, **told)
+
+    target, probe = replace(targets.load("world/conv"), preprocess=cropped), small_world()
+    found = collected(target, "layer3", probe)
+    milan.original.describe(target, "layer3", probe, found, Watching(), k=K, progress=False)
+    first = int((found.status == exemplars.OK).nonzero()[0, 0])
+    for x, i in zip(fed[0], found.index[first].tolist(), strict=True):
+        small = (cropped(probe.image(i)) + 1) / 2  # the world's networks take [-1, 1]
+        want = F.interpolate(small[None], (224, 224), mode="bilinear", antialias=True)[0]
+        assert (x - want).abs().max() < 0.02
+    with pytest.raises(ValueError, match=r"sees the part \(0.25, 0.25, 0.75, 0.75\) and the desc"):
+        milan.describe(target, "layer3", probe, found, milan.load(), k=K, progress=False)
+
+
 def test_without_the_authors_package_a_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "src", None)
     with pytest.raises(ImportError, match="neuron-descriptions, install its requirements"):
         milan.original.pretrained()
+
+
+def test_plurals_are_read_in_the_singular():
+    said = table("two knives", "red leaves", "wolves", "glass houses", "berries")
+    words = ["knife", "leaf", "wolf", "house", "berry"]
+    assert milan.words(said, words).names == [[word] for word in words]
 
 
 def test_published_labels_are_read_and_reduced_to_words(tmp_path):

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import nn
 
 from wwwlib import images, store, targets, world
+from wwwlib.atlas import cut_to, seen_part
 from wwwlib.baselines import masks, network_dissection
 
 SIDE, CELLS, COUNT = 12, 4, 5  # masks and images of 12 x 12 pixels, maps of 4 x 4 cells
@@ -113,6 +114,67 @@ def literal_iou(all_maps, share, whole=()):
         rows.append([both / either if either else 0 for both, either in counts.values()])
         thresholds.append(t)
     return torch.tensor(rows, dtype=torch.float64), torch.tensor(thresholds)
+
+
+def centre(image):
+    """Twice as large, and of that the middle third of the width and half of the height."""
+    large = image.resize((2 * SIDE, 2 * SIDE), Image.Resampling.NEAREST)
+    return to_tensor(large.crop((8, 6, 16, 18)))
+
+
+def cropping():
+    """A network whose only neuron is the brightness of what it sees."""
+    bright = nn.Conv2d(3, 1, 1, bias=False)
+    bright.weight = nn.Parameter(torch.ones_like(bright.weight))
+    model = nn.Sequential(bright, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2))
+    return targets.wrap(model, centre, ("a", "b"), "centre")
+
+
+def test_masks_are_cut_to_what_the_network_sees():
+    """Pixel by pixel: an image painted with its mask, both seen through the middle of the image."""
+
+    def painted(i):
+        return Image.fromarray(np.uint8(Random()(i)["cat"])[..., None].repeat(3, -1) * 255)
+
+    seen = [Random()(i)["cat"][3:9, 4:8] for i in range(COUNT)]
+    share = sum(map(np.sum, seen)) / sum(map(np.size, seen))
+    made = dissect(cropping(), probe=pictures(painted), share=share)["0"]
+    assert made.iou[0, made.concepts.index("cat")] > 0.8, "blurred by enlarging, but in its place"
+    exact = [centre(painted(i))[0, ::2, ::2].bool().numpy() for i in range(COUNT)]
+    assert all((a == b).all() for a, b in zip(exact, seen, strict=True))
+    part = seen_part(cropping(), (SIDE, SIDE))
+    assert all((cut_to(Random()(i)["cat"], part) == seen[i]).all() for i in range(COUNT))
+
+
+def test_a_concept_outside_of_what_the_network_sees_is_not_there():
+    class Corner(Random):
+        def __call__(self, i):
+            corner = np.zeros((SIDE, SIDE), bool)
+            corner[0, 0] = True
+            return {"cat": corner, "night": corner}
+
+    made = dissect(cropping(), of=Corner(), whole=["scene"])["0"]
+    assert made.iou[0, made.concepts.index("cat")] == 0
+    assert made.iou[0, made.concepts.index("night")] > 0, "it holds for the whole image"
+
+
+def shift(image):
+    return to_tensor(image).roll(3, dims=2)
+
+
+def mirror(image):
+    return to_tensor(image).flip(2)
+
+
+def framed(image):
+    return nn.functional.pad(to_tensor(image), (4, 4))
+
+
+@pytest.mark.parametrize("preprocess", [shift, mirror, framed])
+def test_what_moves_pixels_otherwise_is_refused(preprocess):
+    target = targets.wrap(network().model, preprocess, ("a", "b"), "odd")
+    with pytest.raises(ValueError, match="odd does more to an image of 12 x 12 pixels than to"):
+        dissect(target)
 
 
 @pytest.mark.parametrize(("layer", "whole"), [("0", ()), ("0", ("scene",)), ("logits", ())])

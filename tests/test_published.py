@@ -56,6 +56,16 @@ def test_files_that_would_shift_names_are_refused(tmp_path):
             published.network_dissection(path)
 
 
+def test_a_cell_that_is_no_number_is_named(tmp_path):
+    path = written(tmp_path / "x.csv", "unit,label,score", "0,cat,")
+    with pytest.raises(ValueError, match=r"has '' in the column 'score', where a number belongs"):
+        published.network_dissection(path)
+    written(path, "unit,label,score", "1.0,cat,.1")
+    with pytest.raises(ValueError, match=r"has '1.0' in the column 'unit', where a whole number"):
+        published.network_dissection(path)
+    assert published.network_dissection(written(path, "unit,label,score", "0,,")).names == [[]]
+
+
 def test_wrong_files_and_arguments_are_refused(tmp_path):
     path = written(tmp_path / "x.csv", "layer,unit,description", "fc,0,cat")
     with pytest.raises(ValueError, match="no column 'similarity', only layer, unit, description"):

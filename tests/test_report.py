@@ -37,6 +37,20 @@ def test_the_difference_is_told_in_standard_errors(tmp_path):
     assert [cell.paper for cell in found] == [0.1, 0.2, None]
 
 
+def test_the_papers_figure_belongs_to_published_labels_where_the_table_has_them(tmp_path):
+    """A row of our own run is then no reproduction, and is compared with nothing."""
+    folder = run(tmp_path, SETTING)
+    (folder / "paper.csv").write_text(PAPER.replace("WWW", "Network Dissection"))
+    results = folder / "04" / "results.json"
+    cells = json.loads(results.read_text())["cells"][:1]
+    names = ("Network Dissection", "Network Dissection as published")
+    rows = [cells[0] | {"method": name} for name in names]
+    for given, expected in ((rows, [None, 0.1]), (rows[:1], [0.1])):
+        results.write_text(json.dumps({"cells": given}))
+        found = report.cells(folder, folder / "paper.csv")
+        assert [cell.paper for cell in found] == expected
+
+
 def test_the_report_is_written_and_lists_what_the_paper_file_lacks(tmp_path):
     text = report.write(run(tmp_path, SETTING), tmp_path / "paper.csv")
     assert "3 cells; 3 in a setting of the paper's; of 2 of them" in text

@@ -119,11 +119,6 @@ def test_a_method_that_writes_its_own_words_has_no_ceiling():
     assert "FALCON reached" not in note and "open to FALCON" not in note
 
 
-def test_remarks_are_about_methods_that_were_run():
-    table = made(MILAN=Answer())
-    assert scores.about(table, {"WWW": "a", "MILAN": "b", "CLIP": "c"}) == ["a"]
-
-
 def test_what_an_answer_is_made_of():
     """Four neurons: two of them sea, once beside boat; one silent."""
     answer = Answer([["sea"], ["boat", "sea"], [], ["sun"]], WORDS)
@@ -200,20 +195,44 @@ def test_the_winner_is_named_whoever_it_is():
 
 def test_the_winner_in_a_few_words():
     table = big()
-    gaps = tables.differences(table, samples=2000)
-    assert conclusions.winner(table, "F1", gaps) == "above"
-    assert conclusions.winner(table, "CLIP cos", gaps) == "not run"
+    assert conclusions.winner(table, "F1", samples=2000) == "above"
+    assert conclusions.winner(table, "CLIP cos") == "not run"
     kept = tuple(row for row in table.rows if row.method in ("WWW", "level", "below"))
     less = Table("t", table.metrics, kept)
-    told = conclusions.winner(less, "F1", tables.differences(less, samples=2000))
-    assert told == "WWW and level, not beyond chance"
-    crowd = Table(
-        "t", table.metrics, (kept[0], *(row(m, kept[0].scores["F1"].values.tolist()) for m in "AB"))
-    )
-    assert conclusions.winner(crowd, "F1", tables.differences(crowd)) == "3 methods share it"
+    assert conclusions.winner(less, "F1", samples=2000) == "WWW and level, equal"
+    same = kept[0].scores["F1"].values.tolist()
+    crowd = Table("t", table.metrics, (kept[0], *(row(m, same) for m in "ABC")))
+    assert conclusions.winner(crowd, "F1") == "WWW, A and 2 others, equal"
     assert "may escape" not in "".join(conclusions.conclude(crowd, tables.differences(crowd)))
     ahead = Table("t", table.metrics, (kept[0], kept[1]))
-    assert conclusions.winner(ahead, "F1", tables.differences(ahead, samples=2000)) == "WWW"
+    assert conclusions.winner(ahead, "F1", samples=2000) == "WWW"
+    assert conclusions.winner(Table("t", ("F1",), kept[:1]), "F1") == "WWW, alone"
+
+
+def test_a_close_runner_up_makes_no_winner():
+    """ "above" differs from the reference WWW, and by a hair from another that does, too."""
+    base = [0.3 + 0.4 * (i % 2) for i in range(60)]
+    above = [b + 0.3 for b in base]
+    close = [above[0] - 0.01, above[1] + 0.005, *above[2:]]
+    table = Table("t", ("F1",), (row("WWW", base), row("above", above), row("close", close)))
+    gaps = tables.differences(table, samples=2000)
+    assert all(gap.p < 0.01 and gap.comparison.difference > 0.29 for gap in gaps)
+    assert conclusions.winner(table, "F1", samples=2000) == "above, not told apart from close"
+
+
+def test_forced_names_are_chances_and_do_not_compete_in_hit_rate():
+    """Five names hit always, in hit rate and in F1; only there are they one answer."""
+    five, one = row("five", [1.0] * 30, size=5), row("one", [0.5] * 30, size=1)
+    table = Table("t", ("F1", "hit rate"), (row("WWW", [0.0] * 30), five, one))
+    assert conclusions.winner(table, "F1", samples=2000) == "five"
+    assert conclusions.winner(table, "hit rate", samples=2000) == "one"
+    gaps = tables.differences(table, samples=2000)
+    told = conclusions.outcome(table, "hit rate", gaps)
+    assert told.startswith("hit rate: one has the highest mean, 0.5000.") and "five" not in told
+    note = "\n".join(conclusions.conclude(table, gaps))
+    assert "five has 5 chances a neuron in hit rate, so it does not compete there" in note
+    assert "one has" not in note.replace("one has the highest", "")
+    assert "some give more than one on average: WWW 2.0." in note
 
 
 def test_differences_as_text():
@@ -234,6 +253,11 @@ def test_by_class_a_shared_word_is_half_an_answer():
     assert list(found) == ["A"]
     assert found["A"]["F1 by class"] == pytest.approx((1 + 0 + 2 / 3) / 3)
     assert found["A"]["hit rate by class"] == pytest.approx(2 / 3)
+
+
+def test_by_class_the_classes_that_are_not_asked_for_have_their_words_too():
+    found = answers.by_class({"A": Answer([["crane"]], WORDS)}, TRUTH, [2])
+    assert found["A"]["F1 by class"] == pytest.approx(2 / 3)
 
 
 def test_equal_leaders_share_and_a_lonely_one_is_compared_with_nobody():

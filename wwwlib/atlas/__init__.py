@@ -11,6 +11,7 @@ from wwwlib.atlas.explain import Look, as_seen, look, tell
 from wwwlib.atlas.probing import Found, find
 from wwwlib.atlas.readings import Readings, readings
 from wwwlib.atlas.record import Explanation, LayerRecord, Neuron, Thumbnails, Track
+from wwwlib.atlas.seen import cut_to, seen_part
 from wwwlib.atlas.survey import Survey, Surveyed, survey
 
 __all__ = [
@@ -27,9 +28,11 @@ __all__ = [
     "Track",
     "as_seen",
     "build",
+    "cut_to",
     "find",
     "look",
     "readings",
+    "seen_part",
     "survey",
     "tell",
 ]

@@ -3,8 +3,9 @@
 `clip_dissect` compares a neuron's activations with an image-text encoder's similarities,
 `network_dissection` compares its activation maps with pixel masks (`masks` says where those come
 from), `milan` describes in words what excites it, and `falcon` what groups of neurons share.
-`published` reads the labels that the authors of three methods released. `line_up` sets them beside
-WWW on equal terms, `side_by_side` gathers what they call the same neurons, `replies` what they say
+`published` reads the labels that the authors of three methods released, and `released` makes rows
+of them. `line_up` sets rivals beside WWW on equal terms, `remarks` says what is to be known of them
+in a run, `side_by_side` gathers what they call the same neurons, `replies` what they say
 of one image; `grid` opens what the paper's tables cover, and `paper` knows the figures that it
 reports. `grad_cam` and `craft`, the rivals in where and why, name nothing.
 """
@@ -21,7 +22,10 @@ from wwwlib.baselines import (
     network_dissection,
     paper,
     published,
+    released,
+    remarks,
     replies,
+    responses,
     side_by_side,
 )
 
@@ -37,6 +41,9 @@ __all__ = [
     "network_dissection",
     "paper",
     "published",
+    "released",
+    "remarks",
     "replies",
+    "responses",
     "side_by_side",
 ]

@@ -19,12 +19,9 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from wwwlib.activations import capture
 from wwwlib.baselines import similarities
 from wwwlib.concepts import ConceptTable
-from wwwlib.exemplars import OK, Exemplars, stream
-from wwwlib.images import ImageSet
-from wwwlib.targets import Target
+from wwwlib.exemplars import OK, Exemplars
 
 
 def soft_wpmi(
@@ -97,7 +94,8 @@ def wpmi(
     """Name neurons by weighted pointwise mutual information: each exemplar surely belongs.
 
     ``sum_o log p(t_m | x_o) - lam log p(t_m)``; arguments, result and errors are those of
-    :func:`soft_wpmi`.
+    :func:`soft_wpmi`. The defaults here are those too, so that the two differ in membership alone;
+    the authors' published code gives WPMI K = 28 exemplars, temperature 2 and lam .6.
     """
     options = {"membership": (1.0, 1.0), "temperature": temperature, "lam": lam}
     return soft_wpmi(v, t, exemplars, words, k, **options)
@@ -200,40 +198,6 @@ def cos_cubed(
     """
     z, live = _activations(z, v, t, words, k)
     return _table(similarities.cubed(v - v.mean(0), t, (z - z.mean(0)).pow_(3)), live, words, k)
-
-
-@torch.inference_mode()
-def activations(
-    target: Target,
-    images: ImageSet,
-    layers: Sequence[str],
-    batch_size: int = 64,
-    workers: int = 0,
-    progress: bool = True,
-) -> dict[str, Tensor]:
-    """Return the neuron activations z (I, N) of each layer on all probe images, on the CPU.
-
-    Parameters
-    ----------
-    target : Target
-    images : ImageSet
-        The probe set.
-    layers : sequence of str
-        Layer names; the final layer is "logits".
-    batch_size, workers, progress
-        See `exemplars.stream`.
-    """
-
-    def step(state: dict, indices: Tensor, x: Tensor) -> dict:
-        with capture(target, layers) as taken:
-            target.model(x)
-        for layer in layers:
-            z = taken[layer].z.float().cpu()
-            kept = state.setdefault(layer, z.new_empty(len(images), z.shape[1]))
-            kept[indices.cpu()] = z
-        return state
-
-    return stream(target, images, step, None, None, batch_size, workers, progress)
 
 
 def _table(blocks: Iterator[Tensor], live: Tensor, words: Sequence[str], k: int) -> ConceptTable:

@@ -27,6 +27,10 @@ from wwwlib.targets import Target
 Patch = tuple[int, int, int, int, int]
 
 
+class Unfit(ValueError):
+    """What CRAFT is asked about cannot be taken apart: there are no maps, or too few images."""
+
+
 @dataclass(frozen=True, eq=False)
 class Craft:
     """A class in terms of R concepts, the most important first.
@@ -45,6 +49,8 @@ class Craft:
     patches : tuple of tuple of (image, left, top, right, bottom)
         For each concept the crops that hold most of it, best first: the image's index, and pixels
         of the network's input.
+    images : tuple of int
+        Those that were cropped.
     """
 
     layer: str
@@ -53,6 +59,7 @@ class Craft:
     importance: Tensor
     error: float
     patches: tuple[tuple[Patch, ...], ...]
+    images: tuple[int, ...]
 
     def amounts(self, target: Target, x: Tensor) -> Tensor:
         """Return how much of each concept (B, R, h, w) every position of images x holds."""
@@ -115,20 +122,18 @@ def craft(
 
     Raises
     ------
+    Unfit
+        A ValueError: if the layer has negative values or no maps, or too few images are predicted
+        as the class.
     ValueError
-        If the layer has negative values or no maps, too few images are predicted as the class, or
-        an argument is out of range.
-
-    References
-    ----------
-    Fel et al., "CRAFT: Concept Recursive Activation FacTorization for Explainability", CVPR 2023.
+        If an argument is out of range.
     """
     _check(target, class_index, concepts, patch, samples)
     x, index = _predicted(target, images, class_index, most, batch_size, workers)
     cut, patches = crops(x, patch)
     a = pooled(target, layer, cut, batch_size)
     if len(a) < concepts:
-        raise ValueError(
+        raise Unfit(
             f"{len(x)} images are predicted as {target.classes[class_index]!r}, which make "
             f"{len(a)} crops for {concepts} concepts; give more images or a smaller patch."
         )
@@ -151,6 +156,7 @@ def craft(
             tuple((index[patches[i][0]], *patches[i][1:]) for i in best[:, r].tolist())
             for r in order
         ),
+        images=tuple(index),
     )
 
 
@@ -187,7 +193,7 @@ def pooled(target: Target, layer: str, x: Tensor, batch_size: int = 64) -> Tenso
         a = forward(target, part.to(target.device), [layer])[1][layer].maps
         if a.shape[2:] == (1, 1) or a.amin() < 0:
             what = "no maps" if a.shape[2:] == (1, 1) else f"values down to {a.amin():.3g}"
-            raise ValueError(
+            raise Unfit(
                 f"The layer {layer!r} of {target.name} has {what}; CRAFT factorises non-negative "
                 "maps, so choose a layer behind a ReLU."
             )
@@ -233,18 +239,14 @@ def sobol(
     with torch.no_grad():
         a = forward(target, x.to(target.device), [layer])[1][layer].maps
     u = factorise(a, bank)[0].to(a)
-    problem = _problem(len(bank))
+    names, count = [f"concept {r}" for r in range(len(bank))], len(bank)
+    problem = {"num_vars": count, "names": names, "bounds": [[0.0, 1.0]] * count}
     masks = sobol_sample.sample(problem, samples, calc_second_order=False, seed=seed)
     y = _logits(target, layer, x, class_index, u, bank.to(a), torch.from_numpy(masks).to(a))
     if np.ptp(y) == 0:
         return torch.zeros(len(bank), dtype=torch.float64)
     found = sobol_analysis.analyze(problem, y, calc_second_order=False, seed=seed)
     return torch.from_numpy(np.asarray(found["ST"], dtype=np.float64))
-
-
-def _problem(count: int) -> dict:
-    names = [f"concept {r}" for r in range(count)]
-    return {"num_vars": count, "names": names, "bounds": [[0.0, 1.0]] * count}
 
 
 @torch.no_grad()
@@ -279,7 +281,7 @@ def _predicted(
         if len(places) >= most:
             break
     if not places:
-        raise ValueError(
+        raise Unfit(
             f"None of the {len(images)} images of {images.name!r} is predicted as "
             f"{target.classes[c]!r}; give images of that class."
         )

@@ -64,6 +64,20 @@ def weighted(
     score : callable
         From that layer's `Activations` and the logits (B, C) to one number, summed over images.
     """
+    a, slope = _slopes(target, x, layer, source, score)
+    return (slope.mean((2, 3), keepdim=True) * a).sum(1).clamp(min=0)
+
+
+def reaches(target: Target, x: Tensor, layer: str, source: str) -> bool:
+    """Tell whether any neuron of another layer depends on a layer's maps, on images x.
+
+    Behind the last attention a class token depends on no patch token: there Grad-CAM is zero.
+    """
+    return bool(_slopes(target, x, layer, source, lambda taken, _: taken.z.sum())[1].any())
+
+
+def _slopes(target, x, layer, source, score) -> tuple[Tensor, Tensor]:
+    """Return a layer's maps (B, N, h, w), and the gradient of the score with respect to them."""
     with torch.inference_mode(False), torch.enable_grad():
         logits, taken = forward(target, x.detach().clone().requires_grad_(), [layer, source])
     seen = taken[layer]
@@ -72,5 +86,4 @@ def weighted(
     with torch.inference_mode(False), torch.enable_grad():
         value = score(taken[source], logits)
     (gradient,) = torch.autograd.grad(value, seen.raw, materialize_grads=True)
-    a, slope = seen.maps.detach(), seen.to_maps(gradient)
-    return (slope.mean((2, 3), keepdim=True) * a).sum(1).clamp(min=0)
+    return seen.maps.detach(), seen.to_maps(gradient)

@@ -5,7 +5,7 @@ through; CLIP-Dissect gives as many as it is asked for, so it stands here three 
 name, with more of them, and with as many as WWW gave to that very neuron.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,30 +13,17 @@ from torch import Tensor
 
 from wwwlib import concepts
 from wwwlib.baselines import clip_dissect, falcon, milan, published
-from wwwlib.baselines.falcon import Captions, Shards
+from wwwlib.baselines.falcon import Captions, Falcon, Shards
 from wwwlib.baselines.network_dissection import Dissection
 from wwwlib.concepts import ConceptTable
 from wwwlib.exemplars import OK, Exemplars
 from wwwlib.images import ImageSet
-from wwwlib.language import ConceptSet, Encoder, image_features, imagenet_classes
+from wwwlib.language import ConceptSet, Encoder, fold, image_features, imagenet_classes
+from wwwlib.scores.agreement import Words
 from wwwlib.scores.answers import Answer, cut
 from wwwlib.store import Store
-from wwwlib.targets import Target
 
 WWW, EQUAL = "WWW", "CLIP-Dissect equal k"
-
-# What a table's note says of a method that stands in it; keys begin the names of rows.
-REMARKS = {
-    "CLIP-Dissect": "CLIP-Dissect runs at its authors' settings; tuned it may do better.",
-    "FALCON": "FALCON takes words and phrases from captions, whatever the table's concept set is, "
-    "and names groups of neurons; those in no group it leaves without a name by design.",
-    "MILAN": "MILAN describes in its own words; those of the concept set are read out of them. "
-    "Its decoder learnt from regions of such images with their true names, as no other method did.",
-}
-ABOUT_FINAL = {
-    **REMARKS,
-    "Network Dissection": "A final neuron has one value an image: Network Dissection sees no part.",
-}
 
 
 def line_up(
@@ -97,21 +84,44 @@ def line_up(
     return answers | {EQUAL: Answer(cut(named, sizes), words.words)}
 
 
-def dissected(dissection: Dissection, informed: bool = False) -> Answer:
-    """Return Network Dissection's answer about a layer, at its authors' least IoU."""
-    return Answer(dissection.table().names, dissection.concepts, informed=informed)
+def dissected(dissection: Dissection, words: Iterable[str], informed: bool = False) -> Answer:
+    """Return Network Dissection's answer about a layer, at its authors' least IoU.
+
+    Labels are spelled as among the words of the table's concept set, see `spelled`.
+    """
+    words = list(words)
+    names, (own,) = spelled(dissection.table().names, words), spelled([dissection.concepts], words)
+    return Answer(names, tuple(own), informed=informed)
 
 
 def best_concepts(
-    dissection: Dissection, synonyms: Mapping[str, Sequence[str]] | None = None
+    dissection: Dissection,
+    words: Iterable[str],
+    synonyms: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[int, list[str]]:
     """Return the truth about hidden neurons: the concept of best IoU, with its synonyms.
 
-    A neuron whose maps meet no mask is missing.
+    A neuron whose maps meet no mask is missing. Labels without synonyms are spelled as among the
+    words of the concept set that neurons are named from, see `spelled`.
     """
-    names = dissection.table(minimum=0).names
-    known = synonyms or {}
-    return {i: list(known.get(own[0], own)) for i, own in enumerate(names) if own}
+    names, known = dissection.table(minimum=0).names, synonyms or {}
+    plain = spelled(names, words)
+    return {i: list(known.get(own[0], plain[i])) for i, own in enumerate(names) if own}
+
+
+def spelled(names: Words, words: Iterable[str]) -> list[list[str]]:
+    """Spell Broden's labels as a concept set does, so that spelling decides over nobody's score.
+
+    Of ``swimming_pool-s`` that reading is taken which the set holds: as it stands, with spaces for
+    underscores, or without its suffix as well; the last one, if it holds none of them.
+    """
+    held = {fold(word) for word in words}
+
+    def spell(label: str) -> str:
+        readings = (label, label.replace("_", " "), published.strip(label))
+        return next((one for one in readings if fold(one) in held), readings[-1])
+
+    return [[spell(label) for label in own] for own in names]
 
 
 def fits(dissection: Dissection) -> dict[str, float]:
@@ -122,68 +132,6 @@ def fits(dissection: Dissection) -> dict[str, float]:
         "median of best IoU": best.median().item(),
         "detectors": sum(map(bool, dissection.table().names)),
     }
-
-
-def published_network_dissection(path: str | Path) -> dict[str, Answer]:
-    """Return Network Dissection's published labels in both readings, one name a neuron.
-
-    What it chose from is not in the file, so the labels that occur in it stand for that.
-    """
-    answers = {}
-    for reading, told in (("raw", "as published"), ("stripped", "stripped")):
-        names = published.network_dissection(path, reading).names
-        words = dict.fromkeys(word for own in names for word in own)
-        answers[f"Network Dissection {told}"] = Answer(names, tuple(words), 1)
-    return answers
-
-
-def published_hidden(
-    clip_dissect: str | Path | None = None, milan: str | Path | None = None
-) -> dict[str, dict[str, Answer]]:
-    """Return the labels published for ResNet-50's hidden layers: {layer: {method: Answer}}.
-
-    CLIP-Dissect chose from Broden's words, of which the file shows those that were used; MILAN
-    wrote its own.
-    """
-    found: dict[str, dict[str, Answer]] = {}
-    sources = (("CLIP-Dissect", clip_dissect, published.clip_dissect),
-               ("MILAN", milan, published.milan))  # fmt: skip
-    for method, path, read in sources:
-        for layer in published.layers(path) if path else ():
-            names = read(path, layer).names
-            used = tuple(dict.fromkeys(word for own in names for word in own))
-            words = None if method == "MILAN" else used
-            answer = Answer(names, words, 1)
-            found.setdefault(layer, {})[f"{method} as published"] = answer
-    return found
-
-
-def published_rows(
-    target: str,
-    layer: str,
-    count: int,
-    network_dissection: str | Path | None = None,
-    clip_dissect: str | Path | None = None,
-    milan: str | Path | None = None,
-) -> dict[str, Answer]:
-    """Return the published labels that are about a layer of this network; none for another.
-
-    Parameters
-    ----------
-    target, layer : str
-        The labels are about ``torchvision/resnet50``, its final layer and ``layer1`` and so on.
-    count : int
-        The layer's neurons: a file of another number of units is about another layer.
-    network_dissection, clip_dissect, milan : path, optional
-        The CSV files.
-    """
-    if target != "torchvision/resnet50":
-        return {}
-    if layer == "logits":
-        rows = published_network_dissection(network_dissection) if network_dissection else {}
-    else:
-        rows = published_hidden(clip_dissect, milan).get(layer, {})
-    return {method: own for method, own in rows.items() if len(own.names) == count}
 
 
 def corpus(spec: str, encoder: Encoder, store: Store | None = None) -> Captions | Shards:
@@ -220,18 +168,22 @@ def imagenet_definitions() -> list[str]:
     return [f"{word}, {text}" for word, text in zip(first, definitions, strict=True)]
 
 
-def reading(descriptions: ConceptTable | None, words: Sequence[str]) -> dict[str, Answer]:
-    """Return what MILAN's descriptions say in a concept set's words; nothing without any."""
+def reading(
+    descriptions: ConceptTable | None, words: Sequence[str], informed: bool = False
+) -> dict[str, Answer]:
+    """Return what MILAN's descriptions say in a concept set's words; nothing without any.
+
+    MILAN is informed where its decoder learnt from such masks, with their names, as the truth is
+    made from.
+    """
     if descriptions is None:
         return {}
-    return {"MILAN": Answer(milan.words(descriptions, words).names, tuple(words))}
+    read = milan.words(descriptions, words).names
+    return {"MILAN": Answer(read, tuple(words), informed=informed)}
 
 
-def grouped(
-    target: Target, layer: str, encoder: Encoder, captions: Captions | Shards, **options: object
-) -> Answer:
-    """Return FALCON's answer about the single neurons of a layer; options see `falcon.falcon`."""
-    found = falcon.falcon(target, layer, encoder=encoder, captions=captions, **options)
+def grouped(found: Falcon) -> Answer:
+    """Return FALCON's answer about the single neurons of a layer."""
     return Answer([list(own) for own in found.table().names], None)
 
 

@@ -13,14 +13,16 @@ Visual Representations", CVPR 2017.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from wwwlib.activations import capture
+from wwwlib.atlas.seen import Part, cut_to, seen_part
 from wwwlib.baselines.masks import Masks
 from wwwlib.baselines.thresholds import thresholds
 from wwwlib.concepts import ConceptTable
@@ -111,7 +113,7 @@ def dissect(
 ) -> dict[str, Dissection]:
     """Dissect layers of a network, in two passes over the images.
 
-    The masks cover whole images, so the network's preprocessing must not crop.
+    The masks cover whole images; of each, the part is compared that the network saw of it.
 
     Parameters
     ----------
@@ -139,13 +141,14 @@ def dissect(
     Raises
     ------
     ValueError
-        If a layer does not exist, an argument is out of range, or masks do not fit together.
+        If a layer does not exist, an argument is out of range, masks do not fit together, or the
+        network's preprocessing does more than to resize and crop.
     """
     layers = _checked(layers, masks, share, whole)
     key = {"target": target.key(), "images": images.fingerprint, "layers": layers, "share": share}
     options = (batch_size, workers, progress)
     threshold = thresholds(target, images, layers, share, batch_size, workers, store, progress)
-    key |= {"masks": masks.fingerprint, "whole": sorted(whole)}
+    key |= {"masks": masks.fingerprint, "whole": sorted(whole), "masks cut": "to what was seen"}
     make = partial(_counts, target, images, masks, layers, threshold, whole, options)
     counts = _fetched(store, "dissection", key, make)
     concepts, categories = tuple(masks.categories), tuple(masks.categories.values())
@@ -179,13 +182,15 @@ def _counts(target, images, masks, layers, threshold, whole, options, slot) -> d
     column = {word: j for j, word in enumerate(masks.categories)}
     names = _names(masks)
     threshold = {layer: threshold[layer].to(target.device) for layer in layers}
+    part_of = cache(partial(seen_part, target))
 
     def step(state: dict, indices: Tensor, x: Tensor) -> dict:
+        x, sizes = x[:, :3], x[:, 3:, 0, 0].long().tolist()
         with capture(target, layers) as taken:
             target.model(x)
         batch = _zeros(taken, layers, len(column), len(names), x.device)
         for row, i in enumerate(indices.tolist()):
-            words, seen = _seen(masks, i, whole)
+            words, seen = _seen(masks, i, whole, part_of(tuple(sizes[row])))
             if not words:
                 continue
             columns = torch.tensor([column[word] for word in words], device=x.device)
@@ -200,7 +205,22 @@ def _counts(target, images, masks, layers, threshold, whole, options, slot) -> d
                 batch[f"{layer}/active"][:, present] += met[:, -1:]
         return {name: count + state.get(name, 0) for name, count in batch.items()}
 
-    return stream(target, images, step, slot, None, *options, label="overlaps")
+    return stream(_Measured(target), images, step, slot, None, *options, label="overlaps")
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """What a pass must know of a target; two planes more tell each image's own width and height."""
+
+    target: Target
+
+    @property
+    def device(self) -> torch.device:
+        return self.target.device
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        x = self.target.preprocess(image)
+        return torch.cat([x, x.new_tensor(image.size)[:, None, None].expand(2, *x.shape[1:])])
 
 
 def _met(a: Tensor, threshold: Tensor, planes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -226,8 +246,8 @@ def _zeros(taken, layers, concepts: int, categories: int, device) -> dict[str, T
     return state
 
 
-def _seen(masks: Masks, i: int, whole: Collection[str]) -> tuple[list[str], np.ndarray]:
-    """Return the concepts that image i shows, and their masks (c, H, W)."""
+def _seen(masks: Masks, i: int, whole: Collection[str], part: Part) -> tuple[list[str], np.ndarray]:
+    """Return the concepts in the part of image i that was seen, and their masks (c, H, W)."""
     found = {word: mask for word, mask in masks(i).items() if mask.any()}
     shapes = {mask.shape for mask in found.values()}
     if len(shapes) > 1 or not found.keys() <= masks.categories.keys():
@@ -236,11 +256,12 @@ def _seen(masks: Masks, i: int, whole: Collection[str]) -> tuple[list[str], np.n
             f"The masks of image {i} have the sizes {sorted(shapes)} and concepts without a "
             f"category {odd}; give masks of one size, of concepts in `masks.categories`."
         )
-    planes = [
-        np.ones_like(mask) if masks.categories[word] in whole else mask
+    planes = {
+        word: cut_to(np.ones_like(mask) if masks.categories[word] in whole else mask, part)
         for word, mask in found.items()
-    ]
-    return list(found), np.stack(planes) if planes else np.zeros((0, 0, 0), bool)
+    }
+    kept = {word: plane for word, plane in planes.items() if plane.any()}
+    return list(kept), np.stack(list(kept.values())) if kept else np.zeros((0, 0, 0), bool)
 
 
 def _names(masks: Masks) -> list[str]:

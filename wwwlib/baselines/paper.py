@@ -5,7 +5,7 @@ setting that is not in the file, or is not the paper's, has none.
 """
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from wwwlib.scores.tables import Table
@@ -87,10 +87,29 @@ def scored_top(concepts: str) -> int:
     return 5 if concepts.partition(":")[0] == "broden" else 1
 
 
-def row_names(concepts: str) -> dict[str, str]:
-    """Return which row of the paper's tables a row of ours answers to."""
-    same = {method: method for method in ("WWW", "Network Dissection", "FALCON", "MILAN")}
-    return {**same, f"CLIP-Dissect top {scored_top(concepts)}": "CLIP-Dissect"}
+def remark(setting: tuple[str, str, str] | None, concepts: str) -> list[str]:
+    """Say which of CLIP-Dissect's rows compares with the paper, in a setting of the paper's."""
+    if setting is None:
+        return []
+    return [f"Of CLIP-Dissect's rows only top {scored_top(concepts)} compares with the paper."]
+
+
+def row_names(concepts: str, rows: Collection[str] = ()) -> dict[str, str]:
+    """Return which row of the paper's tables a row of ours answers to.
+
+    Parameters
+    ----------
+    concepts : str
+        The concept set, as `language.concept_set` takes it.
+    rows : collection of str
+        The rows that our table has. Network Dissection's and MILAN's published labels reproduce
+        the paper's figures, so these belong beside them where they stand in the table.
+    """
+    names = {"WWW": "WWW", "FALCON": "FALCON"}
+    for method in ("Network Dissection", "MILAN"):
+        told = f"{method} as published"
+        names[told if told in rows else method] = method
+    return names | {f"CLIP-Dissect top {scored_top(concepts)}": "CLIP-Dissect"}
 
 
 def beside(

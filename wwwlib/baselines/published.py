@@ -71,10 +71,11 @@ def layers(path: str | Path) -> dict[str, int]:
 
 def stripped(table: ConceptTable) -> ConceptTable:
     """Return a table with Broden's suffixes removed and underscores turned into spaces."""
-    return replace(table, names=[[_strip(name) for name in names] for names in table.names])
+    return replace(table, names=[[strip(name) for name in names] for names in table.names])
 
 
-def _strip(name: str) -> str:
+def strip(name: str) -> str:
+    """Return a label of Broden's without its suffix, with spaces for underscores."""
     for suffix in _SUFFIXES:
         name = name.removesuffix(suffix)
     return name.replace("_", " ")
@@ -113,8 +114,9 @@ def _table(rows: list[tuple], reading: str, path: str | Path) -> ConceptTable:
     """Order rows by unit, check that none is missing, and make a table of them."""
     if reading not in READINGS:
         raise ValueError(f"The reading {reading!r} is unknown; choose raw or stripped.")
-    rows = sorted(rows, key=lambda row: int(row[1]))
-    units = [int(row[1]) for row in rows]
+    units = [_number(row[1], int, "unit", "a whole number", path) for row in rows]
+    order = sorted(range(len(rows)), key=units.__getitem__)
+    rows, units = [rows[i] for i in order], [units[i] for i in order]
     first = 1 if units[:1] == [1] else 0
     if not units or units != list(range(first, first + len(units))):
         raise ValueError(
@@ -122,7 +124,10 @@ def _table(rows: list[tuple], reading: str, path: str | Path) -> ConceptTable:
             "repetitions from 0 or 1; a missing one would shift all names behind it."
         )
     labels = [row[2].strip() for row in rows]
-    scores = [[float(row[3])] if label else [] for row, label in zip(rows, labels, strict=True)]
+    scores = [
+        [_number(row[3], float, "score", "a number", path)] if label else []
+        for row, label in zip(rows, labels, strict=True)
+    ]
     table = ConceptTable(
         names=[[label] if label else [] for label in labels],
         scores=scores,
@@ -130,3 +135,14 @@ def _table(rows: list[tuple], reading: str, path: str | Path) -> ConceptTable:
         abstained=torch.tensor([not label for label in labels]),
     )
     return stripped(table) if reading == "stripped" else table
+
+
+def _number(text: str, kind: type, column: str, expected: str, path: str | Path) -> float:
+    """Return a cell as a number, or say which one is none."""
+    try:
+        return kind(text)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{str(path)!r} has {text!r} in the column {column!r}, where {expected} belongs; "
+            "correct the cell, or give the file as it was published."
+        ) from error

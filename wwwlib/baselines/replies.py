@@ -14,7 +14,7 @@ from torch import Tensor
 from wwwlib import maps
 from wwwlib.atlas.classes import by_gradient, in_classes_of
 from wwwlib.atlas.explain import as_seen
-from wwwlib.baselines.craft import craft
+from wwwlib.baselines.craft import Craft, Unfit, craft
 from wwwlib.baselines.falcon.regions import cut
 from wwwlib.baselines.grad_cam import grad_cam
 from wwwlib.contributions import Contributions, contribute
@@ -181,11 +181,15 @@ def taken_apart(
     asked: Asked,
     images: ImageSet,
     layer: str | None = None,
+    name: str | None = None,
     top: int = 3,
     shown: int = 4,
     **options: object,
 ) -> Reply:
     """Answer as CRAFT does: concepts shown by crops, where they are, and Sobol total indices.
+
+    CRAFT takes the class apart, the image asked about among the others if it is one of them; the
+    answer says of how many images its concepts come, and whether that is so.
 
     Parameters
     ----------
@@ -195,6 +199,8 @@ def taken_apart(
         Labelled; those of the predicted class are taken apart.
     layer : str, optional
         One without negative values; the layer asked about by default.
+    name : str, optional
+        What the image asked about is called where it is one of `images`.
     top : int
         How many concepts to tell of.
     shown : int
@@ -207,18 +213,26 @@ def taken_apart(
         return Reply("CRAFT", ("nothing: there is no image of this class to take apart",))
     try:
         found = craft(target, layer or asked.layer, own, int(asked.found.classes[0]), **options)
-    except ValueError as error:  # a transformer, say, has no layer without negative values
+    except Unfit as error:  # a transformer, say, has no layer without negative values
         return Reply("CRAFT", (f"nothing: {error}",))
     patches = found.patches[0][:shown]
     crops = cut(target, own, [i for i, *_ in patches], [tuple(box) for _, *box in patches])
     total = found.importance.tolist()
     return Reply(
         "CRAFT",
-        (f"concept 1 of {len(total)}, which have no names; crops that show it:",),
+        (f"concept 1 of {len(total)}, from {_source(found, own, name)}: no name, but crops",),
         maps.resize(found.heatmap(target, asked.x)[:, None], asked.size)[0, 0].cpu(),
         tuple(f"concept {j}: Sobol index {one:.2f}" for j, one in enumerate(total[:top], start=1)),
         tuple(crops.image(i) for i in range(len(crops))),
     )
+
+
+def _source(found: Craft, images: ImageSet, name: str | None) -> str:
+    """Tell of which images a class's concepts come."""
+    count = len(found.images)
+    if name not in (images.names[i] for i in found.images):
+        return f"{count} other image{'s' * (count > 1)} of the class"
+    return f"{count} images of the class with this one" if count > 1 else "this image alone"
 
 
 def of_class(target: Target, asked: Asked, images: ImageSet) -> ImageSet | None:

@@ -59,7 +59,7 @@ def reordered(
     activations, best first. The image whose similarity to the concept is the i-th largest of the
     R gets the i-th largest activation; what it had is compared with what it got.
     """
-    for part in t.split(max(1, BLOCK // max(v.shape[0], order.shape[1]))):
+    for part in t.split(max(1, BLOCK // max(order.shape))):
         moved = []
         for rows, own in zip(order.T, ranked.T, strict=True):
             similarity = v[rows] @ part.T

@@ -10,7 +10,7 @@ from wwwlib.scores.agreement import (
     text_cosine,
 )
 from wwwlib.scores.answers import Answer
-from wwwlib.scores.conclusions import about, conclude, outcome, winner
+from wwwlib.scores.conclusions import conclude, outcome, winner
 from wwwlib.scores.localization import by_group, iou, iou_ceiling, pointing_game
 from wwwlib.scores.paired import Comparison, compare, holm
 from wwwlib.scores.wordnet import Hypernyms, wu_palmer, wu_palmer_ceiling
@@ -20,7 +20,6 @@ __all__ = [
     "Comparison",
     "Hypernyms",
     "Score",
-    "about",
     "answers",
     "by_group",
     "by_synset",

@@ -184,7 +184,9 @@ def shared_words(truth: Words) -> dict[str, tuple[int, ...]]:
     return {word: classes for word, classes in owners.items() if len(classes) > 1}
 
 
-def by_synset(pred: Words, truth: Words) -> tuple[list[list[str]], list[list[str]]]:
+def by_synset(
+    pred: Words, truth: Words, classes: Sequence[int] | None = None
+) -> tuple[list[list[str]], list[list[str]]]:
     """Restate names and truth as classes, so that they are matched by meaning, not by string.
 
     Each class is one meaning (a synset). A name becomes every class that has it as a synonym: a
@@ -194,21 +196,25 @@ def by_synset(pred: Words, truth: Words) -> tuple[list[list[str]], list[list[str
     Parameters
     ----------
     pred : list of list of str
-        The names of N neurons, neuron i standing for class i.
+        The names of N neurons.
     truth : list of list of str
-        The synonyms of the N classes.
+        The synonyms of all C classes, those of no neuron here included: a shared word stands for
+        its other class even where nobody is asked about that.
+    classes : sequence of int, optional
+        Which class each of the N neurons stands for; by default neuron i for class i.
 
     Returns
     -------
     pred, truth : list of list of str
-        To be handed to :func:`hit_rate` or :func:`f1`.
+        Of the N neurons, to be handed to :func:`hit_rate` or :func:`f1`.
     """
-    word_sets(pred, truth)
+    classes = range(len(truth)) if classes is None else classes
+    word_sets(pred, [truth[i] for i in classes])
     owners = _owners(truth)
     restated = [
         [label for word in distinct(names) for label in _labels(word, owners)] for names in pred
     ]
-    return restated, [[f"class {i}"] for i in range(len(truth))]
+    return restated, [[f"class {i}"] for i in classes]
 
 
 def _labels(word: str, owners: dict[str, tuple[int, ...]]) -> list[str]:

@@ -78,15 +78,17 @@ def cut(names: Words, sizes: Sequence[int]) -> list[list[str]]:
     return kept
 
 
-def by_class(answers: Mapping[str, Answer], truth: Words) -> dict[str, dict[str, float]]:
+def by_class(
+    answers: Mapping[str, Answer], truth: Words, classes: Sequence[int] | None = None
+) -> dict[str, dict[str, float]]:
     """Score F1 and hit rate by meaning: names and truth are restated as classes first.
 
     Parameters
     ----------
     answers : mapping of method to Answer
-        Those that were not run are left out.
-    truth : list of list of str
-        The synonyms of the N classes.
+        About N neurons; those that were not run are left out.
+    truth, classes
+        The synonyms of all classes, and which of these the neurons stand for; see `by_synset`.
 
     Returns
     -------
@@ -95,7 +97,7 @@ def by_class(answers: Mapping[str, Answer], truth: Words) -> dict[str, dict[str,
     found = {}
     for method, answer in answers.items():
         if answer.names is not None:
-            restated = by_synset(answer.names, truth)
+            restated = by_synset(answer.names, truth, classes)
             means = f1(*restated).mean, hit_rate(*restated).mean
             found[method] = dict(zip(("F1 by class", "hit rate by class"), means, strict=True))
     return found
@@ -121,8 +123,10 @@ def in_use(answer: Answer) -> dict[str, object]:
     }
 
 
-def heard(answer: Answer) -> float:
-    """Return the share of neurons about which a method says anything."""
+def heard(answer: Answer) -> float | None:
+    """Return the share of neurons about which a method says anything; None if it was not run."""
+    if answer.names is None:
+        return None
     return sum(map(bool, answer.names)) / len(answer.names)
 
 

@@ -3,17 +3,20 @@
 A sentence that was written before the run would praise whoever its writer hoped for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from wwwlib.scores.paired import compare, holm
 from wwwlib.scores.tables import Difference, Row, Table
 
 LEVEL = 0.05  # of the p-values after correction
+HITS = "hit rate"
 
 
 def outcome(table: Table, metric: str, gaps: Sequence[Difference], level: float = LEVEL) -> str:
     """Say who has the highest score, and who differs from the reference beyond chance.
 
-    Methods that were told what the truth was made from do not compete.
+    Methods that were told what the truth was made from do not compete, nor, in hit rate, those
+    whose number of names is forced above one: each name is another chance.
 
     Parameters
     ----------
@@ -30,11 +33,10 @@ def outcome(table: Table, metric: str, gaps: Sequence[Difference], level: float 
     str
         One or more sentences.
     """
-    rivals = [row for row in table.rows if metric in row.scores and not row.informed]
+    rivals = _rivals(table, metric)
     if not rivals:
         return f"{metric}: not measured."
-    highest = max(row.scores[metric].mean for row in rivals)
-    leaders = [row.method for row in rivals if row.scores[metric].mean >= highest - 1e-12]
+    leaders, highest = _leaders(rivals, metric)
     lead = f"{metric}: {_listed(leaders)} {'has' if len(leaders) == 1 else 'share'} the highest "
     names = {row.method for row in rivals}
     own = [gap for gap in gaps if gap.metric == metric and gap.method in names]
@@ -50,25 +52,39 @@ def outcome(table: Table, metric: str, gaps: Sequence[Difference], level: float 
     return " ".join([f"{lead}mean, {highest:.4f}.", *told])
 
 
-def winner(table: Table, metric: str, gaps: Sequence[Difference], level: float = LEVEL) -> str:
-    """Return who leads in a metric, in a few words, and whether chance explains the lead.
+def winner(
+    table: Table, metric: str, seed: int = 0, samples: int = 10_000, level: float = LEVEL
+) -> str:
+    """Return who leads in a metric, in a few words, and from whom chance may tell it apart.
 
-    The lead is beyond chance if the leader differs from the reference; a leading reference must
-    differ from every rival. Parameters are those of `outcome`.
+    The leader is compared with every rival, neuron by neuron: the lead is beyond chance only if
+    all of them differ, after Holm's correction over the rivals.
+
+    Parameters
+    ----------
+    table, metric, level
+        As for `outcome`, and so are the rivals.
+    seed, samples : int
+        See `compare`.
+
+    Returns
+    -------
+    str
+        The leader alone if its lead is beyond chance, else with those that it may owe to chance.
     """
-    rivals = [row for row in table.rows if metric in row.scores and not row.informed]
+    rivals = _rivals(table, metric)
     if not rivals:
         return "not run"
-    highest = max(row.scores[metric].mean for row in rivals)
-    leaders = [row.method for row in rivals if row.scores[metric].mean >= highest - 1e-12]
-    names = {row.method for row in rivals}
-    own = [gap for gap in gaps if gap.metric == metric and gap.method in names]
-    decisive = [gap for gap in own if gap.method in leaders] or own
-    if len(leaders) == 1 and decisive and all(gap.p < level for gap in decisive):
-        return leaders[0]
-    if len(leaders) > 2:
-        return f"{len(leaders)} methods share it"
-    return f"{_listed(leaders)}, not beyond chance"
+    leaders, _ = _leaders(rivals, metric)
+    if len(leaders) > 1:
+        return f"{_short(leaders)}, equal"
+    best, rest = table[leaders[0]], [row for row in rivals if row.method not in leaders]
+    if not rest:
+        return f"{best.method}, alone"
+    pairs = [compare(best.scores[metric], row.scores[metric], seed, samples) for row in rest]
+    adjusted = holm([found.p for found in pairs])
+    near = [row.method for row, p in zip(rest, adjusted, strict=True) if p >= level]
+    return f"{best.method}, not told apart from {_short(near)}" if near else best.method
 
 
 def conclude(
@@ -90,7 +106,13 @@ def conclude(
     """
     run = [row for row in table.rows if row.scores]
     may = [outcome(table, metric, gaps, level) for metric in table.metrics]
-    but = [*_silence(table, run), *_limits(run), *_same_columns(table, run), *_precision(gaps)]
+    but = [
+        *_silence(table, run),
+        *_limits(run),
+        *_chances(run),
+        *_same_columns(table, run),
+        *_precision(gaps),
+    ]
     return [
         f"What may be concluded of {table.title} (differences from paired permutation tests, "
         f"p < {level:g} after Holm's correction over the table):",
@@ -100,10 +122,21 @@ def conclude(
     ]
 
 
-def about(table: Table, remarks: Mapping[str, str]) -> list[str]:
-    """Return the remarks about methods that a table has: keys begin the names of its rows."""
-    run = [row.method for row in table.rows if row.scores]
-    return [text for who, text in remarks.items() if any(name.startswith(who) for name in run)]
+def _rivals(table: Table, metric: str) -> list[Row]:
+    """Return the rows that compete in a metric."""
+    measured = [row for row in table.rows if metric in row.scores and not row.informed]
+    return [row for row in measured if metric != HITS or not _crowded(row)]
+
+
+def _crowded(row: Row) -> bool:
+    """Tell whether a method has to give several names, and so has as many chances to hit."""
+    return row.size is not None and row.size > 1
+
+
+def _leaders(rivals: Sequence[Row], metric: str) -> tuple[list[str], float]:
+    """Return who has the highest mean, and that mean."""
+    highest = max(row.scores[metric].mean for row in rivals)
+    return [row.method for row in rivals if row.scores[metric].mean >= highest - 1e-12], highest
 
 
 def _silence(table: Table, run: Sequence[Row]) -> list[str]:
@@ -128,7 +161,7 @@ def _limits(run: Sequence[Row]) -> list[str]:
     """Tell what the concept sets, and not the methods, make impossible."""
     known = [row for row in run if row.ceilings]
     lines = []
-    reach = {round(row.ceilings["hit rate"], 4): row.method for row in reversed(known)}
+    reach = {round(row.ceilings[HITS], 4): row.method for row in reversed(known)}
     for share, method in reach.items():
         if share < 1:
             lines.append(
@@ -144,8 +177,9 @@ def _limits(run: Sequence[Row]) -> list[str]:
     full = [
         row.method
         for row in known
-        if row.scores["hit rate"].mean >= row.ceilings["hit rate"] - 1e-9
-        and row.ceilings["hit rate"]
+        if not _crowded(row)
+        and row.scores[HITS].mean >= row.ceilings[HITS] - 1e-9
+        and row.ceilings[HITS]
     ]
     if full:
         lines.append(
@@ -156,6 +190,23 @@ def _limits(run: Sequence[Row]) -> list[str]:
         lines.append(
             f"{_listed(free)} chose from no list of words: there is no ceiling to hold against "
             f"{'it' if len(free) == 1 else 'them'}."
+        )
+    return lines
+
+
+def _chances(run: Sequence[Row]) -> list[str]:
+    """Tell who has more than one chance to hit."""
+    lines = [
+        f"{row.method} has {row.size} chances a neuron in hit rate, so it does not compete there."
+        for row in run
+        if _crowded(row)
+    ]
+    chosen = {row.method: row.scores[HITS].size for row in run if row.size is None}
+    many = [f"{method} {mean:.1f}" for method, mean in chosen.items() if round(mean, 1) > 1]
+    if many:
+        lines.append(
+            "Every name is a chance in hit rate, and some give more than one on average: "
+            f"{_listed(many)}."
         )
     return lines
 
@@ -187,6 +238,11 @@ def _precision(gaps: Sequence[Difference]) -> list[str]:
 def _told(gap: Difference) -> str:
     """Write a method with its difference."""
     return f"{gap.method} ({gap.comparison.difference:+.3f})"
+
+
+def _short(names: Sequence[str]) -> str:
+    """Join up to three names; of more, the first two and how many others."""
+    return _listed(names if len(names) < 4 else [*names[:2], f"{len(names) - 2} others"])
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,9 +1,9 @@
 """Right, near or wrong: a mark for a single name, by a rule that one can say aloud.
 
 A name is *right* if it is a synonym of the truth, *near* if any of its meanings lies within two
-hypernym links (up or down) of any right meaning, and else *wrong*. So "dog" is near "beagle", and
-"wolf" near "dog" through their common hypernym. It is a reading aid for figures, and no score of
-the paper's.
+hypernym links (up or down) of any right meaning, and else *wrong*. So "vessel" is near "boat", and
+"ship" through that, their common hypernym; but "dog" is three links from "beagle". It is a reading
+aid for figures, and no score of the paper's.
 """
 
 from collections import Counter

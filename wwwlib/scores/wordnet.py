@@ -1,7 +1,8 @@
 """Partial credit by WordNet: "dog" for "beagle" is nearer the truth than "teapot" is.
 
-Wu and Palmer's similarity (1994) of two meanings is ``2 depth(c) / (depth(a) + depth(b))``, with c
-their deepest common hypernym. It is no score of the paper's, and never stands among those.
+Wu and Palmer's similarity (1994) of two meanings is ``2 depth(c) / (2 depth(c) + links up to c)``,
+with c a common hypernym. WordNet is no tree: of several common hypernyms, that one counts which
+makes the most of the pair. It is no score of the paper's, and never stands among those.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,15 +43,10 @@ class Hypernyms:
 
     def similarity(self, a: str, b: str) -> float:
         """Return Wu and Palmer's similarity of two synsets, in (0, 1]; 0 without a common root."""
-        if a == b:
-            return 1.0
         above_a, above_b = self._heights(a), self._heights(b)
         common = above_a.keys() & above_b.keys()
-        if not common:
-            return 0.0
-        meet = max(common, key=self._depth)
-        depth = self._depth(meet)
-        return 2 * depth / (2 * depth + above_a[meet] + above_b[meet])
+        pairs = ((self._depth(h), above_a[h] + above_b[h]) for h in common)
+        return max((_closeness(depth, links) for depth, links in pairs), default=0.0)
 
     def steps(self, a: str, b: str) -> float:
         """Return the fewest hypernym links between two synsets, up and down; inf without a path."""
@@ -119,9 +115,8 @@ def wu_palmer_ceiling(
 ) -> Score:
     """Return the best that any answer from a concept set could score; a single word reaches it.
 
-    Parameters are those of `wu_palmer`, and the concept set. No pair of meanings is compared that
-    cannot beat the best found so far: through their common hypernym h two meanings score no more
-    than ``2 depth(h) / (2 depth(h) + steps up)``.
+    Parameters are those of `wu_palmer`, and the concept set. Through each hypernym only the nearest
+    of the words' meanings matters, so that no two meanings are ever compared.
     """
     below = _by_hypernym(words, hypernyms)
     values = [_best_credit(right, below, hypernyms) for right in right_meanings(truth, hypernyms)]
@@ -140,26 +135,24 @@ def right_meanings(truth: Words | Sequence[str], hypernyms: Hypernyms) -> list[t
     return [(one,) for one in truth]
 
 
-def _by_hypernym(words: Iterable[str], hypernyms: Hypernyms) -> dict[str, list[tuple[int, str]]]:
-    """Return for every synset the meanings of the words below it, with steps, the nearest first."""
-    below: dict[str, list[tuple[int, str]]] = {}
+def _by_hypernym(words: Iterable[str], hypernyms: Hypernyms) -> dict[str, int]:
+    """Return for every synset above any meaning of the words the fewest links down to one."""
+    below: dict[str, int] = {}
     for meaning in dict.fromkeys(_meanings(distinct(words), hypernyms)):
-        for h, steps in hypernyms.above(meaning).items():
-            below.setdefault(h, []).append((steps, meaning))
-    return {h: sorted(found) for h, found in below.items()}
+        for h, links in hypernyms.above(meaning).items():
+            below[h] = min(links, below.get(h, links))
+    return below
 
 
-def _best_credit(right: Iterable[str], below: Mapping, hypernyms: Hypernyms) -> float:
+def _best_credit(right: Iterable[str], below: Mapping[str, int], hypernyms: Hypernyms) -> float:
     """Return the best similarity of any meaning of the words to any right meaning."""
-    best = 0.0
-    for a in right:
-        for h, up in hypernyms.above(a).items():
-            depth = 2 * hypernyms.depth(h)
-            for down, b in below.get(h, ()):
-                if depth / (depth + up + down) <= best:
-                    break
-                best = max(best, hypernyms.similarity(a, b))
-    return best
+    ways = ((h, up + below[h]) for a in right for h, up in hypernyms.above(a).items() if h in below)
+    return max((_closeness(hypernyms.depth(h), links) for h, links in ways), default=0.0)
+
+
+def _closeness(depth: int, links: int) -> float:
+    """Return Wu and Palmer's similarity through a hypernym of some depth, so many links away."""
+    return 2 * depth / (2 * depth + links)
 
 
 def _meanings(words: Iterable[str], hypernyms: Hypernyms) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wwwlib import maps
 from wwwlib.atlas import as_seen
-from wwwlib.baselines.grad_cam import weighted
+from wwwlib.baselines.grad_cam import reaches, weighted
 from wwwlib.images import ImageSet
 from wwwlib.store import digest
 from wwwlib.targets import Target
@@ -42,6 +42,31 @@ def group_cam(
     """
     own = list(features)
     return weighted(target, x, on or layer, layer, lambda taken, _: taken.z[:, own].sum())
+
+
+def drawable(target: Target, x: Tensor, layer: str, on: str | None = None) -> str | None:
+    """Return the layer on whose maps features can be drawn, the nearest one to `on`.
+
+    In a transformer features are read off the class token, which depends on the patch tokens of
+    earlier blocks but not on those beside it. So the blocks before `on`, of its kind, are tried.
+
+    Parameters
+    ----------
+    target : Target
+    x : Tensor
+        (B, 3, H, W), an image or more to try it on.
+    layer, on
+        As for `group_cam`.
+
+    Returns
+    -------
+    str, or None if the features depend on no such layer's maps
+    """
+    on = on or layer
+    before = target.layers()[: target.layers().index(on)] if on in target.layers() else ()
+    kind = type(target.module(on))
+    blocks = [name for name in before if type(target.module(name)) is kind]
+    return next((one for one in (on, *blocks[::-1]) if reaches(target, x, one, layer)), None)
 
 
 def largest_region(cam: Tensor, size: tuple[int, int], threshold: float = 0.6) -> Box:

@@ -13,7 +13,11 @@ from textblob.en import tag
 from torch import Tensor
 
 _PARTS = {"NN": "NOUN", "VB": "VERB", "JJ": "ADJ"}
-_EMPTY = {"be", "have", "do", "there", "something", "anything", "s", "t"}  # grammar, no content
+_GRAMMAR = {"be", "have", "do", "there", "something", "anything", "s", "t"}
+# Captions say of every picture that it is one, and that one sees it: no feature is on for that.
+_PICTURES = {"photo", "photograph", "picture", "image", "snapshot", "drawing", "draw", "depict",
+             "show", "see"}  # fmt: skip
+_EMPTY = _GRAMMAR | _PICTURES
 _LETTERS = re.compile(r"[^\w\s'-]|[\d_]")
 
 

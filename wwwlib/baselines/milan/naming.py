@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from wwwlib.atlas import seen_part
 from wwwlib.baselines.milan.describer import Describer
 from wwwlib.baselines.milan.features import exemplar_features
 from wwwlib.baselines.milan.masks import alive, levels, masked, plan
@@ -23,6 +24,7 @@ from wwwlib.targets import Target
 
 K, QUANTILE, WEIGHT, BEAM, LENGTH = 15, 0.99, 0.2, 50, 8
 _BLOCK = 256  # neurons that are searched for at once
+_APART = 0.02  # of an image's side: two views closer than that are one
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def describe(
 
     The layer's maps are cut at each neuron's quantile; the final layer has none, so its exemplars
     are shown whole. The target's preprocessing and the describer's must show the same part of an
-    image, since the masks of one are laid on the other.
+    image, since the masks of one are laid on the other; this is tried on the first image.
 
     Parameters
     ----------
@@ -192,9 +194,23 @@ def _features(target, layer, images, exemplars, describer, quantile, options, st
     encoder = describer.encoder
     size = tuple(encoder.preprocess(images.image(0)).shape[1:])
     level = levels(target, layer, images, exemplars, quantile, options, store)
+    if level is not None:
+        _same_part(target, encoder, images.image(0).size)
     masks = masked(target, layer, images, exemplars, level, size, options)
     where = plan(exemplars.index)
     return exemplar_features(encoder, describer.stages, images, where, masks, options)
+
+
+def _same_part(target: Target, encoder: Target, size: tuple[int, int]) -> None:
+    """Refuse two networks that see different parts of an image."""
+    own, other = (seen_part(network, size) for network in (target, encoder))
+    if max(abs(a - b) for a, b in zip(own, other, strict=True)) > _APART:
+        raise ValueError(
+            f"Of an image of {size[0]} x {size[1]} pixels {target.name} sees the part "
+            f"{tuple(round(share, 2) for share in own)} and the describer's {encoder.name} "
+            f"{tuple(round(share, 2) for share in other)}; give the target a preprocessing that "
+            "shows what the describer sees."
+        )
 
 
 @torch.inference_mode()

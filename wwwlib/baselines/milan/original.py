@@ -1,7 +1,8 @@
 """MILAN by its authors: their package, where a user has installed it, fed from the house's records.
 
-Masks are cut as here; what follows (encoder, decoder, choice) is theirs, with weights that they
-trained on descriptions of ImageNet and Places networks.
+Masks are cut as here, and laid on the part of each image that the network saw; what follows
+(encoder, decoder, choice) is theirs, with weights that they trained on descriptions of ImageNet
+and Places networks.
 """
 
 from importlib import import_module
@@ -11,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
+from wwwlib.atlas import as_seen
 from wwwlib.baselines.milan.masks import Alive, alive, levels, masked
 from wwwlib.baselines.milan.naming import BEAM, QUANTILE, WEIGHT, K
 from wwwlib.concepts import ConceptTable
@@ -92,7 +94,7 @@ def describe(
         masks = masked(target, layer, images, part, level, (SIZE, SIZE), options)
         for n, index, mask in zip(block.tolist(), part.index.tolist(), masks, strict=True):
             with torch.inference_mode():
-                found = decoder(*_shown(images, index, mask, decoder), **told)
+                found = decoder(*_shown(target, images, index, mask, decoder), **told)
             names[n], scores[n] = [str(found.captions[0])], [float(found.scores[0])]
             bar.update()
     bar.close()
@@ -106,8 +108,8 @@ def _part(exemplars: Alive, block: Tensor) -> Alive:
     return Alive(exemplars.index[live[exemplars.live]], live)
 
 
-def _shown(images: ImageSet, index: list[int], mask: Tensor, decoder) -> tuple:
-    """Return the images and masks of a neuron as the authors' decoder takes them."""
+def _shown(target: Target, images: ImageSet, index: list[int], mask: Tensor, decoder) -> tuple:
+    """Return images, as the network saw them, and masks as the authors' decoder takes them."""
     look = v2.Compose(
         [
             v2.PILToTensor(),
@@ -116,5 +118,6 @@ def _shown(images: ImageSet, index: list[int], mask: Tensor, decoder) -> tuple:
         ]
     )
     device = next(decoder.parameters()).device
-    x = torch.stack([look(images.image(i)) for i in index])
+    wholes = (images.image(i) for i in index)
+    x = torch.stack([look(as_seen(target, whole, target.preprocess(whole))) for whole in wholes])
     return x[None].to(device), mask[None, :, None].float().to(device)

@@ -7,7 +7,7 @@ import torch
 
 from wwwlib.concepts import ConceptTable
 
-_ENDINGS = (("ies", "y"), ("ves", "f"), ("es", ""), ("s", ""), ("", ""))
+_ENDINGS = (("ies", "y"), ("ves", "f"), ("ves", "fe"), ("es", ""), ("s", ""), ("", ""))
 
 
 def words(table: ConceptTable, vocabulary: Iterable[str]) -> ConceptTable:
