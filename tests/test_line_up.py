@@ -184,7 +184,7 @@ def test_remarks_are_true_of_the_run():
     """Each follows from a setting, and changes with it."""
     assert "100 images a neuron, as its authors do" in noted([line_up.EQUAL])
     told = noted([line_up.EQUAL], dissect_k=1)
-    assert "1 images a neuron, while its authors take 100" in told and "as its authors" not in told
+    assert "1 image a neuron, while its authors take 100" in told and "as its authors" not in told
     told = noted(["FALCON"], "layer4", grouping={"sigmas": 2.5}, drawn="layer4")
     assert "above 2.5 standard deviations" in told and "above 0.8 (its authors': 5 and 0.8)" in told
     assert "it cuts images as the maps of layer4 say" in told and "independent" not in told

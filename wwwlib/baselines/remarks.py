@@ -67,8 +67,8 @@ def clip_dissect(k: int) -> list[str]:
     """Tell how far CLIP-Dissect's settings are its authors'."""
     theirs = "as its authors do" if k == DISSECT_K else f"while its authors take {DISSECT_K}"
     return [
-        f"CLIP-Dissect looks at {k} images a neuron, {theirs}; its other settings are theirs, and "
-        "none was tuned to this network."
+        f"CLIP-Dissect looks at {k} image{'s' * (k > 1)} a neuron, {theirs}; its other settings "
+        "are theirs, and none was tuned to this network."
     ]
 
 
