@@ -109,6 +109,9 @@ def _words(data: Path, rng: np.random.Generator) -> None:
     (folder / "broden_labels_clean.txt").write_text("\n".join(words), encoding="utf-8")
     rows = ["unit,label", *(f"{i},{words[i % len(words)]}" for i in range(1000))]
     (folder / "netdissect_resnet50_imagenet_fc.csv").write_text("\n".join(rows), encoding="utf-8")
+    rows = [f"{layer},{i},{words[i]}" for layer in ("layer3", "layer4") for i in range(8)]
+    rows = "\n".join(["layer,unit,description", *rows])
+    (folder / "clip_dissect_resnet50_imagenet_broden.csv").write_text(rows, encoding="utf-8")
 
 
 def _wordnet(data: Path, rng: np.random.Generator) -> None:

@@ -263,6 +263,7 @@ def test_published_lists_have_the_declared_checksums(real, tmp_path):
         "places365-scenes": "labels/categories_places365.txt",
         "broden-words": "labels/broden_labels_clean.txt",
         "netdissect-labels": "published/netdissect_resnet50_imagenet_fc.csv",
+        "clip-dissect-labels": "published/clip_dissect_resnet50_imagenet_broden.csv",
     }
     for one in needs.load(places, tmp_path):
         one.path.parent.mkdir(parents=True, exist_ok=True)

@@ -393,6 +393,14 @@ def test_broden_masks_by_hand(folder):
 
 
 @pytest.mark.filterwarnings("ignore:1 of 2 files")
+def test_brodens_images_are_those_of_its_index_and_none_of_its_masks(folder):
+    """Breaks if mask files, which lie beside the images, are probed as photographs."""
+    with pytest.warns(UserWarning, match="1 of 3"):
+        probe = images.FOLDERS["broden"](folder, tolerate=0.5)
+    assert len(list((folder / "images").rglob("*.png"))) == 6
+    assert probe.names == ("ade/a.png", "ade/b.png") and probe.labels == (None, None)
+
+
 def test_broden_can_be_dissected_and_split(folder):
     probe, of = masks.broden(folder, "val")
     assert (probe.names, len(of.rows)) == (("ade/b.png",), 1)

@@ -5,7 +5,6 @@ which are exact, and those of Broden in its published folder layout. Each comes 
 image set, so that index i is the same image in both.
 """
 
-import csv
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +14,10 @@ from typing import Protocol
 import numpy as np
 
 import wwwlib.world as concept_world
+from wwwlib import images as image_sets
 from wwwlib.images import ImageSet, decode, world
-from wwwlib.images.folder import existing, open_files
+from wwwlib.images.broden import listed, table
+from wwwlib.images.roots import existing
 from wwwlib.store import digest, file_digest
 
 _DRAWN = 8  # images of a world whose masks enter its fingerprint
@@ -154,19 +155,11 @@ def broden(root: str | Path, split: str | None = None, **options) -> tuple[Image
     ValueError
         If a table lacks a column, no image has the split, or too many images cannot be read.
     """
+    images = image_sets.broden(root, split, **options)
     root = existing(root)
-    listed = _table(root / "index.csv", ["image", "split", "sh", "sw"])
-    chosen = [row for row in listed if split in (None, row["split"])]
-    if not chosen:
-        splits = ", ".join(sorted({row["split"] for row in listed}))
-        raise ValueError(f"Broden has no image of the split {split!r}; its splits are {splits}.")
-    paths = [row["image"] for row in chosen]
-    images = open_files(
-        existing(root / "images"), paths, [None] * len(paths), (), **{"name": root.name, **options}
-    )
     readable = set(images.names)
-    rows = tuple(_row(row) for row in chosen if row["image"] in readable)
-    entries = _table(root / "label.csv", ["number", "name", "category"])
+    rows = tuple(_row(row) for row in listed(root, split) if row["image"] in readable)
+    entries = table(root / "label.csv", ["number", "name", "category"])
     labels = {int(row["number"]): row["name"] for row in entries}
     categories = {row["name"]: _main_category(row["category"]) for row in entries}
     tables = [file_digest(root / name) for name in ("index.csv", "label.csv")]
@@ -194,18 +187,3 @@ def _decoded(path: Path) -> np.ndarray:
     """Read the label numbers (H, W) of a mask file."""
     pixels = np.asarray(decode(path), np.int64)
     return pixels[..., 0] + 256 * pixels[..., 1]
-
-
-def _table(path: Path, columns: list[str]) -> list[dict[str, str]]:
-    """Read a CSV file with at least the given columns."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no {path.name} in {str(path.parent)!r}; give the folder of an unpacked "
-            "Broden, such as broden1_224."
-        )
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [column for column in columns if column not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(f"{str(path)!r} has no column {missing[0]!r}; unpack Broden again.")
-        return list(reader)

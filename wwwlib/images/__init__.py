@@ -8,6 +8,7 @@ set is opened, not an hour into a pass.
 
 from wwwlib.images.apart import check_apart, distinct, halves
 from wwwlib.images.batches import batches
+from wwwlib.images.broden import broden
 from wwwlib.images.datasets import imagenet, imagenet_synsets, imagenette, places365, world
 from wwwlib.images.decode import MAX_PIXELS, decode
 from wwwlib.images.device_decode import DECODERS, check_decoder
@@ -25,6 +26,7 @@ __all__ = [
     "ImageSet",
     "Skipped",
     "batches",
+    "broden",
     "check_apart",
     "check_decoder",
     "crops",

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from wwwlib.images.broden import broden
 from wwwlib.images.datasets import imagenet, imagenette, places365, world
 from wwwlib.images.folder import folder
 from wwwlib.images.image_set import ImageSet, subset
@@ -12,6 +13,7 @@ FOLDERS = {
     "imagenet": imagenet,
     "imagenette": imagenette,
     "places365": places365,
+    "broden": broden,
 }
 
 
@@ -26,7 +28,7 @@ def load(
 
     Parameters
     ----------
-    kind : {"world", "folder", "imagenet", "imagenette", "places365"}
+    kind : {"world", "folder", "imagenet", "imagenette", "places365", "broden"}
         "folder" takes any images, with subfolders as classes if there are any.
     root : str or Path, optional
         Where the images are; the world draws its own.
