@@ -5,7 +5,7 @@
 Each size is measured in a fresh process: seconds, and the growth of its peak memory over its
 inputs. Images go through the exemplar pass of `world/conv`; neurons and words through
 `concepts.discover`. What grows in proportion has a slope of one; memory should not grow with images
-at all, and with neurons and words only as far as the result does.
+at all, and with neurons and words only up to the block of scores that is held at once.
 """
 
 import argparse
