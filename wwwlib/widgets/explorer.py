@@ -216,7 +216,8 @@ class Explorer(w.VBox):
 
     def _thumbnail(self, images: ImageSet, i: int) -> w.VBox:
         picture = w.HTML(markup.img(picture_tile(images.image(i), 88), images.names[i]))
-        button = w.Button(tooltip=f"Explain {images.names[i]}", layout=w.Layout(width="92px"))
+        narrow = w.Layout(width="92px", padding="0")  # as wide as its picture, and words uncut
+        button = w.Button(tooltip=f"Explain {images.names[i]}", layout=narrow)
         button.add_class(f"www-picture-{i}")
         button.on_click(lambda _: self._choose_image(i))
         return w.VBox([picture, button])
