@@ -13,7 +13,7 @@ import queue
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from profiles import Job
@@ -44,11 +44,8 @@ def each(step: Callable[[Job], str], jobs: list[Job], at_once: int) -> Iterator[
     pool = ThreadPoolExecutor(at_once, initializer=settle)
     try:
         waiting = {pool.submit(step, job): job for job in jobs}
-        left = set(waiting)
-        while left:  # awake now and then: a signal that meets no waiting thread is seen then
-            ended, left = wait(left, timeout=1, return_when=FIRST_COMPLETED)
-            for one in ended:
-                yield waiting[one], one.result()
+        for one in as_completed(waiting):
+            yield waiting[one], one.result()
     finally:  # an interruption, too
         _STOP.set()
         pool.shutdown(cancel_futures=True)
