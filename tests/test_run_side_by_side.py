@@ -36,7 +36,9 @@ def start(crowd):
     runners = []
 
     def starter(*words, **variables):
-        code = "import sys, run; h = run.House(run.Path(sys.argv[1]));"
+        # As in a terminal: what a shell starts in the background inherits that SIGINT is ignored.
+        code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        code += "import sys, run; h = run.House(run.Path(sys.argv[1]));"
         code += "sys.exit(run.main(sys.argv[2:], h))"
         paths = os.pathsep.join([str(ROOT / "papermill_runs"), str(ROOT)])
         runners.append(
@@ -75,7 +77,7 @@ def test_an_interruption_ends_all_and_says_how_to_go_on(crowd, start):
     runner, here = start("--jobs", "3"), crowd.notebooks / "here"
     _until(lambda: len(list(here.iterdir())) == 3, 120)
     runner.send_signal(signal.SIGINT)
-    assert runner.wait(120) == 130
+    assert runner.wait(60) == 130
     assert "the same command goes on from here" in runner.stdout.read()
     assert [record(crowd)[name]["state"] for name in NAMES] == ["interrupted"] * 3
     for pid in here.iterdir():
