@@ -241,7 +241,12 @@ def _choose(profile: Profile, only: list[str]) -> list[str]:
                 f"--only {beginning!r} fits no notebook of profile {profile.name!r}; "
                 f"{nearest(beginning, list(profile.notebooks))}."
             )
-    return [name for name in profile.notebooks if not only or name.startswith(tuple(only))]
+    # A whole name means that notebook alone, though others may begin with it.
+    whole = [one for one in only if one in profile.notebooks]
+    begun = tuple(one for one in only if one not in profile.notebooks)
+    return [
+        name for name in profile.notebooks if not only or name in whole or name.startswith(begun)
+    ]
 
 
 def _job(name: str, source: Path, profile: Profile, given: dict, offered: dict) -> Job:

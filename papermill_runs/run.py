@@ -89,7 +89,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("profile", nargs="?", help="which profile; --list shows them")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="01", help="beginning of a notebook's name"
+        "--only", action="append", default=[], metavar="01", help="name of a run, or its beginning"
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="another parameter"

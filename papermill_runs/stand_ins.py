@@ -107,10 +107,11 @@ def _words(data: Path, rng: np.random.Generator) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     words = [names.split(", ")[0] for names in list(imagenet_classes().values())[::5]]
     (folder / "broden_labels_clean.txt").write_text("\n".join(words), encoding="utf-8")
-    rows = ["unit,label", *(f"{i},{words[i % len(words)]}" for i in range(1000))]
+    rows = ["unit,label,score", *(f"{i},{words[i % len(words)]},0.1" for i in range(1000))]
     (folder / "netdissect_resnet50_imagenet_fc.csv").write_text("\n".join(rows), encoding="utf-8")
-    rows = [f"{layer},{i},{words[i]}" for layer in ("layer3", "layer4") for i in range(8)]
-    rows = "\n".join(["layer,unit,description", *rows])
+    units = [(layer, i) for layer, n in (("layer3", 1024), ("layer4", 2048)) for i in range(n)]
+    rows = [f"{layer},{i},{words[i % len(words)]},0.2" for layer, i in units]
+    rows = "\n".join(["layer,unit,description,similarity", *rows])
     (folder / "clip_dissect_resnet50_imagenet_broden.csv").write_text(rows, encoding="utf-8")
 
 

@@ -18,8 +18,10 @@ from profiles import House, Profile, load, plan
 from rehearse import BANNER
 
 from wwwlib import figures, images, language, targets
+from wwwlib.baselines import released
 
 ROOT = Path(__file__).resolve().parents[1]
+PUBLISHED = "netdissect_resnet50_imagenet_fc", "clip_dissect_resnet50_imagenet_broden"
 
 
 def profile(common, **notebooks):
@@ -77,6 +79,9 @@ def test_stand_ins_have_the_form_of_the_real_thing(staged):
     """Breaks if what is rehearsed is not what will be run."""
     words = "words/broden_labels_clean.txt"
     furnished(staged, words, "wordnet", "broden1_224", "imagenette", "imagenet/val")
+    labels = [staged.data / "words" / f"{file}.csv" for file in PUBLISHED]
+    for layer, neurons in {"logits": 1000, "layer4": 2048}.items():
+        assert released.rows("torchvision/resnet50", layer, neurons, *labels), layer
     for kind, root in (("imagenet", "imagenet/val"), ("imagenette", "imagenette")):
         probe = images.load(kind, staged.data / root, stand_ins.IMAGES)
         assert set(probe.labels) == set(stand_ins.SHOWN)

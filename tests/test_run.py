@@ -165,6 +165,17 @@ def test_check_and_list_run_nothing(house, capsys):
     assert "01_good" in capsys.readouterr().out and not house.runs.exists()
 
 
+def test_a_whole_name_chooses_that_notebook_alone(house):
+    """Breaks if a variant cannot be run without those whose names begin with its own."""
+    profile(house, "notebooks: {01_good@v: {}, 01_good@v-more: {}, 01_good@w: {}}")
+    found = profiles.load(house, "tiny")
+    chosen = lambda *only: [job.name for job in profiles.plan(house, found, [*only], {})]  # noqa: E731
+    assert chosen("01_good@v") == ["01_good@v"]
+    assert chosen("01_good@v-") == ["01_good@v-more"]
+    assert chosen("01_good@v", "01_good@w") == ["01_good@v", "01_good@w"]
+    assert len(chosen("01_good")) == len(chosen()) == 3
+
+
 def test_one_failure_among_three_stops_nobody_and_what_is_done_stays_done(
     house, capsys, monkeypatch
 ):
