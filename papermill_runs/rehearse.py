@@ -15,7 +15,7 @@ from typing import Any
 
 import nbformat
 from profiles import House, Profile, load
-from stand_ins import IMAGES, LOCAL, network
+from stand_ins import IMAGES, LOCAL, SENTENCES, SHOWN, network
 
 BANNER = "REHEARSAL: random weights and images, figures mean nothing"
 SMALL = {  # of what each costs a pass through the network, enough to go through every step
@@ -23,6 +23,7 @@ SMALL = {  # of what each costs a pass through the network, enough to go through
     "tested": 24,
     "silenced": 8,
     "compared": [2, 4, 2],
+    "pictured": [*SHOWN[:2]],
 }
 
 
@@ -62,8 +63,8 @@ def _stand_in(name: str, value: Any, house: House) -> Any:
         return [_stand_in(name, one, house) for one in value]
     if name == "also_weights":
         return "random"
-    if name == "sentences":
-        return None  # a sentence encoder cannot be random without a vocabulary: it is left out
+    if name == "sentences" and value:
+        return str(house.data / SENTENCES)
     if isinstance(value, str) and value.startswith("open_clip:") and not value.startswith(LOCAL):
         model = value.removeprefix("open_clip:").partition("/")[0]
         return f"{LOCAL}{house.data / 'clip' / model}"

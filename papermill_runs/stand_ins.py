@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import string
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ SHOWN = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # of ImageNet: Imagene
 EACH = 12  # images of each of them
 LOCAL = "open_clip:local-dir:"
 RANDOM = "random"  # folder of the networks' weights
+SENTENCES = "sentences"  # folder of the sentence encoder
 
 
 def furnish(profile: Profile, house: House) -> None:
@@ -40,6 +43,8 @@ def furnish(profile: Profile, house: House) -> None:
     for text in wanted:
         if text.startswith(LOCAL):
             _clip(Path(text.removeprefix(LOCAL)))
+        elif Path(text) == house.data / SENTENCES:
+            _sentences(Path(text))
         elif Path(text).parent == house.data / RANDOM:
             _network(Path(text))
     done.write_text(json.dumps(wanted), encoding="utf-8")
@@ -80,10 +85,11 @@ def _imagenette(data: Path, rng: np.random.Generator) -> None:
 
 
 def _places(data: Path, rng: np.random.Generator) -> None:
-    scenes = [f"/a/scene_{i}" for i in range(365)]
+    scenes = [f"/a/scene_{i}" + "/outdoor" * (i % 7 == 0) for i in range(365)]
     root = data / "places365"
     for i, scene in enumerate(scenes):
-        _noise(root / "val" / scene.rpartition("/")[2] / f"Places365_val_{i + 1:08d}.jpg", rng)
+        folder = scene.removeprefix("/a/").replace("/", "-")
+        _noise(root / "val" / folder / f"Places365_val_{i + 1:08d}.jpg", rng)
     lines = [f"{scene} {i}" for i, scene in enumerate(scenes)]
     (root / "categories_places365.txt").write_text("\n".join(lines), encoding="utf-8")
 
@@ -196,3 +202,26 @@ def _clip(folder: Path) -> None:
     config = {"model_cfg": open_clip.get_model_config(folder.name), "preprocess_cfg": how}
     (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
     save_model(model, str(folder / "open_clip_model.safetensors"))
+
+
+def _sentences(folder: Path) -> None:
+    """Write a random sentence encoder that reads letter by letter: all-mpnet's kind, two layers."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import MPNetConfig, MPNetModel, MPNetTokenizer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    torch.manual_seed(0)
+    letters = [*string.ascii_lowercase, *string.digits, *"-'."]
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>", *letters]
+    pieces += [f"##{letter}" for letter in letters]
+    model = MPNetModel(MPNetConfig(vocab_size=len(pieces), num_hidden_layers=2))
+    with TemporaryDirectory() as parts:
+        words = Path(parts) / "vocab.txt"
+        words.write_text("\n".join(pieces), encoding="utf-8")
+        for part in (model, MPNetTokenizer(str(words))):
+            part.save_pretrained(parts)
+        modules = [Transformer(parts), Pooling(model.config.hidden_size)]
+        SentenceTransformer(modules=modules).save(str(folder))

@@ -23,6 +23,8 @@ from wwwlib.baselines import released
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = "netdissect_resnet50_imagenet_fc", "clip_dissect_resnet50_imagenet_broden"
 
+DOWNLOADED = "openai", "IMAGENET1K", "mpnet"
+
 
 def profile(common, **notebooks):
     return Profile("tiny", "", None, (), ("a need",), common, notebooks)
@@ -53,7 +55,8 @@ def test_weights_encoders_and_counts_are_replaced(staged):
     few = {name: rehearse.SMALL[name] for name in ("tested", "silenced")}
     assert found.notebooks["a"] == few | {"also_encoders": [f"{clip}/RN50"]}
     vit = str(staged.data / "random/timm-vit.safetensors")
-    expected = {"target": "timm/vit", "weights": vit, "sentences": None, "also": []}
+    expected = {"target": "timm/vit", "weights": vit, "also": []}
+    expected["sentences"] = str(staged.data / stand_ins.SENTENCES)
     assert found.notebooks["b"] == expected
     assert found.notebooks["c"] == books["c"] | {"also_weights": ["random"]}
 
@@ -66,7 +69,7 @@ def test_nothing_of_a_profile_is_left_that_would_be_downloaded(staged, name):
         values = job.effective
         assert str(values["weights"]).startswith(str(staged.data)), job.name
         texts = list(stand_ins._texts([*job.given.values()]))
-        assert not [t for t in texts if "openai" in t or "IMAGENET1K" in t], job.name
+        assert not [t for t in texts if any(one in t for one in DOWNLOADED)], job.name
         assert all(one.startswith("world/") for one in values.get("also", [])), job.name
         assert values.get("probe_count") == stand_ins.IMAGES, job.name
 
@@ -78,10 +81,15 @@ def furnished(staged, *texts):
 def test_stand_ins_have_the_form_of_the_real_thing(staged):
     """Breaks if what is rehearsed is not what will be run."""
     words = "words/broden_labels_clean.txt"
-    furnished(staged, words, "wordnet", "broden1_224", "imagenette", "imagenet/val")
+    furnished(staged, words, "wordnet", "broden1_224", "imagenette", "imagenet/val", "places365")
     labels = [staged.data / "words" / f"{file}.csv" for file in PUBLISHED]
     for layer, neurons in {"logits": 1000, "layer4": 2048}.items():
         assert released.rows("torchvision/resnet50", layer, neurons, *labels), layer
+    scenes = staged.data / "places365"
+    probe = images.load("places365", scenes)
+    truth = language.places365_truth(scenes / "categories_places365.txt", "paper")
+    assert len(probe) == len(probe.classes) == len(truth) == 365
+    assert [names for names in truth if names != ["outdoor"]] != truth, "two readings that differ"
     for kind, root in (("imagenet", "imagenet/val"), ("imagenette", "imagenette")):
         probe = images.load(kind, staged.data / root, stand_ins.IMAGES)
         assert set(probe.labels) == set(stand_ins.SHOWN)
@@ -117,6 +125,16 @@ def test_a_random_network_names_some_of_the_classes_shown_and_no_others(tmp_path
     first = path.read_bytes()
     stand_ins._network(path)
     assert path.read_bytes() == first
+
+
+def test_the_random_sentence_encoder_is_read_as_a_real_one_would_be(staged):
+    """Breaks if a folder of sentence-transformers cannot be read, or its features are no units."""
+    furnished(staged, stand_ins.SENTENCES)
+    encode = language.sentence_encoder(staged.data / stand_ins.SENTENCES)
+    texts = ["great white shark", "tench", "tench"]
+    u = encode(texts)
+    assert u.shape == (3, 768) and torch.allclose(u.norm(dim=1), torch.ones(3))
+    assert torch.allclose(u[1], u[2]) and u[0] @ u[1] < 0.99
 
 
 def outputs(book):
