@@ -362,6 +362,21 @@ def test_as_many_classes_in_another_order_are_not_taken_as_they_stand():
     assert in_classes_of(turned, target).labels == (0, 2, 1) * 8
 
 
+def test_a_class_is_found_whatever_joins_the_words_of_its_name():
+    """Breaks if labels of Places365 are dropped for a slash or an underscore, or names merge."""
+    target = tiny(classes=("arena hockey", "army base", "alley"))
+    scenes = images(classes=("arena/hockey", "army_base", "alley"))
+    assert in_classes_of(scenes, target) is scenes
+    turned = images(labels=[0, 1] * 12, classes=("alley", "arena-hockey"))
+    assert in_classes_of(turned, target).labels == (2, 0) * 12
+    two = tiny(classes=("ice cream", "ice-cream", "alley"))
+    assert in_classes_of(images(labels=[0] * 24, classes=("ice-cream",)), two).labels == (1,) * 24
+    with pytest.warns(UserWarning, match="no class 'ice_cream'"):
+        assert set(in_classes_of(images(labels=[0] * 24, classes=("ice_cream",)), two).labels) == {
+            None
+        }
+
+
 def test_imagenet_keeps_its_numbers_for_a_network_that_spells_two_cranes_apart():
     """Breaks if 134, a bird, is looked up by a name that the network gives to a machine alone."""
     names = [lemmas[0] for lemmas in imagenet_synsets().values()]

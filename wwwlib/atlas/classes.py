@@ -4,6 +4,7 @@ Before a linear head they follow from the sums that the exemplar pass kept anywa
 pass reads all layers at once, with the gradient at each image's class, and adds without rounding.
 """
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,32 +22,34 @@ from wwwlib.store import Store, digest
 from wwwlib.targets import Target
 
 _KIND = "class-contributions"
+_JOINS = re.compile(r"[\s_/-]+")
 
 
 def in_classes_of(images: ImageSet, target: Target) -> ImageSet:
     """Return the images with their labels in the numbering of the network's classes.
 
     Lists of classes that say the same in the same order are taken as they are, though some names
-    are spelled differently (see `_alike`); else classes are found by name. Where that fails for one
-    of them, all labels are dropped, with a warning: the predictions will stand for them.
+    are others (see `_alike`); else classes are found by name, whatever joins its words. Where that
+    fails for one of them, all labels are dropped, with a warning: the predictions will stand for
+    them.
     """
-    known = target.classes
-    if _alike(images.classes, known):
+    theirs, ours = _comparable(images.classes, target.classes)
+    if _alike(theirs, ours):
         return images
-    foreign = sorted(name for name in set(images.classes) if known.count(name) != 1)
-    number = [None if foreign else known.index(name) for name in images.classes]
+    foreign = _foreign(images.classes, target.classes)
+    number = [None if foreign else ours.index(name) for name in theirs]
     labels = tuple(None if label is None else number[label] for label in images.labels)
     if labels == images.labels:
         return images
     if foreign:
-        count = "several classes" if foreign[0] in known else "no class"
+        count = "several classes" if foreign[0] in target.classes else "no class"
         warnings.warn(
             f"The labels of {images.name!r} are dropped, since {target.name} has {count} "
             f"{foreign[0]!r}: what it predicts stands for them.",
             stacklevel=3,
         )
-    content = {"labels of": images.fingerprint, "are now": labels, "of": known}
-    return replace(images, classes=known, labels=labels, fingerprint=digest(content))
+    content = {"labels of": images.fingerprint, "are now": labels, "of": target.classes}
+    return replace(images, classes=target.classes, labels=labels, fingerprint=digest(content))
 
 
 def labelled_for(images: ImageSet, target: Target) -> ImageSet:
@@ -65,13 +68,30 @@ def labelled_for(images: ImageSet, target: Target) -> ImageSet:
         numbered = in_classes_of(images, target)
     known = [i for i, label in enumerate(numbered.labels) if label is not None]
     if not known:
-        foreign = [f"it has no class {n!r}" for n in images.classes if n not in target.classes]
+        foreign = [f"it has no class {n!r}" for n in _foreign(images.classes, target.classes)]
         raise ValueError(
             f"None of the {len(images)} images of {images.name!r} has a label that {target.name} "
             f"knows ({foreign[0] if foreign else 'they have none'}): put them into one folder a "
             f"class, named as the network names it, such as {target.classes[0]!r}."
         )
     return numbered if len(known) == len(numbered) else subset(numbered, known)
+
+
+def _foreign(classes: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Return the names that do not stand in the list of known ones exactly once."""
+    theirs, ours = _comparable(classes, known)
+    return sorted({n for n, name in zip(classes, theirs, strict=True) if ours.count(name) != 1})
+
+
+def _comparable(*lists: Sequence[str]) -> list[list[str]]:
+    """Return lists of names with one blank for whatever joins words, unless two would be one.
+
+    A list of Places365's scenes says ``arena/hockey`` and ``army_base``, a network "arena hockey"
+    and "army base". Capitals stay: ImageNet has a Cardigan, a dog, and a cardigan, a garment.
+    """
+    plain = [[" ".join(_JOINS.split(name)) for name in names] for names in lists]
+    merged = any(len({*new}) < len({*old}) for new, old in zip(plain, lists, strict=True))
+    return [[*names] for names in lists] if merged else plain
 
 
 def _alike(classes: Sequence[str], known: Sequence[str]) -> bool:
