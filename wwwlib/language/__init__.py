@@ -4,7 +4,7 @@ from wwwlib.language.clip import OpenClipEncoder, open_clip
 from wwwlib.language.concept_sets import TEMPLATE, ConceptSet, fold, from_file
 from wwwlib.language.embed import distinct_features, embed_exemplars, image_features
 from wwwlib.language.encoders import Encoder, check_encoder, load, sentence_encoder
-from wwwlib.language.named import concept_set, encoder, truth
+from wwwlib.language.named import concept_set, encoder, titles, truth
 from wwwlib.language.sources import (
     broden,
     classes,
@@ -39,6 +39,7 @@ __all__ = [
     "read_synsets",
     "sentence_encoder",
     "synonyms",
+    "titles",
     "truth",
     "wordnet_nouns",
 ]

@@ -1,5 +1,6 @@
 """Find an encoder, a concept set or the true names by the word a notebook's parameter gives."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from wwwlib.language.clip import open_clip
@@ -80,6 +81,42 @@ def concept_set(spec: str, target: Target, template: str = TEMPLATE) -> ConceptS
     return {"broden": broden, "places365": places365, "file": from_file}[kind](
         Path(path), template=template
     )
+
+
+def titles(specs: Iterable[str]) -> dict[str, str]:
+    """Return a short title of each concept set, for tables and figures.
+
+    It is the kind alone, such as "broden" of "broden:/a/path/labels.txt"; where two sets are of one
+    kind, or the kind says nothing, the file's name with it, such as "file:nouns.txt"; where even
+    these are alike, the text as it was given. So the kind can be told from a title, too.
+
+    Parameters
+    ----------
+    specs : iterable of str
+        As `concept_set` takes them.
+
+    Returns
+    -------
+    dict of spec to title
+        In order, each spec once; no two titles are alike.
+    """
+    specs = list(dict.fromkeys(specs))
+    found: dict[str, str] = {}
+    for shorten in (_kind, _last, str):
+        short = [shorten(spec) for spec in specs]
+        for spec, title in zip(specs, short, strict=True):
+            if short.count(title) == 1 and title != "file":
+                found.setdefault(spec, title)
+    return {spec: found[spec] for spec in specs}
+
+
+def _kind(spec: str) -> str:
+    return spec.partition(":")[0]
+
+
+def _last(spec: str) -> str:
+    kind, colon, path = spec.partition(":")
+    return f"{kind}{colon}{Path(path).name}"
 
 
 def truth(spec: str, target: Target) -> list[list[str]]:
