@@ -87,9 +87,11 @@ def _imagenette(data: Path, rng: np.random.Generator) -> None:
 def _places(data: Path, rng: np.random.Generator) -> None:
     scenes = [f"/a/scene_{i}" + "/outdoor" * (i % 7 == 0) for i in range(365)]
     root = data / "places365"
-    for i, scene in enumerate(scenes):
-        folder = scene.removeprefix("/a/").replace("/", "-")
-        _noise(root / "val" / folder / f"Places365_val_{i + 1:08d}.jpg", rng)
+    several = [i for i in SHOWN if i < len(scenes) for _ in range(EACH)]
+    single = [i for i in range(len(scenes)) if i not in SHOWN][: IMAGES - len(several)]
+    for number, i in enumerate(several + single, start=1):
+        folder = scenes[i].removeprefix("/a/").replace("/", "-")
+        _noise(root / "val" / folder / f"Places365_val_{number:08d}.jpg", rng)
     lines = [f"{scene} {i}" for i, scene in enumerate(scenes)]
     (root / "categories_places365.txt").write_text("\n".join(lines), encoding="utf-8")
 
