@@ -14,7 +14,13 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from wwwlib import atlas, concepts, exemplars, targets
 from wwwlib.atlas import sentence
-from wwwlib.atlas.classes import by_gradient, in_classes_of, labelled_for
+from wwwlib.atlas.classes import (
+    by_gradient,
+    class_name,
+    in_classes_of,
+    labelled_for,
+    shown_classes,
+)
 from wwwlib.atlas.explain import as_seen
 from wwwlib.images import ImageSet, crops, imagenet_synsets
 from wwwlib.language import ConceptSet, embed_exemplars
@@ -375,6 +381,20 @@ def test_a_class_is_found_whatever_joins_the_words_of_its_name():
         assert set(in_classes_of(images(labels=[0] * 24, classes=("ice_cream",)), two).labels) == {
             None
         }
+
+
+def test_the_class_of_an_image_is_told_in_the_words_of_the_network():
+    """Breaks if a right prediction is called wrong for an underscore, or a class is lost."""
+    target = tiny(classes=("arena hockey", "army base", "alley"))
+    scenes = images(labels=[0, 1] * 12, classes=("alley", "arena/hockey"))
+    told = [class_name(scenes, i, target.classes) for i in (0, 1)]
+    assert told == ["alley", "arena hockey"] and shown_classes(scenes, target) == [0, 2]
+    alike = images(labels=[1] * 24, classes=("arena/hockey", "barracks", "alley"))
+    assert class_name(alike, 0, target.classes) == "army base"
+    other = images(labels=[0] * 24, classes=("tench",))
+    assert class_name(other, 0, target.classes) == "tench", "not known to the network"
+    assert shown_classes(other, target) == [0, 1, 2], "by chance"
+    assert class_name(images(labels=[None] * 24), 0, target.classes) is None
 
 
 def test_imagenet_keeps_its_numbers_for_a_network_that_spells_two_cranes_apart():

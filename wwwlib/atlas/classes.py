@@ -77,6 +77,32 @@ def labelled_for(images: ImageSet, target: Target) -> ImageSet:
     return numbered if len(known) == len(numbered) else subset(numbered, known)
 
 
+def shown_classes(images: ImageSet, target: Target) -> list[int]:
+    """Return the classes of a network of which a set shows images, in the network's numbers.
+
+    A set without labels that the network knows shows its classes by chance: then it is all.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that labels are dropped, which is said here
+        labels = {*in_classes_of(images, target).labels} - {None}
+    return sorted(labels) or [*range(len(target.classes))]
+
+
+def class_name(images: ImageSet, i: int, known: Sequence[str]) -> str | None:
+    """Return the class of image i in a network's words, by which a prediction can be judged.
+
+    A class that the network's list does not hold, or holds twice, keeps its own name.
+    """
+    label = images.label(i)
+    if label is None:
+        return None
+    theirs, ours = _comparable(images.classes, known)
+    if _alike(theirs, ours):
+        return known[label]
+    unique = ours.count(theirs[label]) == 1
+    return known[ours.index(theirs[label])] if unique else images.classes[label]
+
+
 def _foreign(classes: Sequence[str], known: Sequence[str]) -> list[str]:
     """Return the names that do not stand in the list of known ones exactly once."""
     theirs, ours = _comparable(classes, known)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from wwwlib import images, language, targets
+from wwwlib.atlas.classes import shown_classes
 from wwwlib.baselines import masks
 from wwwlib.baselines.masks import Masks
 from wwwlib.images import ImageSet
@@ -44,11 +45,9 @@ class Network:
         """Return the truth about final neurons: of classes that a probe set of its own shows.
 
         A probe set of other classes shows the network's own by chance, so all neurons are asked
-        for.
+        for; see `shown_classes`.
         """
-        shown = {label for label in probe.labels if label is not None}
-        own = len(probe.classes) == len(self.truth) and shown
-        return {i: self.truth[i] for i in (sorted(shown) if own else range(len(self.truth)))}
+        return {i: self.truth[i] for i in shown_classes(probe, self.target)}
 
 
 def networks(

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from wwwlib import maps
-from wwwlib.atlas.classes import by_gradient, in_classes_of
+from wwwlib.atlas.classes import by_gradient, class_name, in_classes_of
 from wwwlib.atlas.explain import as_seen
 from wwwlib.baselines.craft import Craft, Unfit, craft
 from wwwlib.baselines.falcon.regions import cut
@@ -117,9 +117,7 @@ def ask(
 
 def ask_of(target: Target, images: ImageSet, i: int, layer: str, top: int = 3) -> Asked:
     """Ask about image i of a set, with its label for the truth; see `ask`."""
-    label = images.label(i)
-    truth = None if label is None else images.classes[label]
-    return ask(target, images.image(i), layer, top, truth)
+    return ask(target, images.image(i), layer, top, class_name(images, i, target.classes))
 
 
 def www(asked: Asked, names: Sequence[Sequence[str]], class_w: Tensor | None = None) -> Reply:

@@ -24,6 +24,7 @@ from wwwlib.atlas import (
     look,
     tell,
 )
+from wwwlib.atlas.classes import class_name
 from wwwlib.concepts import discover, score
 from wwwlib.images import ImageSet, decode
 from wwwlib.language import Encoder
@@ -193,8 +194,7 @@ class Model:
     def label(self) -> str | None:
         """The true class, where it is known by a name that the network knows."""
         images = self.pictures[self.source].images
-        number = None if self.upload else images.label(self.index)
-        name = None if number is None else images.classes[number]
+        name = None if self.upload else class_name(images, self.index, self.book.classes)
         return name if name in self.book.classes else None
 
     def image(self, change: Change | None = None) -> Image.Image:
