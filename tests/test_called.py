@@ -1,6 +1,7 @@
 """The same neurons, and the same image, in every method's words: the records, and the figures."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,8 @@ def test_a_probe_set_of_other_classes_shows_none(target, probe):
     other = targets.load("timm/test_resnet", "random")
     assert missing(other, probe, [2, 5]) == [2, 5]
     assert missing(target, probe, [2, 5]) == []
+    sharks = replace(probe, classes=("great_white_shark",), labels=(0,) * len(probe))
+    assert missing(other, sharks, [2, 5]) == [5], "a folder of some of its classes"
 
 
 # One image

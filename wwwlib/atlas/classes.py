@@ -25,13 +25,13 @@ _KIND = "class-contributions"
 _JOINS = re.compile(r"[\s_/-]+")
 
 
-def in_classes_of(images: ImageSet, target: Target) -> ImageSet:
+def in_classes_of(images: ImageSet, target: Target, warn: bool = True) -> ImageSet:
     """Return the images with their labels in the numbering of the network's classes.
 
     Lists of classes that say the same in the same order are taken as they are, though some names
     are others (see `_alike`); else classes are found by name, whatever joins its words. Where that
-    fails for one of them, all labels are dropped, with a warning: the predictions will stand for
-    them.
+    fails for one of them, all labels are dropped, with a warning unless `warn` is false: the
+    predictions will stand for them.
     """
     theirs, ours = _comparable(images.classes, target.classes)
     if _alike(theirs, ours):
@@ -41,7 +41,7 @@ def in_classes_of(images: ImageSet, target: Target) -> ImageSet:
     labels = tuple(None if label is None else number[label] for label in images.labels)
     if labels == images.labels:
         return images
-    if foreign:
+    if foreign and warn:
         count = "several classes" if foreign[0] in target.classes else "no class"
         warnings.warn(
             f"The labels of {images.name!r} are dropped, since {target.name} has {count} "
@@ -63,9 +63,7 @@ def labelled_for(images: ImageSet, target: Target) -> ImageSet:
     ValueError
         If no label is left.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the sentence below says it
-        numbered = in_classes_of(images, target)
+    numbered = in_classes_of(images, target, warn=False)
     known = [i for i, label in enumerate(numbered.labels) if label is not None]
     if not known:
         foreign = [f"it has no class {n!r}" for n in _foreign(images.classes, target.classes)]
@@ -82,9 +80,7 @@ def shown_classes(images: ImageSet, target: Target) -> list[int]:
 
     A set without labels that the network knows shows its classes by chance: then it is all.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that labels are dropped, which is said here
-        labels = {*in_classes_of(images, target).labels} - {None}
+    labels = {*in_classes_of(images, target, warn=False).labels} - {None}
     return sorted(labels) or [*range(len(target.classes))]
 
 
