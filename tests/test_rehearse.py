@@ -90,7 +90,7 @@ def test_stand_ins_have_the_form_of_the_real_thing(staged):
     truth = language.places365_truth(scenes / "categories_places365.txt", "paper")
     assert len(probe) == stand_ins.IMAGES and len(probe.classes) == len(truth) == 365
     assert {*stand_ins.SHOWN[:2]} <= {*probe.labels}, "classes that Figure 3 shows"
-    assert [names for names in truth if names != ["outdoor"]] != truth, "two readings that differ"
+    assert ["outdoor"] in truth, "the two readings differ"
     for kind, root in (("imagenet", "imagenet/val"), ("imagenette", "imagenette")):
         probe = images.load(kind, staged.data / root, stand_ins.IMAGES)
         assert set(probe.labels) == set(stand_ins.SHOWN)
