@@ -8,6 +8,7 @@ asks the last of a whole set of images.
 from wwwlib.atlas.atlas import Atlas
 from wwwlib.atlas.build import build
 from wwwlib.atlas.explain import Look, as_seen, look, tell
+from wwwlib.atlas.many import NamedTracks, named_tracks
 from wwwlib.atlas.probing import Found, find
 from wwwlib.atlas.readings import Readings, readings
 from wwwlib.atlas.record import Explanation, LayerRecord, Neuron, Thumbnails, Track
@@ -20,6 +21,7 @@ __all__ = [
     "Found",
     "LayerRecord",
     "Look",
+    "NamedTracks",
     "Neuron",
     "Readings",
     "Survey",
@@ -31,6 +33,7 @@ __all__ = [
     "cut_to",
     "find",
     "look",
+    "named_tracks",
     "readings",
     "seen_part",
     "survey",
