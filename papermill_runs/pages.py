@@ -52,7 +52,7 @@ _SAFE = {
     ),
 }
 _SCROLLS = ' tabindex="0" role="group" aria-label="Table"'  # by keyboard, too
-_SAVED = re.compile(r"([A-Za-z0-9][\w.-]*)\.png: (.*)", re.DOTALL)  # the repr of figures.Shown
+_SAVED = re.compile(r"([A-Za-z0-9][\w.-]*)\.png: (.*)", re.DOTALL)  # the repr of plots.Shown
 
 
 @dataclass(frozen=True)

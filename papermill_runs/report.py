@@ -15,7 +15,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from wwwlib.baselines import paper
+from wwwlib.studies import paper
 
 HEADER = ["run", "table", "method", "metric", "ours", "stderr", "paper", "paper stderr", "apart"]
 

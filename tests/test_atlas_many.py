@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from wwwlib import atlas, images, language, targets, world
-from wwwlib.atlas.many import named_tracks
+from wwwlib import atlas, language, targets, world
+from wwwlib.studies.many import named_tracks
 
 
 class Colours:
@@ -29,7 +29,7 @@ def test_names_equal_those_of_explain(layer):
     """Breaks if neurons are chosen or ordered in another way, or a batch mixes its images."""
     torch.manual_seed(0)
     target = targets.load("world/conv", "random")
-    probe, asked = images.world(48, 3), images.world(7, 4)
+    probe, asked = world.image_set(48, 3), world.image_set(7, 4)
     words = language.ConceptSet(world.SEEN[:40])
     book = atlas.build(target, probe, Colours(), words, [layer], k=2, progress=False)
     record = book.layer(layer)
@@ -48,4 +48,4 @@ def test_a_class_without_images_is_refused():
     target = targets.load("world/conv", "random")
     unknown = torch.full((len(target.classes), 128), torch.nan)
     with pytest.raises(ValueError, match="without finite contributions"):
-        named_tracks(target, images.world(2, 4), "layer4", [["a"]] * 128, unknown)
+        named_tracks(target, world.image_set(2, 4), "layer4", [["a"]] * 128, unknown)

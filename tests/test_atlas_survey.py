@@ -6,9 +6,10 @@ import torch
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
-from wwwlib import atlas, contributions, exemplars, images, maps, targets
+from wwwlib import contributions, exemplars, maps, targets, world
 from wwwlib.activations import capture
 from wwwlib.store import Store
+from wwwlib.studies import readings, survey
 
 
 def literal_reading(a, w, general, k, size):
@@ -41,7 +42,7 @@ def test_readings_agree_with_loops_over_neurons():
     noise = torch.Generator().manual_seed(3)
     a = torch.randn(4, 9, 3, 3, generator=noise)
     w, general = torch.rand(4, 9, generator=noise), torch.rand(4, 9, generator=noise)
-    found = atlas.readings(a, w, general, 3, 8)
+    found = readings.readings(a, w, general, 3, 8)
     for i in range(4):
         for name, value in literal_reading(a[i], w[i], general[i], 3, 8).items():
             assert getattr(found, name)[i].item() == pytest.approx(value, abs=1e-13), name
@@ -52,7 +53,7 @@ def test_one_shared_neuron_makes_both_heatmaps_one():
     noise = torch.Generator().manual_seed(4)
     a = torch.randn(60, 9, 4, 4, generator=noise)
     w, general = torch.rand(60, 9, generator=noise), torch.rand(60, 9, generator=noise)
-    found = atlas.readings(a, w, general, 1, 16)
+    found = readings.readings(a, w, general, 1, 16)
     assert (found.r_sample == 1).all() and (found.r_class == 1).all()
 
 
@@ -61,7 +62,7 @@ def test_an_image_like_its_class_agrees_and_with_an_unknown_class_there_is_nothi
     a, w = torch.rand(3, 6, 4, 4), torch.rand(3, 6)
     general = w.clone()
     general[1], general[2] = torch.nan, 0.0
-    found = atlas.readings(a, w, general, 2)
+    found = readings.readings(a, w, general, 2)
     for name, read in vars(found).items():
         assert read[1:].isnan().all(), name
         if name != "carried":
@@ -83,10 +84,10 @@ def toy():
 
 def test_a_survey_reads_every_image_as_it_would_alone(toy):
     """Breaks if batches, layers or classes are mixed up on their way through the pass."""
-    tested, layers = images.world(10, 5), ("relu", "late")
+    tested, layers = world.image_set(10, 5), ("relu", "late")
     sizes = {"relu": 6, "late": 8}
     class_w = {layer: torch.rand(4, sizes[layer]) for layer in layers}
-    survey = atlas.Survey(toy, class_w, (2, 3))
+    survey = survey.Survey(toy, class_w, (2, 3))
     state = exemplars.stream(toy, tested, survey, batch_size=4, progress=False)
     found = survey.finish(state)
     assert list(found.readings) == [("relu", 2), ("relu", 3), ("late", 2), ("late", 3)]
@@ -98,16 +99,16 @@ def test_a_survey_reads_every_image_as_it_would_alone(toy):
         c = logits.argmax(1)
         assert found.predicted[i] == c
         w = contributions.taylor(toy, x, "late", c)
-        one = atlas.readings(taken["late"].maps, w, class_w["late"][c], 3, (64, 64))
+        one = readings.readings(taken["late"].maps, w, class_w["late"][c], 3, (64, 64))
         assert found.readings["late", 3].r[i].item() == pytest.approx(one.r.item(), abs=1e-5)
 
 
 def test_a_stored_survey_is_that_of_its_class_side_alone(toy, tmp_path):
     """Breaks if another class side, such as a leaking one, is answered from the store."""
-    store, tested = Store(tmp_path), images.world(6, 5)
+    store, tested = Store(tmp_path), world.image_set(6, 5)
     one, two = ({"late": torch.rand(4, 8)} for _ in range(2))
     first, again, other = (
-        atlas.survey(toy, tested, w, (3,), store=store, progress=False) for w in (one, one, two)
+        survey.survey(toy, tested, w, (3,), store=store, progress=False) for w in (one, one, two)
     )
     key = ("late", 3)
     assert torch.equal(first.readings[key].r, again.readings[key].r)
@@ -116,8 +117,8 @@ def test_a_stored_survey_is_that_of_its_class_side_alone(toy, tmp_path):
 
 def test_some_images_of_a_survey_keep_their_own_values():
     """Breaks if logits, predictions and readings part ways."""
-    read = atlas.Readings(*torch.rand(6, 5))
-    whole = atlas.Surveyed(torch.rand(5, 3), torch.arange(5), {("late", 3): read})
+    read = readings.Readings(*torch.rand(6, 5))
+    whole = survey.Surveyed(torch.rand(5, 3), torch.arange(5), {("late", 3): read})
     for chosen in (torch.tensor([False, True, False, False, True]), torch.tensor([1, 4])):
         some = whole.at(chosen)
         assert some.predicted.tolist() == [1, 4]

@@ -8,14 +8,14 @@ import pytest
 import torch
 from yaml import safe_load
 
-from wwwlib import figures, images, targets
-from wwwlib.baselines import replies
-from wwwlib.baselines.replies import Reply
-from wwwlib.baselines.side_by_side import Called, Layer, contributions, gather, missing
+from wwwlib import images, plots, targets, world
 from wwwlib.contributions import taylor
 from wwwlib.exemplars import Exemplars
 from wwwlib.scores import Answer
-from wwwlib.scores.grades import rule
+from wwwlib.studies import figures, replies
+from wwwlib.studies.grades import rule
+from wwwlib.studies.replies import Reply
+from wwwlib.studies.side_by_side import Called, Layer, contributions, gather, missing
 
 PHOTOS = Path(__file__).resolve().parents[1] / "papermill_runs" / "profiles" / "photos.yaml"
 LONG = "an exceedingly long-winded name of more than forty characters, $x$ and <b>"
@@ -28,7 +28,7 @@ def target():
 
 @pytest.fixture(scope="module")
 def probe():
-    return images.world(48, 0)
+    return world.image_set(48, 0)
 
 
 def layer(name, count, answers, truth):
@@ -161,7 +161,7 @@ def test_the_class_in_general_needs_its_images(target, probe, asked):
 
 def test_craft_shows_crops_for_names(target, asked):
     found = replies.taken_apart(
-        target, asked, images.world(480, 0), concepts=3, tested=1, samples=2
+        target, asked, world.image_set(480, 0), concepts=3, tested=1, samples=2
     )
     assert found.where.shape == (64, 64) and len(found.pictures) == 4
     assert found.why[0].startswith("concept 1: Sobol index ") and len(found.why) == 3
@@ -169,7 +169,7 @@ def test_craft_shows_crops_for_names(target, asked):
 
 def test_craft_says_of_how_many_images_its_concepts_come(target, asked):
     """Twenty of a class of the world's 480; the image asked about may be one of them, or alone."""
-    probe, few = images.world(480, 0), {"concepts": 3, "tested": 1, "samples": 2}
+    probe, few = world.image_set(480, 0), {"concepts": 3, "tested": 1, "samples": 2}
     own = replies.of_class(target, asked, probe)
     seen = replies.taken_apart(target, asked, probe, **few).what[0]
     assert "from 20 other images of the class: no name, but crops" in seen
@@ -188,7 +188,7 @@ def test_craft_says_of_how_many_images_its_concepts_come(target, asked):
 
 def test_only_what_craft_cannot_take_apart_is_answered_with_nothing(target, asked):
     """A wrong argument is nobody's answer, and is not swallowed."""
-    probe = images.world(96, 0)
+    probe = world.image_set(96, 0)
     told = replies.taken_apart(target, asked, probe, layer="layer4.0").what[0]
     assert told.startswith("nothing: The layer 'layer4.0' of world/conv has values down to")
     with pytest.raises(ValueError, match="samples is 12"):
@@ -206,7 +206,7 @@ def block(carries=False):
         "FALCON": (),
         "MILAN": None,
     }
-    pictures = tuple(images.world(5).image(i) for i in range(5))
+    pictures = tuple(world.image_set(5).image(i) for i in range(5))
     return Called(f"neuron 1 of {LONG}", ("boat", LONG), pictures, answers, carries)
 
 
@@ -226,7 +226,7 @@ CASES = {
     "called": lambda: figures.called([block(), block(True)], rule(None)),
     "called_one": lambda: figures.called([Called("t", (), (), {"A": None})], LONG),
     "demonstration": lambda: figures.demonstration(
-        images.world(1).image(0), LONG, LONG, answered(images.world(1).image(0))
+        world.image_set(1).image(0), LONG, LONG, answered(world.image_set(1).image(0))
     ),
 }
 
@@ -261,13 +261,13 @@ def test_a_question_without_an_answer_says_so(drawn):
 
 
 def test_the_same_record_gives_the_same_bytes(tmp_path):
-    one = figures.save(CASES["called"](), tmp_path / "a", "t", "words")
-    two = figures.save(CASES["called"](), tmp_path / "b", "t", "words")
+    one = plots.save(CASES["called"](), tmp_path / "a", "t", "words")
+    two = plots.save(CASES["called"](), tmp_path / "b", "t", "words")
     assert one.png.read_bytes() == two.png.read_bytes()
 
 
 def test_what_cannot_be_drawn_is_refused():
-    picture = images.world(1).image(0)
+    picture = world.image_set(1).image(0)
     with pytest.raises(ValueError, match="There is no neuron to draw"):
         figures.called([], "")
     with pytest.raises(ValueError, match="There is no reply to draw"):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from wwwlib import exemplars, images, targets
+from wwwlib import exemplars, targets, world
 from wwwlib.activations import capture
 from wwwlib.baselines import clip_dissect, responses, similarities
 from wwwlib.store import Store
@@ -310,7 +310,7 @@ def test_activations_are_z_of_every_image_in_order():
         ("a", "b", "c"),
         "test",
     )
-    probe = images.world(7)
+    probe = world.image_set(7)
     made = responses.activations(target, probe, ["0", "logits"], batch_size=3, progress=False)
     for i in range(len(probe)):
         with torch.no_grad(), capture(target, ["0", "logits"]) as taken:
@@ -321,7 +321,7 @@ def test_activations_are_z_of_every_image_in_order():
 
 def test_activations_of_all_layers_are_read_once_and_kept(tmp_path):
     """Two layers in one pass; the store answers for each of them alone, and no image is read."""
-    seen, store, probe = [], Store(tmp_path), images.world(6)
+    seen, store, probe = [], Store(tmp_path), world.image_set(6)
 
     def look(image):
         seen.append(image.size)

@@ -33,7 +33,7 @@ def conv():
 @pytest.fixture(scope="module")
 def boats(conv):
     """CRAFT of the class boat, and forty images of boats that it has seen."""
-    own = images.subset(images.world(960, seed=0), range(3, 960, 24))
+    own = images.subset(world.image_set(960, seed=0), range(3, 960, 24))
     assert world.CLASSES[own.label(0)] == "boat"
     return own, craft.craft(conv, "layer4", own, own.label(0), concepts=6)
 

@@ -13,7 +13,7 @@ from timm.data import create_transform
 from torchvision.models import ResNet50_Weights
 from torchvision.transforms import InterpolationMode, v2
 
-from wwwlib import exemplars, images, targets
+from wwwlib import exemplars, images, targets, world
 from wwwlib.exemplars.__main__ import main
 from wwwlib.images import device_decode
 from wwwlib.store import Store, digest
@@ -292,7 +292,7 @@ def test_sets_without_files_take_part_as_pillow_sees_them(tmp_path):
     """Breaks if a set whose reader is any function, a crop or the world cannot be read."""
     few = images.folder(folder_of(tmp_path, jpeg(photograph(23)), jpeg(photograph(24))))
     own = images.ImageSet("own", "own", ("a", "b"), (None,) * 2, (), bare)
-    for found in (images.world(3, 5), images.crops(few), own, images.subset(own, [1])):
+    for found in (world.image_set(3, 5), images.crops(few), own, images.subset(own, [1])):
         expected, x = (read(found, decoder, batch_size=2)[1] for decoder in images.DECODERS)
         assert torch.equal(x, expected), found.name
 

@@ -23,7 +23,7 @@ from witness import witness
 
 import wwwlib.atlas.files
 import wwwlib.store
-from wwwlib import atlas, images, language, targets
+from wwwlib import atlas, images, language, targets, world
 from wwwlib.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,7 +36,7 @@ import torch
 torch.set_num_threads(1)
 import wwwlib.exemplars.streaming as streaming
 from test_endurance import images, language, small_atlas
-language.encoder("world"), images.world(40, seed=21)  # slow the first time
+language.encoder("world"), world.image_set(40, seed=21)  # slow the first time
 streaming.time = types.SimpleNamespace(monotonic=itertools.count(0, 30).__next__)  # save often
 print("ready", flush=True)
 for line in sys.stdin:
@@ -57,7 +57,7 @@ def small_atlas(store, probe=None):
     )
     book = atlas.build(
         network,
-        probe or images.world(40, seed=21),
+        probe or world.image_set(40, seed=21),
         language.encoder("world"),
         language.ConceptSet(WORDS),
         LAYERS,
@@ -234,7 +234,7 @@ mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" || exit 77
 import sys, test_endurance
 print(len(test_endurance.small_atlas(sys.argv[1])[1]))
 try:
-    test_endurance.small_atlas(sys.argv[1], test_endurance.images.world(40, seed=22))
+    test_endurance.small_atlas(sys.argv[1], test_endurance.world.image_set(40, seed=22))
 except OSError as error:
     print(error)
 " "$0"
@@ -259,7 +259,7 @@ def folder(tmp_path):
     """Twelve pictures that take the same room whatever they show."""
     (tmp_path / "probe").mkdir()
     for i in range(12):
-        images.world(12, seed=5).image(i).save(tmp_path / "probe" / f"{i:02}.bmp")
+        world.image_set(12, seed=5).image(i).save(tmp_path / "probe" / f"{i:02}.bmp")
     return tmp_path / "probe"
 
 

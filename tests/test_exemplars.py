@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from wwwlib import images, targets
+from wwwlib import images, targets, world
 from wwwlib.exemplars import CONSTANT, NOT_FINITE, OK, collect, stream
 from wwwlib.images import ImageSet
 from wwwlib.store import Store
@@ -248,7 +248,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path, processe
 
 def test_crops_are_probe_images_like_any_other():
     """Exemplars among crops know which image they were cut from: index // crops per image."""
-    whole = images.world(6, seed=3)
+    whole = world.image_set(6, seed=3)
     assert len(images.crops(whole)) == 30
 
 
@@ -288,7 +288,7 @@ def test_where_not_one_image_fits_a_sentence_says_so(table):
 
 def test_half_precision_is_near_full_precision_and_kept_apart_from_it(tmp_path):
     """Breaks if a precision changes nothing, changes much, or is answered by another's result."""
-    network, probe = targets.load("world/conv"), images.world(60, seed=5)
+    network, probe = targets.load("world/conv"), world.image_set(60, seed=5)
     options = {"k": 60, "store": Store(tmp_path), "progress": False}
     full = collect(network, probe, ["layer4"], **options)["layer4"]
     half = collect(network, probe, ["layer4"], precision="bfloat16", **options)["layer4"]

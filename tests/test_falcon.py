@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
-from wwwlib import images, language, maps, targets
+from wwwlib import language, maps, targets, world
 from wwwlib.baselines import falcon
 from wwwlib.baselines.falcon import regions
 from wwwlib.store import Store
@@ -119,7 +119,7 @@ def test_a_map_of_zeros_keeps_the_whole_image():
 def test_a_groups_cam_is_the_sum_of_its_maps_where_features_are_their_means():
     """Grad-CAM of pooled maps needs no network after them: the gradient is the same everywhere."""
     target = targets.load("world/conv")
-    x = torch.stack([target.preprocess(images.world(2).image(i)) for i in range(2)])
+    x = torch.stack([target.preprocess(world.image_set(2).image(i)) for i in range(2)])
     cam = falcon.group_cam(target, x, "layer4", [3, 17])
     with torch.no_grad():
         kept = []
@@ -144,7 +144,7 @@ def test_images_are_cut_as_the_network_saw_them():
         return pil_to_tensor(image.resize((32, 32))).float() / 255
 
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
-    target, probe = targets.wrap(model, half, ["a", "b"], "half"), images.world(3)
+    target, probe = targets.wrap(model, half, ["a", "b"], "half"), world.image_set(3)
     cut = regions.cut(target, probe, [2, 0], [(4, 6, 14, 26), (0, 0, 32, 32)])
     assert [cut.image(i).size for i in range(2)] == [(10, 20), (32, 32)]
     seen = np.asarray(probe.image(2).resize((32, 32)))
@@ -265,7 +265,7 @@ def told(tmp_path_factory):
     corpus = falcon.world_captions(clip, 480)
     options = {"on": "layer4", "sigmas": 3.0, "cohesive": 0.5, "progress": False}
     options["store"] = Store(tmp_path_factory.mktemp("store"))
-    probe = images.world(480, seed=0)
+    probe = world.image_set(480, seed=0)
     return target, falcon.falcon(target, "logits", probe, clip, corpus, **options)
 
 
@@ -311,7 +311,7 @@ def test_the_best_group_of_a_neuron_has_the_fewest_features():
 
 def test_class_tokens_are_drawn_on_the_block_before():
     """A block's class token does not depend on its own patch tokens: there the map is zero."""
-    target, probe = targets.load("world/vit"), images.world(4)
+    target, probe = targets.load("world/vit"), world.image_set(4)
     x = torch.stack([target.preprocess(probe.image(i)) for i in range(4)])
     layer, before = "encoder.layers.encoder_layer_1", "encoder.layers.encoder_layer_0"
     assert not falcon.group_cam(target, x, layer, [3, 5]).any()
@@ -333,7 +333,9 @@ def test_class_tokens_are_drawn_on_the_block_before():
 def test_the_record_says_where_boxes_come_from(layer, drawn):
     target, clip = targets.load("world/vit"), language.encoder("world")
     corpus, options = falcon.captions(["a boat"], clip), {"sigmas": 2.0, "least": 2}
-    found = falcon.falcon(target, layer, images.world(96), clip, corpus, progress=False, **options)
+    found = falcon.falcon(
+        target, layer, world.image_set(96), clip, corpus, progress=False, **options
+    )
     assert found.drawn == drawn and found.groups
     whole = [box == (0, 0, 64, 64) for each in found.groups for box in each.boxes]
     assert all(whole) if drawn is None else not all(whole)
@@ -342,7 +344,10 @@ def test_the_record_says_where_boxes_come_from(layer, drawn):
 def test_a_second_run_asks_the_store(tmp_path):
     """Other captions, and a network that must not be run on more than the first image."""
     target, clip, store = targets.load("world/conv"), language.encoder("world"), Store(tmp_path)
-    probe, options = images.world(96), {"on": "layer4", "sigmas": 2.0, "least": 2, "store": store}
+    probe, options = (
+        world.image_set(96),
+        {"on": "layer4", "sigmas": 2.0, "least": 2, "store": store},
+    )
     options |= {"cohesive": 0.0, "progress": False}
     corpus = falcon.captions(["a boat"], clip)
     first = falcon.falcon(target, "logits", probe, clip, corpus, **options)
@@ -351,7 +356,7 @@ def test_a_second_run_asks_the_store(tmp_path):
 
     def only_first(i):
         seen.append(i)
-        return images.world(96).image(i)
+        return world.image_set(96).image(i)
 
     again = falcon.falcon(
         target, "logits", replace(probe, reader=only_first), clip, corpus, **options
@@ -364,7 +369,7 @@ def test_a_second_run_asks_the_store(tmp_path):
 def test_one_image_is_no_group():
     target, clip = targets.load("world/conv"), language.encoder("world")
     with pytest.raises(ValueError, match="most is 1; a group's images are compared"):
-        falcon.falcon(target, "logits", images.world(4), clip, None, most=1)
+        falcon.falcon(target, "logits", world.image_set(4), clip, None, most=1)
 
 
 def test_logits_have_no_maps_to_draw_on():
@@ -372,5 +377,5 @@ def test_logits_have_no_maps_to_draw_on():
     corpus = falcon.captions(["a boat"], clip)
     with pytest.raises(ValueError, match="'logits' of world/conv has no maps to draw on"):
         falcon.falcon(
-            target, "logits", images.world(96), clip, corpus, sigmas=1.0, least=2, progress=False
+            target, "logits", world.image_set(96), clip, corpus, sigmas=1.0, least=2, progress=False
         )

@@ -13,16 +13,17 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from wwwlib import figures, images, world
+from wwwlib import images, plots, world
 from wwwlib.atlas import Explanation, Neuron, Thumbnails, Track
 from wwwlib.concepts import ConceptTable
 from wwwlib.exemplars import Exemplars
-from wwwlib.figures.sheet import pixels
-from wwwlib.figures.style import fit, listing, literal, measure, number
+from wwwlib.plots.sheet import pixels
+from wwwlib.plots.style import fit, listing, literal, measure, number
+from wwwlib.studies import figures
 
 LONG = "an exceedingly long-winded concept name of more than forty characters"
 FOREIGN = ("$x$", r"$\frac{1}{", "<b onclick=x>a & b</b>", "花朵", "a_b^c\n\td", "", LONG, "é" * 90)
-PROBE = images.world(12, seed=4)
+PROBE = world.image_set(12, seed=4)
 
 
 def _table():
@@ -80,25 +81,25 @@ def _approximations():
 
 
 CASES = {
-    "neurons": lambda: figures.neurons(_table(), _exemplars(9), PROBE, range(6)),
-    "fewer_than_columns": lambda: figures.neurons(_table(), _exemplars(2), PROBE, [0, 4]),
-    "one_column": lambda: figures.neurons(_table(), _exemplars(2), PROBE, [2], columns=1),
-    "minor": lambda: figures.minor(_table(), _exemplars(3), images.crops(PROBE), [2, 3]),
-    "selection": lambda: figures.selection(*_scores(), 0.114, 0.95),
-    "selection_abstains": lambda: figures.selection(-_scores()[0].abs(), FOREIGN * 5, 0.0, 0.95),
-    "selection_all_nan": lambda: figures.selection(torch.full((2,), torch.nan), ["a", "b"], 0, 1),
-    "set_sizes": lambda: figures.set_sizes({"layer4": _table(), LONG: _table(), "$l$": _table()}),
-    "hits": lambda: figures.hits([(name, 0.9, 0.02, 0.95) for name in FOREIGN]),
-    "hits_no_ceiling": lambda: figures.hits([("a", 0.0, 0.0, float("nan"))]),
-    "samples": lambda: figures.samples(PROBE, range(8), FOREIGN),
-    "samples_by_class": lambda: figures.samples(PROBE, [0, 5]),
-    "masks": lambda: figures.masks(world.render(world.sample(5, seed=2))),
-    "two_tracks": lambda: figures.two_tracks(_explanation(), _atlas()),
-    "two_tracks_long": lambda: figures.two_tracks(_explanation(LONG * 3, LONG * 4), _atlas()),
-    "failure": lambda: figures.failure(
+    "neurons": lambda: plots.neurons(_table(), _exemplars(9), PROBE, range(6)),
+    "fewer_than_columns": lambda: plots.neurons(_table(), _exemplars(2), PROBE, [0, 4]),
+    "one_column": lambda: plots.neurons(_table(), _exemplars(2), PROBE, [2], columns=1),
+    "minor": lambda: plots.minor(_table(), _exemplars(3), images.crops(PROBE), [2, 3]),
+    "selection": lambda: plots.selection(*_scores(), 0.114, 0.95),
+    "selection_abstains": lambda: plots.selection(-_scores()[0].abs(), FOREIGN * 5, 0.0, 0.95),
+    "selection_all_nan": lambda: plots.selection(torch.full((2,), torch.nan), ["a", "b"], 0, 1),
+    "set_sizes": lambda: plots.set_sizes({"layer4": _table(), LONG: _table(), "$l$": _table()}),
+    "hits": lambda: plots.hits([(name, 0.9, 0.02, 0.95) for name in FOREIGN]),
+    "hits_no_ceiling": lambda: plots.hits([("a", 0.0, 0.0, float("nan"))]),
+    "samples": lambda: plots.samples(PROBE, range(8), FOREIGN),
+    "samples_by_class": lambda: plots.samples(PROBE, [0, 5]),
+    "masks": lambda: plots.masks(world.render(world.sample(5, seed=2))),
+    "two_tracks": lambda: plots.two_tracks(_explanation(), _atlas()),
+    "two_tracks_long": lambda: plots.two_tracks(_explanation(LONG * 3, LONG * 4), _atlas()),
+    "failure": lambda: plots.failure(
         _explanation(LONG, "$b$"), _explanation(r=float("nan"), cls=()), _atlas()
     ),
-    "where": lambda: figures.where(
+    "where": lambda: plots.where(
         PROBE.image(3), torch.stack([_neuron(i).region for i in range(8)]), FOREIGN
     ),
     "contributions": lambda: figures.contributions(_explanation()),
@@ -135,9 +136,9 @@ def test_every_text_is_on_the_page_and_on_no_other(case, drawn):
 @pytest.mark.parametrize("case", ["neurons", "selection", "two_tracks"])
 def test_same_record_same_bytes_whatever_matplotlib_was_told(case, tmp_path):
     """A user's own settings, or a date in the file, would change the picture."""
-    first = figures.save(CASES[case](), tmp_path / "a", case, "words")
+    first = plots.save(CASES[case](), tmp_path / "a", case, "words")
     with matplotlib.rc_context({"font.size": 20, "figure.facecolor": "red", "savefig.dpi": 30}):
-        second = figures.save(CASES[case](), tmp_path / "b", case, "words")
+        second = plots.save(CASES[case](), tmp_path / "b", case, "words")
     assert first.png.read_bytes() == second.png.read_bytes()
     assert first.pdf.read_bytes() == second.pdf.read_bytes()
 
@@ -179,7 +180,7 @@ def test_selection_counts_what_is_kept(drawn):
 def test_save_writes_both_files_and_shows_one_escaped_image(tmp_path):
     figure = CASES["hits_no_ceiling"]()
     alt = 'Neuron "sail" <script>alert(1)</script>\n& more'
-    shown = figures.save(figure, tmp_path / "deep" / "er", "figure_1", alt)
+    shown = plots.save(figure, tmp_path / "deep" / "er", "figure_1", alt)
     assert shown.png.read_bytes()[:4] == b"\x89PNG" and shown.pdf.read_bytes()[:4] == b"%PDF"
     page = shown._repr_html_()
     assert re.fullmatch(
@@ -198,7 +199,7 @@ def embedded(shown):
 @pytest.mark.parametrize("case", ["two_tracks", "neurons", "hits_no_ceiling"])
 def test_the_embedded_figure_is_smaller_and_looks_the_same(case, tmp_path):
     """Breaks if notebooks carry the full file, or if what they carry has other colours."""
-    shown = figures.save(CASES[case](), tmp_path, case, "words")
+    shown = plots.save(CASES[case](), tmp_path, case, "words")
     inside, size = embedded(shown)
     whole = np.asarray(Image.open(shown.png).convert("RGB"), dtype=float)
     assert inside.shape == whole.shape and size < 0.6 * shown.png.stat().st_size
@@ -209,19 +210,19 @@ def test_a_figure_of_too_many_colours_is_embedded_as_it_is(tmp_path):
     """A noise of all colours has no palette of 256: its colours would change before the eye."""
     figure = Figure(figsize=(2, 2))
     figure.figimage(np.random.default_rng(0).random((300, 300, 3)))
-    shown = figures.save(figure, tmp_path, "noise", "words")
+    shown = plots.save(figure, tmp_path, "noise", "words")
     assert embedded(shown)[1] == shown.png.stat().st_size
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a b", "x\n"])
 def test_a_name_that_leaves_the_folder_is_refused(name, tmp_path):
     with pytest.raises(ValueError, match="plain file name"):
-        figures.save(CASES["hits_no_ceiling"](), tmp_path, name, "words")
+        plots.save(CASES["hits_no_ceiling"](), tmp_path, name, "words")
 
 
 def test_a_figure_without_words_is_refused(tmp_path):
     with pytest.raises(ValueError, match="alternative text"):
-        figures.save(CASES["hits_no_ceiling"](), tmp_path, "x", "  ")
+        plots.save(CASES["hits_no_ceiling"](), tmp_path, "x", "  ")
 
 
 @pytest.mark.parametrize("words", FOREIGN)
@@ -247,15 +248,15 @@ def test_numbers_have_a_real_minus_and_no_signed_zero():
 
 def test_wrong_input_gets_a_sentence():
     with pytest.raises(IndexError, match="Neuron 9 does not exist; the layer has 6"):
-        figures.neurons(_table(), _exemplars(2), PROBE, [9])
+        plots.neurons(_table(), _exemplars(2), PROBE, [9])
     with pytest.raises(ValueError, match="choose at least one"):
-        figures.neurons(_table(), _exemplars(2), PROBE, [])
+        plots.neurons(_table(), _exemplars(2), PROBE, [])
     with pytest.raises(ValueError, match="do not fit 2 concepts"):
-        figures.selection(torch.zeros(3), ["a", "b"], 0, 0.95)
+        plots.selection(torch.zeros(3), ["a", "b"], 0, 0.95)
     with pytest.raises(ValueError, match="one title for each"):
-        figures.samples(PROBE, [1, 2], ["a"])
+        plots.samples(PROBE, [1, 2], ["a"])
     with pytest.raises(ValueError, match="expected bool"):
-        figures.where(PROBE.image(0), torch.zeros(1, 64, 64), ["a"])
+        plots.where(PROBE.image(0), torch.zeros(1, 64, 64), ["a"])
     with pytest.raises(ValueError, match="no contributions by 'ablation'"):
         figures.approximation({"l": {"taylor": [1.0]}})
     with pytest.raises(ValueError, match="expected a PIL image"):

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from wwwlib import figures, reliability
+from wwwlib import plots
 from wwwlib.atlas import Explanation, Neuron, Track
+from wwwlib.studies import figures, reliability
 
 DOUBT, WRONG = torch.arange(30.0), torch.arange(30) % 3 == 0
 
@@ -139,6 +140,6 @@ def test_failures_name_both_classes_and_their_evidence(tmp_path):
     figure = figures.failures(rows)
     assert {"not car", "but <b>boat</b>", "r = 0.12"} <= set(words(figure))
     assert any("wheel $x$" in text for text in words(figure))
-    figures.save(figure, tmp_path, "failures", "Two failures.")
+    plots.save(figure, tmp_path, "failures", "Two failures.")
     with pytest.raises(ValueError, match="no misprediction"):
         figures.failures([])

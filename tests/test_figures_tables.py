@@ -5,9 +5,10 @@ import warnings
 import pytest
 import torch
 
-from wwwlib import figures
+from wwwlib import plots
 from wwwlib.scores import Score
-from wwwlib.scores.tables import Row, Table
+from wwwlib.studies import figures
+from wwwlib.studies.tables import Row, Table
 
 LONG = "an exceedingly long-winded name of more than forty characters, $x$ and <b>"
 METRICS = ("CLIP cos", "mpnet cos", "F1", "hit rate", "Wu-Palmer, not the paper's")
@@ -82,8 +83,8 @@ def test_a_score_that_nobody_has_takes_no_room(drawn):
 
 
 def test_the_same_tables_give_the_same_bytes(tmp_path):
-    one = figures.save(CASES["one"](), tmp_path / "a", "t", "words")
-    two = figures.save(CASES["one"](), tmp_path / "b", "t", "words")
+    one = plots.save(CASES["one"](), tmp_path / "a", "t", "words")
+    two = plots.save(CASES["one"](), tmp_path / "b", "t", "words")
     assert one.png.read_bytes() == two.png.read_bytes()
 
 

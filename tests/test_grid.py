@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from wwwlib import images, language, world
-from wwwlib.baselines import grid, line_up, published, released
 from wwwlib.baselines.falcon import Captions
 from wwwlib.baselines.network_dissection import Dissection
 from wwwlib.concepts import ConceptTable
 from wwwlib.scores import Answer
+from wwwlib.studies import grid, line_up, published, released
 
 PLACES = "/a/airfield 0\n/b/balcony/exterior 1\n/c/car_interior 2\n"
 HIDDEN = "layer,unit,description\nlayer1,0,red\nlayer1,1,blue sky\nlayer2,0,dogs\n"
@@ -43,7 +43,7 @@ def test_parameters_that_do_not_fit_are_refused():
 
 def test_only_classes_that_the_probe_set_shows_are_asked_for():
     (net,) = grid.networks(["world/conv"], [], ["layer4"], ["classes"])
-    probe = images.world(48)
+    probe = world.image_set(48)
     few = images.subset(probe, [i for i in range(48) if probe.label(i) in (3, 7)])
     assert list(net.asked_for(few)) == [3, 7]
     assert net.asked_for(few)[7] == net.truth[7]
@@ -53,7 +53,7 @@ def test_a_probe_set_of_other_classes_asks_for_all(tmp_path):
     (net,) = grid.networks(["world/conv"], [], ["layer4"], ["classes"])
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        images.world(1).image(0).save(tmp_path / name / "0.png")
+        world.image_set(1).image(0).save(tmp_path / name / "0.png")
     assert len(net.asked_for(images.folder(tmp_path))) == 24
 
 

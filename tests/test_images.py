@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision.datasets.folder import default_loader
 from torchvision.transforms.functional import pil_to_tensor
 
-from wwwlib import images
+from wwwlib import images, world
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*were skipped:UserWarning")
 
@@ -396,17 +396,17 @@ def test_places365_as_torchvision_stores_it(tmp_path, monkeypatch):
 def test_world_images_are_those_that_sample_describes():
     from wwwlib import world
 
-    found = images.world(30, seed=3, context_bias=0.5)
+    found = world.image_set(30, seed=3, context_bias=0.5)
     for i in (0, 29):
         scene = world.sample(i, 3, 0.5)
         assert found.classes[found.label(i)] == scene.subject
         assert np.array_equal(found.image(i), world.render(scene).image)
     assert pickle.loads(pickle.dumps(found)).fingerprint == found.fingerprint
-    others = [images.world(29, 3, 0.5), images.world(30, 4, 0.5), images.world(30, 3)]
-    others.append(images.world(30, 3, 0.5, swap=True))
+    others = [world.image_set(29, 3, 0.5), world.image_set(30, 4, 0.5), world.image_set(30, 3)]
+    others.append(world.image_set(30, 3, 0.5, swap=True))
     assert len({found.fingerprint, *(other.fingerprint for other in others)}) == 5
     with pytest.raises(ValueError, match="count is 0"):
-        images.world(0)
+        world.image_set(0)
 
 
 @pytest.mark.real
@@ -418,23 +418,23 @@ def test_real_photographs_open_as_imagenet(real):
 
 def test_drawing_on_an_image_of_the_world_does_not_change_the_next_copy():
     """Breaks when the kept painting itself is handed out."""
-    probe = images.world(1, seed=11)
+    probe = world.image_set(1, seed=11)
     clean = probe.image(0).tobytes()
     probe.image(0).paste("red", (0, 0, 8, 8))
     assert probe.image(0).tobytes() == clean
 
 
 def test_images_of_the_class_side_are_refused_by_name():
-    whole = images.world(30, 1)
+    whole = world.image_set(30, 1)
     known, tested = images.subset(whole, range(20)), images.subset(whole, range(19, 30))
     with pytest.raises(ValueError, match=r"'world-1/000019' is also among the images of the class"):
         images.check_apart(known, tested)
     images.check_apart(known, images.subset(whole, range(20, 30)))
-    images.check_apart(known, images.world(30, 2))
+    images.check_apart(known, world.image_set(30, 2))
 
 
 def test_one_name_with_other_pixels_is_another_image():
-    images.check_apart(images.world(3, 1, 1.0), images.world(3, 1, swap=True))
+    images.check_apart(world.image_set(3, 1, 1.0), world.image_set(3, 1, swap=True))
 
 
 def test_one_photograph_under_two_names_is_one_image(tmp_path):
@@ -451,7 +451,7 @@ def test_one_photograph_under_two_names_is_one_image(tmp_path):
     images.check_apart(known, images.subset(tested, [0]))
     assert images.distinct(tested).names == ("c.png", "d.png")
     assert images.distinct(known) is known
-    drawn = images.world(6, 1)
+    drawn = world.image_set(6, 1)
     assert images.distinct(drawn) is drawn and drawn.sha256(0) is None
     assert images.crops(known).sha256(0) is None, "a part of a file is not the file"
 

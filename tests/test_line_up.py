@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from wwwlib import concepts, images, language, targets
-from wwwlib.baselines import clip_dissect, line_up, milan, paper, released, remarks
+from wwwlib import concepts, language, targets, world
+from wwwlib.baselines import clip_dissect, milan
 from wwwlib.baselines.network_dissection import Dissection
 from wwwlib.exemplars import Exemplars
-from wwwlib.scores import Answer, tables
+from wwwlib.scores import Answer
 from wwwlib.store import Store
+from wwwlib.studies import line_up, paper, released, remarks, tables
 
 WORDS = language.ConceptSet([f"w{i}" for i in range(9)])
 
@@ -95,7 +96,7 @@ def test_features_of_a_probe_set_are_kept(tmp_path):
             Eye.seen += len(pixels)
             return torch.nn.functional.normalize(pixels.flatten(1) + 1, dim=1)
 
-    d_probe, store = images.world(5), Store(tmp_path)
+    d_probe, store = world.image_set(5), Store(tmp_path)
     fresh = line_up.probe_features(Eye(), d_probe, 2)
     kept = [line_up.probe_features(Eye(), d_probe, 2, store=store) for _ in range(2)]
     assert Eye.seen == 10 and fresh.shape == (5, 6)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from wwwlib import figures, maps, scores, targets
+from wwwlib import maps, plots, scores, targets
 from wwwlib.baselines.grad_cam import grad_cam
 
 
@@ -176,7 +176,7 @@ def test_heatmaps_mark_the_maximum_in_its_place_and_none_on_a_flat_map():
     image = Image.new("RGB", (5, 5))
     m = torch.cat([peak(0, 3), peak(4, 0), torch.zeros(1, 5, 5)])[None]
     titles = [["*a* $b$", "<b>", "flat"]]
-    figure = figures.heatmaps([image], m, titles, ["image"], masks=[CORNER[0]])
+    figure = plots.heatmaps([image], m, titles, ["image"], masks=[CORNER[0]])
     (first, above), (second, below) = marks(figure)
     boxes = [one.get_extent() for one in figure.axes[0].images]
     assert first == pytest.approx(boxes[1][0] + 0.7 * (boxes[1][1] - boxes[1][0]))
@@ -189,7 +189,7 @@ def test_heatmaps_mark_the_maximum_in_its_place_and_none_on_a_flat_map():
 def test_heatmaps_that_do_not_fit_their_titles_are_refused():
     image = Image.new("RGB", (5, 5))
     with pytest.raises(ValueError, match=r"\(1, 1, 5, 5\) for 1 images"):
-        figures.heatmaps([image], peak(0, 0)[None], [["one", "two"]], ["image"])
+        plots.heatmaps([image], peak(0, 0)[None], [["one", "two"]], ["image"])
 
 
 # What a user may get wrong ------------------------------------------------------------------

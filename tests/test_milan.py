@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from wwwlib import exemplars, images, store, targets, world
+from wwwlib import exemplars, store, targets, world
 from wwwlib.activations import capture
-from wwwlib.baselines import milan, published, thresholds
+from wwwlib.baselines import milan, thresholds
 from wwwlib.baselines.milan import describer as describers
 from wwwlib.baselines.milan import features, masks, naming, networks, search, training
 from wwwlib.concepts import ConceptTable
+from wwwlib.studies import published
 from wwwlib.world import regions
 
 END, START = networks.END, networks.START
@@ -286,7 +287,7 @@ def test_mutual_information_is_likelihood_less_the_weighted_prior():
 
 
 def small_world(count=24):
-    return images.world(count, seed=3)
+    return world.image_set(count, seed=3)
 
 
 def collected(target, layer, probe, k=K):
@@ -553,7 +554,7 @@ def test_shipped_describer_is_the_one_on_record():
 @pytest.mark.parametrize("name", ["world/conv", "world/vit"])
 def test_descriptions_of_the_final_layer_name_its_classes(name):
     """The promise is seven in ten; it breaks if masks, features or words are mixed up."""
-    target, probe = targets.load(name), images.world(600, seed=8)
+    target, probe = targets.load(name), world.image_set(600, seed=8)
     found = collected(target, "logits", probe, 15)
     told = milan.describe(target, "logits", probe, found, milan.load(), progress=False)
     read = milan.words(told, world.SEEN)

@@ -16,7 +16,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from publish import WIDGET
 
-from wwwlib import figures, images
+from wwwlib import plots, world
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = "/usr/bin/chromium"
@@ -56,13 +56,13 @@ def show(thing):
 
 def outputs(folder):
     """Everything that notebooks show of foreign words: a figure, tables, lines, a widget."""
-    probe = images.world(4)
-    drawn = figures.samples(probe, [0, 1], list(EVIL[:2]))
+    probe = world.image_set(4)
+    drawn = plots.samples(probe, [0, 1], list(EVIL[:2]))
     table = pd.DataFrame({EVIL[0]: EVIL, "number": range(len(EVIL))}, index=EVIL)
     widget = {"text/plain": "Box()", WIDGET: {"model_id": "x", "version_major": 2}}
     bar = {"text/plain": "images:  0%|          | 0/24 [00:00<?]", WIDGET: {"model_id": "y"}}
     return [
-        show(figures.save(drawn, folder, "fig3", " ".join(EVIL))),
+        show(plots.save(drawn, folder, "fig3", " ".join(EVIL))),
         show(table),
         show(table.style),
         new_output("stream", name="stdout", text="\n".join(EVIL)),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wwwlib import language, scores
-from wwwlib.baselines import published
+from wwwlib.studies import published
 
 TABLES = Path(__file__).resolve().parents[1] / "data" / "paper_tables.csv"
 

@@ -17,8 +17,8 @@ from PIL import Image
 from profiles import House, Profile, load, plan
 from rehearse import BANNER
 
-from wwwlib import figures, images, language, targets
-from wwwlib.baselines import released
+from wwwlib import images, language, plots, targets
+from wwwlib.studies import released
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = "netdissect_resnet50_imagenet_fc", "clip_dissect_resnet50_imagenet_broden"
@@ -168,9 +168,9 @@ def test_a_figure_of_a_rehearsal_is_marked(tmp_path, monkeypatch):
     """Breaks if a figure copied out of a rehearsal looks like a result."""
     from matplotlib.figure import Figure
 
-    plain = figures.save(Figure(), tmp_path, "plain", "Nothing.")
+    plain = plots.save(Figure(), tmp_path, "plain", "Nothing.")
     monkeypatch.setenv("WWW_REHEARSAL", BANNER)
-    shown = figures.save(Figure(), tmp_path, "marked", "Nothing.")
+    shown = plots.save(Figure(), tmp_path, "marked", "Nothing.")
     assert not marked(plain.png) and marked(shown.png)
     assert shown.alt == f"{BANNER}: Nothing."
     assert plain.pdf.read_bytes() != shown.pdf.read_bytes()

@@ -12,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from wwwlib import atlas, concepts, reliability, scores
+from wwwlib import concepts, scores
+from wwwlib.studies import readings, reliability, survey
 
 RATES = torch.linspace(0, 1, 11)
 
@@ -243,15 +244,15 @@ def test_doubts_of_a_survey_are_one_less_its_readings_and_those_of_its_logits():
     one, two = (torch.rand(6, 4, generator=noise).double() for _ in range(2))
     one[0, 2] = torch.nan
     logits = torch.randn(4, 3, generator=noise)
-    read = {("late", 5): atlas.Readings(*one), ("late", 3): atlas.Readings(*two)}
-    found = reliability.doubts_of(atlas.Surveyed(logits, logits.argmax(1), read), "late", 5)
+    read = {("late", 5): readings.Readings(*one), ("late", 3): readings.Readings(*two)}
+    found = reliability.doubts_of(survey.Surveyed(logits, logits.argmax(1), read), "late", 5)
     assert next(iter(found)) == "1 - r"
     assert found["1 - r"].tolist() == [1 - one[0, 0], 1 - one[0, 1], 1, 1 - one[0, 3]]
     assert found["1 - carried"].tolist() == (1 - one[5]).tolist()
     for name, doubt in reliability.softmax_doubts(logits).items():
         assert torch.equal(found[name], doubt)
     with pytest.raises(ValueError, match=r"'late' with the top 7 neurons was not surveyed.*with 5"):
-        reliability.doubts_of(atlas.Surveyed(logits, logits.argmax(1), read), "late", 7)
+        reliability.doubts_of(survey.Surveyed(logits, logits.argmax(1), read), "late", 7)
 
 
 # Combination ----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from wwwlib import language, scores
+from wwwlib.studies import grades, wordnet
 
 # Three neurons: a repeated and shouted right name among a wrong one; an abstention; a synonym
 # that two classes share, given twice.
@@ -215,7 +216,7 @@ def tree():
         "n7": (["crane", "derrick"], ["n6"]),
         "n8": (["loner"], []),
     }
-    return scores.Hypernyms(
+    return wordnet.Hypernyms(
         {i: language.Synset(i, tuple(words), tuple(up)) for i, (words, up) in shape.items()}
     )
 
@@ -227,17 +228,17 @@ def test_wu_palmer_by_hand():
     assert hypernyms.similarity("n3", "n5") == pytest.approx(4 / 8)
     assert hypernyms.similarity("n7", "n5") == pytest.approx(2 / 7)
     assert hypernyms.similarity("n8", "n5") == 0
-    score = scores.wu_palmer([["Fish", "fish", "qwerty"], [], ["crane"]], TRUTH, hypernyms)
+    score = wordnet.wu_palmer([["Fish", "fish", "qwerty"], [], ["crane"]], TRUTH, hypernyms)
     assert score.values.tolist() == pytest.approx([(6 / 7 + 0) / 2, 0, 1])
 
 
 def test_wu_palmer_against_synsets_tells_the_cranes_apart():
     hypernyms = tree()
-    bird, machine = (scores.wu_palmer([["bird"]], [wnid], hypernyms).mean for wnid in ("n3", "n7"))
+    bird, machine = (wordnet.wu_palmer([["bird"]], [wnid], hypernyms).mean for wnid in ("n3", "n7"))
     assert bird == pytest.approx(6 / 7)
     assert machine == pytest.approx(2 / 6)
     with pytest.raises(ValueError, match="'crane' is no synset"):
-        scores.wu_palmer([["bird"]], ["crane"], hypernyms)
+        wordnet.wu_palmer([["bird"]], ["crane"], hypernyms)
 
 
 def test_steps_are_counted_up_and_down():
@@ -254,17 +255,17 @@ def test_of_several_common_hypernyms_the_best_way_counts():
     above = {"r": (), "s": ("r",), "d1": ("r",), "d2": ("d1",), "a1": ("d2",), "a2": ("a1",),
              "b1": ("d2",), "b2": ("b1",), "a": ("a2", "s"), "b": ("b2", "s")}  # fmt: skip
     synsets = {i: language.Synset(i, (i,), up) for i, up in above.items()}
-    hypernyms = scores.Hypernyms(synsets)
+    hypernyms = wordnet.Hypernyms(synsets)
     assert hypernyms.similarity("a", "b") == pytest.approx(2 * 2 / (2 * 2 + 2))
-    assert scores.wu_palmer_ceiling([["a"]], ["b"], hypernyms).mean == pytest.approx(4 / 6)
+    assert wordnet.wu_palmer_ceiling([["a"]], ["b"], hypernyms).mean == pytest.approx(4 / 6)
 
 
 def test_wu_palmer_ceiling_by_hand():
     """From bird and machine: tench by bird 2*2/(3+4), crane by bird 6/7, and derrick too."""
-    ceiling = scores.wu_palmer_ceiling(TRUTH, ["Bird", "machine", "qwerty"], tree())
+    ceiling = wordnet.wu_palmer_ceiling(TRUTH, ["Bird", "machine", "qwerty"], tree())
     assert ceiling.values.tolist() == pytest.approx([4 / 7, 6 / 7, 6 / 7])
-    assert scores.wu_palmer_ceiling(TRUTH, ["qwerty"], tree()).values.tolist() == [0, 0, 0]
-    by_id = scores.wu_palmer_ceiling(["n7"], ["bird", "machine"], tree())
+    assert wordnet.wu_palmer_ceiling(TRUTH, ["qwerty"], tree()).values.tolist() == [0, 0, 0]
+    by_id = wordnet.wu_palmer_ceiling(["n7"], ["bird", "machine"], tree())
     assert by_id.values.tolist() == pytest.approx([2 * 2 / (2 + 3)])
 
 
@@ -277,7 +278,7 @@ def random_tree(count, generator):
         words = [f"w{i}"] + ([f"w{i // 2}"] if i % 3 == 0 else [])
         up = tuple(f"n{j}" for j in dict.fromkeys(above)) if i else ()
         synsets[f"n{i}"] = language.Synset(f"n{i}", tuple(words), up)
-    return scores.Hypernyms(synsets)
+    return wordnet.Hypernyms(synsets)
 
 
 def test_wu_palmer_ceiling_equals_the_literal_maximum():
@@ -288,54 +289,54 @@ def test_wu_palmer_ceiling_equals_the_literal_maximum():
         pick = torch.randperm(60, generator=generator).tolist()
         words, truth = [f"w{i}" for i in pick[:12]], [[f"w{i}"] for i in pick[12:30]]
         literal = [
-            max(scores.wu_palmer([[word]], [right], hypernyms).mean for word in words)
+            max(wordnet.wu_palmer([[word]], [right], hypernyms).mean for word in words)
             for right in truth
         ]
-        found = scores.wu_palmer_ceiling(truth, words, hypernyms).values.tolist()
+        found = wordnet.wu_palmer_ceiling(truth, words, hypernyms).values.tolist()
         assert found == pytest.approx(literal)
 
 
 def test_marks_by_hand():
     """Of tench: itself right, fish and animal near (one and two links), bird three links off."""
     hypernyms, truth = tree(), ["tench", "Tinca tinca"]
-    marks = {name: scores.grades.mark(name, truth, hypernyms) for name in
+    marks = {name: grades.mark(name, truth, hypernyms) for name in
              (" TINCA  tinca", "fish", "animal", "bird", "machine", "qwerty")}  # fmt: skip
     assert list(marks.values()) == ["right", "near", "near", "wrong", "wrong", "wrong"]
-    assert scores.grades.mark("fish", truth) == "wrong", "without WordNet nobody is near"
-    assert scores.grades.mark("animal", truth, hypernyms, links=1) == "wrong"
+    assert grades.mark("fish", truth) == "wrong", "without WordNet nobody is near"
+    assert grades.mark("animal", truth, hypernyms, links=1) == "wrong"
 
 
 def test_marked_names_keep_their_spelling_and_stand_once():
-    marked = scores.grades.marked(["Fish", "tench", "fish", " "], ["tench"], tree())
+    marked = grades.marked(["Fish", "tench", "fish", " "], ["tench"], tree())
     assert marked == (("Fish", "near"), ("tench", "right"))
-    assert scores.grades.marked([], ["tench"]) == ()
+    assert grades.marked([], ["tench"]) == ()
 
 
 def test_examples_of_the_rule_hold_in_wordnet():
     """Those of the docstring and of notebook 04; skipped where WordNet is not installed."""
     try:
-        tree = scores.Hypernyms(language.read_synsets())
+        tree = wordnet.Hypernyms(language.read_synsets())
     except FileNotFoundError as error:
         pytest.skip(str(error))
     for name, truth, mark in (("vessel", "boat", "near"), ("ship", "boat", "near"),
                               ("wolf", "dog", "near"), ("dog", "beagle", "wrong")):  # fmt: skip
-        assert scores.grades.mark(name, [truth], tree) == mark
+        assert grades.mark(name, [truth], tree) == mark
 
 
 def test_tally_counts_neurons_by_their_best_name():
     """Neuron 0 has a right name behind a wrong one, 1 is silent, 2 is off by a link, 3 by all."""
     pred = [["carp", "tench"], [], ["machine"], ["tench"]]
     truth = [["tench"], ["crane"], ["derrick"], ["machine"]]
-    assert scores.grades.tally(pred, truth, tree()) == {
+    assert grades.tally(pred, truth, tree()) == {
         "right": 1, "near": 1, "wrong": 1, "no name": 1
     }  # fmt: skip
     with pytest.raises(ValueError, match="names for 1 neurons and truth for 2"):
-        scores.grades.tally([["a"]], [["a"], ["b"]])
+        grades.tally([["a"]], [["a"], ["b"]])
 
 
 def test_the_rule_says_what_was_applied():
-    assert "within 2 hypernym links" in scores.grades.rule(tree())
-    assert "WordNet is missing" in scores.grades.rule(None)
+    assert "within 2 hypernym links" in grades.rule(tree())
+    assert "WordNet is missing" in grades.rule(None)
 
 
 def test_reach_by_hand():

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from wwwlib import images, language, targets
+from wwwlib import language, targets, world
 from wwwlib.atlas.classes import by_gradient
 from wwwlib.exemplars import collect
 from wwwlib.exemplars.__main__ import main
@@ -163,7 +163,7 @@ LAYERS, OPTIONS = ["layer4", "logits"], {"k": 6, "batch_size": 8, "progress": Fa
 @pytest.fixture(scope="module")
 def alone():
     """What one process finds that shares with nobody."""
-    return collect(targets.load("world/conv"), images.world(**PROBE), LAYERS, **OPTIONS)
+    return collect(targets.load("world/conv"), world.image_set(**PROBE), LAYERS, **OPTIONS)
 
 
 def work(store, shard, connection):
@@ -173,7 +173,7 @@ def work(store, shard, connection):
     network.model.register_forward_hook(lambda *_: calls.append(1))
     connection.send("ready")
     connection.recv()
-    collect(network, images.world(**PROBE), LAYERS, store=Store(store), shard=shard, **OPTIONS)
+    collect(network, world.image_set(**PROBE), LAYERS, store=Store(store), shard=shard, **OPTIONS)
     connection.send(len(calls))
 
 
@@ -199,7 +199,7 @@ def test_the_number_of_workers_changes_nothing(tmp_path, processes, alone, worke
     """Breaks if a shard is lost, or answered twice, or a sum depends on who added."""
     calls = crew(processes, tmp_path, workers)
     assert sum(calls) == 12  # batches of 8 among 90 images: each went through one network
-    network, probe = targets.load("world/conv"), images.world(**PROBE)
+    network, probe = targets.load("world/conv"), world.image_set(**PROBE)
     network.model.register_forward_hook(lambda *_: pytest.fail("nothing is left to look at"))
     found = collect(network, probe, LAYERS, store=Store(tmp_path), **OPTIONS)
     assert same(found, alone)
@@ -212,7 +212,7 @@ def ask(store, layers):
     torch.set_num_threads(1)
     network = targets.load("world/conv")
     network.model.register_forward_hook(lambda *_: time.sleep(0.05))
-    collect(network, images.world(**PROBE), layers, store=Store(store), **OPTIONS)
+    collect(network, world.image_set(**PROBE), layers, store=Store(store), **OPTIONS)
 
 
 def test_two_who_name_the_layers_in_other_orders_do_not_wait_for_each_other(tmp_path, processes):
@@ -232,13 +232,13 @@ def test_two_who_name_the_layers_in_other_orders_do_not_wait_for_each_other(tmp_
 
 @pytest.mark.parametrize("shard", [8, 24, 1000])
 def test_the_size_of_a_shard_changes_nothing(tmp_path, alone, shard):
-    network, probe = targets.load("world/conv"), images.world(**PROBE)
+    network, probe = targets.load("world/conv"), world.image_set(**PROBE)
     found = collect(network, probe, LAYERS, store=Store(tmp_path), shard=shard, **OPTIONS)
     assert same(found, alone)
 
 
 def test_class_contributions_and_features_are_shared_as_well(tmp_path, monkeypatch):
-    network, probe = targets.load("world/conv"), images.world(40, seed=2)
+    network, probe = targets.load("world/conv"), world.image_set(40, seed=2)
     clip, rows = language.encoder("world"), torch.arange(0, 40, 2)
     options = {"batch_size": 8, "progress": False}
     w, count = by_gradient(network, probe, ["layer2"], **options)
@@ -263,7 +263,7 @@ def test_a_stopped_crew_goes_on_with_the_shards_that_are_left(tmp_path, alone):
             raise RuntimeError("stopped")
 
     hook = network.model.register_forward_hook(stop)
-    probe, store = images.world(**PROBE), Store(tmp_path)
+    probe, store = world.image_set(**PROBE), Store(tmp_path)
     with pytest.raises(RuntimeError, match="stopped"):
         collect(network, probe, LAYERS, store=store, shard=16, **OPTIONS)
     hook.remove()
@@ -370,7 +370,7 @@ def test_ray_finds_the_same_though_an_actor_is_killed(tmp_path, monkeypatch, alo
     ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
     from wwwlib.exemplars.on_ray import collect_on_ray
 
-    whole, probe = targets.load("world/conv"), images.world(**PROBE)
+    whole, probe = targets.load("world/conv"), world.image_set(**PROBE)
     fragile = targets.wrap(
         Fragile(whole.model, tmp_path / "killed"), whole.preprocess, whole.classes, "fragile"
     )

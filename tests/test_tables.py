@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from wwwlib import scores
-from wwwlib.scores import Answer, answers, conclusions, tables
-from wwwlib.scores.tables import Row, Table
+from wwwlib.scores import Answer
+from wwwlib.studies import answers, conclusions, tables
+from wwwlib.studies.tables import Row, Table
 
 TRUTH = [["tench", "tinca"], ["crane"], ["crane", "derrick"]]
 WORDS = ["tench", "crane", "carp"]

@@ -14,8 +14,8 @@ from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
 from wwwlib import atlas, concepts, images, language, targets, world
-from wwwlib.figures import tiles
-from wwwlib.widgets import Change, Model, Pictures, explorer, markup
+from wwwlib.explorer import Change, Model, Pictures, explorer, markup
+from wwwlib.plots import tiles
 
 EVIL = ('<img src=x onerror="alert(1)">', "<script>alert(2)</script>", "a&b 'c' \"d\"")
 
@@ -33,13 +33,13 @@ def clip():
 def book(clip):
     """An atlas of two layers of world/conv, from four images a class."""
     words = language.ConceptSet(world.VOCABULARY)
-    made = (targets.load("world/conv"), images.world(96), clip, words, ["layer4", "logits"])
+    made = (targets.load("world/conv"), world.image_set(96), clip, words, ["layer4", "logits"])
     return atlas.build(*made, k=4, progress=False)
 
 
 @pytest.fixture
 def pictures():
-    return {"world": Pictures(images.world(30, seed=7), scene)}
+    return {"world": Pictures(world.image_set(30, seed=7), scene)}
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ import time
 
 import torch
 
-from wwwlib import atlas, images, language, targets, world
-from wwwlib.widgets import Pictures, explorer
+from wwwlib import atlas, language, targets, world
+from wwwlib.explorer import Pictures, explorer
 
 SEED, GOAL = 7, 200  # milliseconds
 VALUES = {
@@ -47,11 +47,11 @@ def build(count):
     clip = language.encoder("world")
     invented = [f"word {i}" for i in range(count - len(world.VOCABULARY))]
     words = language.ConceptSet([*world.VOCABULARY, *invented])
-    probe = images.world(240)
+    probe = world.image_set(240)
     book = atlas.build(
         targets.load("world/conv"), probe, clip, words, ["layer3", "layer4"], k=10, progress=False
     )
-    return explorer({"conv": book}, {"world": Pictures(images.world(64, SEED), scene)}, clip)
+    return explorer({"conv": book}, {"world": Pictures(world.image_set(64, SEED), scene)}, clip)
 
 
 def measure(page, repeats):

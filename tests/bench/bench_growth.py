@@ -93,7 +93,7 @@ def apart(axis, times):
 
 def plot(found, path):
     """Draw time and memory against size, one line an axis."""
-    from wwwlib.figures import style
+    from wwwlib.plots import style
 
     with style.in_style():
         from matplotlib import pyplot as plt

@@ -15,7 +15,7 @@ import time
 
 import torch
 
-from wwwlib import exemplars, images, targets
+from wwwlib import exemplars, images, targets, world
 
 
 def seconds(call):
@@ -56,7 +56,7 @@ def main():
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     target = targets.load(options.target, "random").to(options.device)
-    probe, given = images.world(options.images), (options.batch, options.workers)
+    probe, given = world.image_set(options.images), (options.batch, options.workers)
     calls = {
         "bare forward": lambda: bare(target, probe, *given),
         "exemplar pass": lambda: exemplars.collect(

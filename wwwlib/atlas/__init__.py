@@ -8,12 +8,9 @@ asks the last of a whole set of images.
 from wwwlib.atlas.atlas import Atlas
 from wwwlib.atlas.build import build
 from wwwlib.atlas.explain import Look, as_seen, look, tell
-from wwwlib.atlas.many import NamedTracks, named_tracks
 from wwwlib.atlas.probing import Found, find
-from wwwlib.atlas.readings import Readings, readings
 from wwwlib.atlas.record import Explanation, LayerRecord, Neuron, Thumbnails, Track
 from wwwlib.atlas.seen import cut_to, seen_part
-from wwwlib.atlas.survey import Survey, Surveyed, survey
 
 __all__ = [
     "Atlas",
@@ -21,11 +18,7 @@ __all__ = [
     "Found",
     "LayerRecord",
     "Look",
-    "NamedTracks",
     "Neuron",
-    "Readings",
-    "Survey",
-    "Surveyed",
     "Thumbnails",
     "Track",
     "as_seen",
@@ -33,9 +26,6 @@ __all__ = [
     "cut_to",
     "find",
     "look",
-    "named_tracks",
-    "readings",
     "seen_part",
-    "survey",
     "tell",
 ]

@@ -15,7 +15,7 @@ import numpy as np
 
 import wwwlib.world as concept_world
 from wwwlib import images as image_sets
-from wwwlib.images import ImageSet, decode, world
+from wwwlib.images import ImageSet, decode
 from wwwlib.images.broden import listed, table
 from wwwlib.images.roots import existing
 from wwwlib.store import digest, file_digest
@@ -44,7 +44,7 @@ class Masks(Protocol):
 
 @dataclass(frozen=True)
 class WorldMasks:
-    """The exact masks of the concept world; the arguments are those of `images.world`."""
+    """The exact masks of the concept world; the arguments are those of `world.image_set`."""
 
     seed: int = 0
     context_bias: float = 0.0
@@ -71,14 +71,14 @@ class WorldMasks:
 def of_world(
     count: int, seed: int = 0, context_bias: float = 0.0, *, swap: bool = False
 ) -> tuple[ImageSet, WorldMasks]:
-    """Return the first `count` images of a concept world, as `images.world` does, and their masks.
+    """Return the first `count` images of a concept world, as `world.image_set` does, and their masks.
 
     Raises
     ------
     ValueError
         If `count` is less than 1.
     """
-    images = world(count, seed, context_bias, swap=swap)
+    images = concept_world.image_set(count, seed, context_bias, swap=swap)
     return images, WorldMasks(seed, context_bias, swap)
 
 

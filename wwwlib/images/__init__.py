@@ -9,7 +9,7 @@ set is opened, not an hour into a pass.
 from wwwlib.images.apart import check_apart, distinct, halves
 from wwwlib.images.batches import batches
 from wwwlib.images.broden import broden
-from wwwlib.images.datasets import imagenet, imagenet_synsets, imagenette, places365, world
+from wwwlib.images.datasets import imagenet, imagenet_synsets, imagenette, places365
 from wwwlib.images.decode import MAX_PIXELS, decode
 from wwwlib.images.device_decode import DECODERS, check_decoder
 from wwwlib.images.fitting import Fitting
@@ -40,5 +40,4 @@ __all__ = [
     "load",
     "places365",
     "subset",
-    "world",
 ]

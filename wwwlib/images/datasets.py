@@ -1,22 +1,16 @@
-"""Data sets in the layout in which they are published, and the concept world.
+"""Data sets in the layout in which they are published.
 
 Labels always are the data set's own class indices: a folder with ten of ImageNet's thousand
 classes keeps the indices that an ImageNet network predicts.
 """
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
-from PIL import Image
-
-import wwwlib.world as concept_world
 from wwwlib.images.folder import labelled, open_files
 from wwwlib.images.image_set import ImageSet
 from wwwlib.images.roots import Place, existing, place, subfolders
-from wwwlib.store import digest
 
 _IMAGENETTE = {"full": "imagenette2", "320px": "imagenette2-320", "160px": "imagenette2-160"}
 _PLACES_CLASSES = "categories_places365.txt"
@@ -197,56 +191,3 @@ def _torchvision_places(
     classes = sorted(places.class_to_idx, key=places.class_to_idx.get)
     names = [path.lstrip("/").split("/", 1)[1] for path in classes]
     return open_files(folder, paths, places.targets, names, **options)
-
-
-@dataclass(frozen=True, eq=False)
-class _World:
-    seed: int
-    context_bias: float
-    swap: bool
-
-    def scene(self, i: int) -> concept_world.Scene:
-        return concept_world.sample(i, self.seed, self.context_bias, swap=self.swap)
-
-    def __call__(self, i: int) -> Image.Image:
-        return _painted(self.seed, i, self.context_bias, self.swap).copy()
-
-
-@lru_cache(maxsize=5_000)  # 60 MB; painting costs more than a small network's forward pass
-def _painted(seed: int, i: int, context_bias: float, swap: bool) -> Image.Image:
-    return concept_world.render_image(concept_world.sample(i, seed, context_bias, swap=swap))
-
-
-def world(count: int, seed: int = 0, context_bias: float = 0.0, *, swap: bool = False) -> ImageSet:
-    """Draw the first `count` images of the concept world `seed`.
-
-    Image i is ``world.render(world.sample(i, seed, context_bias, swap=swap))``, where `world` is
-    ``wwwlib.world``: the same call gives the caption's scene and, in ``.masks``, which pixels
-    show which concept.
-
-    Parameters
-    ----------
-    count : int
-        Number of images, at least 1.
-    seed : int
-        Which world.
-    context_bias : float in [0, 1]
-        How strongly classes are tied to scenes.
-    swap : bool
-        Show every class in other classes' scenes only.
-    """
-    if count < 1:
-        raise ValueError(f"count is {count}; a world needs at least 1 image.")
-    reader = _World(seed, context_bias, swap)
-    labels = tuple(concept_world.CLASSES.index(reader.scene(i).subject) for i in range(count))
-    # The arguments decide the pixels as long as the painters stay the same: hash a few of them.
-    drawn = hashlib.sha256(b"".join(reader(i).tobytes() for i in range(min(count, 24))))
-    content = {"world": [count, seed, float(context_bias), swap], "drawn": drawn.hexdigest()}
-    return ImageSet(
-        name=f"world-{seed}",
-        fingerprint=digest({**content, "labels": labels}),
-        names=tuple(f"world-{seed}/{i:06d}" for i in range(count)),
-        labels=labels,
-        classes=tuple(concept_world.CLASSES),
-        reader=reader,
-    )

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from wwwlib.images.broden import broden
-from wwwlib.images.datasets import imagenet, imagenette, places365, world
+from wwwlib.images.datasets import imagenet, imagenette, places365
 from wwwlib.images.folder import folder
 from wwwlib.images.image_set import ImageSet, subset
-from wwwlib.world import CLASSES
+from wwwlib.registry import extension
 
 FOLDERS = {
     "folder": folder,
@@ -33,7 +33,7 @@ def load(
     root : str or Path, optional
         Where the images are; the world draws its own.
     count : int, optional
-        Take so many images, evenly spaced over the set; default: all, and 100 a class of the world.
+        Take so many images, evenly spaced over the set; default: all.
     seed : int
         Which world.
     least_side : int, optional
@@ -45,13 +45,13 @@ def load(
         If there is no such kind, a folder is not named, or it holds fewer than `count` images, or
         `least_side` is given for the world.
     """
-    if kind == "world":
+    if provided := extension(kind):
         if least_side is not None:
             raise ValueError(
-                f"least_side is {least_side}, but the world has no files to decode smaller; leave "
+                f"least_side is {least_side}, but {kind} has no files to decode smaller; leave "
                 "it out."
             )
-        return world(100 * len(CLASSES) if count is None else count, seed)
+        return provided.image_set(count, seed)
     if kind not in FOLDERS:
         raise ValueError(f"There is no probe set {kind!r}; use 'world' or one of {list(FOLDERS)}.")
     if not root:

@@ -14,10 +14,10 @@ from wwwlib.language.sources import (
     synonyms,
 )
 from wwwlib.language.wordnet import wordnet_nouns
+from wwwlib.registry import EXTENSIONS, extension
 from wwwlib.targets import Target
-from wwwlib.world import CLASSES, DATA, SYNONYMS, VOCABULARY
 
-CONCEPT_SETS = ("world", "classes", "imagenet", "wordnet", "broden", "places365", "file")
+CONCEPT_SETS = (*EXTENSIONS, "classes", "imagenet", "wordnet", "broden", "places365", "file")
 
 
 def encoder(spec: str, device: str = "cpu") -> Encoder:
@@ -32,8 +32,8 @@ def encoder(spec: str, device: str = "cpu") -> Encoder:
     device : str
         Where an open_clip model runs.
     """
-    if spec == "world":
-        return open_clip(f"local-dir:{DATA / 'clip'}", device=device)
+    if provided := extension(spec):
+        return open_clip(f"local-dir:{provided.encoder_folder()}", device=device)
     if spec.startswith("open_clip:local-dir:"):
         return open_clip(spec.removeprefix("open_clip:"), device=device)
     if spec.startswith("open_clip:"):
@@ -70,8 +70,8 @@ def concept_set(spec: str, target: Target, template: str = TEMPLATE) -> ConceptS
         raise ValueError(f"There is no concept set {spec!r}; use one of {', '.join(CONCEPT_SETS)}.")
     if kind in ("broden", "places365", "file") and not path:
         raise ValueError(f"The concept set {spec!r} needs a file: write {kind}:path/to/the/list.")
-    if kind == "world":
-        return ConceptSet(VOCABULARY, template, source="the concept world")
+    if provided := extension(kind):
+        return ConceptSet(provided.VOCABULARY, template, source=f"the concept {kind}")
     if kind == "classes":
         return ConceptSet(_flat(_own_truth(target)), template, source=f"classes of {target.name}")
     if kind == "imagenet":
@@ -154,9 +154,10 @@ def truth(spec: str, target: Target) -> list[list[str]]:
 
 
 def _own_truth(target: Target) -> list[list[str]]:
-    """Return the target's class names; the world also knows their synonyms."""
-    if target.classes == CLASSES:
-        return [list(SYNONYMS[name]) for name in CLASSES]
+    """Return the target's class names, with the synonyms that the target's extension lists."""
+    provided = extension(target.name.partition("/")[0])
+    if provided and target.classes == tuple(provided.SYNONYMS):
+        return [list(names) for names in provided.SYNONYMS.values()]
     return synonyms(target)
 
 

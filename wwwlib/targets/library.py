@@ -19,9 +19,9 @@ from torch import nn
 from torchvision import models
 
 from wwwlib.images import imagenet_synsets
+from wwwlib.registry import EXTENSIONS, extension
 from wwwlib.targets.target import Target, nearest, wrap
 from wwwlib.targets.weights import fill, read_weights
-from wwwlib.world import CLASSES, DATA, networks
 
 RANDOM = "random"
 
@@ -64,7 +64,7 @@ def load(
         If the weights are missing and cannot be fetched; the sentence says which file to put
         where, and how large it is.
     """
-    builders = {"torchvision": _torchvision, "timm": _timm, "world": _world}
+    builders = {"torchvision": _torchvision, "timm": _timm, **dict.fromkeys(EXTENSIONS, _extension)}
     library, _, model_name = name.partition("/")
     if library not in builders or not model_name:
         raise ValueError(
@@ -84,7 +84,7 @@ def load(
 
 
 def _torchvision(name, model_name, weights, classes, normalise) -> Target:
-    _known(name, model_name, models.list_models(module=models))
+    check_known(name, model_name, models.list_models(module=models))
     choices = models.get_model_weights(model_name)
     wanted = str(weights or "DEFAULT").removeprefix(f"{choices.__name__}.")
     chosen = _torchvision_choice(choices, wanted)
@@ -94,7 +94,7 @@ def _torchvision(name, model_name, weights, classes, normalise) -> Target:
     else:
         names = ", ".join(repr(choice) for choice in choices.__members__)
         usual = f"pass weights=None for the usual ones, one of {names}, or 'random'"
-        _fill_from_file(name, model, weights, chosen.meta["_file_size"], usual)
+        fill_from_file(name, model, weights, chosen.meta["_file_size"], usual)
     return wrap(model, chosen.transforms(**normalise), classes or chosen.meta["categories"], name)
 
 
@@ -134,16 +134,16 @@ def _torchvision_weights(name, chosen) -> dict[str, torch.Tensor]:
 
 def _timm(name, model_name, weights, classes, normalise) -> Target:
     architecture, _, tag = model_name.partition(".")
-    _known(name, architecture, timm.list_models())
+    check_known(name, architecture, timm.list_models())
     if tag:
-        _known(name, model_name, timm.list_pretrained(f"{architecture}.*"))
+        check_known(name, model_name, timm.list_pretrained(f"{architecture}.*"))
     if weights is None:
         model = _timm_pretrained(name, model_name)
     else:
         sizes = {} if classes is None else {"num_classes": len(classes)}
         model = timm.create_model(model_name, pretrained=False, **sizes)
         usual = "pass weights=None for timm's own or 'random'"
-        _fill_from_file(name, model, weights, _megabytes(model), usual)
+        fill_from_file(name, model, weights, megabytes(model), usual)
     config = resolve_model_data_config(model, args=normalise)
     preprocess = create_transform(**config, is_training=False)
     return wrap(model, preprocess, classes or _imagenet_names(name, model), name)
@@ -158,7 +158,7 @@ def _timm_pretrained(name, model_name) -> nn.Module:
         where = f"model.safetensors of {source}" if source else "a weights file (timm has none)"
         raise FileNotFoundError(
             f"The weights of {name} could not be fetched ({type(error).__name__}): download "
-            f"{where} (about {_megabytes(model):.0f} MB) elsewhere and pass weights=<file>."
+            f"{where} (about {megabytes(model):.0f} MB) elsewhere and pass weights=<file>."
         ) from error
 
 
@@ -175,23 +175,19 @@ def _imagenet_names(name, model) -> tuple[str, ...]:
     return tuple(text.split(", ")[0] for text in ImageNetInfo(subset).label_descriptions())
 
 
-def _world(name, model_name, weights, classes, normalise) -> Target:
-    _known(name, model_name, [f"{n}{bias}" for n in networks.NETWORKS for bias in ("", "-biased")])
+def _extension(name, model_name, weights, classes, normalise) -> Target:
     if classes is not None or normalise:
         raise ValueError(f"{name} has its own classes, mean and std; leave these arguments out.")
-    model = networks.NETWORKS[model_name.removesuffix("-biased")]()
-    file = DATA / f"{model_name}.safetensors" if weights is None else weights
-    usual = "restore it from the repository, train it again with `make world`, or pass 'random'"
-    _fill_from_file(name, model, file, _megabytes(model) / 2, usual)  # half precision on disk
-    return wrap(model, networks.preprocess(), CLASSES, name)
+    return extension(name.partition("/")[0]).target(model_name, weights)
 
 
-def _known(name: str, found: str, names: Sequence[str]) -> None:
+def check_known(name: str, found: str, names: Sequence[str]) -> None:
+    """Raise if `found` is none of `names`, naming the nearest."""
     if found not in names:
         raise ValueError(f"There is no target {name!r}; the nearest are {nearest(found, names)}.")
 
 
-def _fill_from_file(name, model, weights, megabytes, usual) -> None:
+def fill_from_file(name, model, weights, megabytes, usual) -> None:
     """Read and fill in a weights file, or say which file was expected; leave "random" as it is."""
     if str(weights) == RANDOM:
         return
@@ -204,5 +200,6 @@ def _fill_from_file(name, model, weights, megabytes, usual) -> None:
     fill(model, read_weights(path), repr(str(path)))
 
 
-def _megabytes(model: nn.Module) -> float:
+def megabytes(model: nn.Module) -> float:
+    """Return the size of a model's state dict."""
     return sum(p.numel() * p.element_size() for p in model.state_dict().values()) / 1e6

@@ -7,6 +7,7 @@ be checked against the truth, which no real data set allows.
 """
 
 from wwwlib.world.captions import caption
+from wwwlib.world.extension import encoder_folder, image_set, target
 from wwwlib.world.networks import NETWORKS, preprocess
 from wwwlib.world.scenes import Picture, Scene, Thing, render, render_image, sample
 from wwwlib.world.vocabulary import (
@@ -23,6 +24,6 @@ from wwwlib.world.vocabulary import (
 
 __all__ = [
     "CATEGORIES", "CLASSES", "DATA", "HOME", "NETWORKS", "SCENES", "SEEN", "SYNONYMS", "UNSEEN",
-    "VOCABULARY", "Picture", "Scene", "Thing", "caption", "preprocess", "render", "render_image",
-    "sample",
+    "VOCABULARY", "Picture", "Scene", "Thing", "caption", "encoder_folder", "image_set",
+    "preprocess", "render", "render_image", "sample", "target",
 ]  # fmt: skip

@@ -8,7 +8,9 @@ that names a neuron with one of them is wrong whatever the neuron does.
 
 from pathlib import Path
 
-DATA = Path(__file__).resolve().parents[2] / "data" / "world"
+_HERE = Path(__file__).resolve().parent
+# The weights: inside an installed wheel, or in the checkout.
+DATA = _HERE / "data" if (_HERE / "data").is_dir() else _HERE.parents[1] / "data" / "world"
 
 # The scene that a biased network's training images tie each class to, two classes a scene.
 HOME = {
@@ -86,7 +88,7 @@ CATEGORIES = {
     "scene": SCENES,
 }
 
-UNSEEN = tuple((DATA / "unseen_nouns.txt").read_text().split())
+UNSEEN = tuple((_HERE / "unseen_nouns.txt").read_text().split())
 SEEN = tuple(
     sorted({word for words in CATEGORIES.values() for word in words} | set(_SYNONYMS.values()))
 )

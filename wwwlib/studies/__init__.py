@@ -1,0 +1,1 @@
+"""Studies: what only the notebooks measure, on top of the method and its baselines."""
