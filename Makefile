@@ -74,7 +74,7 @@ explorer: install
 
 world: install
 	$(BIN)/python -m wwwlib.world
-	$(BIN)/python -m wwwlib.baselines.milan
+	$(BIN)/python -m wwwlib.studies.milan_training
 
 lock:
 	rm -rf build/lock
