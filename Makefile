@@ -78,7 +78,7 @@ explorer: install
 
 world: install
 	$(BIN)/python -m wwwlib.world
-	$(BIN)/python -m wwwlib.baselines.milan
+	$(BIN)/python -m wwwlib.studies.milan_training
 
 lock:
 	$(PYTHON) -m venv build/lock
