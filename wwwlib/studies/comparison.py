@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from wwwlib import concepts, images, language, targets
+from wwwlib import concepts, images, language, targets, world
 from wwwlib.atlas.classes import shown_classes
 from wwwlib.baselines import clip_dissect, falcon, masks, milan
 from wwwlib.baselines.falcon import Captions, Shards
@@ -159,7 +159,7 @@ def masked_sets(
     """
     if broden:
         return [masks.broden(broden, split) for split in ("train", "val")]
-    return [masks.of_world(count, s) for s in (seed, seed + 1)] if probe == "world" else []
+    return [world.image_set_with_masks(count, s) for s in (seed, seed + 1)] if probe == "world" else []
 
 
 def _filled(values: Sequence[T], default: T, count: int, what: str) -> list[T]:
@@ -331,7 +331,7 @@ def captions(spec: str, encoder: Encoder, store: Store | None = None) -> Caption
         Keeps the features of the captions.
     """
     if spec == "world":
-        return falcon.world_captions(encoder, store=store)
+        return falcon.captions(world.training_captions(), encoder, store)
     if spec == "imagenet":
         return falcon.captions(imagenet_definitions(), encoder, store)
     folder = Path(spec).is_dir()
