@@ -239,7 +239,7 @@ def probe_features(
 
     WWW needs the features of exemplars only, but CLIP-Dissect those of all images.
     """
-    every, options = range(len(images)), (batch_size, workers)
+    every, options = range(len(probe)), (batch_size, workers)
     if store is None:
         return image_features(encoder, probe, every, *options)
     key = {"encoder": encoder.name, "images": probe.fingerprint, "indices": "all"}
