@@ -657,17 +657,16 @@ def test_every_kind_of_layer_of_the_small_networks_is_explained(name):
 )
 def test_the_world_explains_itself(tmp_path):
     """Breaks if names of final neurons do not fit their class in a network that is nearly right."""
-    from wwwlib import images as sets
-    from wwwlib import language
+    from wwwlib import language, world
 
     if not (DATA / "clip" / "open_clip_model.safetensors").is_file():
         pytest.skip("the small CLIP in data/world/clip is not trained")
-    target, probe = targets.load("world/conv"), sets.world(96, seed=5)
+    target, probe = targets.load("world/conv"), world.image_set(96, seed=5)
     encoder = language.open_clip(f"local-dir:{DATA / 'clip'}")
     words = ConceptSet(target.classes)
     made = atlas.build(target, probe, encoder, words, ["layer4", "logits"], k=2, progress=False)
     right = [c in names for c, names in zip(target.classes, made.layers["logits"].major.names,
                                             strict=True)]  # fmt: skip
     assert sum(right) >= 18
-    found = made.explain(sets.world(1, seed=6).image(0), "layer4")
+    found = made.explain(world.image_set(1, seed=6).image(0), "layer4")
     assert found.r > 0 and len(found.sample.neurons) == 5

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from wwwlib.atlas.atlas import Atlas
 from wwwlib.atlas.classes import by_gradient, from_sums, in_classes_of, labelling
 from wwwlib.atlas.record import LayerRecord, Thumbnails
-from wwwlib.concepts import discover, reach, select, stability
+from wwwlib.concepts import bootstrap_depth, discover, select, stability
 from wwwlib.contributions import head
 from wwwlib.exemplars import OK, Exemplars, collect
 from wwwlib.images import FIVE_CROPS, ImageSet, crops
@@ -182,7 +182,7 @@ def _seen(
     exemplar and for all those of a neuron that is dead or not finite, as in
     `language.embed_exemplars`, so that such a neuron abstains.
     """
-    deep = k if again is None else reach(k, len(images))
+    deep = k if again is None else bootstrap_depth(k, len(images))
     found = collect(target, images, layers, deep, **options)
     index = {
         layer: torch.where(one.status.unsqueeze(1) == OK, one.index, -1)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from wwwlib.atlas.sentence import as_dict, as_sentence
-from wwwlib.concepts import SURE, ConceptTable
+from wwwlib.concepts import STABLE, ConceptTable
 from wwwlib.exemplars import Exemplars
 
 
@@ -52,7 +52,7 @@ class Neuron:
     @property
     def sure(self) -> bool:
         """Whether its name would more likely than not survive another probe set."""
-        return self.stability is None or self.stability >= SURE
+        return self.stability is None or self.stability >= STABLE
 
 
 @dataclass(frozen=True, eq=False)
