@@ -15,7 +15,7 @@ from torch.nn import functional
 
 Size = int | tuple[int, int] | None  # rows and columns; None keeps the size of a map
 
-# From which r on two heatmaps are described as agreeing; words for orientation, not a test.
+# Lowest r that each word describes; for orientation, not a test.
 AGREEMENT = ((0.9, "agree"), (0.6, "agree in part"), (-math.inf, "disagree"))
 
 _ROWS, _COLUMNS = ("upper", "middle", "lower"), ("left", "centre", "right")
