@@ -248,6 +248,23 @@ class Atlas:
             raise ValueError(f"The classes {places} are all called {cls!r}; give an index.")
         return places[0]
 
+    def class_with_images(self, cls: int | str) -> int:
+        """Return the index of a class that has class contributions.
+
+        Raises
+        ------
+        ValueError
+            As `class_index`, and if the atlas has no images of the class.
+        """
+        index = self.class_index(cls)
+        if not self.class_count[index]:
+            raise ValueError(
+                f"The atlas of {self.target.name} has no images of the class "
+                f"{self.classes[index]!r}; choose a class with images, or build it with a "
+                "`labelled` set that has some."
+            )
+        return index
+
     def explain(
         self,
         image: Image.Image | str | Path | bytes,
@@ -287,13 +304,7 @@ class Atlas:
             If the image cannot be used, an argument is out of range, or `cls` has no images.
         """
         record = self.layer(layer)
-        wanted = None if cls is None else self.class_index(cls)
-        if wanted is not None and not self.class_count[wanted]:
-            raise ValueError(
-                f"The atlas of {self.target.name} has no images of the class "
-                f"{self.classes[wanted]!r}; choose a class with images, or build it with a "
-                "`labelled` set that has some."
-            )
+        wanted = None if cls is None else self.class_with_images(cls)
         name = None if label is None else self.classes[self.class_index(label)]
         output = run_model(self.target, record, image, self.signed)
         return make_explanation(output, record, top, wanted, name, percentile, self)
