@@ -15,7 +15,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from wwwlib.studies import published
+from wwwlib.studies import literature
 
 HEADER = ["run", "table", "method", "metric", "ours", "stderr", "paper", "paper stderr", "apart"]
 
@@ -36,7 +36,7 @@ class Cell:
     setting: tuple[str, str, str] | None
 
 
-def cells(folder: Path, tables: Path = published.PATH) -> list[Cell]:
+def cells(folder: Path, tables: Path = literature.PATH) -> list[Cell]:
     """Read the cells of a run.
 
     Parameters
@@ -44,7 +44,7 @@ def cells(folder: Path, tables: Path = published.PATH) -> list[Cell]:
     folder : Path
         Of the run, with its manifest.
     tables : Path
-        The paper's figures, see `published.paper_scores`.
+        The paper's figures, see `literature.paper_scores`.
 
     Raises
     ------
@@ -78,9 +78,9 @@ def _records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _cell(run: str, record: dict[str, Any], rows: Sequence[str], tables: Path) -> Cell:
     setting = tuple(record["setting"]) if record["setting"] else None
-    names = published.row_names(_spec(setting), rows) if setting else {}
+    names = literature.row_names(_spec(setting), rows) if setting else {}
     method = names.get(record["method"])
-    known = published.paper_scores(setting, tables).get((method, record["metric"]), (None, None))
+    known = literature.paper_scores(setting, tables).get((method, record["metric"]), (None, None))
     told = (record["mean"], record["stderr"])
     plain = (run, record["table"], record["method"], record["metric"])
     return Cell(*plain, *told, *known, apart(*told, *known), setting)
@@ -139,7 +139,7 @@ def _text(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value).replace("|", "\\|")
 
 
-def write(folder: Path, tables: Path = published.PATH) -> str:
+def write(folder: Path, tables: Path = literature.PATH) -> str:
     """Write ``report.md`` and ``report.csv`` into a run's folder, and return the former.
 
     Raises

@@ -10,7 +10,7 @@ from wwwlib.baselines.network_dissection import Dissection
 from wwwlib.concepts import ConceptTable
 from wwwlib.exemplars import Exemplars
 from wwwlib.store import Store
-from wwwlib.studies import comparison, conclusions, published, tables
+from wwwlib.studies import comparison, conclusions, literature, tables
 from wwwlib.studies.tables import MethodNames
 
 PLACES = "/a/airfield 0\n/b/balcony/exterior 1\n/c/car_interior 2\n"
@@ -229,7 +229,7 @@ def test_labels_of_broden_are_within_reach_of_its_clean_list(real):
     """Those of published ResNet-50 rows, nearly all of which the list spells otherwise."""
     words = language.broden(real / "labels" / "broden_labels_clean.txt").words
     path = real / "published" / "netdissect_resnet50_imagenet_fc.csv"
-    labels = published.read_labels(path)
+    labels = literature.read_labels(path)
     held = {language.fold(word) for word in words}
     raw = sum(language.fold(own[0]) in held for own in labels)
     clean = sum(language.fold(own[0]) in held for own in comparison.match_spelling(labels, words))

@@ -26,7 +26,7 @@ from wwwlib.language import ConceptSet, Encoder, fold, image_features, imagenet_
 from wwwlib.scores import Words
 from wwwlib.store import Store
 from wwwlib.studies.conclusions import EQUAL
-from wwwlib.studies.published import strip_suffix
+from wwwlib.studies.literature import strip_suffix
 from wwwlib.studies.tables import MethodNames, truncate
 from wwwlib.targets import Target
 
@@ -159,7 +159,9 @@ def masked_sets(
     """
     if broden:
         return [masks.broden(broden, split) for split in ("train", "val")]
-    return [world.image_set_with_masks(count, s) for s in (seed, seed + 1)] if probe == "world" else []
+    return (
+        [world.image_set_with_masks(count, s) for s in (seed, seed + 1)] if probe == "world" else []
+    )
 
 
 def _filled(values: Sequence[T], default: T, count: int, what: str) -> list[T]:

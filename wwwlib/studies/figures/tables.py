@@ -77,7 +77,12 @@ def _panel(axes, table: Table, metric: str, reference: str, width: float) -> Non
         score, look = row.scores[metric], _look(row, reference)
         if metric in row.upper_bounds:
             axes.plot(
-                row.upper_bounds[metric], place, "|", color=VERMILION, markersize=9, markeredgewidth=2
+                row.upper_bounds[metric],
+                place,
+                "|",
+                color=VERMILION,
+                markersize=9,
+                markeredgewidth=2,
             )
         axes.errorbar(score.mean, place, xerr=score.stderr, capsize=2, linewidth=1.2, **look)
     axes.set_xlim(min(-0.06, axes.get_xlim()[0]), 1.08)
