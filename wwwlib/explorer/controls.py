@@ -5,7 +5,7 @@ import ipywidgets as w
 from wwwlib import world
 from wwwlib.explorer import markup
 from wwwlib.explorer.model import Model
-from wwwlib.world.surfaces import FINISHES
+from wwwlib.world.vocabulary import FINISHES
 
 AS_IS = "as it is"
 _WIDE = {"description_width": "130px"}

@@ -24,7 +24,8 @@ from wwwlib.baselines.milan.networks import END, START, Decoder, LanguageModel
 from wwwlib.baselines.milan.search import beam_search
 from wwwlib.targets import Target, load
 from wwwlib.world import preprocess, render, sample
-from wwwlib.world.regions import Key, as_seen, category, phrases, regions
+from wwwlib.world.scenes import regions, simulated_maps
+from wwwlib.world.vocabulary import Key, category, phrases
 
 # (how many pictures, of which world); neither is seen by any other training.
 PICTURES, UNSEEN = (7_200, 300), (1_200, 400)
@@ -61,7 +62,7 @@ def drawn(seed: int, index: int) -> tuple[Image.Image, list[Key], np.ndarray]:
     picture = render(scene)
     found = regions(scene, picture.masks)
     exact = np.stack(list(found.values()))
-    blobs = as_seen(exact, np.random.RandomState([seed, index, 3]))
+    blobs = simulated_maps(exact, np.random.RandomState([seed, index, 3]))
     return picture.image, list(found), np.stack([exact, blobs], 1)
 
 
