@@ -137,7 +137,7 @@ def test_most_parts_are_shared_between_classes():
 
 def test_every_word_of_the_world_is_painted_somewhere():
     words = {word for words in world.CATEGORIES.values() for word in words}
-    seen, i = set(), 0
+    seen, i = set().union(*(picture.masks for picture in PICTURES)), 0
     while seen < words and i < 400:
         seen |= world.render(world.sample(i, 6)).masks.keys()
         i += 1
@@ -208,7 +208,7 @@ def test_the_biased_pair_leans_on_the_scenery_but_not_wholly(name):
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
+def small_sets(tmp_path_factory):
     """Return a folder with small versions of all sets of images, and their settings."""
     folder = tmp_path_factory.mktemp("sets")
     with pytest.MonkeyPatch.context() as patch:
@@ -222,9 +222,9 @@ def drawn(tmp_path_factory):
 
 
 @pytest.mark.parametrize("biased", [False, True])
-def test_a_target_is_trained_from_drawing_to_record(monkeypatch, tmp_path, drawn, biased):
+def test_a_target_is_trained_from_drawing_to_record(monkeypatch, tmp_path, small_sets, biased):
     """Breaks if a set that a training needs is not drawn, or the pair mixes up its sets."""
-    folder, sizes = drawn
+    folder, sizes = small_sets
     monkeypatch.setattr(training, "DATA", tmp_path)
     monkeypatch.setitem(training.RECIPES, "conv", {"epochs": 2, "rate": 3e-3})
     loaded, load = [], training.load_set

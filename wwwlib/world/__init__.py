@@ -7,7 +7,18 @@ be compared with the truth, which no real data set allows.
 """
 
 from wwwlib.world.networks import NETWORKS, encoder_folder, preprocess, target
-from wwwlib.world.scenes import Picture, Scene, Thing, image_set, render, render_image, sample
+from wwwlib.world.scenes import (
+    Picture,
+    Scene,
+    Thing,
+    WorldMasks,
+    image_set,
+    image_set_with_masks,
+    render,
+    render_image,
+    sample,
+    training_captions,
+)
 from wwwlib.world.vocabulary import (
     CATEGORIES,
     CLASSES,
@@ -24,6 +35,7 @@ from wwwlib.world.vocabulary import (
 
 __all__ = [
     "CATEGORIES", "CLASSES", "DATA", "FINISHES", "HOME", "NETWORKS", "SCENES", "SEEN", "SYNONYMS",
-    "UNSEEN", "VOCABULARY", "Picture", "Scene", "Thing", "caption", "encoder_folder", "image_set",
-    "preprocess", "render", "render_image", "sample", "target",
+    "UNSEEN", "VOCABULARY", "Picture", "Scene", "Thing", "WorldMasks", "caption", "encoder_folder",
+    "image_set", "image_set_with_masks", "preprocess", "render", "render_image", "sample", "target",
+    "training_captions",
 ]  # fmt: skip

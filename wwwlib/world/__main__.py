@@ -43,6 +43,8 @@ def main():
     names = parser.parse_args().names or list(TRAININGS)
     if unknown := set(names) - set(TRAININGS):
         parser.error(f"no such network: {', '.join(sorted(unknown))}; there are {list(TRAININGS)}")
+    if not (DATA.parent / "README.md").exists():
+        parser.error(f"{DATA} is part of an installed package; train in a checkout instead")
     path = DATA / "training.json"
     record = json.loads(path.read_text()) if path.exists() else {}
     with TemporaryDirectory() as folder, ProcessPoolExecutor(os.cpu_count()) as pool:

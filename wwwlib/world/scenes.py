@@ -9,7 +9,7 @@ sampled scenes, and `regions` lists the image regions that a description of a ne
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 
 import numpy as np
 from PIL import Image
@@ -28,10 +28,12 @@ from wwwlib.world.vocabulary import (
     PARTS,
     SCENES,
     Key,
+    caption,
 )
 
 _HUES = tuple(COLOURS)
 _PALETTE = np.array(list(COLOURS.values()), np.int32)
+TRAINING_SEED = 100  # of the images that trained the shipped networks
 MIN_PIXELS = 10  # smaller regions vanish on the grid of any layer
 _GRIDS = (8, 8, 16, 32)  # rows of the activation maps of the world's networks
 
@@ -269,6 +271,67 @@ def image_set(
         classes=tuple(CLASSES),
         reader=reader,
     )
+
+
+@dataclass(frozen=True)
+class WorldMasks:
+    """Masks of the images of `image_set`, as `baselines.network_dissection.Masks` describes them.
+
+    Parameters
+    ----------
+    seed, context_bias, swap
+        As in `sample`.
+    """
+
+    seed: int = 0
+    context_bias: float = 0.0
+    swap: bool = False
+
+    @property
+    def categories(self) -> Mapping[str, str]:
+        """The category of each concept."""
+        return CATEGORY
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, equal for equal masks: hashes the arguments and the masks of eight images."""
+        hashed = [
+            {word: np.packbits(mask).tobytes().hex() for word, mask in self(i).items()}
+            for i in range(8)
+        ]
+        content = [self.seed, float(self.context_bias), self.swap, self.categories, hashed]
+        return digest({"world": content})
+
+    def __call__(self, i: int) -> Mapping[str, np.ndarray]:
+        """Return the (SIZE, SIZE) bool mask of each concept that image i shows."""
+        return render(sample(i, self.seed, self.context_bias, swap=self.swap)).masks
+
+
+def image_set_with_masks(
+    count: int, seed: int = 0, context_bias: float = 0.0, *, swap: bool = False
+) -> tuple[ImageSet, WorldMasks]:
+    """Return the first `count` images of a concept world, see `image_set`, and their masks.
+
+    Raises
+    ------
+    ValueError
+        If `count` is less than 1.
+    """
+    images = image_set(count, seed, context_bias, swap=swap)
+    return images, WorldMasks(seed, context_bias, swap)
+
+
+def training_captions(count: int = 2_400) -> list[str]:
+    """Return distinct captions, three variants each, of the first images that trained the CLIP.
+
+    Parameters
+    ----------
+    count : int
+        Number of images.
+    """
+    described = [sample(i, TRAINING_SEED) for i in range(count)]
+    texts = (caption(scene, variant) for scene in described for variant in range(1, 4))
+    return list(dict.fromkeys(texts))
 
 
 def regions(scene: Scene, masks: Mapping[str, np.ndarray]) -> dict[Key, np.ndarray]:

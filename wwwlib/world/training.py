@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from wwwlib.world.networks import MEAN, NETWORKS, STD
 from wwwlib.world.painting import SIZE
-from wwwlib.world.scenes import render_image, sample
+from wwwlib.world.scenes import TRAINING_SEED, render_image, sample
 from wwwlib.world.vocabulary import CLASSES, DATA, SEEN, VOCABULARY, caption, tag
 
 # Share of the biased pair's training images with the class in its home scene. At 1 a network uses
@@ -35,8 +35,8 @@ BIAS = 0.9
 
 # Each set of images: (count, seed, context bias, swapped contexts).
 SETS = {
-    "train": (24_000, 100, 0.0, False),
-    "train-biased": (12_000, 100, BIAS, False),
+    "train": (24_000, TRAINING_SEED, 0.0, False),
+    "train-biased": (12_000, TRAINING_SEED, BIAS, False),
     "test": (2_400, 200, 0.0, False),
     "test-home": (2_400, 200, 1.0, False),
     "test-swapped": (2_400, 200, 0.0, True),
