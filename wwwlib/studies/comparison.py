@@ -159,9 +159,8 @@ def masked_sets(
     """
     if broden:
         return [masks.broden(broden, split) for split in ("train", "val")]
-    return (
-        [world.image_set_with_masks(count, s) for s in (seed, seed + 1)] if probe == "world" else []
-    )
+    seeds = (seed, seed + 1) if probe == "world" else ()
+    return [world.image_set_with_masks(count, s) for s in seeds]
 
 
 def _filled(values: Sequence[T], default: T, count: int, what: str) -> list[T]:
