@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.transforms.functional import pil_to_tensor
 
 from wwwlib import exemplars, targets, world
 from wwwlib.activations import capture
@@ -303,13 +304,13 @@ def test_a_planted_concept_is_found_by_every_function():
         assert found == [["7"], ["2"], ["9"]], name
 
 
+def small(image):
+    return pil_to_tensor(image.resize((64, 64))) / 255
+
+
 def test_activations_are_z_of_every_image_in_order():
-    target = targets.wrap(
-        nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.Flatten(), nn.Linear(256, 3)),
-        lambda image: torch.tensor(list(image.tobytes())).view(64, 64, 3).permute(2, 0, 1) / 255,
-        ("a", "b", "c"),
-        "test",
-    )
+    model = nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.Flatten(), nn.Linear(256, 3))
+    target = targets.wrap(model, small, ("a", "b", "c"), "test")
     probe = world.image_set(7)
     made = common.activations(target, probe, ["0", "logits"], batch_size=3, progress=False)
     for i in range(len(probe)):
@@ -325,8 +326,7 @@ def test_activations_of_all_layers_are_read_once_and_kept(tmp_path):
 
     def look(image):
         seen.append(image.size)
-        pixels = torch.tensor(list(image.resize((64, 64)).tobytes()))
-        return pixels.view(64, 64, 3).permute(2, 0, 1) / 255
+        return small(image)
 
     model = nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.Flatten(), nn.Linear(256, 3))
     target = targets.wrap(model, look, ("a", "b", "c"), "test")
