@@ -633,7 +633,7 @@ def test_the_authors_package_is_fed_what_the_network_saw(monkeypatch):
         small = (cropped(probe.image(i)) + 1) / 2  # the world's networks take [-1, 1]
         want = F.interpolate(small[None], (224, 224), mode="bilinear", antialias=True)[0]
         assert (x - want).abs().max() < 0.02
-    with pytest.raises(ValueError, match=r"sees the part \(0.25, 0.25, 0.75, 0.75\) and the desc"):
+    with pytest.raises(ValueError, match=r"uses the part \(0.25, 0.25, 0.75, 0.75\) and the desc"):
         milan.describe(target, "layer3", probe, found, milan.load(), k=K, progress=False)
 
 

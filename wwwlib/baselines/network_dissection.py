@@ -251,7 +251,7 @@ class _Overlaps:
         }
 
     def _shown(self, i: int, size: tuple[int, int]) -> tuple[list[str], np.ndarray]:
-        """Return the concepts in the part of image i that the network sees, and their masks."""
+        """Return the concepts in the part of image i that the preprocessing keeps, with masks."""
         if size not in self.parts:
             self.parts[size] = seen_part(self.target, size)
         found = {word: mask for word, mask in self.masks(i).items() if mask.any()}

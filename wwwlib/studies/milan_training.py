@@ -251,7 +251,7 @@ def main() -> None:
     describer = load(path)
     bank = fill(describer.encoder, describer.stages, *UNSEEN, least=15)
     entry = {
-        "sets told right": accuracy(describer, Sets(bank, describer.vocabulary, seed=1)),
+        "sets described correctly": accuracy(describer, Sets(bank, describer.vocabulary, seed=1)),
         "sha256": file_digest(path),
         "minutes": round((time.monotonic() - start) / 60, 1),
     }

@@ -121,7 +121,7 @@ def describe(
     Parameters
     ----------
     target, layer, images, exemplars, describer
-        See `candidates`, and so for errors.
+        As for `candidates`, and so are the errors.
     weight : float
         Of log p(d), lambda in the paper.
     **settings
@@ -220,7 +220,7 @@ def _check_same_part(target: Target, encoder: Target, size: tuple[int, int]) -> 
     own, other = (seen_part(network, size) for network in (target, encoder))
     if max(abs(a - b) for a, b in zip(own, other, strict=True)) > _TOLERANCE:
         raise ValueError(
-            f"Of an image of {size[0]} x {size[1]} pixels {target.name} sees the part "
+            f"Of an image of {size[0]} x {size[1]} pixels, {target.name} uses the part "
             f"{tuple(round(share, 2) for share in own)} and the describer's {encoder.name} "
             f"{tuple(round(share, 2) for share in other)}; give the target a preprocessing that "
             "shows the same part as the describer's."
@@ -382,7 +382,7 @@ def describe_by_original(
 
 
 def _original_input(target: Target, images: ImageSet, i: int) -> Tensor:
-    """Return the part of an image that the target sees as the authors' decoder takes it."""
+    """Return the part of an image that the target uses, resized for the authors' decoder."""
     from torchvision.transforms import functional
 
     image = images.image(i)
