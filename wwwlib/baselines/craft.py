@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wwwlib import maps
-from wwwlib.contributions.passes import forward, replaced
+from wwwlib.contributions import forward, replaced_output
 from wwwlib.distributed import Options
 from wwwlib.images import ImageSet, batches
 from wwwlib.registry import require
@@ -281,7 +281,7 @@ def _logits(target, layer, x, class_index, u, bank, masks, batch_size: int = 64)
     for part in masks.split(batch_size):
         made = torch.einsum("sr,rhw,rn->snhw", part, u, bank)
         batch = x.to(target.device).expand(len(part), -1, -1, -1)
-        with replaced(target, layer, lambda output, made=made: _like(made, output)):
+        with replaced_output(target, layer, lambda output, made=made: _like(made, output)):
             logits, _ = forward(target, batch, [])
         found.append(logits[:, class_index].double().cpu())
     return torch.cat(found).numpy()
