@@ -172,7 +172,7 @@ def test_images_of_the_predicted_class_leave_the_image_itself_out(target, probe,
 
 def test_craft_shows_crops_for_names(target, asked):
     found = qualitative.explain_craft(
-        target, asked, world.image_set(480, 0), concepts=3, tested=1, samples=2
+        target, asked, world.image_set(480, 0), concepts=3, perturbed=1, samples=2
     )
     assert found.where.shape == (64, 64) and len(found.pictures) == 4
     assert found.why[0].startswith("concept 1: Sobol index ") and len(found.why) == 3
@@ -180,7 +180,7 @@ def test_craft_shows_crops_for_names(target, asked):
 
 def test_craft_says_of_how_many_images_its_concepts_come(target, asked):
     """Twenty of a class of the world's 480; the image asked about may be one of them, or alone."""
-    probe, few = world.image_set(480, 0), {"concepts": 3, "tested": 1, "samples": 2}
+    probe, few = world.image_set(480, 0), {"concepts": 3, "perturbed": 1, "samples": 2}
     own = qualitative.images_of_class(target, asked, probe)
     seen = qualitative.explain_craft(target, asked, probe, **few).what[0]
     assert "from 20 other images of the class; crops, no name" in seen

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from wwwlib import concepts, images, language, targets, world
 from wwwlib.atlas.classes import shown_classes
-from wwwlib.baselines import clip_dissect, falcon, masks, milan
+from wwwlib.baselines import clip_dissect, falcon, milan, network_dissection
 from wwwlib.baselines.falcon import Captions, Shards
-from wwwlib.baselines.masks import Masks
-from wwwlib.baselines.network_dissection import Dissection
+from wwwlib.baselines.network_dissection import Dissection, Masks
 from wwwlib.concepts import ConceptTable
 from wwwlib.exemplars import OK, Exemplars
 from wwwlib.images import ImageSet
@@ -158,7 +157,7 @@ def masked_sets(
         Seed of the world.
     """
     if broden:
-        return [masks.broden(broden, split) for split in ("train", "val")]
+        return [network_dissection.broden(broden, split) for split in ("train", "val")]
     seeds = (seed, seed + 1) if probe == "world" else ()
     return [world.image_set_with_masks(count, s) for s in seeds]
 

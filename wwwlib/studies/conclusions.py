@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from wwwlib.baselines.falcon.groups import SIGMAS
-from wwwlib.baselines.falcon.pipeline import COHESIVE
+from wwwlib.baselines.falcon import COHESIVE, SIGMAS
 from wwwlib.baselines.milan import Describer
 from wwwlib.scores import compare, holm
 from wwwlib.studies.tables import Difference, Row, Table

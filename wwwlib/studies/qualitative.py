@@ -14,8 +14,8 @@ from torch import Tensor
 from wwwlib import maps
 from wwwlib.atlas.classes import by_gradient, in_classes_of
 from wwwlib.atlas.explain import as_seen
-from wwwlib.baselines.craft import Craft, Unfit, craft
-from wwwlib.baselines.falcon.regions import cut
+from wwwlib.baselines.craft import Craft, CraftError, craft
+from wwwlib.baselines.falcon import crop_to_boxes
 from wwwlib.baselines.grad_cam import grad_cam
 from wwwlib.contributions import Contributions, contribute
 from wwwlib.exemplars import Exemplars
@@ -381,10 +381,11 @@ def explain_craft(
         return LocalExplanation("CRAFT", ("none: there is no image of this class",))
     try:
         found = craft(target, layer or prediction.layer, own, prediction.cls, **options)
-    except Unfit as error:  # a transformer, for instance, has no layer without negative values
+    except CraftError as error:  # a transformer, for instance, has no layer without negative values
         return LocalExplanation("CRAFT", (f"none: {error}",))
     patches = found.patches[0][:shown]
-    crops = cut(target, own, [i for i, *_ in patches], [tuple(box) for _, *box in patches])
+    boxes = [tuple(box) for _, *box in patches]
+    crops = crop_to_boxes(target, own, [i for i, *_ in patches], boxes)
     total = found.importance.tolist()
     return LocalExplanation(
         "CRAFT",
