@@ -7,10 +7,9 @@ asks the last of a whole set of images.
 
 from wwwlib.atlas.atlas import Atlas
 from wwwlib.atlas.build import build
-from wwwlib.atlas.explain import Look, as_seen, look, tell
+from wwwlib.atlas.explain import Look, look, tell
 from wwwlib.atlas.probing import Found, find
 from wwwlib.atlas.record import Explanation, LayerRecord, Neuron, Thumbnails, Track
-from wwwlib.atlas.seen import cut_to, seen_part
 
 __all__ = [
     "Atlas",
@@ -21,11 +20,8 @@ __all__ = [
     "Neuron",
     "Thumbnails",
     "Track",
-    "as_seen",
     "build",
-    "cut_to",
     "find",
     "look",
-    "seen_part",
     "tell",
 ]

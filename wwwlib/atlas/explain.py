@@ -17,7 +17,7 @@ from wwwlib import maps
 from wwwlib.atlas.record import Explanation, LayerRecord, Neuron, Track
 from wwwlib.contributions import contribute
 from wwwlib.images import MAX_PIXELS, decode
-from wwwlib.targets import Target
+from wwwlib.targets import Target, denormalize
 
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 
@@ -78,7 +78,7 @@ def look(
     whole = opened(image)
     x = target.preprocess(whole)
     a, w, p = _answer(target, record, x, signed)
-    return Look(as_seen(target, whole, x), target.classes, a, w, p)
+    return Look(denormalize(target, whole, x), target.classes, a, w, p)
 
 
 def tell(
@@ -129,21 +129,6 @@ def opened(image: Image.Image | str | Path | bytes) -> Image.Image:
             f"most {MAX_PIXELS:,} pixels of one of the modes {', '.join(_MODES)}."
         )
     return image.convert("RGB")
-
-
-def as_seen(target: Target, image: Image.Image, x: Tensor) -> Image.Image:
-    """Return what the network saw of an image, given that and its input x (3, H, W).
-
-    Preprocessing is foreign code, but what it does to a pixel's colour is affine: a black and a
-    white image of the same size show where every colour goes, and where nothing of the image is.
-    """
-    black, white = (
-        target.preprocess(Image.new("RGB", image.size, colour)) for colour in ("black", "white")
-    )
-    span = white - black
-    colour = torch.where(span == 0, 0.0, (x - black) / torch.where(span == 0, 1.0, span))
-    pixels = (colour.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
-    return Image.fromarray(pixels.cpu().contiguous().numpy())
 
 
 def _answer(
