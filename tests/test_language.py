@@ -209,7 +209,10 @@ def test_imagenet_synsets_come_without_download():
     synsets = images.imagenet_synsets()
     assert len(synsets) == 1000
     assert synsets["n01440764"] == ("tench", "Tinca tinca")
-    assert [w for w, lemmas in synsets.items() if lemmas == ("crane",)] == ["n02012849", "n03126707"]
+    assert [w for w, lemmas in synsets.items() if lemmas == ("crane",)] == [
+        "n02012849",
+        "n03126707",
+    ]
     words = language.concept_set("imagenet", None)
     assert words.words[:2] == ("tench", "Tinca tinca") and words.source == "ImageNet"
     with pytest.raises(ValueError, match="'imagenet' names 1000 classes, but net has 1"):
@@ -480,7 +483,7 @@ def test_an_encoder_of_ones_own_is_loaded_from_file_and_module(tmp_path, monkeyp
         ("encoder", ValueError, "not of the form"),
         ("encoder:", ValueError, "not of the form"),
         (":make", ValueError, "not of the form"),
-        ("no_such_module_here:make", ModuleNotFoundError, "no module 'no_such_module_here'"),
+        ("no_such_module_here:make", ModuleNotFoundError, "No module named 'no_such_module_here'"),
         ("no_such_file.py:make", FileNotFoundError, r"no file 'no_such_file\.py'"),
     ],
 )

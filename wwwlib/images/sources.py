@@ -87,9 +87,7 @@ def imagenet(root: str | Place, **options) -> ImageSet:
     return class_folders(root, numbers, classes, **{"convert": ("CMYK",), **options})
 
 
-def imagenette(
-    root: str | Place, split: str = "val", size: str = "320px", *, download: bool = False, **options
-) -> ImageSet:
+def imagenette(root: str | Place, split: str = "val", size: str = "320px", **options) -> ImageSet:
     """Open Imagenette, ten easily distinguished classes of ImageNet, as torchvision stores it.
 
     Parameters
@@ -100,8 +98,6 @@ def imagenette(
         Which part.
     size : {"320px", "full", "160px"}
         Which edition.
-    download : bool
-        Download it through torchvision if it is missing (340 MB for 320px, 1.6 GB in full).
     **options
         As for `folder`.
 
@@ -113,7 +109,7 @@ def imagenette(
     Raises
     ------
     FileNotFoundError
-        If it is missing and `download` is False.
+        If it is missing.
     ValueError
         If split or size is unknown, or as for `folder`.
     """
@@ -124,20 +120,14 @@ def imagenette(
         )
     home = expanded(root) / _IMAGENETTE[size]
     if not home.exists():
-        if not download:
-            raise FileNotFoundError(
-                f"Imagenette is not in {str(home)!r}; unpack {home.name}.tgz there, or pass "
-                "download=True."
-            )
-        from torchvision.datasets import Imagenette
-
-        Imagenette(Path(root).expanduser(), split, size, download=True)
+        raise FileNotFoundError(
+            f"Imagenette is not in {str(home)!r}; unpack {home.name}.tgz there, for example by "
+            f"torchvision.datasets.Imagenette({str(home.parent)!r}, size={size!r}, download=True)."
+        )
     return imagenet(home / split, **{"name": f"imagenette-{split}", **options})
 
 
-def places365(
-    root: str | Place, split: str = "val", *, small: bool = True, download: bool = False, **options
-) -> ImageSet:
+def places365(root: str | Place, split: str = "val", *, small: bool = True, **options) -> ImageSet:
     """Open Places365, as torchvision stores it or as folders of classes.
 
     Parameters
@@ -150,26 +140,24 @@ def places365(
         Which part; in a folder layout, the name of the subfolder.
     small : bool
         torchvision's layout: use the images of 256 x 256 pixels.
-    download : bool
-        Download it through torchvision (525 MB for the small validation images).
     **options
         As for `folder`.
 
     Raises
     ------
     FileNotFoundError
-        If neither layout is there and `download` is False.
+        If neither layout is there.
     ValueError
         If a class folder is not in the list of classes, or as for `folder`.
     """
     root = expanded(root)
     options = {"name": f"places365-{split}", **options}
-    if isinstance(root, Path) and (download or any(root.glob("places365_*.txt"))):
-        return _torchvision_places(root, split, small, download, options)
+    if isinstance(root, Path) and any(root.glob("places365_*.txt")):
+        return _torchvision_places(root, split, small, options)
     if not (root / _PLACES_CLASSES).is_file() or not (root / split).is_dir():
         raise FileNotFoundError(
             f"Places365 is not in {str(root)!r}: put {_PLACES_CLASSES} there beside torchvision's "
-            f"file lists or beside {split}/<class>/ folders, or pass download=True."
+            f"file lists or beside {split}/<class>/ folders."
         )
     lines = (root / _PLACES_CLASSES).read_text(encoding="utf-8").split("\n")
     pairs = (line.rsplit(maxsplit=1) for line in lines if line.strip())
@@ -189,11 +177,11 @@ def _scene(path: str) -> str:
     return path.lstrip("/").split("/", 1)[1]
 
 
-def _torchvision_places(root, split, small, download, options) -> ImageSet:
+def _torchvision_places(root, split, small, options) -> ImageSet:
     from torchvision.datasets import Places365
 
     try:
-        places = Places365(root, split, small, download)
+        places = Places365(root, split, small)
     except RuntimeError as error:
         raise FileNotFoundError(f"Places365 in {str(root)!r} is incomplete: {error}") from error
     paths = [str(Path(path).relative_to(places.images_dir)) for path, _ in places.imgs]

@@ -6,6 +6,7 @@ store, and divided among processes, see `wwwlib.distributed`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -53,9 +54,7 @@ def embed_texts(
     return torch.cat(parts)
 
 
-def image_features(
-    encoder: Encoder, images: ImageSet, indices: Sequence[int], **options
-) -> Tensor:
+def image_features(encoder: Encoder, images: ImageSet, indices: Sequence[int], **options) -> Tensor:
     """Encode the images of the given indices.
 
     Parameters
@@ -96,7 +95,7 @@ class _Tower:
     """The image encoder as the target of a pass; it moves images to its own device itself."""
 
     encoder: Encoder
-    device: torch.device = torch.device("cpu")
+    device: ClassVar[torch.device] = torch.device("cpu")
 
     def preprocess(self, image: Image.Image) -> Tensor:
         return self.encoder.preprocess(image)
@@ -108,9 +107,7 @@ class _Tower:
         return self
 
 
-def embed_exemplars(
-    encoder: Encoder, images: ImageSet, exemplars: Exemplars, **options
-) -> Tensor:
+def embed_exemplars(encoder: Encoder, images: ImageSet, exemplars: Exemplars, **options) -> Tensor:
     """Return the image features v of every neuron's exemplars (WWW, Eq. 1).
 
     Parameters

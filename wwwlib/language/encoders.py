@@ -320,7 +320,8 @@ def load(spec: str, *args: object, **kwargs: object) -> Encoder:
         raise ValueError(
             f"The encoder {spec!r} is not of the form 'module:function' or 'file.py:function'."
         )
-    module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    file = place.endswith(".py")
+    module = _import_file(Path(place)) if file else importlib.import_module(place)
     make = getattr(module, function, None)
     if not callable(make):
         raise AttributeError(f"{place!r} has no function {function!r}; check the encoder {spec!r}.")
@@ -343,18 +344,6 @@ def _is_valid(member: str, value: object) -> bool:
     if member == "dim":
         return isinstance(value, int) and value > 0
     return callable(value)
-
-
-def _import_module(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module exists, but something that it imports does not
-        raise ModuleNotFoundError(
-            f"There is no module {name!r} to import; install it, or give a file as "
-            "'path/to/file.py:function'."
-        ) from error
 
 
 def _import_file(path: Path) -> ModuleType:
