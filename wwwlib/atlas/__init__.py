@@ -1,27 +1,34 @@
-"""The atlas: everything precomputed about one network, so that any image is explained in a moment.
+"""The atlas of a network: everything that does not depend on the image, computed once.
 
-`build` asks what every neuron sees and which classes it carries; `Atlas.explain` then tells what,
-where and why for an image and for its class, and how far the two agree (WWW, Figure 2). `survey`
-asks the last of a whole set of images.
+`build` names the neurons of a network and computes their class contributions; `Atlas.explain` then
+explains any image and its class: what, where and why (WWW, Figure 2).
 """
 
-from wwwlib.atlas.atlas import Atlas
+from wwwlib.atlas.atlas import Atlas, LayerRecord, Match, Thumbnails
 from wwwlib.atlas.build import build
-from wwwlib.atlas.explain import Look, look, tell
-from wwwlib.atlas.probing import Found, find
-from wwwlib.atlas.record import Explanation, LayerRecord, Neuron, Thumbnails, Track
+from wwwlib.atlas.explain import (
+    Explanation,
+    ModelOutput,
+    Neuron,
+    Track,
+    make_explanation,
+    quoted,
+    region_words,
+    run_model,
+)
 
 __all__ = [
     "Atlas",
     "Explanation",
-    "Found",
     "LayerRecord",
-    "Look",
+    "Match",
+    "ModelOutput",
     "Neuron",
     "Thumbnails",
     "Track",
     "build",
-    "find",
-    "look",
-    "tell",
+    "make_explanation",
+    "quoted",
+    "region_words",
+    "run_model",
 ]
