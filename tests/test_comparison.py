@@ -9,7 +9,6 @@ from wwwlib.baselines.falcon import Captions
 from wwwlib.baselines.network_dissection import Dissection
 from wwwlib.concepts import ConceptTable
 from wwwlib.exemplars import Exemplars
-from wwwlib.store import Store
 from wwwlib.studies import comparison, conclusions, literature, tables
 from wwwlib.studies.tables import MethodNames
 
@@ -83,27 +82,6 @@ def test_features_are_those_that_the_encoder_would_give():
             i = int(top.index[n, o])
             want = v[i] if n != 3 and i >= 0 else torch.zeros(6)
             assert torch.equal(found[n, o], want)
-
-
-def test_features_of_a_probe_set_are_kept(tmp_path):
-    """The second call asks the store, not the encoder."""
-
-    class Eye(Encoder):
-        seen = 0
-
-        def preprocess(self, image):
-            small = list(image.resize((1, 2)).tobytes())
-            return torch.tensor(small, dtype=torch.float32).reshape(3, 2, 1)
-
-        def encode_images(self, pixels):
-            Eye.seen += len(pixels)
-            return torch.nn.functional.normalize(pixels.flatten(1) + 1, dim=1)
-
-    d_probe, store = world.image_set(5), Store(tmp_path)
-    fresh = comparison.probe_features(Eye(), d_probe, 2)
-    kept = [comparison.probe_features(Eye(), d_probe, 2, store=store) for _ in range(2)]
-    assert Eye.seen == 10 and fresh.shape == (5, 6)
-    assert all(torch.equal(fresh, one) for one in kept)
 
 
 def test_network_dissection_answers_and_how_well_it_fits():
@@ -227,7 +205,7 @@ def test_brodens_labels_are_spelled_as_in_the_concept_set():
 @pytest.mark.real
 def test_labels_of_broden_are_within_reach_of_its_clean_list(real):
     """Those of published ResNet-50 rows, nearly all of which the list spells otherwise."""
-    words = language.broden(real / "labels" / "broden_labels_clean.txt").words
+    words = language.from_file(real / "labels" / "broden_labels_clean.txt").words
     path = real / "published" / "netdissect_resnet50_imagenet_fc.csv"
     labels = literature.read_labels(path)
     held = {language.fold(word) for word in words}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import permutation_test
 
-from wwwlib import language, scores
+from wwwlib import images, language, scores
 from wwwlib.studies import wordnet
 
 # Three neurons: a repeated and shouted right name among a wrong one; an abstention; a synonym
@@ -385,7 +385,7 @@ def test_one_perfect_name_a_class_scores_f1_7871(imagenet):
 
 @pytest.mark.real
 def test_122_classes_are_reachable_from_broden(real, imagenet):
-    broden = language.broden(real / "labels" / "broden_labels_clean.txt")
+    broden = language.from_file(real / "labels" / "broden_labels_clean.txt")
     assert scores.hit_rate_upper_bound(imagenet, broden.words).values.sum() == 122
 
 
@@ -402,7 +402,7 @@ def test_a_perfect_answer_in_the_papers_reading_of_places_scores_7945(real):
 
 def test_the_cranes_are_told_apart_by_synset():
     """Needs only timm: two classes share "crane", and a perfect name by string is not one by id."""
-    truth = language.synonyms(language.imagenet_classes().values())
+    truth = language.synonyms(images.imagenet_synsets().values())
     assert scores.classes_of_words(truth)["crane"] == [134, 517]
     pred, restated = scores.by_synset(truth, truth)
     assert scores.f1(pred, restated).values[134] == pytest.approx(2 / 3)

@@ -20,8 +20,8 @@ from wwwlib.baselines.falcon import Captions, Shards
 from wwwlib.baselines.network_dissection import Dissection, Masks
 from wwwlib.concepts import ConceptTable
 from wwwlib.exemplars import OK, Exemplars
-from wwwlib.images import ImageSet
-from wwwlib.language import ConceptSet, Encoder, fold, image_features, imagenet_classes
+from wwwlib.images import ImageSet, imagenet_synsets
+from wwwlib.language import ConceptSet, Encoder, fold
 from wwwlib.scores import Words
 from wwwlib.store import Store
 from wwwlib.studies.conclusions import EQUAL
@@ -228,28 +228,6 @@ def www_and_clip_dissect(
     return methods | {EQUAL: MethodNames(truncate(ranked, sizes), words.words)}
 
 
-def probe_features(
-    encoder: Encoder,
-    probe: ImageSet,
-    batch_size: int = 64,
-    workers: int = 0,
-    store: Store | None = None,
-) -> Tensor:
-    """Encode a whole probe set: (I, D) unit-norm features on the CPU, kept in the store.
-
-    WWW needs the features of exemplars only, but CLIP-Dissect those of all images.
-    """
-    every, options = range(len(probe)), (batch_size, workers)
-    if store is None:
-        return image_features(encoder, probe, every, *options)
-    key = {"encoder": encoder.name, "images": probe.fingerprint, "indices": "all"}
-    return store.fetch(
-        "image-features",
-        key,
-        lambda _: ({"v": image_features(encoder, probe, every, *options)}, {}),
-    ).tensors["v"]
-
-
 def first(exemplars: Exemplars, k: int) -> Exemplars:
     """Keep each neuron's first k exemplars; ValueError if there are fewer."""
     if not 1 <= k <= exemplars.index.shape[1]:
@@ -344,7 +322,7 @@ def imagenet_definitions() -> list[str]:
 
     info = ImageNetInfo("imagenet-1k")
     texts = (info.label_name_to_description(w, detailed=True) for w in info.label_names())
-    first = (words.split(", ")[0] for words in imagenet_classes().values())
+    first = (lemmas[0] for lemmas in imagenet_synsets().values())
     return [f"{w}, {text.partition(': ')[2]}" for w, text in zip(first, texts, strict=True)]
 
 

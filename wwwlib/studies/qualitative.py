@@ -13,7 +13,6 @@ from torch import Tensor
 
 from wwwlib import maps
 from wwwlib.atlas.classes import by_gradient, in_classes_of
-from wwwlib.atlas.explain import as_seen
 from wwwlib.baselines.craft import Craft, CraftError, craft
 from wwwlib.baselines.falcon import crop_to_boxes
 from wwwlib.baselines.grad_cam import grad_cam
@@ -22,7 +21,7 @@ from wwwlib.exemplars import Exemplars
 from wwwlib.images import ImageSet, subset
 from wwwlib.studies.tables import MethodNames
 from wwwlib.studies.wordnet import Hypernyms, graded
-from wwwlib.targets import Target
+from wwwlib.targets import Target, denormalize
 
 Graded = tuple[tuple[str, str | None], ...]
 
@@ -273,7 +272,7 @@ def predict(
     ending = "" if truth is None else ", correct" if truth == name else f"; the truth is {truth}"
     listed = ", ".join(map(str, neurons))
     return Prediction(
-        image=as_seen(target, image, x[0].cpu()),
+        image=denormalize(target, image, x[0].cpu()),
         x=x,
         layer=layer,
         found=found,
