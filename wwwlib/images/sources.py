@@ -78,9 +78,9 @@ def imagenet(root: str | Place, **options) -> ImageSet:
     synsets = imagenet_synsets()
     numbers = {wnid: i for i, wnid in enumerate(synsets)}
     found = subfolders(root)
-    foreign = [name for name in found if name not in numbers]
-    if foreign or not found:
-        what = f"the subfolder {foreign[0]!r} is none" if foreign else "there is no subfolder"
+    unknown = [name for name in found if name not in numbers]
+    if unknown or not found:
+        what = f"the subfolder {unknown[0]!r} is none" if unknown else "there is no subfolder"
         raise ValueError(
             f"The folder {str(root)!r} should hold one subfolder a class, named by ImageNet-1k "
             f"wnid (such as n01440764), but {what}; give the folder right above those."
@@ -163,10 +163,10 @@ def places365(root: str | Place, split: str = "val", *, small: bool = True, **op
         )
     scenes = places365_scenes(root / _PLACES_CLASSES)
     numbers = {scene.replace("/", "-"): i for i, scene in enumerate(scenes)}
-    foreign = [name for name in subfolders(root / split) if name not in numbers]
-    if foreign:
+    unknown = [name for name in subfolders(root / split) if name not in numbers]
+    if unknown:
         raise ValueError(
-            f"The folder {foreign[0]!r} in {str(root / split)!r} is no class of {_PLACES_CLASSES}; "
+            f"The folder {unknown[0]!r} in {str(root / split)!r} is no class of {_PLACES_CLASSES}; "
             "write /a/arena/hockey as arena-hockey."
         )
     return class_folders(root / split, numbers, scenes, **options)
@@ -210,7 +210,7 @@ def _torchvision_places(root, split, small, options) -> ImageSet:
 
 
 def broden(root: str | Place, split: str | None = None, **options) -> ImageSet:
-    """Open Broden's images, those that its index lists; for its masks see `baselines.masks`.
+    """Open Broden's images, those that its index lists; see `baselines.network_dissection` for its masks.
 
     Parameters
     ----------
