@@ -23,7 +23,6 @@ from wwwlib.images.files import (
     decode,
     examine_all,
     existing,
-    expanded,
     folder,
     naming,
     open_files,
@@ -120,7 +119,7 @@ def imagenette(root: str | Place, split: str = "val", size: str = "320px", **opt
             f"Imagenette has the splits 'train' and 'val' and the sizes {', '.join(_IMAGENETTE)}; "
             f"you asked for {split!r} and {size!r}."
         )
-    home = expanded(root) / _IMAGENETTE[size]
+    home = place(root) / _IMAGENETTE[size]
     if not home.exists():
         raise FileNotFoundError(
             f"Imagenette is not in {str(home)!r}; unpack {home.name}.tgz there, for example by "
@@ -152,7 +151,7 @@ def places365(root: str | Place, split: str = "val", *, small: bool = True, **op
     ValueError
         If a class folder is not in the list of classes, or as for `folder`.
     """
-    root = expanded(root)
+    root = place(root)
     options = {"name": f"places365-{split}", **options}
     if isinstance(root, Path) and any(root.glob("places365_*.txt")):
         return _torchvision_places(root, split, small, options)
@@ -210,7 +209,9 @@ def _torchvision_places(root, split, small, options) -> ImageSet:
 
 
 def broden(root: str | Place, split: str | None = None, **options) -> ImageSet:
-    """Open Broden's images, those that its index lists; see `baselines.network_dissection` for its masks.
+    """Open Broden's images, those that its index lists.
+
+    For its masks see `baselines.network_dissection`.
 
     Parameters
     ----------
