@@ -21,7 +21,7 @@ from wwwlib.baselines.milan import features, masks, naming, networks, search
 from wwwlib.concepts import ConceptTable
 from wwwlib.studies import milan_training as training
 from wwwlib.studies import published
-from wwwlib.world import regions
+from wwwlib.world import scenes, vocabulary
 
 END, START = networks.END, networks.START
 WORDS = ("<start>", "<end>", "red", "roofs", "boats")
@@ -473,7 +473,7 @@ def test_every_phrase_of_the_world_is_read_as_its_concepts():
     singles = [(word,) for words in world.CATEGORIES.values() for word in words]
     pairs = [("red", "leaf"), ("wood", "bus"), ("sea", "butterfly"), ("church", "cross")]
     for key in [*singles, *pairs]:
-        for phrase in regions.phrases(key):
+        for phrase in vocabulary.phrases(key):
             read = milan.words(table(phrase), world.SEEN).names[0]
             names = {world.SYNONYMS.get(word, (word,)) for word in key}
             assert len(read) == len(key), (phrase, read)
@@ -487,9 +487,9 @@ def test_regions_are_true_and_large_enough():
     for i in range(60):
         scene = world.sample(i, seed=6)
         shown = world.render(scene).masks
-        for key, mask in regions.regions(scene, shown).items():
+        for key, mask in scenes.regions(scene, shown).items():
             noun = key[-1]
-            assert mask.sum() >= regions.LEAST
+            assert mask.sum() >= scenes.MIN_PIXELS
             assert (mask == shown[noun]).all()
             if len(key) == 2 and key[0] in world.CATEGORIES["colour"]:
                 assert (shown[key[0]] & mask).sum() * 2 > mask.sum()
@@ -500,9 +500,9 @@ def test_regions_are_true_and_large_enough():
 def test_blobs_lie_about_their_regions():
     """Breaks if a blob is empty, or drifts away from what it was made of."""
     scene = world.sample(1, seed=6)
-    exact = np.stack(list(regions.regions(scene, world.render(scene).masks).values()))
+    exact = np.stack(list(scenes.regions(scene, world.render(scene).masks).values()))
     for seed in range(20):
-        blobs = regions.as_seen(exact, np.random.RandomState(seed))
+        blobs = scenes.simulated_maps(exact, np.random.RandomState(seed))
         assert blobs.shape == exact.shape
         assert blobs.any((1, 2)).all()
         near = F.max_pool2d(torch.from_numpy(exact)[None].float(), 17, 1, 8)[0].bool().numpy()
@@ -511,7 +511,7 @@ def test_blobs_lie_about_their_regions():
 
 def test_descriptions_end_within_their_length():
     for key in [("sunset", "airplane"), ("airplane", "antenna"), ("turquoise", "antenna")]:
-        for phrase in regions.phrases(key):
+        for phrase in vocabulary.phrases(key):
             assert len(phrase.split()) < training.LENGTH
 
 

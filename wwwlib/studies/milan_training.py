@@ -28,7 +28,8 @@ from wwwlib.store import file_digest
 from wwwlib.targets import Target
 from wwwlib.targets import load as load_target
 from wwwlib.world import DATA, preprocess, render, sample
-from wwwlib.world.regions import Key, as_seen, category, phrases, regions
+from wwwlib.world.scenes import regions, simulated_maps
+from wwwlib.world.vocabulary import Key, category, phrases
 
 ENCODER, STAGES = "world/conv", ("layer1", "layer2", "layer3", "layer4")
 # (how many pictures, of which world); neither is seen by any other training.
@@ -66,7 +67,7 @@ def drawn(seed: int, index: int) -> tuple[Image.Image, list[Key], np.ndarray]:
     picture = render(scene)
     found = regions(scene, picture.masks)
     exact = np.stack(list(found.values()))
-    blobs = as_seen(exact, np.random.RandomState([seed, index, 3]))
+    blobs = simulated_maps(exact, np.random.RandomState([seed, index, 3]))
     return picture.image, list(found), np.stack([exact, blobs], 1)
 
 
