@@ -191,8 +191,8 @@ def _cross(axes: Axes, m: np.ndarray) -> None:
 def _check(rows: int, shape: tuple[int, ...], titles, heads, masks) -> None:
     """Raise for shapes that would be drawn in the wrong place, or not at all."""
     columns = {len(one) for one in titles}
-    given = {len(heads), len(titles), rows if masks is None else len(masks)}
-    if len(shape) != 4 or not shape[0] or given != {rows} or columns != {shape[1]}:
+    given = {*shape[:1], len(heads), len(titles), rows if masks is None else len(masks)}
+    if len(shape) != 4 or not rows or given != {rows} or columns != {shape[1]}:
         raise ValueError(
             f"Heatmaps of shape {shape} for {rows} images, {len(heads)} heads and {len(titles)} "
             f"rows of {sorted(columns)} titles; expected (R, C, H, W), R of each and C titles a "
