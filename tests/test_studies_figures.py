@@ -1,15 +1,17 @@
 """Figures of measurements and pages of several methods: what is drawn is what was measured."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from wwwlib import plots, world
+from wwwlib.atlas import Explanation, Neuron, Track
+from wwwlib.concepts import ConceptTable
 from wwwlib.scores import Score
 from wwwlib.studies import figures, galleries, reliability
+from wwwlib.studies.qualitative import LocalExplanation, NeuronNames
 from wwwlib.studies.tables import Row, Table
 
 UNCERTAINTY, WRONG = torch.arange(30.0), torch.arange(30) % 3 == 0
@@ -41,26 +43,25 @@ def _table(title="a setting", metrics=METRICS):
 
 
 def _concepts():
-    return SimpleNamespace(names=[["sail", "boat"], [LONG], list(FOREIGN), [], [], ["grass"]])
+    names = [["sail", "boat"], [LONG], list(FOREIGN), [], [], ["grass"]]
+    empty = torch.tensor([not own for own in names])
+    return ConceptTable(names, [[0.1] * len(own) for own in names], torch.full((6,), 0.1), empty)
 
 
 def _neuron(i, names=("sail",), share=0.2):
     y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
     m = torch.exp(-((x - 9.0 * i) ** 2 + (y - 50.0 + 7 * i) ** 2) / 150)
-    return SimpleNamespace(index=i, names=tuple(names), contribution=share, map=m)
+    return Neuron(i, tuple(names), (), share, (), (), m > 0.4, m)
 
 
 def _explanation(name="boat", r=0.83, cls=None):
     one = (_neuron(0), _neuron(1, FOREIGN), _neuron(2, []), _neuron(5, [LONG]))
     two = (_neuron(1, FOREIGN, -0.1), _neuron(7))
-    sample, general = (
-        SimpleNamespace(
-            class_name=name, probability=0.97, neurons=own,
-            heatmap=sum((n.map for n in own), torch.zeros(64, 64)),
-        )
-        for own in (one, two if cls is None else cls)
-    )  # fmt: skip
-    return SimpleNamespace(image=PROBE.image(3), r=r, sample=sample, cls=general)
+    tracks = [
+        Track(kind, 3, name, 0.97, own, sum((n.map for n in own), torch.zeros(64, 64)))
+        for kind, own in (("sample", one), ("class", two if cls is None else cls))
+    ]
+    return Explanation(PROBE.image(3), None, 3, name, 0.97, "layer4", *tracks, r)
 
 
 def _approximations():
@@ -70,7 +71,7 @@ def _approximations():
     return {"layer4": methods, LONG: methods, "$l$": broken}
 
 
-def _called(carries=False):
+def _called(hidden=False):
     answers = {
         "WWW": (("boat", "right"), (LONG, "near"), ("x" * 90, "wrong")),
         "CLIP-Dissect equal k": ((LONG * 2, "wrong"), ("sea", "near")),
@@ -79,27 +80,18 @@ def _called(carries=False):
         "MILAN": None,
     }
     pictures = tuple(world.image_set(5).image(i) for i in range(5))
-    return SimpleNamespace(
-        title=f"neuron 1 of {LONG}", truth=("boat", LONG), pictures=pictures, answers=answers,
-        carries=carries,
-    )  # fmt: skip
-
-
-def _reply(method, what=None, where=None, why=None, pictures=(), ran=True):
-    return SimpleNamespace(
-        method=method, what=what, where=where, why=why, pictures=pictures, ran=ran
-    )
+    return NeuronNames(f"neuron 1 of {LONG}", ("boat", LONG), pictures, answers, hidden)
 
 
 def _replies(picture):
     heat = torch.rand(picture.height, picture.width)
     crops = tuple(picture for _ in range(9))
     return [
-        _reply("WWW", (f"1: {LONG * 3}", "2: b"), heat, (LONG,)),
-        _reply("an exceedingly long name of a method", None, heat > 0.5, None),
-        _reply("CRAFT", ("crops",), heat > 2, ("index", LONG * 4), crops),
-        _reply("nothing at all"),
-        _reply("MILAN", ran=False),
+        LocalExplanation("WWW", (f"1: {LONG * 3}", "2: b"), heat, (LONG,)),
+        LocalExplanation("an exceedingly long name of a method", None, heat > 0.5, None),
+        LocalExplanation("CRAFT", ("crops",), heat > 2, ("index", LONG * 4), crops),
+        LocalExplanation("nothing at all"),
+        LocalExplanation("MILAN", ran=False),
     ]
 
 
@@ -131,7 +123,7 @@ CASES = {
     "approximation": lambda: figures.approximation(_approximations()),
     "called": lambda: galleries.called([_called(), _called(True)], LONG),
     "called_one": lambda: galleries.called(
-        [SimpleNamespace(title="t", truth=(), pictures=(), answers={"A": None}, carries=False)],
+        [NeuronNames("t", (), (), {"A": None})],
         LONG,
     ),
     "demonstration": lambda: galleries.demonstration(
@@ -333,7 +325,7 @@ def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(ValueError, match="There is no reply to draw"):
         galleries.demonstration(picture, "", "", [])
     with pytest.raises(ValueError, match=r"map of A has shape \(2, 2\), but the image is 64 x 64"):
-        galleries.demonstration(picture, "", "", [_reply("A", where=torch.rand(2, 2))])
+        galleries.demonstration(picture, "", "", [LocalExplanation("A", where=torch.rand(2, 2))])
 
 
 def test_failures_name_both_classes_and_their_evidence(tmp_path):

@@ -193,8 +193,8 @@ def _panel(axes: Axes, table, metric: str, own: Mapping[str, dict]) -> None:
             axes.text(0.5, place, NOT_RUN, size=SMALL, color=GREY, **middle)
             continue
         score = row.scores[metric]
-        if metric in row.ceilings:
-            _ticks(axes, [row.ceilings[metric]], [place], "upper bound", 9)
+        if metric in row.upper_bounds:
+            _ticks(axes, [row.upper_bounds[metric]], [place], "upper bound", 9)
         ends = [score.mean - score.stderr], [score.mean + score.stderr]
         _points(axes, [place], [score.mean], *ends, own[row.method], markersize=4.5)
     axes.set(xlim=(min(-0.06, axes.get_xlim()[0]), 1.08), xlabel="", ylabel="")

@@ -30,14 +30,14 @@ _WIDE = WIDTH - 2 * MARGIN
 
 
 @styled
-def called(neurons: Sequence, rule_text: str) -> Figure:
+def called(neurons: Sequence, grading: str) -> Figure:
     """Draw a block for each neuron: exemplars, truth, and every method's names.
 
     Parameters
     ----------
-    neurons : sequence of Called
+    neurons : sequence of NeuronNames
         Each final neuron followed by the hidden ones that contribute to it most.
-    rule_text : str
+    grading : str
         How names were marked, which stands below.
 
     Returns
@@ -53,18 +53,18 @@ def called(neurons: Sequence, rule_text: str) -> Figure:
     if not neurons:
         raise ValueError("There is no neuron to draw; gather at least one.")
     across = min(_ACROSS, max(2, *(len(one.pictures) for one in neurons)))
-    foot = fit(f"A name is {rule_text}", _WIDE, lines=3)
+    foot = fit(f"A name is {grading}", _WIDE, lines=3)
     heights = [
         leading(BODY) + 0.06 + max(
             -(-max(1, len(one.pictures)) // across) * (_SIDE + _GAP),
-            (1 + len(one.answers)) * leading(),
+            (1 + len(one.names)) * leading(),
         )
         for one in neurons
     ]  # fmt: skip
     figure, grid = page.grid([_WIDE], heights, (0, 0.14), foot=0.16 + (1 + len(foot)) * leading())
     for row, one in enumerate(neurons):
         axes = blank(figure, grid[row, 0])
-        if row and not one.carries:
+        if row and not one.hidden:
             rule(axes, -0.07)
         _block(axes, one, across)
     _key(axes, heights[-1] + 0.12, neurons)
@@ -74,7 +74,7 @@ def called(neurons: Sequence, rule_text: str) -> Figure:
 
 def _block(axes: Axes, one, across: int) -> None:
     """Draw one neuron."""
-    left = _INDENT * one.carries
+    left = _INDENT * one.hidden
     y = write(axes, fit(one.title, _WIDE - left, BODY, bold=True), 0, left, size=BODY, bold=True)
     y += 0.06
     for place, picture in enumerate(one.pictures):
@@ -88,7 +88,7 @@ def _block(axes: Axes, one, across: int) -> None:
     write(axes, "truth", y, x, bold=True)
     truth = listing(one.truth, _WIDE - names)[0] if one.truth else "not known"
     write(axes, truth, y, names, bold=bool(one.truth), colour=style.INK if one.truth else GREY)
-    for method, answer in one.answers.items():
+    for method, answer in one.names.items():
         y += leading()
         write(axes, fit(method, names - x - 0.05), y, x)
         _names(axes, y, names, answer)
@@ -116,7 +116,7 @@ def _names(axes: Axes, y: float, x: float, answer) -> None:
 
 def _key(axes: Axes, y: float, neurons: Sequence) -> None:
     """Explain the symbols that were drawn."""
-    drawn = {m for one in neurons for answer in one.answers.values() for _, m in answer or ()}
+    drawn = {m for one in neurons for answer in one.names.values() for _, m in answer or ()}
     x = 0.0
     for mark, symbol in SYMBOLS.items():
         if mark in drawn:
@@ -139,7 +139,7 @@ def demonstration(image, title: str, about: str, replies: Sequence) -> Figure:
         The input of the network.
     title, about : str
         What was predicted, and which neurons the methods name.
-    replies : sequence of Reply
+    replies : sequence of LocalExplanation
         Their heatmaps and regions are (H, W).
 
     Returns
