@@ -13,10 +13,16 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from wwwlib.plots import style
 from wwwlib.plots.style import BODY, GREY, SMALL, WIDTH, fit, literal, number, share, styled
+from wwwlib.studies.galleries import called, demonstration, failures
+
+__all__ = [
+    "approximation", "called", "contributions", "demonstration", "failures", "histograms",
+    "intervals", "localization", "looks", "methods", "rejection", "risk", "set_sizes", "sweep",
+]  # fmt: skip
 
 # Guessing, no difference, all images: a line that is no series. No series is grey.
 REFERENCE = {"color": GREY, "linewidth": 1.2, "linestyle": (0, (1, 2))}
@@ -70,8 +76,8 @@ def intervals(
     least = np.nan if reference is None else reference
     open_ = known & (values[:, 1] <= least) & (least <= values[:, 2])
     for some, face in ((known & ~open_, style.BLUE), (open_, "white")):
-        look = {"color": style.BLUE, "marker": "o", "markerfacecolor": face}
-        _points(axes, np.flatnonzero(some), *values[some].T, look)
+        look = {"color": style.BLUE, "markerfacecolor": face}
+        _points(axes, np.flatnonzero(some), *values[some].T, **look)
     texts = [
         f"{number(value, 3)} [{number(low, 3)}, {number(high, 3)}]" for value, low, high in values
     ]
@@ -121,7 +127,8 @@ def localization(
         own = rows[rows.method == method]
         at = [np.flatnonzero(categories == one)[0] + offset for one in own.category]
         ends = own["mean"] - own.stderr, own["mean"] + own.stderr
-        _points(axes, at, own["mean"], *ends, look, label=fit(method, 2.9)[0])
+        name = {"label": fit(method, 2.9)[0], "color": look["color"], "markers": look["marker"]}
+        _points(axes, at, own["mean"], *ends, **name)
     for line in range(1, len(categories)):
         axes.axhline(line - 0.5, color=style.RULE, linewidth=0.6)
     axes.set_yticks(range(len(categories)), ["\n".join(fit(c, 1.8, lines=2)) for c in categories])
@@ -143,7 +150,7 @@ def methods(tables: Sequence, reference: str = "WWW") -> Figure:
     tables : sequence of Table
         With the same metrics.
     reference : str
-        The method that the others are compared with, whose marker is filled.
+        The method that the others are compared with, whose name is bold.
 
     Returns
     -------
@@ -162,8 +169,6 @@ def methods(tables: Sequence, reference: str = "WWW") -> Figure:
         raise ValueError("No table has a score that was measured; give at least one that has.")
     names = list(dict.fromkeys(row.method for row in rows))
     own = dict(zip(names, looks(len(names)), strict=True))
-    for name, look in own.items():
-        look["markerfacecolor"] = look["color"] if name == reference else style.PAPER
     heights = [0.62 + 0.22 * len(table.rows) for table in tables]
     figure = Figure(figsize=(WIDTH, 0.25 + sum(heights)), layout="constrained")
     parts = figure.subfigures(len(tables), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -173,6 +178,8 @@ def methods(tables: Sequence, reference: str = "WWW") -> Figure:
         panels = part.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
         names = [fit(row.method, 1.6)[0] + " *" * row.informed for row in table.rows]
         style.name_rows(panels[0], names)
+        for row, label in zip(table.rows, panels[0].get_yticklabels(), strict=True):
+            label.set_fontweight("bold" if row.method == reference else "normal")
         for axes, metric in zip(panels, metrics, strict=True):
             title = fit(metric, (WIDTH - 1.75) / len(metrics) - 0.1, SMALL, bold=True, lines=2)
             axes.set_title("\n".join(title), size=SMALL)
@@ -186,17 +193,19 @@ def methods(tables: Sequence, reference: str = "WWW") -> Figure:
 
 def _panel(axes: Axes, table, metric: str, own: Mapping[str, dict]) -> None:
     """Draw one score of every method."""
-    for place, row in enumerate(table.rows):
-        if metric not in row.scores:
-            paper = {"facecolor": style.PAPER, "edgecolor": "none", "pad": 1}
-            middle = {"ha": "center", "va": "center", "bbox": paper}
-            axes.text(0.5, place, NOT_RUN, size=SMALL, color=GREY, **middle)
-            continue
-        score = row.scores[metric]
-        if metric in row.upper_bounds:
-            _ticks(axes, [row.upper_bounds[metric]], [place], "upper bound", 9)
-        ends = [score.mean - score.stderr], [score.mean + score.stderr]
-        _points(axes, [place], [score.mean], *ends, own[row.method], markersize=4.5)
+    known = {place: row for place, row in enumerate(table.rows) if metric in row.scores}
+    for place in set(range(len(table.rows))) - known.keys():
+        paper = {"facecolor": style.PAPER, "edgecolor": "none", "pad": 1}
+        middle = {"ha": "center", "va": "center", "bbox": paper}
+        axes.text(0.5, place, NOT_RUN, size=SMALL, color=GREY, **middle)
+    places, rows = list(known), list(known.values())
+    _ticks(axes, [row.upper_bounds.get(metric, np.nan) for row in rows], places, "upper bound", 9)
+    mean = np.array([row.scores[metric].mean for row in rows])
+    stderr = np.array([row.scores[metric].stderr for row in rows])
+    colours = [own[row.method]["color"] for row in rows]
+    marks = {"markers": [own[row.method]["marker"] for row in rows], "markersize": 5}
+    hue = {"hue": np.repeat(places, 3), "palette": colours}
+    _points(axes, places, mean, mean - stderr, mean + stderr, **hue, **marks)
     axes.set(xlim=(min(-0.06, axes.get_xlim()[0]), 1.08), xlabel="", ylabel="")
     axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
     axes.grid(axis="y")
@@ -208,7 +217,7 @@ def _labelled(axes: Axes):
     return zip(*axes.get_legend_handles_labels(), strict=True)
 
 
-def _points(axes: Axes, places, values, lows, highs, look: dict, **line) -> None:
+def _points(axes: Axes, places, values, lows, highs, **look) -> None:
     """Draw values with given intervals at `places` of the vertical axis.
 
     seaborn receives value, low and high of each place, and takes them for estimate and interval.
@@ -219,8 +228,8 @@ def _points(axes: Axes, places, values, lows, highs, look: dict, **line) -> None
     sns.pointplot(
         x=three.ravel(), y=np.repeat(np.asarray(places, float), 3), orient="h", native_scale=True,
         estimator=lambda own: own.iloc[0], errorbar=lambda own: tuple(own.iloc[1:]), capsize=0.08,
-        err_kws={"linewidth": 1.4, "zorder": 2}, legend=False, ax=axes,
-        **{"markersize": 6, "markeredgewidth": 1.2, "zorder": 3, **look, **line, "linestyle": ""},
+        linestyles="none", err_kws={"linewidth": 1.4, "zorder": 2}, legend=False, ax=axes,
+        **{"markersize": 6, "markeredgewidth": 1.2, "zorder": 3, **look},
     )  # fmt: skip
 
 
@@ -346,6 +355,7 @@ def sweep(
     axes = figure.subplots()
     if log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     found, best = {}, []
     for name, points in curves.items():
