@@ -1,22 +1,31 @@
 """Passes over images: results do not depend on batches, interruptions, or the processes' number."""
 
 import os
+import re
+import signal
 import socket
+import subprocess
+import sys
+from dataclasses import fields
 from fractions import Fraction
 from functools import reduce
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from wwwlib import targets, world
+from wwwlib import exemplars, language, targets, world
 from wwwlib.activations import capture
+from wwwlib.atlas.classes import by_gradient
 from wwwlib.distributed import Options, Pass, class_sums, class_totals, concatenate, run
 from wwwlib.distributed.passes import _stretches
 from wwwlib.distributed.sums import exact_parts, merge_class_sums
 from wwwlib.distributed.workers import ranks
-from wwwlib.store import NullStore, Store
+from wwwlib.store import NullStore, Store, tensor_digest
+from wwwlib.studies.survey import survey
 
 COUNT, BATCH, LAYERS = 90, 8, ["layer4", "logits"]
 
@@ -199,6 +208,36 @@ def test_every_rank_receives_what_one_process_computes(tmp_path, processes, size
     assert all(values == expected for _, values in again)
 
 
+def digest_of(made):
+    """Digest a record or the tensors in any nesting of dictionaries, tuples and lists."""
+    if isinstance(made, torch.Tensor):
+        return tensor_digest({"x": made})
+    if isinstance(made, dict):
+        return [(str(key), digest_of(value)) for key, value in made.items()]
+    if isinstance(made, tuple | list):
+        return [digest_of(value) for value in made]
+    return (
+        [digest_of(value) for value in vars(made).values()] if hasattr(made, "__dict__") else made
+    )
+
+
+def all_passes(store):
+    """Make every pass of the core, and a survey."""
+    conv, images = targets.load("world/conv"), world.image_set(40, seed=2)
+    options = {"batch_size": 8, "store": store, "progress": False}
+    top = exemplars.collect(conv, images, LAYERS, 5, **options)
+    w, count = by_gradient(conv, images, ["layer2"], **options)
+    v = language.embed_exemplars(language.encoder("world"), images, top["layer4"], **options)
+    return digest_of([top, w, count, v, survey(conv, images, w, (3,), **options)])
+
+
+def test_every_pass_is_distributed_with_equal_bytes(tmp_path, processes):
+    expected = all_passes(None)
+    for size in (2, 5):
+        stores = [tmp_path / str(size) / str(rank) for rank in range(size)]
+        assert crew(processes, size, all_passes, stores) == [expected] * size
+
+
 def of_other_images(store):
     other = int(os.environ["RANK"])
     target = targets.load("world/conv")
@@ -215,3 +254,113 @@ def test_a_process_without_torchrun_is_alone(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     assert ranks().size == 1
+
+
+# torchrun -------------------------------------------------------------------------------------
+
+PRINTED = re.compile(r"^(\w+): \d+ neurons, exemplars (\w{16})$", re.MULTILINE)
+
+
+def command(store, *launcher, **variables):
+    """Collect exemplars from the command line and return what it printed of each layer."""
+    arguments = ["world/conv", "world", "--layers", *LAYERS, "--count", "90", "--batch-size", "8"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WWW_STORE": str(store), **variables}
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, "wwwlib.exemplars", *arguments],
+        env=environment, capture_output=True, text=True, timeout=240, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return PRINTED.findall(done.stdout)
+
+
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def test_two_processes_of_torchrun_find_what_one_finds(tmp_path):
+    one = command(tmp_path / "one")
+    two = command(tmp_path / "two", *TORCHRUN, "-m")
+    assert [layer for layer, _ in one] == LAYERS
+    assert one == two
+
+
+RESTARTED = """
+import os, sys, torch
+from test_distributed import activations, targets, world, run
+from wwwlib.store import Store, tensor_digest
+torch.set_num_threads(1)
+root, seen, target = sys.argv[1], [], targets.load("world/conv")
+attempt, rank = os.environ["TORCHELASTIC_RESTART_COUNT"], os.environ["RANK"]
+def fail(*_):
+    seen.append(1)
+    if rank == "1" and attempt == "0" and len(seen) == 5:
+        os._exit(3)
+target.model.register_forward_pre_hook(fail)
+options = {"batch_size": 8, "checkpoint_seconds": 0, "store": Store(root), "progress": False}
+found = run(activations(target, world.image_set(90, seed=11)), **options)
+digest = tensor_digest({layer: found[layer]["z"] for layer in found})
+with open(f"{root}/{rank}.txt", "w") as file:
+    file.write(f"{len(seen)} {digest}")
+"""
+
+
+def test_after_an_elastic_restart_each_rank_resumes_at_its_checkpoint(tmp_path):
+    """Rank 1 fails at its fifth batch of six; all are restarted, and repeat nothing but that."""
+    script = tmp_path / "script.py"
+    script.write_text(RESTARTED)
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", *TORCHRUN, "--max-restarts", "1", str(script), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (_, first), (calls, second) = ((tmp_path / f"{r}.txt").read_text().split() for r in (0, 1))
+    assert calls == "2" and first == second
+    alone = run(activations(targets.load("world/conv"), world.image_set(90, seed=11)), batch_size=8)
+    assert first == tensor_digest({layer: alone[layer]["z"] for layer in alone})
+
+
+# Ray ------------------------------------------------------------------------------------------
+
+
+class Fragile(nn.Module):
+    """A network whose process is killed, once, at its fourth batch."""
+
+    def __init__(self, model, marker):
+        super().__init__()
+        self.model, self.marker, self.seen = model, str(marker), 0
+
+    def forward(self, x):
+        self.seen += 1
+        if self.seen == 4 and not os.path.exists(self.marker):
+            Path(self.marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.model(x)
+
+
+@pytest.mark.slow
+def test_ray_finds_the_same_though_an_actor_is_killed(tmp_path, monkeypatch):
+    """Breaks if a stretch in the hands of a dead actor is lost, or its state counted twice."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for Ray's processes
+    ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    monkeypatch.setattr("wwwlib.distributed.passes._RAY_IMAGES", 16)
+    conv, probe = targets.load("world/conv"), world.image_set(COUNT, seed=11)
+    fragile = targets.wrap(
+        Fragile(conv.model, tmp_path / "killed"), conv.preprocess, conv.classes, "fragile"
+    )
+    options = {"k": 6, "batch_size": BATCH, "store": Store(tmp_path / "store"), "actors": 2}
+    layers = ["model.layer4", "logits"]
+    try:
+        found = exemplars.collect(fragile, probe, layers, **options)
+    finally:
+        ray.shutdown()
+    assert (tmp_path / "killed").exists(), "no actor was killed: nothing was tested"
+    left = [p for p in (tmp_path / "store").glob("stretches*/*") if p.suffix != ".lock"]
+    assert not left
+    again = exemplars.collect(fragile, probe, layers, **options)  # starts no cluster
+    alone = exemplars.collect(conv, probe, LAYERS, 6, batch_size=BATCH, progress=False)
+    for one, two in zip(layers, LAYERS, strict=True):
+        for each in fields(exemplars.Exemplars):
+            values = [getattr(made[name], each.name) for made, name in
+                      ((found, one), (again, one), (alone, two))]  # fmt: skip
+            assert digest_of(values[0]) == digest_of(values[1]) == digest_of(values[2])

@@ -561,9 +561,9 @@ def test_encoding_that_was_interrupted_goes_on_where_it_was(probe, tmp_path):
     order, options = torch.arange(8), {"batch_size": 2, "progress": False}
     options["store"] = Store(tmp_path / "store")
     with pytest.raises(KeyboardInterrupt):
-        language.distinct_features(Stopped(), probe, order, **options)
+        language.image_features(Stopped(), probe, order, **options)
     encoder = Toy()
-    found = language.distinct_features(encoder, probe, order, **options)
+    found = language.image_features(encoder, probe, order, **options)
     assert encoder.images == 4
     assert torch.equal(found, language.image_features(Toy(), probe, range(8), progress=False))
 

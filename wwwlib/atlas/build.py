@@ -23,7 +23,7 @@ from wwwlib.concepts import discover, reach, select, stability
 from wwwlib.contributions import head
 from wwwlib.exemplars import OK, Exemplars, collect
 from wwwlib.images import FIVE_CROPS, ImageSet, crops
-from wwwlib.language import ConceptSet, Encoder, distinct_features
+from wwwlib.language import ConceptSet, Encoder, image_features
 from wwwlib.store import Store, versions
 from wwwlib.targets import Target
 
@@ -190,7 +190,7 @@ def _seen(
     }
     union = torch.cat([one.flatten() for one in index.values()]).unique()
     distinct = union[union >= 0]
-    seen = distinct_features(encoder, images, distinct, **options)
+    seen = image_features(encoder, images, distinct, **options)
     features = torch.cat([torch.zeros(1, encoder.dim), seen])
     # Row 0 is the zero of a missing image; -1 stands before every index.
     rows = {layer: torch.searchsorted(distinct, one, right=True) for layer, one in index.items()}

@@ -2,7 +2,7 @@
 
 from wwwlib.language.clip import OpenClipEncoder, open_clip
 from wwwlib.language.concept_sets import TEMPLATE, ConceptSet, fold, from_file
-from wwwlib.language.embed import distinct_features, embed_exemplars, image_features
+from wwwlib.language.embed import embed_exemplars, image_features
 from wwwlib.language.encoders import Encoder, check_encoder, load, sentence_encoder
 from wwwlib.language.named import concept_set, encoder, titles, truth
 from wwwlib.language.sources import (
@@ -25,7 +25,6 @@ __all__ = [
     "check_encoder",
     "classes",
     "concept_set",
-    "distinct_features",
     "embed_exemplars",
     "encoder",
     "fold",
