@@ -20,6 +20,7 @@ from torch import nn
 from wwwlib import exemplars, language, targets, world
 from wwwlib.activations import capture
 from wwwlib.atlas.classes import by_gradient
+from wwwlib.baselines.network_dissection import dissect
 from wwwlib.distributed import Options, Pass, class_sums, class_totals, concatenate, run
 from wwwlib.distributed.passes import _stretches
 from wwwlib.distributed.sums import exact_parts, merge_class_sums
@@ -182,60 +183,53 @@ def crew(processes, size, task, stores):
     return found
 
 
-def batches_and_values(store):
-    target, seen = targets.load("world/conv"), []
-    target.model.register_forward_pre_hook(lambda _, x: seen.append(len(x[0])))
-    found = run(
-        activations(target, world.image_set(COUNT, seed=11)),
-        batch_size=BATCH, store=store, progress=False,
-    )  # fmt: skip
-    return len(seen), {layer: found[layer]["z"].tolist() for layer in found}
-
-
-@pytest.mark.parametrize("size", [1, 2, 5])
-@pytest.mark.parametrize("shared", [True, False])
-def test_every_rank_receives_what_one_process_computes(tmp_path, processes, size, shared):
-    """Breaks if an image is read twice or never, or in another batch, or by a stale result."""
-    _, expected = batches_and_values(None)
-    stores = [tmp_path / ("all" if shared else str(rank)) for rank in range(size)]
-    found = crew(processes, size, batches_and_values, stores)
-    assert sum(calls for calls, _ in found) == 12
-    assert all(values == expected for _, values in found)
-    left = [p for p in tmp_path.rglob("*.checkpoint/*") if p.suffix != ".lock"]
-    assert not left, "checkpoints go once the whole is kept"
-    again = crew(processes, size, batches_and_values, stores)
-    assert [calls for calls, _ in again] == [0] * size
-    assert all(values == expected for _, values in again)
-
-
 def digest_of(made):
-    """Digest a record or the tensors in any nesting of dictionaries, tuples and lists."""
+    """Digest records and tensors in any nesting of dictionaries, tuples and lists."""
     if isinstance(made, torch.Tensor):
         return tensor_digest({"x": made})
     if isinstance(made, dict):
         return [(str(key), digest_of(value)) for key, value in made.items()]
     if isinstance(made, tuple | list):
         return [digest_of(value) for value in made]
-    return (
-        [digest_of(value) for value in vars(made).values()] if hasattr(made, "__dict__") else made
-    )
+    return digest_of(vars(made)) if hasattr(made, "__dict__") else made
 
 
 def all_passes(store):
-    """Make every pass of the core, and a survey."""
-    conv, images = targets.load("world/conv"), world.image_set(40, seed=2)
-    options = {"batch_size": 8, "store": store, "progress": False}
-    top = exemplars.collect(conv, images, LAYERS, 5, **options)
-    w, count = by_gradient(conv, images, ["layer2"], **options)
-    v = language.embed_exemplars(language.encoder("world"), images, top["layer4"], **options)
-    return digest_of([top, w, count, v, survey(conv, images, w, (3,), **options)])
+    """Make passes of all kinds; returns digests, and the batches of the first and at the end."""
+    target, seen = targets.load("world/conv"), []
+    target.model.register_forward_pre_hook(lambda _, x: seen.append(len(x[0])))
+    images, masks = world.image_set_with_masks(COUNT, 11)
+    options = {"batch_size": BATCH, "store": store, "progress": False}
+    made = [run(activations(target, images), **options)]
+    first = len(seen)
+    made.append(top := exemplars.collect(target, images, LAYERS, 5, **options))
+    made.append(by_gradient(target, images, ["layer2"], **options))
+    clip = language.encoder("world")
+    made.append(language.embed_exemplars(clip, images, top["logits"], **options))
+    made.append(survey(target, images, made[2][0], (3,), **options))
+    made.append(dissect(target, images, masks, ["layer2"], **options))
+    before = len(seen)
+    run(activations(target, images), **options)
+    return digest_of(made), first, len(seen) - before
 
 
-def test_every_pass_is_distributed_with_equal_bytes(tmp_path, processes):
-    expected = all_passes(None)
-    for size in (2, 5):
-        stores = [tmp_path / str(size) / str(rank) for rank in range(size)]
-        assert crew(processes, size, all_passes, stores) == [expected] * size
+@pytest.fixture(scope="module")
+def alone():
+    return all_passes(None)[0]
+
+
+@pytest.mark.parametrize("size, shared", [(1, True), (2, False), (5, True)])
+def test_every_rank_receives_the_bytes_that_one_process_computes(
+    tmp_path, processes, alone, size, shared
+):
+    """Breaks if an image is read twice or never, or in another batch, or a sum rounds."""
+    stores = [tmp_path / ("all" if shared else str(rank)) for rank in range(size)]
+    found = crew(processes, size, all_passes, stores)
+    assert [digests == alone for digests, _, _ in found] == [True] * size, found
+    assert sum(first for _, first, _ in found) == 12
+    assert [again for _, _, again in found] == [0] * size, "only rank 0 asks its store"
+    left = [p for p in tmp_path.rglob("*.checkpoint/*") if p.suffix != ".lock"]
+    assert not left, "checkpoints go once the whole is kept"
 
 
 def of_other_images(store):
