@@ -428,4 +428,4 @@ def _nested(flat: State, device: torch.device | str = "cpu") -> dict[str, State]
 
 
 def _on_cpu(state: State) -> State:
-    return {name: tensor.cpu() for name, tensor in state.items()}
+    return {name: state[name].cpu() for name in sorted(state)}
