@@ -9,7 +9,7 @@ from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import roc_auc_score
 
 from wwwlib import images
-from wwwlib.studies import readings, reliability, survey, verdicts
+from wwwlib.studies import reliability, survey, verdicts
 
 RATES = torch.linspace(0, 1, 11)
 
@@ -191,16 +191,6 @@ def test_a_measure_that_is_none_is_refused():
         reliability.compare(torch.rand(9), torch.rand(9), torch.arange(9) < 4, measure="accuracy")
 
 
-def test_within_groups_only_their_own_images_count():
-    one, wrong = draw(6, 90)
-    other, groups = torch.rand(90), torch.arange(90) % 3
-    wrong[groups == 2] = False
-    found = reliability.compare_within(one, other, wrong, groups, samples=20)
-    assert list(found) == [0, 1], "a group without errors is left out"
-    own = groups == 1
-    assert found[1] == reliability.compare(one[own], other[own], wrong[own], samples=20)
-
-
 def test_without_errors_there_is_no_auroc_but_still_a_curve():
     curve = reliability.rejection(torch.rand(20), torch.zeros(20), RATES, samples=3)
     assert np.isnan(curve.auroc) and curve.hits.tolist() == [0] * 11 and curve.aurc == 0
@@ -252,7 +242,7 @@ def test_uncertainties_a_survey_are_one_less_its_readings_and_those_of_its_logit
     one, two = (torch.rand(6, 4, generator=noise).double() for _ in range(2))
     one[0, 2] = torch.nan
     logits = torch.randn(4, 3, generator=noise)
-    read = {("late", 5): readings.Readings(*one), ("late", 3): readings.Readings(*two)}
+    read = {("late", 5): survey.Readings(*one), ("late", 3): survey.Readings(*two)}
     found = reliability.uncertainties(survey.Surveyed(logits, logits.argmax(1), read), "late", 5)
     assert next(iter(found)) == "1 - r"
     assert found["1 - r"].tolist() == [1 - one[0, 0], 1 - one[0, 1], 1, 1 - one[0, 3]]
