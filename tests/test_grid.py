@@ -191,7 +191,7 @@ def test_brodens_labels_are_spelled_as_in_the_concept_set():
 @pytest.mark.real
 def test_labels_of_broden_are_within_reach_of_its_clean_list(real):
     """Those of published ResNet-50 rows, nearly all of which the list spells otherwise."""
-    words = language.broden(real / "labels" / "broden_labels_clean.txt").words
+    words = language.from_file(real / "labels" / "broden_labels_clean.txt").words
     path = real / "published" / "netdissect_resnet50_imagenet_fc.csv"
     labels = published.network_dissection(path).names
     held = {language.fold(word) for word in words}

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from wwwlib import language, scores
+from wwwlib import images, language, scores
 from wwwlib.studies import grades, wordnet
 
 # Three neurons: a repeated and shouted right name among a wrong one; an abstention; a synonym
@@ -370,7 +370,7 @@ def test_one_perfect_name_a_class_scores_f1_7871(imagenet):
 
 @pytest.mark.real
 def test_122_classes_are_reachable_from_broden(real, imagenet):
-    broden = language.broden(real / "labels" / "broden_labels_clean.txt")
+    broden = language.from_file(real / "labels" / "broden_labels_clean.txt")
     assert scores.ceilings.hit_rate(imagenet, broden.words).values.sum() == 122
 
 
@@ -387,7 +387,7 @@ def test_a_perfect_answer_in_the_papers_reading_of_places_scores_7945(real):
 
 def test_the_cranes_are_told_apart_by_synset():
     """Needs only timm: two classes share "crane", and a perfect name by string is not one by id."""
-    truth = language.synonyms(language.imagenet_classes().values())
+    truth = language.synonyms(images.imagenet_synsets().values())
     shared = scores.shared_words(truth)
     assert shared["crane"] == (134, 517)
     pred, restated = scores.by_synset(truth, truth)

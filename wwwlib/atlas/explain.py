@@ -24,7 +24,7 @@ from wwwlib import maps
 from wwwlib.concepts import STABLE
 from wwwlib.contributions import contribute
 from wwwlib.images import MAX_PIXELS, decode
-from wwwlib.targets import Target
+from wwwlib.targets import Target, denormalize
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -254,7 +254,9 @@ def run_model(
     a = found.activations.maps
     a = a.to("cpu", torch.promote_types(a.dtype, torch.float32))
     p = found.logits[0].double().softmax(0).cpu()
-    return ModelOutput(as_seen(target, whole, x), target.classes, a, found.w[0].double().cpu(), p)
+    return ModelOutput(
+        denormalize(target, whole, x), target.classes, a, found.w[0].double().cpu(), p
+    )
 
 
 def make_explanation(
@@ -325,21 +327,6 @@ def open_image(image: Image.Image | str | Path | bytes) -> Image.Image:
             f"most {MAX_PIXELS:,} pixels of one of the modes {', '.join(_MODES)}."
         )
     return image.convert("RGB")
-
-
-def as_seen(target: Target, image: Image.Image, x: Tensor) -> Image.Image:
-    """Return what the network saw of an image, given that and its input x (3, H, W).
-
-    Preprocessing is foreign code, but what it does to a pixel's colour is affine: a black and a
-    white image of the same size show where every colour goes, and where nothing of the image is.
-    """
-    black, white = (
-        target.preprocess(Image.new("RGB", image.size, colour)) for colour in ("black", "white")
-    )
-    span = white - black
-    colour = torch.where(span == 0, 0.0, (x - black) / torch.where(span == 0, 1.0, span))
-    pixels = (colour.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
-    return Image.fromarray(pixels.cpu().contiguous().numpy())
 
 
 def region_words(region: Tensor) -> str:

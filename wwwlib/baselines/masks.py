@@ -15,8 +15,8 @@ import numpy as np
 
 from wwwlib import images as image_sets
 from wwwlib.images import ImageSet, decode
-from wwwlib.images.broden import listed, table
-from wwwlib.images.roots import existing
+from wwwlib.images.files import existing
+from wwwlib.images.sources import broden_rows, broden_table
 from wwwlib.store import digest, file_digest
 
 
@@ -115,8 +115,8 @@ def broden(root: str | Path, split: str | None = None, **options) -> tuple[Image
     images = image_sets.broden(root, split, **options)
     root = existing(root)
     readable = set(images.names)
-    rows = tuple(_row(row) for row in listed(root, split) if row["image"] in readable)
-    entries = table(root / "label.csv", ["number", "name", "category"])
+    rows = tuple(_row(row) for row in broden_rows(root, split) if row["image"] in readable)
+    entries = broden_table(root / "label.csv", ["number", "name", "category"])
     labels = {int(row["number"]): row["name"] for row in entries}
     categories = {row["name"]: _main_category(row["category"]) for row in entries}
     tables = [file_digest(root / name) for name in ("index.csv", "label.csv")]

@@ -22,14 +22,13 @@ from PIL import Image
 from torch import Tensor
 
 from wwwlib.activations import capture
-from wwwlib.atlas.seen import Part, cut_to, seen_part
 from wwwlib.baselines.masks import Masks
 from wwwlib.baselines.thresholds import thresholds
 from wwwlib.concepts import ConceptTable
 from wwwlib.exemplars import stream
 from wwwlib.images import ImageSet
 from wwwlib.store import Store
-from wwwlib.targets import Target
+from wwwlib.targets import Box, Target, crop_mask, visible_box
 
 
 @dataclass(frozen=True)
@@ -182,7 +181,7 @@ def _counts(target, images, masks, layers, threshold, whole, options, slot) -> d
     column = {word: j for j, word in enumerate(masks.categories)}
     names = _names(masks)
     threshold = {layer: threshold[layer].to(target.device) for layer in layers}
-    part_of = cache(partial(seen_part, target))
+    part_of = cache(partial(visible_box, target))
 
     def step(state: dict, indices: Tensor, x: Tensor) -> dict:
         x, sizes = x[:, :3], x[:, 3:, 0, 0].long().tolist()
@@ -246,7 +245,7 @@ def _zeros(taken, layers, concepts: int, categories: int, device) -> dict[str, T
     return state
 
 
-def _seen(masks: Masks, i: int, whole: Collection[str], part: Part) -> tuple[list[str], np.ndarray]:
+def _seen(masks: Masks, i: int, whole: Collection[str], part: Box) -> tuple[list[str], np.ndarray]:
     """Return the concepts in the part of image i that was seen, and their masks (c, H, W)."""
     found = {word: mask for word, mask in masks(i).items() if mask.any()}
     shapes = {mask.shape for mask in found.values()}
@@ -257,7 +256,7 @@ def _seen(masks: Masks, i: int, whole: Collection[str], part: Part) -> tuple[lis
             f"category {odd}; give masks of one size, of concepts in `masks.categories`."
         )
     planes = {
-        word: cut_to(np.ones_like(mask) if masks.categories[word] in whole else mask, part)
+        word: crop_mask(np.ones_like(mask) if masks.categories[word] in whole else mask, part)
         for word, mask in found.items()
     }
     kept = {word: plane for word, plane in planes.items() if plane.any()}

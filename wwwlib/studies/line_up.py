@@ -17,8 +17,8 @@ from wwwlib.baselines.falcon import Captions, Falcon, Shards
 from wwwlib.baselines.network_dissection import Dissection
 from wwwlib.concepts import ConceptTable
 from wwwlib.exemplars import OK, Exemplars
-from wwwlib.images import ImageSet
-from wwwlib.language import ConceptSet, Encoder, fold, image_features, imagenet_classes
+from wwwlib.images import ImageSet, imagenet_synsets
+from wwwlib.language import ConceptSet, Encoder, fold, image_features
 from wwwlib.scores.agreement import Words
 from wwwlib.store import Store
 from wwwlib.studies import published
@@ -165,7 +165,7 @@ def imagenet_definitions() -> list[str]:
         wnid: info.label_name_to_description(wnid, detailed=True) for wnid in info.label_names()
     }
     definitions = (text.partition(": ")[2] for text in told.values())
-    first = (words.split(", ")[0] for words in imagenet_classes().values())
+    first = (lemmas[0] for lemmas in imagenet_synsets().values())
     return [f"{word}, {text}" for word, text in zip(first, definitions, strict=True)]
 
 
@@ -200,15 +200,8 @@ def probe_features(
     WWW needs the exemplars' features alone, but CLIP-Dissect may ask for any image's, so both look
     theirs up here.
     """
-    every, options = range(len(images)), (batch_size, workers)
-    if store is None:
-        return image_features(encoder, images, every, *options)
-    key = {"encoder": encoder.name, "images": images.fingerprint, "indices": "all"}
-    return store.fetch(
-        "image-features",
-        key,
-        lambda _: ({"v": image_features(encoder, images, every, *options)}, {}),
-    ).tensors["v"]
+    options = {"batch_size": batch_size, "workers": workers, "store": store}
+    return image_features(encoder, images, range(len(images)), **options)
 
 
 def first(exemplars: Exemplars, k: int) -> Exemplars:

@@ -13,14 +13,13 @@ from torch import Tensor
 
 from wwwlib import maps
 from wwwlib.atlas.classes import by_gradient, class_name, in_classes_of
-from wwwlib.atlas.explain import as_seen
 from wwwlib.baselines.craft import Craft, Unfit, craft
 from wwwlib.baselines.falcon.regions import cut
 from wwwlib.baselines.grad_cam import grad_cam
 from wwwlib.contributions import Contributions, contribute
 from wwwlib.images import ImageSet, subset
 from wwwlib.store import Store
-from wwwlib.targets import Target
+from wwwlib.targets import Target, denormalize
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +107,7 @@ def ask(
     guess, sure = int(found.classes[0]), found.logits[0].softmax(0).max()
     name = target.classes[guess]
     ending = "" if truth is None else ", rightly" if truth == name else f"; it is {truth}"
-    shown = as_seen(target, image, x[0].cpu())
+    shown = denormalize(target, image, x[0].cpu())
     told = ", ".join(map(str, neurons))
     about = f"the neurons of {layer} that carried it most are {told}; methods name those"
     title = f"predicted: {name}, {sure:.0%}{ending}"

@@ -22,7 +22,7 @@ from wwwlib.baselines.falcon.terms import contrast, word_scores
 from wwwlib.baselines.responses import activations
 from wwwlib.concepts import ConceptTable
 from wwwlib.images import ImageSet, batches, subset
-from wwwlib.language import Encoder, distinct_features
+from wwwlib.language import Encoder, image_features
 from wwwlib.store import Store, digest
 from wwwlib.targets import Target
 
@@ -168,7 +168,7 @@ def falcon(
     on = drawable(target, first, layer, on)
     found = [Group(group.features, group.images[:most]) for group in groups(z, sigmas, least)]
     boxes = _boxes(target, images, layer, found, on, threshold, store, progress, options)
-    features = partial(distinct_features, encoder, progress=False, store=store, **options)
+    features = partial(image_features, encoder, progress=False, store=store, **options)
     told = []
     for group, own in zip(found, boxes, strict=True):
         v = features(cut(target, images, group.images, own), torch.arange(len(own)))

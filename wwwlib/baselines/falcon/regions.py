@@ -9,11 +9,10 @@ from scipy import ndimage
 from torch import Tensor
 
 from wwwlib import maps
-from wwwlib.atlas import as_seen
 from wwwlib.baselines.grad_cam import reaches, weighted
 from wwwlib.images import ImageSet
 from wwwlib.store import digest
-from wwwlib.targets import Target
+from wwwlib.targets import Target, denormalize
 
 Box = tuple[int, int, int, int]
 
@@ -122,7 +121,7 @@ class _Cut:
 
     def __call__(self, i: int) -> Image.Image:
         whole = self.reader(self.indices[i])
-        return as_seen(self.target, whole, self.target.preprocess(whole)).crop(self.boxes[i])
+        return denormalize(self.target, whole, self.target.preprocess(whole)).crop(self.boxes[i])
 
 
 def cohesion(v: Tensor) -> float:

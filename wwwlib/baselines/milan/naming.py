@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from wwwlib.atlas import seen_part
 from wwwlib.baselines.milan.describer import Describer
 from wwwlib.baselines.milan.features import exemplar_features
 from wwwlib.baselines.milan.masks import alive, levels, masked, plan
@@ -20,7 +19,7 @@ from wwwlib.concepts import ConceptTable
 from wwwlib.exemplars import Exemplars
 from wwwlib.images import ImageSet
 from wwwlib.store import Store, tensor_digest
-from wwwlib.targets import Target
+from wwwlib.targets import Target, visible_box
 
 K, QUANTILE, WEIGHT, BEAM, LENGTH = 15, 0.99, 0.2, 50, 8
 _BLOCK = 256  # neurons that are searched for at once
@@ -203,7 +202,7 @@ def _features(target, layer, images, exemplars, describer, quantile, options, st
 
 def _same_part(target: Target, encoder: Target, size: tuple[int, int]) -> None:
     """Refuse two networks that see different parts of an image."""
-    own, other = (seen_part(network, size) for network in (target, encoder))
+    own, other = (visible_box(network, size) for network in (target, encoder))
     if max(abs(a - b) for a, b in zip(own, other, strict=True)) > _APART:
         raise ValueError(
             f"Of an image of {size[0]} x {size[1]} pixels {target.name} sees the part "

@@ -12,14 +12,13 @@ from torch import Tensor
 from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
-from wwwlib.atlas import as_seen
 from wwwlib.baselines.milan.masks import Alive, alive, levels, masked
 from wwwlib.baselines.milan.naming import BEAM, QUANTILE, WEIGHT, K
 from wwwlib.concepts import ConceptTable
 from wwwlib.exemplars import Exemplars
 from wwwlib.images import ImageSet
 from wwwlib.store import Store
-from wwwlib.targets import Target
+from wwwlib.targets import Target, denormalize
 
 PACKAGE, SIZE = "src.milan", 224
 _BLOCK = 32  # neurons whose masks and images are held at once
@@ -119,5 +118,5 @@ def _shown(target: Target, images: ImageSet, index: list[int], mask: Tensor, dec
     )
     device = next(decoder.parameters()).device
     wholes = (images.image(i) for i in index)
-    x = torch.stack([look(as_seen(target, whole, target.preprocess(whole))) for whole in wholes])
+    x = torch.stack([look(denormalize(target, one, target.preprocess(one))) for one in wholes])
     return x[None].to(device), mask[None, :, None].float().to(device)
