@@ -21,7 +21,7 @@ from wwwlib.atlas import Atlas
 from wwwlib.images import ImageSet
 from wwwlib.language import ConceptSet, Encoder
 from wwwlib.registry import EXTENSIONS
-from wwwlib.store import NullStore, Store
+from wwwlib.store import Store
 from wwwlib.targets import LOGITS, Target, recognize
 
 ENCODER = "ViT-B-32-quickgelu/openai"
@@ -134,11 +134,11 @@ def _device(device: str | torch.device | None) -> torch.device:
     return torch.device(device)
 
 
-def _store(store: bool | str | Path | Store) -> Store:
+def _store(store: bool | str | Path | Store) -> Store | None:
     if isinstance(store, Store):
         return store
     if store is False:
-        return NullStore()
+        return None
     found = Store.default() if store is True else Store(Path(store).expanduser())
     if not Path(found.root).exists():
         print(
@@ -184,15 +184,14 @@ def _target(model: nn.Module | str | Target, preprocess, classes) -> Target:
     given = {"preprocess=": preprocess, "classes=": classes}
     if missing := [name for name, value in given.items() if value is None]:
         raise ValueError(
-            f"The {' and '.join(n.rstrip('=') for n in missing)} of this {type(model).__name__} "
-            f"cannot be found, since it is not known with published weights of timm or "
-            f"torchvision; pass {' and '.join(missing)}."
+            f"This {type(model).__name__} does not have published weights of timm or torchvision "
+            f"from which to take preprocessing and class names; pass {' and '.join(missing)}."
         )
     return targets.wrap(model, preprocess, classes, found.name if found else type(model).__name__)
 
 
 def _last_spatial_layer(target: Target) -> str:
-    """Return the last layer to finish whose output has several positions, such as before pooling."""
+    """Return the last layer, in order of execution, whose output has several positions."""
     order: list[str] = []
     names = [name for name in target.layers() if name != LOGITS]
     hooks = [
@@ -209,8 +208,8 @@ def _last_spatial_layer(target: Target) -> str:
         if not isinstance(target.module(name), _UNINFORMATIVE) and _is_spatial(target, name, x):
             return name
     raise ValueError(
-        f"No layer of {target.name} has maps or tokens that can be laid on the image; give layers=, "
-        f"such as {', '.join(map(repr, order[-4:]))}."
+        f"No layer of {target.name} has an output of maps or tokens; give layers=, such as "
+        f"{', '.join(map(repr, order[-4:]))}."
     )
 
 

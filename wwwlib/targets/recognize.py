@@ -1,4 +1,4 @@
-"""Recognise networks that timm or torchvision built, to find their preprocessing and class names."""
+"""Preprocessing and class names of networks that timm or torchvision built."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -50,21 +50,23 @@ def recognize(model: nn.Module) -> Published | None:
     return None
 
 
-def _timm(model: nn.Module) -> Published:
-    from timm.data import (
-        ImageNetInfo,
-        create_transform,
-        infer_imagenet_subset,
-        resolve_model_data_config,
-    )
+def imagenet_names(model: nn.Module) -> tuple[str, ...] | None:
+    """Return the class names of the ImageNet subset with as many classes as a timm model."""
+    from timm.data import ImageNetInfo, infer_imagenet_subset
 
-    config, subset = model.pretrained_cfg, infer_imagenet_subset(model)
-    parts = filter(None, (config.get("architecture"), config.get("tag")))
-    classes = None
-    if subset is not None:
-        classes = [text.split(", ")[0] for text in ImageNetInfo(subset).label_descriptions()]
+    subset = infer_imagenet_subset(model)
+    if subset is None:
+        return None
+    return tuple(text.split(", ")[0] for text in ImageNetInfo(subset).label_descriptions())
+
+
+def _timm(model: nn.Module) -> Published:
+    from timm.data import create_transform, resolve_model_data_config
+
+    config = model.pretrained_cfg
+    name = ".".join(filter(None, (config.get("architecture"), config.get("tag"))))
     preprocess = create_transform(**resolve_model_data_config(model), is_training=False)
-    return Published(f"timm/{'.'.join(parts)}", preprocess, classes)
+    return Published(f"timm/{name}", preprocess, imagenet_names(model))
 
 
 def _torchvision(model: nn.Module) -> Published | None:
