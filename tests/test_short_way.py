@@ -91,8 +91,9 @@ def cache(tmp_path, monkeypatch):
 
 
 def build(photos, **options):
-    own = {"preprocess": preprocess, "classes": CLASSES, "k": 4, "progress": False}
-    return wwwlib.build(Net(), photos, concepts=WORDS, encoder=Projection(), **own | options)
+    own = {"concepts": WORDS, "encoder": Projection(), "preprocess": preprocess}
+    own |= {"classes": CLASSES, "k": 4, "progress": False}
+    return wwwlib.build(Net(), photos, **own | options)
 
 
 def test_from_a_folder_to_names_explanation_figure_and_back(photos, cache, tmp_path, capsys):
@@ -152,8 +153,10 @@ def test_a_dataset_is_a_probe_set(photos):
 
 
 def test_the_probe_set_can_be_an_image_set(photos):
-    made = build(images.folder(photos), store=False)
-    assert made.settings["probe"]["fingerprint"] == images.folder(photos).fingerprint
+    probe = images.folder(photos)
+    assert build(probe, store=False).names().equals(build(photos, store=False).names())
+    assert short_way._images(probe, None) is probe
+    assert len(short_way._images("world", None)) == len(images.load("world"))
 
 
 def test_a_first_run_names_its_store_and_a_second_one_reads_it(photos, cache, capsys):
@@ -204,11 +207,9 @@ def test_concepts_are_words_a_file_or_a_name(photos, tmp_path):
     (tmp_path / "words.txt").write_text("\n".join(WORDS))
     by_list = build(photos, store=False)
     for given in (tmp_path / "words.txt", str(tmp_path / "words.txt")):
-        own = {"preprocess": preprocess, "classes": CLASSES, "k": 4, "progress": False}
-        made = wwwlib.build(Net(), photos, None, given, Projection(), store=False, **own)
+        made = build(photos, concepts=given, store=False)
         assert made.words == WORDS and made.names().equals(by_list.names())
-    own["concepts"] = "classes"
-    assert wwwlib.build(Net(), photos, encoder=Projection(), store=False, **own).words == CLASSES
+    assert build(photos, concepts="classes", store=False).words == CLASSES
 
 
 def test_the_layer_is_the_last_one_with_positions(photos):
@@ -273,8 +274,9 @@ def test_another_network_needs_preprocessing_and_classes(photos):
 
 def test_a_network_by_name_comes_back_by_name(tmp_path):
     """World network and images, saved and loaded without passing the network."""
-    made = wwwlib.build("world/conv", "world", concepts=WORDS, encoder=Projection(), k=2,
-                        boxes=[(0, 0, 1, 1)], rounds=0, store=False, progress=False)  # fmt: skip
+    probe, few = images.load("world", count=24), {"k": 2, "boxes": [(0, 0, 1, 1)], "rounds": 0}
+    own = {"concepts": WORDS, "encoder": Projection(), "store": False, "progress": False}
+    made = wwwlib.build("world/conv", probe, **own, **few)
     made.save(tmp_path)
     again = wwwlib.load(tmp_path)
     assert again.target.name == "world/conv" and again.names().equals(made.names())

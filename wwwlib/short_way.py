@@ -90,9 +90,8 @@ def build(
     device = _device(device)
     target = _target(model, preprocess, classes).to(device)
     layers = [_last_spatial_layer(target)] if layers is None else layers
-    words = _concepts(concepts, target)
+    probe, words = _images(images, target), _concepts(concepts, target)
     encoder = language.encoder(encoder, str(device)) if isinstance(encoder, str) else encoder
-    probe = _images(images, target)
     return atlas.build(target, probe, encoder, words, layers, store=_store(store), **settings)
 
 
