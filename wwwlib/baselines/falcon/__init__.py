@@ -194,12 +194,12 @@ def falcon(
     explained = []
     for group, own in zip(found, boxes, strict=True):
         crops = crop_to_boxes(target, images, group.images, own)
-        v = features(crops, torch.arange(len(own)))
+        v = features(crops, range(len(own)))
         similarity = cohesion(v)
         counter, words = [], {}
         if similarity > cohesive:
             counter = counter_examples(z, group)
-            against = features(images, torch.tensor(counter, dtype=torch.int64))
+            against = features(images, counter)
             scores = (_scores(captions, one, near) for one in (v, against))
             words = contrast(*scores, top=top)
         explained.append(
