@@ -63,7 +63,7 @@ test: install-test
 	@echo 'All passed. What each test guards stands in tests/; now: make reproduce'
 
 test-slow: $(VENV)/installed-slow
-	$(BIN)/python -m pytest -m slow -n 0 $(PYTEST)
+	$(BIN)/python -m pytest -m slow $(PYTEST)
 
 lint: install-test
 	$(BIN)/ruff check .
