@@ -165,8 +165,7 @@ def _imagenet_names(name, model) -> tuple[str, ...]:
     subset = infer_imagenet_subset(model)
     if subset is None:
         raise ValueError(
-            f"{name} has {getattr(model, 'num_classes', 'unnamed')} outputs, for which there are "
-            "no class names; pass classes=."
+            f"{name} has {getattr(model, 'num_classes', '?')} outputs without names; pass classes=."
         )
     return tuple(text.split(", ")[0] for text in ImageNetInfo(subset).label_descriptions())
 
