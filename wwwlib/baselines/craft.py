@@ -20,7 +20,7 @@ from sklearn.decomposition import NMF
 from torch import Tensor
 
 from wwwlib import maps as where
-from wwwlib.contributions.passes import forward, replaced
+from wwwlib.contributions import forward, replaced_output
 from wwwlib.images import ImageSet, batches
 from wwwlib.targets import Target
 
@@ -256,7 +256,7 @@ def _logits(target, layer, x, class_index, u, bank, masks, batch_size: int = 64)
     for part in masks.split(batch_size):
         made = torch.einsum("sr,rhw,rn->snhw", part, u, bank)
         batch = x.to(target.device).expand(len(part), -1, -1, -1)
-        with replaced(target, layer, lambda output, made=made: _laid(made, output)):
+        with replaced_output(target, layer, lambda output, made=made: _laid(made, output)):
             logits, _ = forward(target, batch, [])
         found.append(logits[:, class_index].double().cpu())
     return torch.cat(found).numpy()

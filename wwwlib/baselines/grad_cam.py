@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wwwlib.activations import Activations
-from wwwlib.contributions.passes import forward, resolve
+from wwwlib.contributions import forward, resolve_classes
 from wwwlib.targets import Target
 
 
@@ -41,7 +41,7 @@ def grad_cam(target: Target, x: Tensor, layer: str, classes: int | Tensor | None
     """
 
     def score(taken: Activations, logits: Tensor) -> Tensor:
-        return logits.gather(1, resolve(classes, logits)[:, None]).sum()
+        return logits.gather(1, resolve_classes(classes, logits)[:, None]).sum()
 
     return weighted(target, x, layer, layer, score)
 
