@@ -89,7 +89,8 @@ print(targets.load("world/vit"), len(images.load("world", count=3)), language.en
 
 def test_the_short_way_of_the_readme_runs(python, tmp_path):
     """Breaks if it needs a file of the checkout, or more than the core's dependencies."""
-    short, *more = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    readme = (ROOT / "README.md").read_text()
+    short, *more = re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S)
     first = "import os; os.environ['WWW_STORE'] = 'store'\nfrom wwwlib import images\n"
     smaller = short.replace('"world", layers', 'images.load("world", count=240), layers')
     printed = run(python, tmp_path, "\n".join([first, smaller, *more, "print(mine)"]))
