@@ -15,7 +15,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from wwwlib.studies import paper
+from wwwlib.studies import literature
 
 HEADER = ["run", "table", "method", "metric", "ours", "stderr", "paper", "paper stderr", "apart"]
 
@@ -36,7 +36,7 @@ class Cell:
     setting: tuple[str, str, str] | None
 
 
-def cells(folder: Path, tables: Path = paper.PATH) -> list[Cell]:
+def cells(folder: Path, tables: Path = literature.PATH) -> list[Cell]:
     """Read the cells of a run.
 
     Parameters
@@ -44,7 +44,7 @@ def cells(folder: Path, tables: Path = paper.PATH) -> list[Cell]:
     folder : Path
         Of the run, with its manifest.
     tables : Path
-        The paper's figures, see `paper.figures`.
+        The paper's figures, see `literature.paper_scores`.
 
     Raises
     ------
@@ -78,9 +78,9 @@ def _records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _cell(run: str, record: dict[str, Any], rows: Sequence[str], tables: Path) -> Cell:
     setting = tuple(record["setting"]) if record["setting"] else None
-    names = paper.row_names(_spec(setting), rows) if setting else {}
+    names = literature.row_names(_spec(setting), rows) if setting else {}
     method = names.get(record["method"])
-    known = paper.figures(setting, tables).get((method, record["metric"]), (None, None))
+    known = literature.paper_scores(setting, tables).get((method, record["metric"]), (None, None))
     told = (record["mean"], record["stderr"])
     plain = (run, record["table"], record["method"], record["metric"])
     return Cell(*plain, *told, *known, apart(*told, *known), setting)
@@ -117,7 +117,7 @@ def told(found: Sequence[Cell], rehearsal: str | None = None) -> str:
     lines += [*_table(known), ""] if known else []
     lacking = Counter(cell.setting for cell in same if cell.paper is None)
     lines += [
-        f"- data/paper_tables.csv lacks {count} figures of {', '.join(setting)}"
+        f"- wwwlib/studies/paper_tables.csv lacks {count} figures of {', '.join(setting)}"
         for setting, count in sorted(lacking.items())
     ]
     return "\n".join(lines).rstrip() + "\n"
@@ -139,7 +139,7 @@ def _text(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value).replace("|", "\\|")
 
 
-def write(folder: Path, tables: Path = paper.PATH) -> str:
+def write(folder: Path, tables: Path = literature.PATH) -> str:
     """Write ``report.md`` and ``report.csv`` into a run's folder, and return the former.
 
     Raises

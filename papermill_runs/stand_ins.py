@@ -109,11 +109,11 @@ def _places_weights(data: Path, rng: np.random.Generator) -> None:
 
 
 def _words(data: Path, rng: np.random.Generator) -> None:
-    from wwwlib.language import imagenet_classes
+    from wwwlib.images import imagenet_synsets
 
     folder = data / "words"
     folder.mkdir(parents=True, exist_ok=True)
-    words = [names.split(", ")[0] for names in list(imagenet_classes().values())[::5]]
+    words = [lemmas[0] for lemmas in list(imagenet_synsets().values())[::5]]
     (folder / "broden_labels_clean.txt").write_text("\n".join(words), encoding="utf-8")
     rows = ["unit,label,score", *(f"{i},{words[i % len(words)]},0.1" for i in range(1000))]
     (folder / "netdissect_resnet50_imagenet_fc.csv").write_text("\n".join(rows), encoding="utf-8")
@@ -124,11 +124,11 @@ def _words(data: Path, rng: np.random.Generator) -> None:
 
 
 def _wordnet(data: Path, rng: np.random.Generator) -> None:
-    from wwwlib.language import imagenet_classes
+    from wwwlib.images import imagenet_synsets
 
     lines = [
-        f"{wnid[1:]} 03 n 01 {names.split(', ')[0].replace(' ', '_')} 0 000 | a stand-in"
-        for wnid, names in sorted(imagenet_classes().items())[::4]
+        f"{wnid[1:]} 03 n 01 {lemmas[0].replace(' ', '_')} 0 000 | a stand-in"
+        for wnid, lemmas in sorted(imagenet_synsets().items())[::4]
     ]
     (data / "wordnet").mkdir(parents=True, exist_ok=True)
     (data / "wordnet" / "data.noun").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from typing import Any
 
 from profiles import House
 
-from wwwlib.images.roots import files
+from wwwlib.images.files import list_files
 
 
 def witness(house: House, values: Any) -> dict[str, list]:
@@ -62,7 +62,7 @@ def _paths(house: House, text: str) -> Iterator[Path]:
 def _seen(path: Path) -> list[list]:
     if not path.is_dir():
         return [_stat(path.name, path)]
-    return [_stat(name, path / name) for name in files(path)]
+    return [_stat(name, path / name) for name in list_files(path)]
 
 
 def _stat(name: str, path: Path) -> list:

@@ -1,5 +1,7 @@
 """CRAFT: factorisation, Sobol indices and concept maps against slower ways to the same numbers."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -141,15 +143,22 @@ def test_a_transformer_is_taken_apart_where_its_values_are_not_negative():
     assert full[0] == pytest.approx(model(x)[0, 1].item())
 
 
+@pytest.mark.parametrize("module", ["sklearn.decomposition", "SALib.sample.sobol"])
+def test_a_missing_package_is_named_with_its_extra(conv, boats, module, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=r"wwwlib\[baselines\]"):
+        craft.craft(conv, "layer4", boats[0], 3, concepts=2, samples=1, perturbed=1)
+
+
 @pytest.mark.parametrize(
     "options, said",
     [({"class_index": 24}, "Class 24 does not exist; world/conv has 24"),
      ({"concepts": 1}, "concepts is 1"), ({"patch": 0.0}, "patch is 0.0"),
-     ({"samples": 12}, "samples is 12; Sobol's sequence wants a power of two"),
+     ({"samples": 12}, "samples is 12; a Sobol sequence needs a power of two"),
      ({"class_index": 5}, "None of the 40 images.*is predicted as"),
      ({"layer": "logits"}, "The layer 'logits' of world/conv has no maps"),
-     ({"layer": "layer4.0"}, "has values down to -.*choose a layer behind a ReLU"),
-     ({"concepts": 9, "patch": 1.0, "most": 8}, "8 crops for 9 concepts")],
+     ({"layer": "layer4.0"}, "has values down to -.*choose a layer after a ReLU"),
+     ({"concepts": 9, "patch": 1.0, "cropped": 8}, "8 crops for 9 concepts")],
 )  # fmt: skip
 def test_what_cannot_be_done_is_said(conv, boats, options, said):
     call = {"layer": "layer4", "class_index": 3, **options}

@@ -15,7 +15,7 @@ from wwwlib.explorer.model import Change, Model, Pictures
 from wwwlib.images import ImageSet
 from wwwlib.language import Encoder
 from wwwlib.plots.tiles import picture_tile
-from wwwlib.world.surfaces import FINISHES
+from wwwlib.world.vocabulary import FINISHES
 
 UNCHANGED = "as it is"
 _STRIP = 8  # thumbnails at once
