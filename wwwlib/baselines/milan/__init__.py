@@ -167,8 +167,8 @@ def candidates(
     images : ImageSet
         The probe set.
     exemplars : Exemplars
-        Of that layer and probe set, at least k per neuron, see `exemplars.collect`. The authors
-        rank images by the maximum of the map.
+        Of that layer and probe set, at least k per neuron, see `exemplars.collect`; the authors'
+        ranking is `rank_by="maximum"`.
     describer : Describer
         See `load`.
     beam : int
