@@ -80,7 +80,7 @@ def save(figure: Figure, folder: str | Path, name: str, alt: str) -> Shown:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
-    if said := os.environ.get("WWW_REHEARSAL"):  # the runner's, where figures mean nothing
+    if said := os.environ.get("WWW_DRY_RUN"):  # the runner's, where figures mean nothing
         where = {"ha": "center", "va": "center", "rotation": 20, "alpha": 0.6, "zorder": 1000}
         figure.text(0.5, 0.5, said, color="red", fontsize=14, wrap=True, **where)
         alt = f"{said}: {alt}"
