@@ -20,7 +20,7 @@ help:
 	@echo 'make explorer    set up, then serve the explorer alone, without code, on 127.0.0.1'
 	@echo 'make world       train the networks of the concept world again'
 	@echo 'make lint        check style and format'
-	@echo 'make lock        renew requirements.lock from pyproject.toml'
+	@echo 'make lock        renew uv.lock and requirements.lock from pyproject.toml'
 	@echo 'make clean       remove .venv and caches, but no result of a run'
 
 # One stamp a kind of installation. Whatever of it is there already and fits is kept: a build of
@@ -34,7 +34,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml requirements.lock
-	$(BIN)/python -m pip install --quiet -c requirements.lock -e .
+	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[notebooks]'
+	@touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -c requirements.lock -e '.[docs]'
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
@@ -51,7 +55,7 @@ reproduce: install
 reference: install
 	$(BIN)/python papermill_runs/run.py world --publish
 
-pages: install
+pages: $(VENV)/installed-docs
 	$(BIN)/python papermill_runs/pages.py
 
 test: install-test
@@ -74,14 +78,14 @@ explorer: install
 
 world: install
 	$(BIN)/python -m wwwlib.world
-	$(BIN)/python -m wwwlib.baselines.milan
+	$(BIN)/python -m wwwlib.studies.milan_training
 
 lock:
-	rm -rf build/lock
 	$(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet -e '.[test,ray]'
+	build/lock/bin/python -m pip install --quiet uv
+	build/lock/bin/uv lock --upgrade
 	@sed -n '/^#/p' requirements.lock > build/lock/new
-	build/lock/bin/python -m pip freeze --all --exclude-editable --exclude pip | tr 'A-Z_' 'a-z-' | sed 's/+.*//' | LC_ALL=C sort >> build/lock/new
+	build/lock/bin/uv export --quiet --all-extras --no-hashes --no-emit-project --no-annotate --no-header | sed 's/ *;.*//' | LC_ALL=C sort -u >> build/lock/new
 	mv build/lock/new requirements.lock
 
 clean:

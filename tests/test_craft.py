@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
 from wwwlib import images, targets, world
-from wwwlib.baselines import craft, masks
+from wwwlib.baselines import craft
 
 
 def preprocess(image):
@@ -117,7 +117,7 @@ def test_the_same_seed_gives_the_same_answer(conv, boats):
 
 def test_the_heatmap_points_at_the_boat(conv, boats):
     """On images that CRAFT has not seen; breaks if maps are transposed or belong elsewhere."""
-    test, _ = masks.of_world(24 * 12, seed=77)
+    test, _ = world.image_set_with_masks(24 * 12, seed=77)
     hits = []
     for i in range(3, len(test), 24):
         m = boats[1].heatmap(conv, conv.preprocess(test.image(i))[None])[0]

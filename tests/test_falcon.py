@@ -262,7 +262,7 @@ def test_a_folder_without_shards_says_what_belongs_there(tmp_path):
 def told(tmp_path_factory):
     """FALCON on the final layer of world/conv, from 480 images."""
     target, clip = targets.load("world/conv"), language.encoder("world")
-    corpus = falcon.world_captions(clip, 480)
+    corpus = falcon.captions(world.training_captions(480), clip)
     options = {"on": "layer4", "sigmas": 3.0, "cohesive": 0.5, "progress": False}
     options["store"] = Store(tmp_path_factory.mktemp("store"))
     probe = world.image_set(480, seed=0)

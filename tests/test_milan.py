@@ -17,8 +17,9 @@ from wwwlib import exemplars, store, targets, world
 from wwwlib.activations import capture
 from wwwlib.baselines import milan, thresholds
 from wwwlib.baselines.milan import describer as describers
-from wwwlib.baselines.milan import features, masks, naming, networks, search, training
+from wwwlib.baselines.milan import features, masks, naming, networks, search
 from wwwlib.concepts import ConceptTable
+from wwwlib.studies import milan_training as training
 from wwwlib.studies import published
 from wwwlib.world import regions
 

@@ -293,19 +293,19 @@ def test_what_does_not_fit_is_refused(change, sentence):
 
 
 def test_the_worlds_images_and_masks_are_of_the_same_scenes():
-    probe, of = masks.of_world(3, seed=4, context_bias=0.5, swap=True)
+    probe, of = world.image_set_with_masks(3, seed=4, context_bias=0.5, swap=True)
     for i in range(3):
         picture = world.render(world.sample(i, 4, 0.5, swap=True))
         assert probe.image(i).tobytes() == picture.image.tobytes()
         assert of(i).keys() == picture.masks.keys() <= of.categories.keys()
         assert all((of(i)[word] == mask).all() for word, mask in picture.masks.items())
     assert of.categories["boat"] == "object"
-    assert of.fingerprint != masks.WorldMasks(5).fingerprint
-    assert masks.WorldMasks(5) == masks.WorldMasks(5)
+    assert of.fingerprint != world.WorldMasks(5).fingerprint
+    assert world.WorldMasks(5) == world.WorldMasks(5)
 
 
 def test_a_neuron_that_sees_red_is_called_red():
-    probe, of = masks.of_world(24)
+    probe, of = world.image_set_with_masks(24)
     weight = torch.tensor([[1.0, -1.0, -1.0], [-1.0, 1.0, -1.0]])[:, :, None, None]
     colours = nn.Conv2d(3, 2, 1, bias=False)
     colours.weight = nn.Parameter(weight)

@@ -1,4 +1,4 @@
-"""The set-up files say one thing: what is needed, why, and in which release."""
+"""The set-up files agree on what is needed, why, and in which release."""
 
 import ast
 import re
@@ -19,8 +19,17 @@ PYPROJECT = (ROOT / "pyproject.toml").read_text()
 PROJECT = tomllib.loads(PYPROJECT)["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 CORE = [Requirement(line) for line in PROJECT["dependencies"]]
-RAY = [Requirement(line) for line in EXTRAS["ray"]]
-ALL = CORE + [Requirement(line) for lines in EXTRAS.values() for line in lines]
+
+
+def extra(*names):
+    """Return the requirements of extras, with those of the extras that they contain."""
+    found = []
+    for requirement in (Requirement(line) for name in names for line in EXTRAS[name]):
+        found += extra(*requirement.extras) if requirement.name == "wwwlib" else [requirement]
+    return found
+
+
+ALL = CORE + extra(*EXTRAS)
 LOCK = {
     canonicalize_name(name): Version(release)
     for name, release in re.findall(
@@ -51,11 +60,21 @@ def test_locked_release_is_one_that_pyproject_allows(requirement):
     assert requirement.specifier.contains(locked), f"{requirement} does not allow {locked}"
 
 
-def test_torch_and_torchvision_are_pinned_together():
-    """Torchvision does not import beside another torch, and no installer notices."""
-    pins = {r.name: str(r.specifier) for r in CORE}
-    assert pins["torch"] == f"=={LOCK['torch']}"
-    assert pins["torchvision"] == f"=={LOCK['torchvision']}"
+def test_the_core_needs_few_packages():
+    assert len(CORE) <= 14
+    assert not any(r.extras or "==" in str(r.specifier) for r in CORE), "pins belong in the lock"
+
+
+def test_uv_lock_holds_the_same_releases_with_hashes():
+    packages = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    locked = {p["name"]: Version(p["version"]) for p in packages if p["name"] != "wwwlib"}
+    assert {name: LOCK[name] for name in locked if name in LOCK} == {
+        name: release for name, release in locked.items() if name in LOCK
+    }
+    assert not LOCK.keys() - locked.keys()
+    for package in packages:
+        files = [*package.get("wheels", []), *filter(None, [package.get("sdist")])]
+        assert package["name"] == "wwwlib" or all(f["hash"].startswith("sha256:") for f in files)
 
 
 def test_lock_is_closed_and_free_of_contradictions():
@@ -79,38 +98,60 @@ def test_conda_environment_points_to_pyproject_and_lock_and_repeats_neither():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     *conda, pip = environment["dependencies"]
     assert pip == {"pip": ["-c requirements.lock", "-e .[test]"]}
-    assert set(EXTRAS) == {"test", "ray"}  # and what only a cluster needs is left out
     names = {re.split("[=<>]", package)[0] for package in conda}
     assert names == {"python", "pip", "make"}
     python = next(p for p in conda if p.startswith("python")).partition("=")[2]
     assert PROJECT["requires-python"] == f">={python}"
 
 
-def _imported(*folders):
-    for folder in folders:
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Import):
-                    yield from ((path, alias.name.split(".")[0]) for alias in node.names)
-                elif isinstance(node, ast.ImportFrom) and not node.level:
-                    yield path, node.module.split(".")[0]
+PARTS = {  # of the code, and the extras that each may import from, beside the core
+    "wwwlib/*.py": [],
+    "wwwlib/*/": [],
+    "wwwlib/world/": [],
+    "wwwlib/baselines/": ["baselines"],
+    "wwwlib/studies/": ["notebooks"],
+    "wwwlib/explorer/": ["explorer"],
+    "papermill_runs/": ["notebooks", "docs", "ray"],
+    "tests/": ["all", "test"],
+}
 
 
-@pytest.mark.parametrize(
-    "folders, allowed",
-    [(["wwwlib", "papermill_runs"], CORE + RAY), (["tests"], ALL)],
-    ids=["core", "all"],
-)
-def test_whatever_is_imported_is_declared(folders, allowed):
-    """Breaks if code leans on a package that only came along with another one."""
-    declared = {canonicalize_name(r.name) for r in allowed}
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.split(".")[0]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("require"):
+            module, name = (argument.value for argument in node.args)
+            owners = packages_distributions().get(module.split(".")[0], [module])
+            assert {canonicalize_name(r.name) for r in extra(name)} & {
+                canonicalize_name(owner) for owner in owners
+            }, f"{path.name} requires {module}, which the extra {name} does not install"
+
+
+def files(part):
+    if part.endswith(".py"):
+        return sorted(ROOT.glob(part))
+    if part == "wwwlib/*/":
+        own = {one.rstrip("/") for one in PARTS}
+        folders = [f for f in ROOT.glob("wwwlib/*/") if f"wwwlib/{f.name}" not in own]
+        return sorted(path for folder in folders for path in folder.rglob("*.py"))
+    return sorted((ROOT / part).rglob("*.py"))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_whatever_is_imported_is_declared(part):
+    """Breaks if code imports a package that was installed only because another one needs it."""
+    declared = {canonicalize_name(r.name) for r in CORE + extra(*PARTS[part])}
     own = {p.stem for f in ("papermill_runs", "tests") for p in (ROOT / f).rglob("*.py")}
     own |= {p.name for p in ROOT.iterdir() if p.is_dir()}
     owners = packages_distributions()
-    for path, name in _imported(*folders):
-        if name not in sys.stdlib_module_names | own:
-            found = {canonicalize_name(owner) for owner in owners.get(name, [name])}
-            assert found & declared, f"{path.name} imports {name}, which pyproject.toml lacks"
+    for path in files(part):
+        for name in imported(path):
+            if name not in sys.stdlib_module_names | own:
+                found = {canonicalize_name(owner) for owner in owners.get(name, [name])}
+                assert found & declared, f"{path.name} imports {name}, which is not declared for it"
 
 
 def test_citation_names_the_paper_and_the_version():

@@ -18,7 +18,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -53,7 +53,17 @@ def file_digest(path: str | Path) -> str:
 
 def tensor_digest(tensors: Tensors) -> str:
     """SHA-256 (64 hex digits) of the file that the store would write for these tensors."""
-    return hashlib.sha256(safetensors.torch.save(_own(tensors))).hexdigest()
+    return hashlib.sha256(to_bytes(tensors)).hexdigest()
+
+
+def to_bytes(tensors: Tensors) -> bytes:
+    """Return tensors in the safetensors format, on the CPU and in order of name."""
+    return safetensors.torch.save(_own(tensors))
+
+
+def from_bytes(data: bytes) -> dict[str, Tensor]:
+    """Return the tensors that `to_bytes` wrote, in order of name."""
+    return dict(sorted(safetensors.torch.load(data).items()))
 
 
 def versions() -> dict[str, str]:
@@ -122,8 +132,7 @@ class Slot:
         blob = self.path.with_suffix(".safetensors").read_bytes()
         if hashlib.sha256(blob).hexdigest() != stored["tensors"]:
             raise ValueError("the tensor file does not agree with its checksum")
-        tensors = dict(sorted(safetensors.torch.load(blob).items()))
-        return Artifact(tensors, stored["record"], self.key, self.path.name)
+        return Artifact(from_bytes(blob), stored["record"], self.key, self.path.name)
 
     def load(self) -> Artifact | None:
         """Return what lies here; None if nothing does, or, after a warning, if it is damaged."""
@@ -191,7 +200,7 @@ class Store:
         makes the artifact; others wait `timeout` seconds (-1: for ever), or raise filelock.Timeout.
         """
         slot = self._slot(kind, key)
-        checkpoint = Slot(slot.root, f"{kind}.checkpoint", slot.key)
+        checkpoint = self.checkpoint(kind, key)
         with suppress(ValueError):
             if found := slot.read():
                 checkpoint.clear()  # a kill just after the final save leaves it behind
@@ -201,6 +210,11 @@ class Store:
                 found = slot.save(*make(checkpoint))
             checkpoint.clear()
         return found
+
+    def checkpoint(self, kind: str, key: dict) -> Slot:
+        """Return the place of the checkpoint that `fetch` gives to `make` for this key."""
+        slot = self._slot(kind, key)
+        return replace(slot, kind=f"{kind}.checkpoint")
 
     def discard(self, kind: str, key: dict) -> None:
         """Remove the artifact of this key, if there is one."""
@@ -213,6 +227,40 @@ class Store:
             raise ValueError("The key has an entry 'versions', which the store adds; rename it.")
         full = {**key, "versions": {**versions(), "artifact format": FORMAT}}
         return Slot(Path(self.root), kind, _parse(_canonical(full, "key")))
+
+
+@dataclass(frozen=True)
+class _NoSlot(Slot):
+    """A place where nothing is kept."""
+
+    def read(self) -> None:
+        return None
+
+    def save(self, tensors: Tensors, record: dict | None = None) -> Artifact:
+        tensors = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+        record = _parse(_canonical(record or {}, "record"))
+        return Artifact(tensors, record, self.key, self.path.name)
+
+    def clear(self) -> None:
+        pass
+
+    @contextmanager
+    def locked(self, timeout: float = -1) -> Iterator[None]:
+        yield
+
+
+@dataclass(frozen=True)
+class NullStore(Store):
+    """A store that keeps nothing: `load` returns None, and `fetch` makes the artifact each time.
+
+    It stands in where no store is given, so that no caller needs a branch for that.
+    """
+
+    root: Path | str = ""
+
+    def _slot(self, kind: str, key: dict) -> Slot:
+        slot = super()._slot(kind, key)
+        return _NoSlot(slot.root, slot.kind, slot.key)
 
 
 def _sidecar(kind: str, key: dict, record: dict, tensors: str) -> bytes:

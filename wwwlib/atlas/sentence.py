@@ -12,15 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from wwwlib.maps import position
-
-# From which r on the two heatmaps are said to agree; words for a gauge, not a test.
-AGREEMENT = ((0.9, "agree"), (0.6, "agree in part"), (-math.inf, "disagree"))
-
-
-def agreement(r: float) -> str:
-    """Return the word for a similarity: "agree", "agree in part", "disagree", or "" for nan."""
-    return next((word for least, word in AGREEMENT if r >= least), "")
+from wwwlib.maps import agreement, position
 
 
 def emphasised(name: str) -> str:

@@ -1,8 +1,8 @@
 """Where each concept is to be seen, pixel by pixel: the ground truth of Network Dissection.
 
-A `Masks` is a callable from an image's index to its masks. There are two: the concept world's,
-which are exact, and those of Broden in its published folder layout. Each comes together with its
-image set, so that index i is the same image in both.
+A `Masks` is a callable from an image's index to its masks: those of Broden in its published folder
+layout, or the exact ones of `world.image_set_with_masks`. Each comes together with its image set,
+so that index i is the same image in both.
 """
 
 import re
@@ -13,14 +13,11 @@ from typing import Protocol
 
 import numpy as np
 
-import wwwlib.world as concept_world
 from wwwlib import images as image_sets
 from wwwlib.images import ImageSet, decode
 from wwwlib.images.broden import listed, table
 from wwwlib.images.roots import existing
 from wwwlib.store import digest, file_digest
-
-_DRAWN = 8  # images of a world whose masks enter its fingerprint
 
 
 class Masks(Protocol):
@@ -40,46 +37,6 @@ class Masks(Protocol):
     def __call__(self, i: int) -> Mapping[str, np.ndarray]:
         """Return the (H, W) bool mask of each concept that image i shows, all of one size."""
         ...
-
-
-@dataclass(frozen=True)
-class WorldMasks:
-    """The exact masks of the concept world; the arguments are those of `world.image_set`."""
-
-    seed: int = 0
-    context_bias: float = 0.0
-    swap: bool = False
-    categories: Mapping[str, str] = field(init=False, repr=False, compare=False)
-    fingerprint: str = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        pairs = ((word, name) for name, words in concept_world.CATEGORIES.items() for word in words)
-        object.__setattr__(self, "categories", dict(pairs))
-        drawn = [
-            {word: np.packbits(mask).tobytes().hex() for word, mask in self(i).items()}
-            for i in range(_DRAWN)
-        ]
-        content = [self.seed, float(self.context_bias), self.swap, self.categories, drawn]
-        object.__setattr__(self, "fingerprint", digest({"world": content}))
-
-    def __call__(self, i: int) -> Mapping[str, np.ndarray]:
-        """Return the (64, 64) masks of image i."""
-        scene = concept_world.sample(i, self.seed, self.context_bias, swap=self.swap)
-        return concept_world.render(scene).masks
-
-
-def of_world(
-    count: int, seed: int = 0, context_bias: float = 0.0, *, swap: bool = False
-) -> tuple[ImageSet, WorldMasks]:
-    """Return the first `count` images of a concept world, as `world.image_set` does, and their masks.
-
-    Raises
-    ------
-    ValueError
-        If `count` is less than 1.
-    """
-    images = concept_world.image_set(count, seed, context_bias, swap=swap)
-    return images, WorldMasks(seed, context_bias, swap)
 
 
 @dataclass(frozen=True)

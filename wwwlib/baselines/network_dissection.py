@@ -121,7 +121,7 @@ def dissect(
     images : ImageSet
         The probe set.
     masks : Masks
-        Of the same images: see `masks.of_world` and `masks.broden`.
+        Of the same images: see `masks.broden` and `world.image_set_with_masks`.
     layers : sequence of str
         Layer names; the final layer, "logits", has maps of one cell, which cover all or nothing.
     share : float

@@ -14,8 +14,7 @@ from functools import lru_cache
 from PIL import Image
 
 from wwwlib.atlas import Atlas, Explanation, Found, Neuron, Track
-from wwwlib.atlas.sentence import agreement
-from wwwlib.maps import position
+from wwwlib.maps import agreement, position
 from wwwlib.plots.style import number, share
 from wwwlib.plots.tiles import heat_tile, picture_tile, region_tile
 

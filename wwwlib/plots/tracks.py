@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from wwwlib.atlas import Atlas, Explanation, Neuron, Track
-from wwwlib.atlas.sentence import agreement
+from wwwlib.maps import agreement
 from wwwlib.plots.sheet import MARGIN, Sheet, leading
 from wwwlib.plots.style import BODY, GREY, HEAD, WIDTH, fit, listing, number, share, styled
 from wwwlib.plots.where import heat_key, heated, spot, swatch

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from wwwlib import images, language, targets
+from wwwlib import images, language, targets, world
 from wwwlib.atlas.classes import shown_classes
 from wwwlib.baselines import masks
 from wwwlib.baselines.masks import Masks
@@ -145,7 +145,9 @@ def masked(
     """
     if broden:
         return [masks.broden(broden, split) for split in ("train", "val")]
-    return [masks.of_world(count, s) for s in (seed, seed + 1)] if probe == "world" else []
+    return (
+        [world.image_set_with_masks(count, s) for s in (seed, seed + 1)] if probe == "world" else []
+    )
 
 
 def _scenes(spec: str) -> list[str] | None:

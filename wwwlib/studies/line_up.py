@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from wwwlib import concepts
+from wwwlib import concepts, world
 from wwwlib.baselines import clip_dissect, falcon, milan
 from wwwlib.baselines.falcon import Captions, Falcon, Shards
 from wwwlib.baselines.network_dissection import Dissection
@@ -149,7 +149,7 @@ def corpus(spec: str, encoder: Encoder, store: Store | None = None) -> Captions 
         Keeps the captions' features.
     """
     if spec == "world":
-        return falcon.world_captions(encoder, store=store)
+        return falcon.captions(world.training_captions(), encoder, store)
     if spec == "imagenet":
         return falcon.captions(imagenet_definitions(), encoder, store)
     folder = Path(spec).is_dir()

@@ -6,8 +6,9 @@ centre of twelve scenes. It is a Broden in miniature: what a neuron sees, and wh
 be checked against the truth, which no real data set allows.
 """
 
-from wwwlib.world.captions import caption
+from wwwlib.world.captions import caption, training_captions
 from wwwlib.world.extension import encoder_folder, image_set, target
+from wwwlib.world.masks import WorldMasks, image_set_with_masks
 from wwwlib.world.networks import NETWORKS, preprocess
 from wwwlib.world.scenes import Picture, Scene, Thing, render, render_image, sample
 from wwwlib.world.vocabulary import (
@@ -24,6 +25,7 @@ from wwwlib.world.vocabulary import (
 
 __all__ = [
     "CATEGORIES", "CLASSES", "DATA", "HOME", "NETWORKS", "SCENES", "SEEN", "SYNONYMS", "UNSEEN",
-    "VOCABULARY", "Picture", "Scene", "Thing", "caption", "encoder_folder", "image_set",
-    "preprocess", "render", "render_image", "sample", "target",
+    "VOCABULARY", "Picture", "Scene", "Thing", "WorldMasks", "caption", "encoder_folder",
+    "image_set", "image_set_with_masks", "preprocess", "render", "render_image", "sample", "target",
+    "training_captions",
 ]  # fmt: skip

@@ -7,8 +7,10 @@ no concept above it.
 
 import numpy as np
 
+from wwwlib.world.scenes import sample
 from wwwlib.world.vocabulary import SYNONYMS, TEXTURES
 
+TRAINING_SEED = 100  # of the images that trained the world's CLIP
 _PLACES = {
     "beach": "on the beach",
     "city": "in the city",
@@ -56,6 +58,19 @@ def caption(scene, variant=0):
     if roll < 0.4:
         return opening + article(noun)
     return opening + _sentence(scene, noun, rng)
+
+
+def training_captions(count: int = 2_400) -> list[str]:
+    """Return distinct captions, three variants each, of the first images that trained the CLIP.
+
+    Parameters
+    ----------
+    count : int
+        Number of images.
+    """
+    scenes = [sample(i, TRAINING_SEED) for i in range(count)]
+    texts = (caption(scene, variant) for scene in scenes for variant in range(1, 4))
+    return list(dict.fromkeys(texts))
 
 
 def _full(scene):

@@ -11,7 +11,6 @@ from wwwlib.baselines.falcon.corpora import (
     captions,
     shards,
     text_file,
-    world_captions,
 )
 from wwwlib.baselines.falcon.groups import Group, counter_examples, groups
 from wwwlib.baselines.falcon.pipeline import Explained, Falcon, falcon
@@ -36,5 +35,4 @@ __all__ = [
     "terms",
     "text_file",
     "word_scores",
-    "world_captions",
 ]

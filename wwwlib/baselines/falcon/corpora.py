@@ -14,13 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wwwlib import world
 from wwwlib.language import ConceptSet, Encoder
 from wwwlib.language.concept_sets import read_lines
 from wwwlib.store import Store
 
 _BLOCK = 65_536  # rows of a shard that are in memory at once
-_TRAINED_ON = 100  # the seed of the images whose captions the world's CLIP has seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,13 +92,6 @@ def captions(texts: Sequence[str], encoder: Encoder, store: Store | None = None)
 def text_file(path: str | Path, encoder: Encoder, store: Store | None = None) -> Captions:
     """Read a corpus of one sentence a line from a UTF-8 text file."""
     return captions(read_lines(path), encoder, store)
-
-
-def world_captions(encoder: Encoder, count: int = 2_400, store: Store | None = None) -> Captions:
-    """Return what several writers said of the images on which the world's CLIP was trained."""
-    scenes = [world.sample(i, _TRAINED_ON) for i in range(count)]
-    told = (world.caption(scene, variant) for scene in scenes for variant in range(1, 4))
-    return captions(list(dict.fromkeys(told)), encoder, store)
 
 
 def shards(folder: str | Path) -> Shards:

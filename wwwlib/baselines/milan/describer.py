@@ -15,13 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wwwlib.baselines.milan.networks import Decoder, LanguageModel
+from wwwlib.registry import extension
 from wwwlib.store import digest, tensor_digest
 from wwwlib.targets import Target
 from wwwlib.targets import load as load_target
-from wwwlib.world import DATA
 
-ENCODER, STAGES = "world/conv", ("layer1", "layer2", "layer3", "layer4")
-WORLD = DATA / "milan.safetensors"
 MARKS = ("<start>", "<end>")  # the first two words of every vocabulary
 
 
@@ -113,13 +111,13 @@ def load(path: str | Path = "world") -> Describer:
     ValueError
         If the file is no describer, or its encoder has other weights than in its training.
     """
-    path = WORLD if str(path) == "world" else Path(path).expanduser()
+    path = _shipped() if str(path) == "world" else Path(path).expanduser()
     told, state = _read(path)
     encoder = load_target(told["encoder"])
     if encoder.digest != told["weights"]:
         raise ValueError(
             f"{str(path)!r} was trained on what other weights of {told['encoder']} see; train it "
-            "again with `python -m wwwlib.baselines.milan`."
+            "again with `make world`."
         )
     decoder, language = _built(state, len(told["vocabulary"]))
     for name, part in (("decoder", decoder), ("language", language)):
@@ -131,6 +129,10 @@ def load(path: str | Path = "world") -> Describer:
             }
         )
     return assemble(encoder, told["stages"], decoder, language, told["vocabulary"])
+
+
+def _shipped() -> Path:
+    return extension("world").DATA / "milan.safetensors"
 
 
 def _read(path: Path) -> tuple[dict, dict]:

@@ -1,4 +1,4 @@
-"""Train MILAN on the concept world: regions of its pictures, and what people would call them.
+"""Train MILAN on the concept world: `python -m wwwlib.studies.milan_training`.
 
 First a bank is filled: for every region of some thousand pictures the masked features of its exact
 pixels, of a blob such as a neuron's map makes of it, and of its whole picture. A set for training
@@ -6,6 +6,8 @@ is then 15 rows of the bank that share a concept, some of them replaced by stran
 neuron's exemplars agree in everything; its description is one of the concept's phrases.
 """
 
+import json
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -18,14 +20,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from wwwlib.baselines.milan.describer import ENCODER, MARKS, STAGES, Describer, assemble
+from wwwlib.baselines.milan.describer import MARKS, Describer, assemble, load, save
 from wwwlib.baselines.milan.features import pooled, see
 from wwwlib.baselines.milan.networks import END, START, Decoder, LanguageModel
 from wwwlib.baselines.milan.search import beam_search
-from wwwlib.targets import Target, load
-from wwwlib.world import preprocess, render, sample
+from wwwlib.store import file_digest
+from wwwlib.targets import Target
+from wwwlib.targets import load as load_target
+from wwwlib.world import DATA, preprocess, render, sample
 from wwwlib.world.regions import Key, as_seen, category, phrases, regions
 
+ENCODER, STAGES = "world/conv", ("layer1", "layer2", "layer3", "layer4")
 # (how many pictures, of which world); neither is seen by any other training.
 PICTURES, UNSEEN = (7_200, 300), (1_200, 400)
 K, LENGTH = 15, 8  # exemplars of a set; most words of a description, its end among them
@@ -206,7 +211,7 @@ def train(pictures: int = PICTURES[0], steps: int = STEPS, seed: int = 0) -> Des
     Describer
     """
     torch.manual_seed(seed)
-    encoder = load(ENCODER)
+    encoder = load_target(ENCODER)
     bank = fill(encoder, STAGES, pictures, PICTURES[1])
     words = vocabulary(bank)
     decoder = Decoder(bank.features.shape[2], len(words))
@@ -228,3 +233,25 @@ def accuracy(describer: Describer, sets: Sets, count: int = 1_000) -> float:
         tokens, _ = beam_search(decoder.step, state, memory, 10, LENGTH)
         right += describer.text(tokens[0, 0].tolist()) in phrases(key)
     return right / count
+
+
+def main() -> None:
+    """Train, save, evaluate the saved describer on unseen pictures, and record the result."""
+    torch.set_num_threads(1)  # the last bits depend on the number of threads
+    start, path = time.monotonic(), DATA / "milan.safetensors"
+    save(train(), path)
+    describer = load(path)
+    bank = fill(describer.encoder, describer.stages, *UNSEEN, least=15)
+    entry = {
+        "sets told right": accuracy(describer, Sets(bank, describer.vocabulary, seed=1)),
+        "sha256": file_digest(path),
+        "minutes": round((time.monotonic() - start) / 60, 1),
+    }
+    record = DATA / "training.json"
+    entries = {**json.loads(record.read_text()), "milan": entry}
+    record.write_text(json.dumps(dict(sorted(entries.items())), indent=2) + "\n")
+    print(f"{record}: milan")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The built wheel works in an environment that holds nothing but the core's dependencies."""
+
+import re
+import subprocess
+import sys
+import venv
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def closure(requirement, found):
+    """Add the distributions that a requirement brings to `found`, by name."""
+    known = distribution(requirement.name)
+    wanted = {(known.metadata["Name"], extra) for extra in ("", *requirement.extras)}
+    if not wanted <= found.keys():
+        found.update(dict.fromkeys(wanted, known))
+        for needed in map(Requirement, known.requires or []):
+            extras = requirement.extras or {""}
+            if not needed.marker or any(needed.marker.evaluate({"extra": e}) for e in extras):
+                closure(needed, found)
+    return found
+
+
+def link(known, site):
+    """Make an installed distribution importable from another site-packages folder."""
+    for file in known.files or ():
+        top = file.parts[0]
+        source, place = Path(known.locate_file(top)), site / top
+        if top not in ("..", "__pycache__") and not place.exists() and source.exists():
+            place.symlink_to(source, target_is_directory=source.is_dir())
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """Return the interpreter of a new environment with the wheel and the core's dependencies."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT]
+    subprocess.run(build, check=True, capture_output=True)
+    venv.create(folder / "env", with_pip=True)
+    interpreter = next((folder / "env").glob("bin/python"))
+    site = next((folder / "env").glob("lib/python*/site-packages"))
+    lines = re.search(r"dependencies = \[(.*?)\n\]", (ROOT / "pyproject.toml").read_text(), re.S)[1]
+    found = {}
+    for line in re.findall(r'"([^"]+)"', lines):
+        closure(Requirement(line), found)
+    for known in found.values():
+        link(known, site)
+    install = [interpreter, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*install, *folder.glob("*.whl")], check=True, capture_output=True)
+    return interpreter
+
+
+def run(python, tmp_path, source):
+    """Run code far from the checkout; returns its output."""
+    script = tmp_path / "example.py"
+    script.write_text(source)
+    command = [python, "-I", script]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_environment_holds_all_that_the_wheel_requires_and_no_extra(python, tmp_path):
+    done = subprocess.run([python, "-m", "pip", "check"], capture_output=True, text=True)
+    assert "wwwlib" not in done.stdout, done.stdout
+    source = "import importlib.util as u; print([n for n in NAMES if u.find_spec(n)])"
+    names = ["papermill", "voila", "captum", "sklearn", "ray", "ipywidgets", "nbconvert"]
+    assert run(python, tmp_path, source.replace("NAMES", str(names))) == "[]\n"
+
+
+def test_every_module_of_the_core_imports_and_the_world_is_inside(python, tmp_path):
+    source = """
+import pkgutil, wwwlib
+from importlib import import_module
+for found in pkgutil.iter_modules(wwwlib.__path__):
+    if found.name not in ("baselines", "studies", "explorer", "__main__"):
+        import_module(f"wwwlib.{found.name}")
+from wwwlib import images, language, targets, world
+assert "site-packages" in str(world.DATA), world.DATA
+print(targets.load("world/vit"), len(images.load("world", count=3)), language.encoder("world").dim)
+"""
+    assert run(python, tmp_path, source) == "Target('world/vit': 24 classes, on cpu) 3 64\n"
+
+
+def test_a_missing_extra_is_named(python, tmp_path):
+    source = """
+from wwwlib.registry import require
+try:
+    require("captum.attr", "baselines")
+except ImportError as error:
+    print(error)
+"""
+    assert "pip install 'wwwlib[baselines]'" in run(python, tmp_path, source)
