@@ -32,62 +32,30 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Need:
-    """One file, folder or repository of the Hugging Face hub.
-
-    Attributes
-    ----------
-    name, what, size, source, licence : str
-        For display; `source` is an address, perhaps with an instruction.
-    path : Path or None
-        Where it has to be; None for the hub, which has its own cache.
-    folder : bool
-        Whether it is a folder.
-    url : str or None
-        Where it may be downloaded without asking.
-    repo : str or None
-        Of the Hugging Face hub; `holds` are its files.
-    sha256 : str or None
-        All of it, or as many first digits as are published.
-    md5 : str or None
-        Of an archive or a file without a published SHA-256.
-    archive : Path or None
-        Where the download of a folder goes, to be unpacked.
-    folders, files, each, lines, synsets : int or None
-        How many there must be; `each` counts the files of every folder.
-    pattern : str or None
-        Names of the files, by number from 1.
-    listing : str or None
-        SHA-256, or its beginning, of the sorted paths of all files below the folder, a line each.
-    indexed : str or None
-        Folder of the images that ``index.csv`` lists, as in Broden.
-    holds : tuple of str
-        Files or folders that must be in it.
-    weights : (str, int) or None
-        A target and its number of classes, whose network the file must fit.
-    """
+    """One file, folder or repository of the Hugging Face hub, and what is known to be in it."""
 
     name: str
     what: str
     licence: str
     size: str = "size unknown"
-    source: str = ""
-    path: Path | None = None
+    source: str = ""  # an address, perhaps with an instruction
+    path: Path | None = None  # None for the hub, which has its own cache
     folder: bool = False
-    url: str | None = None
-    repo: str | None = None
-    sha256: str | None = None
-    md5: str | None = None
-    archive: Path | None = None
-    folders: int | None = None
-    files: int | None = None
-    each: int | None = None
+    url: str | None = None  # where it may be downloaded without asking
+    archive: Path | None = None  # where the download of a folder goes, to be unpacked
+    repo: str | None = None  # of the hub; `holds` are its files
+    holds: tuple[str, ...] = ()  # files or folders that must be in it
+    sha256: str | None = None  # all of it, or as many first digits as are published
+    md5: str | None = None  # of an archive, or a file without a published SHA-256
     lines: int | None = None
     synsets: int | None = None
-    pattern: str | None = None
-    listing: str | None = None
-    indexed: str | None = None
-    holds: tuple[str, ...] = ()
-    weights: tuple[str, int] | None = None
+    folders: int | None = None
+    files: int | None = None
+    each: int | None = None  # files in every folder
+    pattern: str | None = None  # names of the files, by number from 1
+    listing: str | None = None  # SHA-256 of the sorted paths of all files, or its beginning
+    indexed: str | None = None  # folder of the images that index.csv lists, as in Broden
+    weights: tuple[str, int] | None = None  # a target and its classes, whose network it must fit
 
     @property
     def downloadable(self) -> bool:

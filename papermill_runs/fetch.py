@@ -144,10 +144,10 @@ def set_aside(path: Path) -> Path | None:
 
 
 def download(url: str, part: Path, expected: Mapping[str, str], attempts: int = ATTEMPTS) -> None:
-    """Download into a file, resuming what an earlier attempt left in it.
+    """Download into a file.
 
-    The file is complete when its size matches Content-Length. The server's version of the file is
-    kept beside it as ``<part>.version``: where it has changed since, the download starts again.
+    With a checksum, what an earlier attempt left in the file is resumed; without one it could not
+    be seen whether both parts are of the same version, and the download starts again.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def download(url: str, part: Path, expected: Mapping[str, str], attempts: int = 
     expected : mapping
         Digest, or its beginning, by algorithm ("sha256", "md5"); may be empty.
     attempts : int
-        How often a broken connection is resumed.
+        How often a broken connection is tried again.
 
     Raises
     ------
@@ -170,22 +170,22 @@ def download(url: str, part: Path, expected: Mapping[str, str], attempts: int = 
         raise ValueError(f"{url!r} is not an http address.")
     for attempt in range(1, attempts + 1):
         try:
-            complete = _resume(url, part)
-            if not complete and _wrong(part, expected):
-                raise ConnectionError("it ended early")
-            break
+            complete = _append(url, part, resume=bool(expected))
+            wrong = _wrong(part, expected)
+            if not wrong:
+                return
+            if complete:
+                part.unlink()
+                raise ValueError(f"what came from {url} is another file: {wrong}; it was deleted")
+            raise ConnectionError("it ended early")
         except (OSError, http.client.HTTPException) as error:
             if attempt == attempts or _is_final(error):
                 kept = part.stat().st_size if part.exists() else 0
                 raise OSError(
                     f"{url} cannot be downloaded ({str(error) or type(error).__name__}); "
-                    f"{kept:,} bytes are kept, and the same command resumes them"
+                    f"{kept:,} bytes are kept, and the same command goes on"
                 ) from error
             time.sleep(min(2 ** (attempt - 1), 10))
-    _version(part).unlink(missing_ok=True)
-    if wrong := _wrong(part, expected):
-        part.unlink()
-        raise ValueError(f"what came from {url} is another file: {wrong}; it was deleted")
 
 
 def _is_final(error: Exception) -> bool:
@@ -193,47 +193,27 @@ def _is_final(error: Exception) -> bool:
     return refused and error.code not in TEMPORARY
 
 
-def _version(part: Path) -> Path:
-    return part.with_name(f"{part.name}.version")
-
-
-def _resume(url: str, part: Path) -> bool:
+def _append(url: str, part: Path, resume: bool) -> bool:
     """Append what is missing; return whether the end is known to be the end of the file."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "wwwlib"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-        if _version(part).exists():
-            request.add_header("If-Range", _version(part).read_text(encoding="latin-1"))
+    have = part.stat().st_size if resume and part.exists() else 0
+    ranged = {"Range": f"bytes={have}-"} if have else {}
+    request = urllib.request.Request(url, headers={"User-Agent": "wwwlib", **ranged})
     try:
         answer = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # 416: nothing beyond; it is complete, or another file
-            raise
-        error.close()
-        if error.headers.get("Content-Range") != f"bytes */{have}":
+        if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{have}":
+            return True  # nothing is missing
+        if error.code == 416:
             part.unlink()
-            raise ConnectionError("the file at this address has become shorter") from error
-        return True
-    with answer:
-        appends = answer.status == 206
-        if appends and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            part.unlink()
-            raise ConnectionError("another part of it was sent than was asked for")
-        return _write(answer, part, have if appends else 0)
-
-
-def _write(answer: http.client.HTTPResponse, part: Path, have: int) -> bool:
-    tag, length = answer.headers.get("ETag", ""), answer.headers.get("Content-Length")
-    tag = tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")  # no weak ETag
+            raise ConnectionError("the file at this address is shorter") from error
+        raise
+    have = have if answer.status == 206 else 0
+    length = answer.headers.get("Content-Length")
     total = have + int(length) if length else None
-    _version(part).unlink(missing_ok=True)
     bar = tqdm(
         total=total, initial=have, desc=part.stem, unit="B", unit_scale=True, unit_divisor=1000
     )
-    with open(part, "ab" if have else "wb") as file, bar:
-        if tag:
-            _version(part).write_text(tag, encoding="latin-1")
+    with answer, open(part, "ab" if have else "wb") as file, bar:
         while block := answer.read1(CHUNK):  # what has come before a break is written, too
             file.write(block)
             bar.update(len(block))

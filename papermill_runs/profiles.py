@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,52 +23,28 @@ DATA = "$WWW_DATA"  # in a value: the data folder
 RESERVED = "out"  # the folder that a notebook writes to
 
 
-@dataclass(frozen=True)
 class Project:
     """Folders of the repository, and the data folder.
 
     Attributes
     ----------
-    root : Path
-        Of the repository.
-    stand_ins : Path or None
-        Data folder of a dry run.
+    root, notebooks, profiles, runs, reference : Path
+    data : Path
+        Data sets and weights that no library keeps: $WWW_DATA, or the stand-ins of a dry run.
+    store : Path
+        Artifacts that runs share: $WWW_STORE, or a folder in the repository.
     """
 
-    root: Path
-    stand_ins: Path | None = None
-
-    @property
-    def data(self) -> Path:
-        """Data sets and weights that no library keeps; WWW_DATA names another folder."""
-        usual = os.environ.get("WWW_DATA") or "~/.cache/www"
-        return self.stand_ins or Path(usual).expanduser().absolute()
-
-    @property
-    def notebooks(self) -> Path:
-        """Sources of the notebooks."""
-        return self.root / "notebooks"
-
-    @property
-    def profiles(self) -> Path:
-        """One YAML file per profile."""
-        return self.root / "papermill_runs" / "profiles"
-
-    @property
-    def runs(self) -> Path:
-        """One folder per run."""
-        return self.root / "papermill_runs" / "runs"
-
-    @property
-    def reference(self) -> Path:
-        """Executed copies for readers."""
-        return self.root / "papermill_runs" / "reference"
-
-    @property
-    def store(self) -> Path:
-        """Artifacts that runs share; WWW_STORE names another folder."""
-        default = self.root / "papermill_runs" / "store"
-        return Path(os.environ.get("WWW_STORE") or default).expanduser().absolute()
+    def __init__(self, root: Path, stand_ins: Path | None = None):
+        here = root / "papermill_runs"
+        self.root, self.stand_ins, self.notebooks = root, stand_ins, root / "notebooks"
+        self.profiles, self.runs, self.reference = (
+            here / "profiles",
+            here / "runs",
+            here / "reference",
+        )
+        self.data = stand_ins or _folder("WWW_DATA", "~/.cache/www")
+        self.store = _folder("WWW_STORE", here / "store")
 
     def run(self, name: str) -> Path:
         """Return the folder of a run, rejecting a name that could lead out of `runs`."""
@@ -80,6 +56,10 @@ class Project:
                 "use letters, digits, - and _ only."
             )
         return folder
+
+
+def _folder(variable: str, default: str | Path) -> Path:
+    return Path(os.environ.get(variable) or default).expanduser().absolute()
 
 
 @dataclass(frozen=True)
@@ -174,23 +154,15 @@ def _profile(name: str, raw: Any) -> Profile:
             )
     minutes = raw.get("minutes") or {}
     minutes = minutes if isinstance(minutes, dict) else {"all": minutes}
-    plain = {
-        "description": (raw.get("description", ""), "str"),
-        "minutes": (minutes, "dict[str, float]"),
-        "required": (raw.get("required", []), "list[str]"),
-        "needs": (raw.get("needs", []), "list[str]"),
-    }
-    for entry, (value, kind) in plain.items():
-        check(value, kind, f"The entry `{entry}` of profile {name!r}")
-    return Profile(
-        name,
-        raw.get("description", ""),
-        minutes,
-        tuple(raw.get("required", [])),
-        tuple(raw.get("needs", [])),
-        raw.get("common") or {},
-        {book: values or {} for book, values in notebooks.items()},
-    )
+    description = raw.get("description", "")
+    required, needs = raw.get("required", []), raw.get("needs", [])
+    where = f"of profile {name!r}"
+    check(description, "str", f"The entry `description` {where}")
+    check(minutes, "dict[str, float]", f"The entry `minutes` {where}")
+    check([required, needs], "list[list[str]]", f"The entries `required` and `needs` {where}")
+    books = {book: values or {} for book, values in notebooks.items()}
+    common = raw.get("common") or {}
+    return Profile(name, description, minutes, tuple(required), tuple(needs), common, books)
 
 
 def settings(pairs: list[str]) -> dict[str, str]:
@@ -227,25 +199,33 @@ def plan(
                 f"{project.notebooks}; {nearest(name, list(sources))}."
             )
     offered = {name: declared(sources[_book(name)]) for name in profile.notebooks}
-    _check_common(profile, offered)
-    for name, values in profile.notebooks.items():
-        _check_values(values, offered[name], f"Profile {profile.name!r}, {name}")
-    chosen = {name: offered[name] for name in _chosen(profile, only)}
-    everything = {name: p for parameters in chosen.values() for name, p in parameters.items()}
-    _check_names(given, everything, "--set")
-    _check_required(profile, given, everything)
+    chosen = _chosen(profile, only)
+    everything = _union(offered.values())
+    _check_names(profile.common, everything, f"`common` of profile {profile.name!r}")
+    _check_names(given, _union(offered[name] for name in chosen), "--set")
+    _check_required(profile, given, _union(offered[name] for name in chosen))
     jobs = []
-    for name, parameters in chosen.items():
-        values = profile.common | profile.notebooks[name]
-        values |= {
-            key: _set(text, parameters[key], project)
-            for key, text in given.items()
-            if key in parameters
-        }
-        mine = {parameter: values[parameter] for parameter in parameters if parameter in values}
+    for name, parameters in offered.items():
+        values = _values(profile, name, parameters)
+        values |= {k: _set(t, parameters[k], project) for k, t in given.items() if k in parameters}
         defaults = {key: p.default for key, p in parameters.items() if key != RESERVED}
-        jobs.append(Job(name, sources[_book(name)], mine, defaults | mine))
-    return jobs
+        jobs.append(Job(name, sources[_book(name)], values, defaults | values))
+    return [job for job in jobs if job.name in chosen]
+
+
+def _union(offered: Iterable[Mapping[str, Parameter]]) -> dict[str, Parameter]:
+    return {name: p for parameters in offered for name, p in parameters.items()}
+
+
+def _values(profile: Profile, name: str, parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Return the checked values of one notebook, in the order of its parameters."""
+    where, own = f"Profile {profile.name!r}, {name}", profile.notebooks[name]
+    _check_names(own, parameters, where)
+    values = profile.common | own
+    mine = {key: values[key] for key in parameters if key in values}
+    for key, value in mine.items():
+        check(value, parameters[key].type, f"{where}: {key!r}")
+    return mine
 
 
 def _book(name: str) -> str:
@@ -276,16 +256,6 @@ def _check_required(profile: Profile, given: Mapping, offered: Mapping[str, Para
         raise ValueError(f"Profile {profile.name!r} needs a value for {helps}; give {flags}")
 
 
-def _check_common(profile: Profile, offered: Mapping[str, Mapping[str, Parameter]]) -> None:
-    """Check values that go to every notebook which declares them: at least one must."""
-    where = f"`common` of profile {profile.name!r}"
-    everything = {name: p for parameters in offered.values() for name, p in parameters.items()}
-    _check_names(profile.common, everything, where)
-    for notebook, parameters in offered.items():
-        mine = {name: value for name, value in profile.common.items() if name in parameters}
-        _check_values(mine, parameters, f"{where} for {notebook}")
-
-
 def _check_names(values: Mapping, offered: Mapping[str, Parameter], where: str) -> None:
     free = [name for name in offered if name != RESERVED]
     for name in values:
@@ -294,12 +264,6 @@ def _check_names(values: Mapping, offered: Mapping[str, Parameter], where: str) 
         if not isinstance(name, str) or name not in offered:
             known = nearest(str(name), free)
             raise ValueError(f"{where} sets {name!r}, which is not declared; {known}.")
-
-
-def _check_values(values: Mapping, offered: Mapping[str, Parameter], where: str) -> None:
-    _check_names(values, offered, where)
-    for name, value in values.items():
-        check(value, offered[name].type, f"{where}: {name!r}")
 
 
 def _set(text: str, parameter: Parameter, project: Project) -> Any:

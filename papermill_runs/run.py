@@ -141,8 +141,9 @@ def _carry_out(
     options: argparse.Namespace, project: Project, profile: Profile, jobs: list[Job], folder: Path
 ) -> int:
     """Run the jobs, as the only runner of this folder, and return the exit code."""
-    rank = int(os.environ.get("RANK", "0"))
-    if project.stand_ins and not rank:
+    from wwwlib.distributed import ranks
+
+    if project.stand_ins and ranks().rank == 0:
         import dry_run
 
         dry_run.furnish(profile, project)
@@ -151,7 +152,7 @@ def _carry_out(
         if profile.needs:
             print(f"--check {profile.name} shows where they come from.", file=sys.stderr)
         return 1
-    if rank:
+    if ranks().rank:
         return _run_beside(project, profile, jobs, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock", timeout=0):
@@ -159,7 +160,7 @@ def _carry_out(
         pending = [job for job in jobs if options.force or not run.is_done(job)]
         run.group = _agree({"group": uuid.uuid4().hex, "jobs": [job.name for job in pending]})[0]
         at_once = len(jobs) if options.ray else options.jobs or _at_once(jobs)
-        code = run.all(jobs, pending, 1 if _world_size() > 1 else at_once)
+        code = run.all(jobs, pending, at_once if ranks().size == 1 else 1)
         if options.publish and code != INTERRUPTED:
             import publish
 
@@ -184,26 +185,18 @@ def _at_once(jobs: list[Job]) -> int:
 # Under torchrun -----------------------------------------------------------------------------
 
 
-def _world_size() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _agree(plan: dict[str, Any]) -> tuple[str, list[str]]:
+def _agree(plan: dict[str, Any] | None = None) -> tuple[str, list[str]]:
     """Return group and names of the notebooks to run, on every rank those of rank 0."""
-    if _world_size() > 1:
-        from torch.distributed import rendezvous
+    from wwwlib.distributed import ranks
 
-        store, rank, _ = next(rendezvous("env://"))
-        key = f"www-plan-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-        if rank == 0:
-            store.set(key, json.dumps(plan))
-        plan = json.loads(store.get(key))
+    if ranks().size > 1:
+        plan = json.loads(ranks().broadcast(json.dumps(plan).encode() if plan else b""))
     return plan["group"], plan["jobs"]
 
 
 def _run_beside(project: Project, profile: Profile, jobs: list[Job], folder: Path) -> int:
     """Execute the notebooks of rank 0 at the same time, to share their passes over images."""
-    group, names = _agree({})
+    group, names = _agree()
     aside = project.run(f"{folder.name}-rank-{os.environ['RANK']}")
     aside.mkdir(parents=True, exist_ok=True)
     try:
