@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.functional import pil_to_tensor
 
 from wwwlib import atlas, concepts, exemplars, targets
-from wwwlib.atlas import sentence
+from wwwlib.atlas import quoted
 from wwwlib.atlas.classes import (
     by_gradient,
     class_name,
@@ -290,13 +290,13 @@ def test_a_class_without_images_is_unknown_and_said_to_be():
     made = built(tiny(bias=(0, 0, 9.0)), images(labels=[i % 2 for i in range(24)]))
     assert made.class_count.tolist() == [12, 12, 0]
     assert all(layer.class_w[2].isnan().all() for layer in made.layers.values())
-    with pytest.raises(ValueError, match="Nothing is known of the class 'house'"):
+    with pytest.raises(ValueError, match="has no images of the class 'house'"):
         made.explain(Noise()(3), cls="house")
     for layer in made.layers:
         found = made.explain(Noise()(3), layer)
         assert found.predicted_name == "house" and found.sample.neurons
         assert found.cls.neurons == () and math.isnan(found.r) and not found.cls.heatmap.any()
-        assert "nothing is known of the class *house* in general" in found.to_sentence()
+        assert 'has no images of the class "house"' in found.to_sentence()
         assert found.to_dict()["r"] is None
     assert not math.isnan(made.explain(Noise()(3), "3", cls="boat").r)
 
@@ -573,13 +573,13 @@ def explanation(neurons=None, r=0.93, cls=0, label=None, name="boat"):
 def test_the_sentence_says_what_where_why_and_how_sure():
     two = (neuron(), neuron(3, (), 0.2))
     assert explanation(two).to_sentence() == (
-        "Predicted *boat* (.97). Neuron 12, *sail*, looked at the upper left and carried 41 %; "
-        "neuron 3, no concept, looked at the upper left and carried 20 %; "
-        "the class and the image agree (r = .93)."
+        'Predicted "boat" (.97): neuron 12 ("sail"), .41 of the contribution, active in the upper '
+        "left; neuron 3 (no concept), .20 of the contribution, active in the upper left. "
+        "The heatmaps of the class and the image agree (r = .93)."
     )
     other = explanation(r=0.2, cls=1, label="tree").to_sentence()
-    assert other.startswith("Predicted *boat* (.97), but the label is *tree*. Neuron 12")
-    assert other.endswith("the class *tree* and the image disagree (r = .20).")
+    assert other.startswith('Predicted "boat" (.97), true class "tree": neuron 12 ("sail"),')
+    assert other.endswith('of the class "tree" and the image disagree (r = .20).')
     assert "cannot be compared" in explanation(r=math.nan).to_sentence()
     assert "(1.00)" in replace(explanation(), probability=0.9999).to_sentence()
 
@@ -587,22 +587,20 @@ def test_the_sentence_says_what_where_why_and_how_sure():
 @pytest.mark.parametrize("share, sure", [(None, True), (1.0, True), (0.5, True), (0.45, False)])
 def test_a_name_that_another_probe_set_would_change_is_not_sure(share, sure):
     told = explanation((replace(neuron(), stability=share),))
-    assert ("neuron 12, *sail* (not sure), looked" in told.to_sentence().lower()) is not sure
+    assert ('neuron 12 ("sail"; not sure),' in told.to_sentence()) is not sure
     found = told.to_dict()["sample"]["neurons"][0]
     assert (found["stability"], found["sure"]) == (share, sure)
 
 
 @pytest.mark.parametrize(
     "name, said",
-    [("a*b**", r"*a\*b\*\**"), ("back\\slash*", r"*back\\slash\**"), ("\n2\nlines\t", "*2 lines*"),
-     ("<b>", "*<b>*"), ("\u202eevil", "*evil*"), ("Wörter 雪", "*Wörter 雪*")],
+    [('a"b""', r'"a\"b\"\""'), ('back\\slash"', r'"back\\slash\""'), ("\n2\nlines\t", '"2 lines"'),
+     ("<b>", '"<b>"'), ("\u202eevil", '"evil"'), ("Wörter 雪", '"Wörter 雪"'), ("*", '"*"')],
 )  # fmt: skip
-def test_no_name_ends_its_own_emphasis_or_begins_a_line(name, said):
-    assert sentence.emphasised(name) == said
-    assert (
-        f"neuron 12, {said}, looked"
-        in explanation((neuron(1), neuron(names=(name,)))).to_sentence()
-    )
+def test_no_name_ends_its_own_quotes_or_begins_a_line(name, said):
+    assert quoted(name) == said
+    both = explanation((neuron(1), neuron(names=(name,))))
+    assert f"neuron 12 ({said}), .41" in both.to_sentence()
 
 
 def test_the_record_is_json_and_tells_regions_as_boxes(made):
@@ -657,17 +655,16 @@ def test_every_kind_of_layer_of_the_small_networks_is_explained(name):
 )
 def test_the_world_explains_itself(tmp_path):
     """Breaks if names of final neurons do not fit their class in a network that is nearly right."""
-    from wwwlib import images as sets
-    from wwwlib import language
+    from wwwlib import language, world
 
     if not (DATA / "clip" / "open_clip_model.safetensors").is_file():
         pytest.skip("the small CLIP in data/world/clip is not trained")
-    target, probe = targets.load("world/conv"), sets.world(96, seed=5)
+    target, probe = targets.load("world/conv"), world.image_set(96, seed=5)
     encoder = language.open_clip(f"local-dir:{DATA / 'clip'}")
     words = ConceptSet(target.classes)
     made = atlas.build(target, probe, encoder, words, ["layer4", "logits"], k=2, progress=False)
     right = [c in names for c, names in zip(target.classes, made.layers["logits"].major.names,
                                             strict=True)]  # fmt: skip
     assert sum(right) >= 18
-    found = made.explain(sets.world(1, seed=6).image(0), "layer4")
+    found = made.explain(world.image_set(1, seed=6).image(0), "layer4")
     assert found.r > 0 and len(found.sample.neurons) == 5

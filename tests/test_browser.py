@@ -40,7 +40,7 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 from wwwlib import atlas, images, language, targets
-from wwwlib.widgets import explorer
+from wwwlib.explorer import explorer
 
 hit = "document.title='hit'"
 names = [f'<img src=x onerror="{hit}">', f"<script>{hit}</script>"]

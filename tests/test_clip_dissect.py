@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.transforms.functional import pil_to_tensor
 
 from wwwlib import exemplars, targets, world
 from wwwlib.activations import capture
-from wwwlib.baselines import clip_dissect, responses, similarities
+from wwwlib.baselines import clip_dissect, common
 from wwwlib.store import Store
 
 IMAGES, CONCEPTS, NEURONS, DIM, K = 23, 11, 5, 6, 7
@@ -179,7 +180,7 @@ def test_float32_is_float64_up_to_rounding(name):
 def test_blocks_do_not_change_the_result(name, block, monkeypatch):
     ours, _ = CASES[name]
     whole = ours(*case(), CONCEPTS)
-    monkeypatch.setattr(similarities, "BLOCK", block)
+    monkeypatch.setattr(clip_dissect, "BLOCK", block)
     parts = ours(*case(), CONCEPTS)
     torch.testing.assert_close(matrix(parts), matrix(whole), rtol=1e-12, atol=1e-12)
 
@@ -270,7 +271,7 @@ class Largest(TorchDispatchMode):
 def test_memory_does_not_grow_with_images_times_concepts(name, monkeypatch):
     """Breaks if P (I, M), (N, M) scores or (N, K, M) likelihoods are ever held."""
     count, concepts, neurons, dim = 300, 1_000, 12, 4
-    monkeypatch.setattr(similarities, "BLOCK", 6_000)
+    monkeypatch.setattr(clip_dissect, "BLOCK", 6_000)
     v = F.normalize(torch.randn(count, dim), dim=1)
     t = F.normalize(torch.randn(concepts, dim), dim=1)
     z = torch.randn(count, neurons)
@@ -303,15 +304,15 @@ def test_a_planted_concept_is_found_by_every_function():
         assert found == [["7"], ["2"], ["9"]], name
 
 
+def small(image):
+    return pil_to_tensor(image.resize((64, 64))) / 255
+
+
 def test_activations_are_z_of_every_image_in_order():
-    target = targets.wrap(
-        nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.Flatten(), nn.Linear(256, 3)),
-        lambda image: torch.tensor(list(image.tobytes())).view(64, 64, 3).permute(2, 0, 1) / 255,
-        ("a", "b", "c"),
-        "test",
-    )
+    model = nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.Flatten(), nn.Linear(256, 3))
+    target = targets.wrap(model, small, ("a", "b", "c"), "test")
     probe = world.image_set(7)
-    made = responses.activations(target, probe, ["0", "logits"], batch_size=3, progress=False)
+    made = common.activations(target, probe, ["0", "logits"], batch_size=3, progress=False)
     for i in range(len(probe)):
         with torch.no_grad(), capture(target, ["0", "logits"]) as taken:
             target.model(target.preprocess(probe.image(i))[None])
@@ -325,15 +326,14 @@ def test_activations_of_all_layers_are_read_once_and_kept(tmp_path):
 
     def look(image):
         seen.append(image.size)
-        pixels = torch.tensor(list(image.resize((64, 64)).tobytes()))
-        return pixels.view(64, 64, 3).permute(2, 0, 1) / 255
+        return small(image)
 
     model = nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.Flatten(), nn.Linear(256, 3))
     target = targets.wrap(model, look, ("a", "b", "c"), "test")
-    first = responses.activations(target, probe, ["0", "logits"], progress=False, store=store)
+    first = common.activations(target, probe, ["0", "logits"], progress=False, store=store)
     assert seen.count((64, 64)) == 6, "its key looks at an image of another size"
     for layer in ("logits", "0"):
-        again = responses.activations(target, probe, [layer], progress=False, store=store)
+        again = common.activations(target, probe, [layer], progress=False, store=store)
         assert torch.equal(again[layer], first[layer])
     assert seen.count((64, 64)) == 6
 

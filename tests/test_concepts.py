@@ -96,7 +96,7 @@ def test_the_template_is_a_stricter_alpha(alpha):
     v, t, t0 = unit(50, 3, 16), unit(300, 16, seed=1), unit(16, seed=2)
     plain = concepts.score(v, t)
     c, best = (v @ t0).mean(1), plain.amax(1)
-    equivalent = concepts.plain_alpha(alpha, c, best)
+    equivalent = concepts.equivalent_alpha(alpha, c, best)
     corrected = concepts.select(concepts.score(v, t, t0), alpha)
     same = concepts.select(plain, equivalent)
     compared = sizes = 0
@@ -113,7 +113,7 @@ def test_where_plain_cosine_has_no_alpha_there_is_none():
     """Breaks if 1 - (1 - alpha)(1 - c / max) leaves (0, 1] and stops the whole selection."""
     template = torch.tensor([0.2, 0.5, -3.0, -0.4, 0.0]).double()
     best = torch.tensor([0.4, 0.5, 0.1, -0.1, 0.3]).double()
-    found = concepts.plain_alpha(0.9, template, best)
+    found = concepts.equivalent_alpha(0.9, template, best)
     assert found.isnan().tolist() == [False, True, True, True, False]
     assert found[[0, 4]].tolist() == pytest.approx([0.95, 0.9])
     chosen = concepts.select(torch.stack([best, best - 1], 1), found)
@@ -125,7 +125,7 @@ def test_each_neuron_may_have_its_own_alpha():
     chosen = [index.tolist() for index in concepts.select(s, alpha)]
     for row, a, index in zip(s.tolist(), alpha.tolist(), chosen, strict=True):
         assert index == ([] if math.isnan(a) else literal_select(row, a))
-    with pytest.raises(ValueError, match=r"\(5,\) alphas do not fit 6 neurons"):
+    with pytest.raises(ValueError, match=r"\(5,\) alphas do not match 6 neurons"):
         concepts.select(s, alpha[:5])
     with pytest.raises(ValueError, match="lies outside"):
         concepts.select(s, alpha + 0.5)
@@ -134,15 +134,15 @@ def test_each_neuron_may_have_its_own_alpha():
 def test_cut_keeps_as_many_of_the_best_as_asked():
     """Breaks if ties are cut in another order than `select` ranks them."""
     s = torch.tensor([[0.1, 0.3, 0.2, 0.3], [5.0, 5.0, 5.0, 5.0], [0.0, -1.0, 2.0, 1.0]])
-    kept = [index.tolist() for index in concepts.cut(s, [3, 2, 0])]
+    kept = [index.tolist() for index in concepts.select_top(s, [3, 2, 0])]
     assert kept == [[1, 3, 2], [0, 1], []]
     many = unit(20, 300)
     chosen = concepts.select(many, 0.8)
-    again = concepts.cut(many, [len(index) for index in chosen])
+    again = concepts.select_top(many, [len(index) for index in chosen])
     assert all(torch.equal(a, b) for a, b in zip(again, chosen, strict=True))
     for sizes in ([1, 2], [1, 2, 5], [1, 2, -1]):
-        with pytest.raises(ValueError, match="do not fit scores of shape"):
-            concepts.cut(s, sizes)
+        with pytest.raises(ValueError, match="do not match scores of shape"):
+            concepts.select_top(s, sizes)
 
 
 def test_one_threshold_for_all_keeps_the_best_of_all_neurons():
@@ -152,8 +152,8 @@ def test_one_threshold_for_all_keeps_the_best_of_all_neurons():
         pairs = [(x, i, j) for i, row in enumerate(s.tolist()) for j, x in enumerate(row)]
         best = sorted(pairs, reverse=True)[:total]
         oracle = [[j for _, i, j in best if i == neuron] for neuron in range(6)]
-        assert [index.tolist() for index in concepts.cut_together(s, total)] == oracle
-    assert sum(map(len, concepts.cut_together(torch.ones(2, 3), 1))) == 6, "equals stay together"
+        assert [index.tolist() for index in concepts.select_overall(s, total)] == oracle
+    assert sum(map(len, concepts.select_overall(torch.ones(2, 3), 1))) == 6, "equals stay together"
 
 
 def test_ties_go_to_the_lower_index():
@@ -211,7 +211,7 @@ def test_discover_never_holds_more_scores_than_the_block(monkeypatch):
         sizes.append(score(*args).numel())
         return score(*args)
 
-    monkeypatch.setattr(concepts.naming, "score", counted)
+    monkeypatch.setattr(concepts, "score", counted)
     concepts.discover(unit(10, 2, 4), unit(6, 4, seed=1), None, list("abcdef"), block=20)
     assert sizes == [18, 18, 18, 6]
 
@@ -245,9 +245,9 @@ def test_alpha_outside_its_range_is_refused(alpha):
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: concepts.score(torch.ones(2, 3, 4), torch.ones(5, 6)), "do not fit"),
+        (lambda: concepts.score(torch.ones(2, 3, 4), torch.ones(5, 6)), "do not match"),
         (lambda: concepts.score(torch.ones(2, 0, 4), torch.ones(5, 4)), "no exemplars"),
-        (lambda: concepts.score(torch.ones(2, 4), torch.ones(0, 4)), "M at least 1"),
+        (lambda: concepts.score(torch.ones(2, 4), torch.ones(0, 4)), "M >= 1"),
         (
             lambda: concepts.score(torch.ones(2, 4), torch.ones(5, 4), torch.ones(1, 4)),
             "bare template",
@@ -328,5 +328,5 @@ def test_drawn_sets_do_not_reach_further_than_said(k):
     generator = torch.Generator().manual_seed(k)
     for _ in range(1000):
         count = torch.randint(1000, (1000,), generator=generator).bincount(minlength=1000)
-        assert count[: concepts.reach(k, 1000)].sum() >= k
-    assert concepts.reach(k, 30) == min(30, 3 * k + 20)
+        assert count[: concepts.bootstrap_depth(k, 1000)].sum() >= k
+    assert concepts.bootstrap_depth(k, 30) == min(30, 3 * k + 20)

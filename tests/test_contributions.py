@@ -401,13 +401,13 @@ def test_wrong_classes(classes, word):
 def test_other_mistakes_are_sentences():
     target = plain(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
     x = images(target)
-    with pytest.raises(ValueError, match=r"holds \[6, -1\]; give some of 0 to 5"):
+    with pytest.raises(ValueError, match=r"contains \[6, -1\]; give some of 0 to 5"):
         ablation(target, x, "0", neurons=[0, 6, -1])
-    with pytest.raises(ValueError, match="holds nothing"):
+    with pytest.raises(ValueError, match="contains nothing"):
         ablation(target, x, "0", neurons=[])
     with pytest.raises(ValueError, match="a column for each neuron of '0'"):
         masked_forward(target, x, "0")(torch.ones(3, 6))
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="do not match"):
         linear_head(torch.zeros(2, 6), torch.zeros(5, 7), 0)
     with pytest.raises(ValueError, match=r"expected \(B, 3, H, W\)"):
         taylor(target, x[0], "0")

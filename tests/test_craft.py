@@ -145,11 +145,11 @@ def test_a_transformer_is_taken_apart_where_its_values_are_not_negative():
     "options, said",
     [({"class_index": 24}, "Class 24 does not exist; world/conv has 24"),
      ({"concepts": 1}, "concepts is 1"), ({"patch": 0.0}, "patch is 0.0"),
-     ({"samples": 12}, "samples is 12; Sobol's sequence wants a power of two"),
+     ({"samples": 12}, "samples is 12; a Sobol sequence needs a power of two"),
      ({"class_index": 5}, "None of the 40 images.*is predicted as"),
      ({"layer": "logits"}, "The layer 'logits' of world/conv has no maps"),
-     ({"layer": "layer4.0"}, "has values down to -.*choose a layer behind a ReLU"),
-     ({"concepts": 9, "patch": 1.0, "most": 8}, "8 crops for 9 concepts")],
+     ({"layer": "layer4.0"}, "has values down to -.*choose a layer after a ReLU"),
+     ({"concepts": 9, "patch": 1.0, "cropped": 8}, "8 crops for 9 concepts")],
 )  # fmt: skip
 def test_what_cannot_be_done_is_said(conv, boats, options, said):
     call = {"layer": "layer4", "class_index": 3, **options}

@@ -21,7 +21,7 @@ from manifest import input_fingerprints
 from PIL import Image
 from profiles import Project
 
-import wwwlib.atlas.files
+import wwwlib.atlas.atlas
 import wwwlib.store
 from wwwlib import atlas, images, language, targets, world
 from wwwlib.store import Store
@@ -299,7 +299,7 @@ def test_what_a_newer_version_wrote_is_neither_read_nor_touched(tmp_path, monkey
     with monkeypatch.context() as newer:
         newer.setattr(wwwlib.store, "FORMAT", wwwlib.store.FORMAT + 1)
         newer.setattr(wwwlib.store, "versions", lambda: {"wwwlib": "99.0"})
-        newer.setattr(wwwlib.atlas.files, "FORMAT", wwwlib.atlas.files.FORMAT + 1)
+        newer.setattr(wwwlib.atlas.atlas, "FORMAT", wwwlib.atlas.atlas.FORMAT + 1)
         assert len(small_atlas(tmp_path)[1]) == len(calls)
         book.save(tmp_path / "book")
     both = contents(tmp_path)

@@ -11,7 +11,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from wwwlib import language, maps, targets, world
 from wwwlib.baselines import falcon
-from wwwlib.baselines.falcon import regions
+from wwwlib.baselines.falcon import corpus, groups
 from wwwlib.store import Store
 
 
@@ -38,7 +38,7 @@ def literal_groups(z, sigmas, least):
 @pytest.mark.parametrize("sigmas, least", [(1.0, 2), (1.5, 3), (2.0, 2)])
 def test_groups_share_exactly_the_same_features(sigmas, least):
     z = torch.rand(80, 6, dtype=torch.float64) ** 4
-    found = falcon.groups(z, sigmas, least)
+    found = groups.find_groups(z, sigmas, least)
     assert {g.features: set(g.images) for g in found} == literal_groups(z, sigmas, least)
     assert found, "an example without a group shows nothing"
     sizes = [len(g.images) for g in found]
@@ -52,15 +52,15 @@ def test_groups_share_exactly_the_same_features(sigmas, least):
 def test_a_group_has_more_than_ten_images_unless_told_otherwise():
     z = torch.zeros(300, 30)
     z[torch.arange(300), torch.arange(300) % 30] = 1.0  # ten images for each of thirty neurons
-    assert falcon.groups(z) == []
-    assert len(falcon.groups(z, least=10)) == 30
+    assert groups.find_groups(z) == []
+    assert len(groups.find_groups(z, least=10)) == 30
 
 
 @pytest.mark.parametrize("z, least, said", [(torch.rand(4), 2, "z has shape"),
                                             (torch.rand(4, 2), 1, "least is 1")])  # fmt: skip
 def test_groups_say_what_is_wrong(z, least, said):
     with pytest.raises(ValueError, match=said):
-        falcon.groups(z, 1.0, least)
+        groups.find_groups(z, 1.0, least)
 
 
 def test_counter_examples_are_alike_in_all_other_features():
@@ -77,8 +77,8 @@ def test_counter_examples_are_alike_in_all_other_features():
             cosine[i] = dot / (sum(a * a for a in row) * sum(b * b for b in centre)) ** 0.5
     least = sorted(cosine.values())[len(cosine) // 2]  # half of the candidates are too far away
     expected = [i for i in sorted(cosine, key=lambda i: -cosine[i]) if cosine[i] >= least]
-    assert falcon.counter_examples(z, group, 100, least) == expected
-    assert falcon.counter_examples(z, group, 3, least) == expected[:3]
+    assert groups.counter_examples(z, group, 100, least) == expected
+    assert groups.counter_examples(z, group, 3, least) == expected[:3]
 
 
 # Regions ------------------------------------------------------------------------------------
@@ -107,20 +107,20 @@ def test_the_box_lies_around_the_largest_strong_region(seed):
     cam = torch.rand(7, 5, generator=torch.Generator().manual_seed(seed))
     size = (28, 40)
     m = maps.resize(cam[None, None], size)[0, 0]
-    assert falcon.largest_region(cam, size, 0.7) == literal_region(m, 0.7)
+    assert groups.largest_region(cam, size, 0.7) == literal_region(m, 0.7)
 
 
 def test_a_map_of_zeros_keeps_the_whole_image():
-    assert falcon.largest_region(torch.zeros(4, 4), (30, 20)) == (0, 0, 20, 30)
+    assert groups.largest_region(torch.zeros(4, 4), (30, 20)) == (0, 0, 20, 30)
     with pytest.raises(ValueError, match="threshold is 1"):
-        falcon.largest_region(torch.ones(4, 4), (30, 20), 1.0)
+        groups.largest_region(torch.ones(4, 4), (30, 20), 1.0)
 
 
 def test_a_groups_cam_is_the_sum_of_its_maps_where_features_are_their_means():
     """Grad-CAM of pooled maps needs no network after them: the gradient is the same everywhere."""
     target = targets.load("world/conv")
     x = torch.stack([target.preprocess(world.image_set(2).image(i)) for i in range(2)])
-    cam = falcon.group_cam(target, x, "layer4", [3, 17])
+    cam = groups.group_cam(target, x, "layer4", [3, 17])
     with torch.no_grad():
         kept = []
         hook = target.model.layer4.register_forward_hook(lambda *args: kept.append(args[2]))
@@ -134,7 +134,7 @@ def test_a_groups_cam_is_the_sum_of_its_maps_where_features_are_their_means():
 def test_cohesion_is_the_mean_cosine_of_all_pairs():
     v = unit(7, 5)
     pairs = [float(v[i] @ v[j]) for i in range(7) for j in range(i)]
-    assert falcon.cohesion(v) == pytest.approx(sum(pairs) / len(pairs))
+    assert groups.cohesion(v) == pytest.approx(sum(pairs) / len(pairs))
 
 
 def test_images_are_cut_as_the_network_saw_them():
@@ -145,11 +145,11 @@ def test_images_are_cut_as_the_network_saw_them():
 
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
     target, probe = targets.wrap(model, half, ["a", "b"], "half"), world.image_set(3)
-    cut = regions.cut(target, probe, [2, 0], [(4, 6, 14, 26), (0, 0, 32, 32)])
+    cut = groups.crop_to_boxes(target, probe, [2, 0], [(4, 6, 14, 26), (0, 0, 32, 32)])
     assert [cut.image(i).size for i in range(2)] == [(10, 20), (32, 32)]
     seen = np.asarray(probe.image(2).resize((32, 32)))
     assert np.array_equal(np.asarray(cut.image(0)), seen[6:26, 4:14])
-    other = regions.cut(target, probe, [2, 0], [(4, 6, 14, 26), (0, 0, 32, 31)])
+    other = groups.crop_to_boxes(target, probe, [2, 0], [(4, 6, 14, 26), (0, 0, 32, 31)])
     assert cut.fingerprint != other.fingerprint
 
 
@@ -166,20 +166,20 @@ def test_images_are_cut_as_the_network_saw_them():
      ("", []), ("??? 42", [])],
 )  # fmt: skip
 def test_captions_become_lemmas_and_phrases(caption, expected):
-    assert sorted(falcon.terms(caption)) == sorted(expected)
+    assert sorted(corpus.terms(caption)) == sorted(expected)
 
 
 def test_that_a_picture_is_one_is_not_worth_a_word():
     """Every caption says so, in one way or another."""
     for caption in ("a photo of a boat", "a drawing of a boat", "here we see a boat",
                     "images that show boats"):  # fmt: skip
-        assert falcon.terms(caption) == ("boat",), caption
+        assert corpus.terms(caption) == ("boat",), caption
 
 
 def test_words_are_scored_by_the_best_caption_that_holds_them():
     captions = [["red boat", "boat"], ["sea", "boat"], ["red house", "sea"]]
     similarity = torch.tensor([[0.2, 0.5], [0.9, 0.3], [0.6, 0.1]], dtype=torch.float64)
-    found = falcon.word_scores(captions, similarity)
+    found = corpus.word_scores(captions, similarity)
     expected = {"boat": (0.5 + 0.3 + 0) / 3, "red": (0.2 + 0 + 0.6) / 3, "sea": (0.9 + 0.1) / 3,
                 "house": 0.6 / 3, "red boat": 0.2 / 3, "red house": 0.6 / 3}  # fmt: skip
     assert found == pytest.approx(expected)
@@ -188,8 +188,8 @@ def test_words_are_scored_by_the_best_caption_that_holds_them():
 def test_words_of_counter_examples_are_dropped():
     scores = {"boat": 0.5, "sea": 0.4, "sail": 0.4, "white": 0.3, "odd": -0.1}
     counter = {"sea": 0.1, "white": 0.09}
-    assert list(falcon.contrast(scores, counter)) == ["boat", "sail", "white"]
-    assert list(falcon.contrast(scores, {}, top=2)) == ["boat", "sail"]
+    assert list(corpus.contrast(scores, counter)) == ["boat", "sail", "white"]
+    assert list(corpus.contrast(scores, {}, top=2)) == ["boat", "sail"]
 
 
 # Captions -----------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def test_shards_are_searched_block_by_block(tmp_path, monkeypatch):
     import pandas as pd
 
     encoder, corpus = Letters(), falcon.captions(TEXTS, Letters())
-    monkeypatch.setattr("wwwlib.baselines.falcon.corpora._BLOCK", 2)
+    monkeypatch.setattr("wwwlib.baselines.falcon.corpus._BLOCK", 2)
     for number, rows in (("2", slice(0, 5)), ("10", slice(5, 7))):
         (tmp_path / "text_emb").mkdir(exist_ok=True)
         (tmp_path / "metadata").mkdir(exist_ok=True)
@@ -263,7 +263,7 @@ def told(tmp_path_factory):
     """FALCON on the final layer of world/conv, from 480 images."""
     target, clip = targets.load("world/conv"), language.encoder("world")
     corpus = falcon.captions(world.training_captions(480), clip)
-    options = {"on": "layer4", "sigmas": 3.0, "cohesive": 0.5, "progress": False}
+    options = {"cam_layer": "layer4", "sigmas": 3.0, "cohesive": 0.5, "progress": False}
     options["store"] = Store(tmp_path_factory.mktemp("store"))
     probe = world.image_set(480, seed=0)
     return target, falcon.falcon(target, "logits", probe, clip, corpus, **options)
@@ -293,7 +293,7 @@ def test_groups_that_do_not_hold_together_get_no_words(told):
 def test_the_best_group_of_a_neuron_has_the_fewest_features():
     def group(features, count, words):
         own = falcon.Group(features, tuple(range(count)))
-        return falcon.Explained(own, (), 0.9, True, (), words)
+        return falcon.GroupExplanation(own, (), 0.9, True, (), words)
 
     found = falcon.Falcon(
         "layer",
@@ -314,15 +314,15 @@ def test_class_tokens_are_drawn_on_the_block_before():
     target, probe = targets.load("world/vit"), world.image_set(4)
     x = torch.stack([target.preprocess(probe.image(i)) for i in range(4)])
     layer, before = "encoder.layers.encoder_layer_1", "encoder.layers.encoder_layer_0"
-    assert not falcon.group_cam(target, x, layer, [3, 5]).any()
-    assert regions.drawable(target, x, layer) == before
-    assert falcon.group_cam(target, x, layer, range(64), before).any()
-    assert regions.drawable(target, x, "logits", layer) == layer
+    assert not groups.group_cam(target, x, layer, [3, 5]).any()
+    assert groups.find_cam_layer(target, x, layer) == before
+    assert groups.group_cam(target, x, layer, range(64), before).any()
+    assert groups.find_cam_layer(target, x, "logits", layer) == layer
     last = "encoder.layers.encoder_layer_2"
-    assert regions.drawable(target, x, "logits", last) == layer
-    assert regions.drawable(target, x, before) is None, "before the first block there is none"
+    assert groups.find_cam_layer(target, x, "logits", last) == layer
+    assert groups.find_cam_layer(target, x, before) is None, "before the first block there is none"
     conv = targets.load("world/conv")
-    assert regions.drawable(conv, x, "logits", "layer4") == "layer4"
+    assert groups.find_cam_layer(conv, x, "logits", "layer4") == "layer4"
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_the_record_says_where_boxes_come_from(layer, drawn):
     found = falcon.falcon(
         target, layer, world.image_set(96), clip, corpus, progress=False, **options
     )
-    assert found.drawn == drawn and found.groups
+    assert found.cam_layer == drawn and found.groups
     whole = [box == (0, 0, 64, 64) for each in found.groups for box in each.boxes]
     assert all(whole) if drawn is None else not all(whole)
 
@@ -346,7 +346,7 @@ def test_a_second_run_asks_the_store(tmp_path):
     target, clip, store = targets.load("world/conv"), language.encoder("world"), Store(tmp_path)
     probe, options = (
         world.image_set(96),
-        {"on": "layer4", "sigmas": 2.0, "least": 2, "store": store},
+        {"cam_layer": "layer4", "sigmas": 2.0, "least": 2, "store": store},
     )
     options |= {"cohesive": 0.0, "progress": False}
     corpus = falcon.captions(["a boat"], clip)
@@ -368,14 +368,14 @@ def test_a_second_run_asks_the_store(tmp_path):
 
 def test_one_image_is_no_group():
     target, clip = targets.load("world/conv"), language.encoder("world")
-    with pytest.raises(ValueError, match="most is 1; a group's images are compared"):
+    with pytest.raises(ValueError, match="most is 1; the images of a group are compared"):
         falcon.falcon(target, "logits", world.image_set(4), clip, None, most=1)
 
 
 def test_logits_have_no_maps_to_draw_on():
     target, clip = targets.load("world/conv"), language.encoder("world")
     corpus = falcon.captions(["a boat"], clip)
-    with pytest.raises(ValueError, match="'logits' of world/conv has no maps to draw on"):
+    with pytest.raises(ValueError, match="'logits' of world/conv has no maps"):
         falcon.falcon(
             target, "logits", world.image_set(96), clip, corpus, sigmas=1.0, least=2, progress=False
         )

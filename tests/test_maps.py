@@ -280,7 +280,7 @@ def test_position_of_two_corners_is_not_the_centre_between_them():
         (lambda: heatmap(torch.ones(2, 3, 2, 2), torch.ones(2)), r"need \(2, 3\) or \(3,\)"),
         (lambda: heatmap(torch.ones(2, 3, 2, 2), torch.ones(3), 0), "top is 0"),
         (lambda: strongest(torch.ones(1, 2, 3)), r"expected \(B, N\)"),
-        (lambda: similarity(torch.ones(1, 2, 2), torch.ones(1, 3, 3)), "twice the same"),
+        (lambda: similarity(torch.ones(1, 2, 2), torch.ones(1, 3, 3)), "same shape"),
         (lambda: position(torch.ones(1, 2, 2)), r"\(H, W\)"),
         (lambda: position(torch.full((2, 2), torch.nan)), "finite"),
     ],

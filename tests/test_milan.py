@@ -15,13 +15,13 @@ from torch import nn
 
 from wwwlib import exemplars, store, targets, world
 from wwwlib.activations import capture
-from wwwlib.baselines import milan, thresholds
-from wwwlib.baselines.milan import describer as describers
-from wwwlib.baselines.milan import features, masks, naming, networks, search
+from wwwlib.baselines import common, milan
+from wwwlib.baselines.milan import exemplars as regions_of
+from wwwlib.baselines.milan import networks
 from wwwlib.concepts import ConceptTable
 from wwwlib.studies import milan_training as training
 from wwwlib.studies import published
-from wwwlib.world import regions
+from wwwlib.world import scenes, vocabulary
 
 END, START = networks.END, networks.START
 WORDS = ("<start>", "<end>", "red", "roofs", "boats")
@@ -144,7 +144,7 @@ def test_pooling_is_the_mean_over_the_part_that_a_mask_leaves():
     stage = torch.randn(2, 3, 2, 3, dtype=torch.float64)
     parts = (torch.rand(2, 4, 4, 6) < 0.4).double()
     parts[1, 2] = 0
-    made = networks.pool(stage, parts)
+    made = networks.pool([stage], parts)
     for b, r, c in itertools.product(range(2), range(4), range(3)):
         top = bottom = 0.0
         for y, x in itertools.product(range(2), range(3)):
@@ -214,7 +214,7 @@ def test_a_wide_beam_is_exhaustive_search(length):
     net, rows = decoder(), seen()
     memory, state = net.begin(rows)
     every = list(whole(length))
-    tokens, total = search.beam_search(net.step, state, memory, len(every) + 3, length)
+    tokens, total = networks.beam_search(net.step, state, memory, len(every) + 3, length)
     for n, row in enumerate(rows.tolist()):
         own, h, c = literal_begin(net, row)
         known = {told: literal_log_p(net, told, h, c, own) for told in every}
@@ -229,7 +229,7 @@ def test_a_wide_beam_is_exhaustive_search(length):
 def test_a_narrow_beam_keeps_the_best_at_every_word(beam):
     net, rows, length = decoder(3), seen(), 4
     memory, state = net.begin(rows)
-    tokens, total = search.beam_search(net.step, state, memory, beam, length)
+    tokens, total = networks.beam_search(net.step, state, memory, beam, length)
     for n, row in enumerate(rows.tolist()):
         own, h, c = literal_begin(net, row)
         kept = [((), 0.0, h, c)]
@@ -252,10 +252,10 @@ def test_a_narrow_beam_keeps_the_best_at_every_word(beam):
 def test_neurons_are_searched_apart():
     net, rows = decoder(), seen()
     memory, state = net.begin(rows)
-    together, total = search.beam_search(net.step, state, memory, 4, 3)
+    together, total = networks.beam_search(net.step, state, memory, 4, 3)
     for n in range(len(rows)):
         own = tuple(part[n : n + 1] for part in state)
-        alone, value = search.beam_search(net.step, own, memory[n : n + 1], 4, 3)
+        alone, value = networks.beam_search(net.step, own, memory[n : n + 1], 4, 3)
         assert alone[0].tolist() == together[n].tolist()
         torch.testing.assert_close(value[0], total[n], rtol=1e-12, atol=0)
 
@@ -301,7 +301,7 @@ def conv():
 
 def test_quantiles_equal_sorting_all_positions():
     target, probe = conv(), small_world()
-    made = thresholds.thresholds(target, probe, ["layer4"], 0.01, progress=False)["layer4"]
+    made = common.thresholds(target, probe, ["layer4"], 0.01, progress=False)["layer4"]
     with torch.no_grad(), capture(target, ["layer4"]) as taken:
         target.model(torch.stack([target.preprocess(probe.image(i)) for i in range(len(probe))]))
     for n, values in enumerate(taken["layer4"].maps.transpose(0, 1).flatten(1).tolist()):
@@ -312,7 +312,7 @@ def test_quantiles_equal_sorting_all_positions():
 
 def test_a_mask_is_what_exceeds_the_quantile_once_enlarged():
     a = torch.tensor([[[0.0, 1.0], [2.0, 3.0]], [[0.0, 0.1], [0.2, 0.3]]])
-    made = masks.cut(a, torch.tensor([1.2, 0.9]), (4, 4))
+    made = regions_of.threshold(a, torch.tensor([1.2, 0.9]), (4, 4))
     for y, x in itertools.product(range(4), range(4)):
         down, right = (min(max((p + 0.5) / 2 - 0.5, 0), 1) for p in (y, x))
         value = 2 * down + right  # the plane through the four cells
@@ -326,16 +326,14 @@ def test_features_equal_one_exemplar_at_a_time(layer):
     target, probe = targets.load("world/vit" if layer == "logits" else "world/conv"), small_world()
     encoder, stages = conv(), ("layer1", "layer4")
     found = collected(target, layer, probe)
-    alive = masks.alive(found, probe, K)
-    options = (5, 0, False)
-    level = masks.levels(target, layer, probe, alive, 0.9, options)
-    made_masks = masks.masked(target, layer, probe, alive, level, (64, 64), options)
-    made = features.exemplar_features(
-        encoder, stages, probe, masks.plan(alive.index), made_masks, options
-    )
-    number = alive.live.nonzero()[:, 0].tolist()
+    chosen = regions_of.choose(found, probe, K)
+    options = {"batch_size": 5, "progress": False}
+    level = regions_of.quantiles(target, layer, probe, chosen, 0.9, **options)
+    made_masks = regions_of.masks(target, layer, probe, chosen, level, (64, 64), **options)
+    made = regions_of.features(encoder, stages, probe, chosen.index, made_masks, **options)
+    number = chosen.live.nonzero()[:, 0].tolist()
     for n, k in itertools.product((0, len(number) - 1), range(K)):
-        x = target.preprocess(probe.image(alive.index[n, k].item()))[None]
+        x = target.preprocess(probe.image(chosen.index[n, k].item()))[None]
         with torch.no_grad(), capture(target, [layer]) as taken:
             target.model(x)
         mask = torch.ones(64, 64, dtype=torch.bool)
@@ -357,24 +355,6 @@ def test_features_equal_one_exemplar_at_a_time(layer):
         assert made[n, k].tolist() == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
-def test_exemplars_are_ranked_by_the_highest_position_of_their_map(tmp_path):
-    """Breaks if the mean of the map, or the class token of a transformer, ranks them."""
-    target, probe = targets.load("world/vit"), small_world()
-    layers = ["encoder.layers.encoder_layer_1", "logits"]
-    made = milan.collect(target, probe, layers, 4, 7, progress=False)
-    again = milan.collect(target, probe, layers, 4, store=store.Store(tmp_path), progress=False)
-    with torch.no_grad(), capture(target, layers) as taken:
-        target.model(torch.stack([target.preprocess(probe.image(i)) for i in range(len(probe))]))
-    for layer in layers:
-        for n, column in enumerate(taken[layer].maps.flatten(2).unbind(1)):
-            peaks = [max(cells) for cells in column.tolist()]
-            best = sorted(range(len(peaks)), key=lambda i: (-peaks[i], i))[:4]
-            assert made[layer].index[n].tolist() == again[layer].index[n].tolist() == best
-            expected = [peaks[i] for i in best]
-            assert made[layer].value[n].tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)
-        assert made[layer].images == len(probe)
-
-
 # The whole way
 
 
@@ -384,7 +364,7 @@ def tiny(encoder=None):
     told = networks.Decoder(32 + 128, V, WIDTH, EMBEDDING)
     told.out.weight.data *= 9
     spoken = networks.LanguageModel(V, WIDTH, EMBEDDING)
-    return describers.assemble(encoder or conv(), ("layer1", "layer4"), told, spoken, WORDS)
+    return networks.assemble(encoder or conv(), ("layer1", "layer4"), told, spoken, WORDS)
 
 
 def described(target, probe, found, describer, **options):
@@ -473,7 +453,7 @@ def test_every_phrase_of_the_world_is_read_as_its_concepts():
     singles = [(word,) for words in world.CATEGORIES.values() for word in words]
     pairs = [("red", "leaf"), ("wood", "bus"), ("sea", "butterfly"), ("church", "cross")]
     for key in [*singles, *pairs]:
-        for phrase in regions.phrases(key):
+        for phrase in vocabulary.phrases(key):
             read = milan.words(table(phrase), world.SEEN).names[0]
             names = {world.SYNONYMS.get(word, (word,)) for word in key}
             assert len(read) == len(key), (phrase, read)
@@ -487,9 +467,9 @@ def test_regions_are_true_and_large_enough():
     for i in range(60):
         scene = world.sample(i, seed=6)
         shown = world.render(scene).masks
-        for key, mask in regions.regions(scene, shown).items():
+        for key, mask in scenes.regions(scene, shown).items():
             noun = key[-1]
-            assert mask.sum() >= regions.LEAST
+            assert mask.sum() >= scenes.MIN_PIXELS
             assert (mask == shown[noun]).all()
             if len(key) == 2 and key[0] in world.CATEGORIES["colour"]:
                 assert (shown[key[0]] & mask).sum() * 2 > mask.sum()
@@ -500,9 +480,9 @@ def test_regions_are_true_and_large_enough():
 def test_blobs_lie_about_their_regions():
     """Breaks if a blob is empty, or drifts away from what it was made of."""
     scene = world.sample(1, seed=6)
-    exact = np.stack(list(regions.regions(scene, world.render(scene).masks).values()))
+    exact = np.stack(list(scenes.regions(scene, world.render(scene).masks).values()))
     for seed in range(20):
-        blobs = regions.as_seen(exact, np.random.RandomState(seed))
+        blobs = scenes.simulated_maps(exact, np.random.RandomState(seed))
         assert blobs.shape == exact.shape
         assert blobs.any((1, 2)).all()
         near = F.max_pool2d(torch.from_numpy(exact)[None].float(), 17, 1, 8)[0].bool().numpy()
@@ -511,7 +491,7 @@ def test_blobs_lie_about_their_regions():
 
 def test_descriptions_end_within_their_length():
     for key in [("sunset", "airplane"), ("airplane", "antenna"), ("turquoise", "antenna")]:
-        for phrase in regions.phrases(key):
+        for phrase in vocabulary.phrases(key):
             assert len(phrase.split()) < training.LENGTH
 
 
@@ -535,7 +515,7 @@ def test_sets_share_their_concept_but_for_strangers():
             rows = sets.exemplars(key)[:, 0].int().tolist()
             assert len(rows) == training.K
             own = sum(row in bank.rows[key].tolist() for row in rows)
-            assert own >= training.K - training.STRANGERS
+            assert own >= training.K - training.OUTLIERS
     assert {sets.key() for _ in range(60)} == set(bank.rows)
 
 
@@ -546,7 +526,7 @@ def test_shipped_describer_is_the_one_on_record():
     record = json.loads((world.DATA / "training.json").read_text())["milan"]
     assert store.file_digest(world.DATA / "milan.safetensors") == record["sha256"]
     describer = milan.load()
-    assert describer.vocabulary[:2] == describers.MARKS
+    assert describer.vocabulary[:2] == networks.MARKS
     told = {word for words in world.CATEGORIES.values() for word in words}
     read = milan.words(table(*describer.vocabulary[2:]), told)
     assert {word for names in read.names for word in names} == told, "a word was never learned"
@@ -592,21 +572,21 @@ def test_the_authors_package_is_fed_images_and_masks(monkeypatch):
     package.pretrained = lambda key, map_location: {"base": Original()}[key]
     monkeypatch.setitem(sys.modules, "src", types.ModuleType("src"))
     monkeypatch.setitem(sys.modules, "src.milan", package)
-    net = milan.original.pretrained("base")
+    net = milan.original("base")
     target, probe = targets.load("world/conv"), small_world()
     found = collected(target, "layer3", probe)
     status = found.status.clone()
     status[1] = exemplars.CONSTANT
     found = replace(found, status=status)
-    told = milan.original.describe(
+    told = milan.describe_by_original(
         target, "layer3", probe, found, net, k=K, weight=0.3, beam=9, progress=False
     )
     assert set(net.calls) == {(0.3, 9)}
     assert len(net.calls) == sum(map(bool, told.names))
     assert told.names[1] == []
-    alive = masks.alive(found, probe, K)
-    level = masks.levels(target, "layer3", probe, alive, 0.99, (64, 0, False))
-    own = masks.masked(target, "layer3", probe, alive, level, (224, 224), (64, 0, False))
+    chosen = regions_of.choose(found, probe, K)
+    level = regions_of.quantiles(target, "layer3", probe, chosen, 0.99, progress=False)
+    own = regions_of.masks(target, "layer3", probe, chosen, level, (224, 224), progress=False)
     assert [float(names[0]) for names in told.names if names] == pytest.approx(
         own.float().mean((1, 2, 3)).tolist(), abs=2e-4
     )
@@ -629,20 +609,20 @@ def test_the_authors_package_is_fed_what_the_network_saw(monkeypatch):
 
     target, probe = replace(targets.load("world/conv"), preprocess=cropped), small_world()
     found = collected(target, "layer3", probe)
-    milan.original.describe(target, "layer3", probe, found, Watching(), k=K, progress=False)
+    milan.describe_by_original(target, "layer3", probe, found, Watching(), k=K, progress=False)
     first = int((found.status == exemplars.OK).nonzero()[0, 0])
     for x, i in zip(fed[0], found.index[first].tolist(), strict=True):
         small = (cropped(probe.image(i)) + 1) / 2  # the world's networks take [-1, 1]
         want = F.interpolate(small[None], (224, 224), mode="bilinear", antialias=True)[0]
         assert (x - want).abs().max() < 0.02
-    with pytest.raises(ValueError, match=r"sees the part \(0.25, 0.25, 0.75, 0.75\) and the desc"):
+    with pytest.raises(ValueError, match=r"uses the part \(0.25, 0.25, 0.75, 0.75\) and the desc"):
         milan.describe(target, "layer3", probe, found, milan.load(), k=K, progress=False)
 
 
 def test_without_the_authors_package_a_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "src", None)
     with pytest.raises(ImportError, match="neuron-descriptions, install its requirements"):
-        milan.original.pretrained()
+        milan.original()
 
 
 def test_plurals_are_read_in_the_singular():
@@ -679,14 +659,6 @@ def test_arguments_out_of_range_are_named(options, sentence):
         described(target, probe, found, tiny(), **options)
 
 
-def test_ranking_refuses_a_string_and_too_many():
-    target, probe = targets.load("world/conv"), small_world()
-    with pytest.raises(ValueError, match=r"layers is the string 'layer4': give a list"):
-        milan.collect(target, probe, "layer4")
-    with pytest.raises(ValueError, match=r"k is 25, but .* has 24 images"):
-        milan.collect(target, probe, ["layer4"], 25)
-
-
 def test_exemplars_of_another_layer_or_probe_set_are_refused():
     target, probe = targets.load("world/conv"), small_world()
     found = collected(target, "layer3", probe)
@@ -697,12 +669,12 @@ def test_exemplars_of_another_layer_or_probe_set_are_refused():
 
 
 def test_files_that_are_no_describer_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no describer"):
+    with pytest.raises(FileNotFoundError, match="There is no describer"):
         milan.load(tmp_path / "none.safetensors")
-    with pytest.raises(ValueError, match="is no describer"):
+    with pytest.raises(ValueError, match="is not a describer"):
         milan.load(world.DATA / "conv.safetensors")
     (tmp_path / "m.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match="is no describer"):
+    with pytest.raises(ValueError, match="is not a describer"):
         milan.load(tmp_path / "m.safetensors")
     other = targets.load("world/conv", weights="random")
     milan.save(tiny(other), tmp_path / "other.safetensors")
@@ -713,9 +685,9 @@ def test_files_that_are_no_describer_are_refused(tmp_path):
 def test_candidates_and_ranking_are_what_describe_does():
     target, probe, describer = targets.load("world/conv"), small_world(), tiny()
     found = collected(target, "layer3", probe)
-    proposed = naming.candidates(
+    proposed = milan.candidates(
         target, "layer3", probe, found, describer, k=K, length=3, beam=7, progress=False
     )
     assert described(target, probe, found, describer).names == proposed.ranked(0.2).names
     live = next(n for n, texts in enumerate(proposed.texts) if texts)
-    assert proposed.told[live].tolist() == sorted(proposed.told[live].tolist(), reverse=True)
+    assert proposed.log_p[live].tolist() == sorted(proposed.log_p[live].tolist(), reverse=True)

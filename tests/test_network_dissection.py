@@ -10,7 +10,7 @@ from torch import nn
 
 from wwwlib import images, store, targets, world
 from wwwlib.atlas import cut_to, seen_part
-from wwwlib.baselines import masks, network_dissection
+from wwwlib.baselines import network_dissection
 
 SIDE, CELLS, COUNT = 12, 4, 5  # masks and images of 12 x 12 pixels, maps of 4 x 4 cells
 CATEGORIES = {"cat": "object", "dog": "object", "night": "scene", "red": "colour", "never": "part"}
@@ -376,7 +376,7 @@ def places(mask):
 def test_broden_masks_by_hand(folder):
     """Planes of a category are joined; labels above 255 use green; a bad image shifts nothing."""
     with pytest.warns(UserWarning, match="1 of 3"):
-        probe, of = masks.broden(folder, tolerate=0.5)
+        probe, of = network_dissection.broden(folder, tolerate=0.5)
     assert probe.names == ("ade/a.png", "ade/b.png")
     assert {word: places(mask) for word, mask in of(0).items()} == {
         "car": [(0, 0), (0, 1)],
@@ -402,26 +402,26 @@ def test_brodens_images_are_those_of_its_index_and_none_of_its_masks(folder):
 
 
 def test_broden_can_be_dissected_and_split(folder):
-    probe, of = masks.broden(folder, "val")
+    probe, of = network_dissection.broden(folder, "val")
     assert (probe.names, len(of.rows)) == (("ade/b.png",), 1)
     made = dissect(probe=probe, of=of)["0"]
     assert made.iou.shape == (3, len(LABELS))
-    assert of.fingerprint == masks.broden(folder, "val")[1].fingerprint
-    assert of.fingerprint != masks.broden(folder, "train", tolerate=0.9)[1].fingerprint
+    assert of.fingerprint == network_dissection.broden(folder, "val")[1].fingerprint
+    assert of.fingerprint != network_dissection.broden(folder, "train", tolerate=0.9)[1].fingerprint
 
 
 def test_a_broken_broden_says_what_is_wrong(folder):
     with pytest.raises(ValueError, match="splits are train, val"):
-        masks.broden(folder, "test")
+        network_dissection.broden(folder, "test")
     table(folder / "label.csv", ["number", "name", "category"], LABELS[1:])
     with pytest.raises(ValueError, match="label 1, which label"):
-        masks.broden(folder, "val")[1](0)
+        network_dissection.broden(folder, "val")[1](0)
     table(folder / "label.csv", ["number", "name", "category"], [(1, "red-c", "color")])
     with pytest.raises(ValueError, match="category 'color' in"):
-        masks.broden(folder, "val")
+        network_dissection.broden(folder, "val")
     table(folder / "label.csv", ["number", "name"], [])
     with pytest.raises(ValueError, match="no column 'category'"):
-        masks.broden(folder, "val")
+        network_dissection.broden(folder, "val")
     (folder / "label.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"no label\.csv"):
-        masks.broden(folder, "val")
+        network_dissection.broden(folder, "val")

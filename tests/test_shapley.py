@@ -87,7 +87,7 @@ def test_mistakes_are_sentences():
         shapley(target, X, "0", samples=0)
     with pytest.raises(ValueError, match="some of 0 to 3"):
         shapley(target, X, "0", neurons=[4])
-    with pytest.raises(ValueError, match="twice the same"):
+    with pytest.raises(ValueError, match="the same shape"):
         agreement(torch.zeros(2, 3), torch.zeros(2, 4))
 
 

@@ -1,9 +1,9 @@
-"""WHERE a neuron looked, and where a decision did: maps at the size of the image.
+"""Activation maps, concept regions and heatmaps at the size of the image.
 
-A map is clamped at zero from below and resized bilinearly. A region keeps what lies above a
-percentile of it; a heatmap is the weighted sum of the strongest neurons' maps (WWW, Eq. 4).
-Clamping goes before the sum and resizing is linear, so a heatmap is summed small and resized once.
-What could erase a map in silence (nan, infinity, no positive weight) raises, or warns.
+An activation map is clamped at zero and resized bilinearly. A concept region is what lies above a
+percentile of it; a heatmap is the weighted sum of the maps of the neurons with the largest weights
+(WWW, Eq. 4). Since resizing is linear, a heatmap is summed at the size of the maps and resized
+once. Values that would blank a map (nan, infinity, no positive weight) raise an error or a warning.
 """
 
 import math
@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-Size = int | tuple[int, int] | None  # rows and columns; None leaves a map as large as it is
+Size = int | tuple[int, int] | None  # rows and columns; None keeps the size of a map
 
-# From which r on two heatmaps are described as agreeing; words for orientation, not a test.
+# Lowest r that each word describes; for orientation, not a test.
 AGREEMENT = ((0.9, "agree"), (0.6, "agree in part"), (-math.inf, "disagree"))
 
 _ROWS, _COLUMNS = ("upper", "middle", "lower"), ("left", "centre", "right")
 
 
 def resize(a: Tensor, size: Size) -> Tensor:
-    """Clamp activation maps at zero from below and resize them bilinearly.
+    """Clamp activation maps at zero and resize them bilinearly.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def resize(a: Tensor, size: Size) -> Tensor:
     Returns
     -------
     Tensor
-        (B, N, H, W), non-negative; nan and infinity show where they are.
+        (B, N, H, W), non-negative; nan and infinity are kept.
 
     Raises
     ------
@@ -42,22 +42,22 @@ def resize(a: Tensor, size: Size) -> Tensor:
         If `a` is not four-dimensional or has no cells.
     """
     _check_maps(a)
-    return _enlarge(a.clamp(min=0), size)
+    return _resized(a.clamp(min=0), size)
 
 
 def region(a: Tensor, percentile: float = 90.0, size: Size = None) -> Tensor:
-    """Keep what lies strictly above a percentile of each map: at most the rest of the image.
+    """Compute concept regions: what lies strictly above a percentile of each activation map.
 
-    The percentile is the nearest-rank one, the least value that so many percent of the cells do
-    not exceed. Where a plateau at the maximum is wider than the rest, nothing lies above, and the
-    region is that plateau. A flat map points nowhere, and its region is empty.
+    The percentile is a nearest-rank percentile, the smallest value that at least so many percent
+    of the cells do not exceed. If it equals the maximum, the region is where the maximum is
+    reached. The region of a constant map is empty.
 
     Parameters
     ----------
     a : Tensor
         (B, N, h, w) activation maps.
     percentile : float
-        In [0, 100); of the resized map, zeros included.
+        In [0, 100); over all cells of the resized map, zeros included.
     size : int, (int, int) or None
         See `resize`.
 
@@ -70,6 +70,10 @@ def region(a: Tensor, percentile: float = 90.0, size: Size = None) -> Tensor:
     ------
     ValueError
         If a map is not finite, `a` has another shape, or the percentile is out of range.
+
+    References
+    ----------
+    WWW, section 3.3.
     """
     if not 0 <= percentile < 100:
         raise ValueError(f"percentile is {percentile}; give 0 <= percentile < 100, such as 90.")
@@ -84,23 +88,22 @@ def region(a: Tensor, percentile: float = 90.0, size: Size = None) -> Tensor:
 
 
 def strongest(w: Tensor, top: int = 5) -> tuple[Tensor, Tensor]:
-    """Find the neurons with the greatest weights, and their shares among themselves.
+    """Select the neurons with the largest weights and normalise their weights.
 
     Parameters
     ----------
     w : Tensor
         (B, N) or (N,) weights, such as contributions. Negative ones (against the class) count as
-        zero, so that they never flip a map.
+        zero, so that they do not invert a map.
     top : int
-        How many, at least 1; all N if there are fewer.
+        Number of neurons, at least 1; at most N are returned.
 
     Returns
     -------
     index : Tensor
-        (B, k) or (k,) neurons, best first, the lower index first among equals.
+        (B, k) or (k,) neurons, largest weight first, ties by index.
     share : Tensor
-        Their non-negative weights, divided by the sum over these k: 0 throughout where no weight
-        is positive.
+        Their weights divided by the sum over these k, in [0, 1]; all 0 if no weight is positive.
 
     Raises
     ------
@@ -125,30 +128,30 @@ def strongest(w: Tensor, top: int = 5) -> tuple[Tensor, Tensor]:
 
 
 def heatmap(a: Tensor, w: Tensor, top: int = 5, size: Size = None) -> Tensor:
-    """Sum the maps of the strongest neurons, weighted by their shares.
+    """Compute the heatmap: the weighted sum of the maps of the top k neurons.
 
     Parameters
     ----------
     a : Tensor
         (B, N, h, w) activation maps.
     w : Tensor
-        (B, N) weights for each image, or (N,) for all.
+        (B, N) weights per image, or (N,) for all images.
     top : int
-        Number of neurons, see `strongest`; the paper's figures take 3.
+        Number of neurons k, see `strongest`; the paper's figures use 3.
     size : int, (int, int) or None
         See `resize`.
 
     Returns
     -------
     Tensor
-        (B, H, W), non-negative. An image without any positive weight has a map of zeros, and a
-        warning says so.
+        (B, H, W), non-negative. An image without a positive weight has a map of zeros and causes
+        a warning.
 
     Raises
     ------
     ValueError
-        If a weight, or the map of a neuron that carries weight, is not finite, or the shapes do
-        not fit together.
+        If a weight, or the map of a neuron with positive weight, is not finite, or the shapes do
+        not match.
 
     References
     ----------
@@ -171,11 +174,11 @@ def heatmap(a: Tensor, w: Tensor, top: int = 5, size: Size = None) -> Tensor:
     chosen = chosen.where(share[..., None, None] > 0, 0)
     _check_finite(chosen, index)
     m = torch.einsum("bk,bkhw->bhw", share.to(a.dtype), chosen.clamp(min=0))
-    return _enlarge(m[:, None], size)[:, 0]
+    return _resized(m[:, None], size)[:, 0]
 
 
 def similarity(m1: Tensor, m2: Tensor) -> Tensor:
-    """Cosine r of heatmaps, taken as they are: neither centred nor normalised.
+    """Compute the cosine similarity r of heatmaps, which are neither centred nor normalised.
 
     Parameters
     ----------
@@ -185,18 +188,22 @@ def similarity(m1: Tensor, m2: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (B,) in [-1, 1], and in [0, 1] for heatmaps, which are non-negative. nan where a map is
-        zero throughout (it points nowhere, so there is nothing to compare) or not finite.
+        (B,) in [-1, 1]; in [0, 1] for non-negative heatmaps. nan if a map is zero everywhere or
+        not finite.
 
     Raises
     ------
     ValueError
         If the shapes differ or are not (B, H, W).
+
+    References
+    ----------
+    WWW, section 3.4.
     """
     if m1.shape != m2.shape or m1.ndim != 3:
         raise ValueError(
-            f"The heatmaps have shapes {tuple(m1.shape)} and {tuple(m2.shape)}; expected twice the "
-            "same (B, H, W)."
+            f"The heatmaps have shapes {tuple(m1.shape)} and {tuple(m2.shape)}; expected the "
+            "same shape (B, H, W)."
         )
     u, v = _unit(m1), _unit(m2)
     product, chord = (u * v).sum(1), (u - v).square().sum(1)
@@ -210,10 +217,10 @@ def agreement(r: float) -> str:
 
 
 def position(m: Tensor) -> str | None:
-    """Say in words where most of a region or heatmap lies.
+    """Describe in words where most of a region or heatmap lies.
 
-    Rows and columns are cut in thirds. A third counts when more than half of the mass lies in it:
-    "upper left", "left", "centre", "lower centre", or "whole image" where none does.
+    Rows and columns are divided into thirds; a third is named if it holds more than half of the
+    mass: "upper left", "left", "centre", "lower centre", or "whole image" if none does.
 
     Parameters
     ----------
@@ -223,7 +230,7 @@ def position(m: Tensor) -> str | None:
     Returns
     -------
     str or None
-        None where there is nothing to point at: an empty region, a map of zeros.
+        None for an empty region or a map of zeros.
 
     Raises
     ------
@@ -242,20 +249,20 @@ def position(m: Tensor) -> str | None:
 
 
 def _third(mass: Tensor, words: tuple[str, str, str]) -> str | None:
-    """Name the third of an axis that holds more than half of its mass, by its cells' centres."""
+    """Return the word for the third of an axis with more than half of the mass, if there is one."""
     third = ((torch.arange(len(mass), device=mass.device) + 0.5) * 3 / len(mass)).long()
     share = mass.new_zeros(3).index_add(0, third, mass) / mass.sum()
     return words[int(share.argmax())] if share.max() > 0.5 else None
 
 
 def _unit(m: Tensor) -> Tensor:
-    """Flatten to (B, H * W) of norm 1; divided by the maximum first, so that nothing underflows."""
+    """Flatten to (B, H * W) with norm 1; division by the maximum comes first against underflow."""
     flat = m.flatten(1).double()
     flat = flat / flat.abs().amax(1, keepdim=True)
     return flat / flat.norm(dim=1, keepdim=True)
 
 
-def _enlarge(m: Tensor, size: Size) -> Tensor:
+def _resized(m: Tensor, size: Size) -> Tensor:
     if size is None:
         return m
     size = (size, size) if isinstance(size, int) else tuple(size)

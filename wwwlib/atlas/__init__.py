@@ -1,31 +1,39 @@
-"""The atlas: everything precomputed about one network, so that any image is explained in a moment.
+"""The atlas of a network: everything that does not depend on the image, computed once.
 
-`build` asks what every neuron sees and which classes it carries; `Atlas.explain` then tells what,
-where and why for an image and for its class, and how far the two agree (WWW, Figure 2). `survey`
-asks the last of a whole set of images.
+`build` names the neurons of a network and computes their class contributions; `Atlas.explain` then
+explains any image and its class: what, where and why (WWW, Figure 2).
 """
 
-from wwwlib.atlas.atlas import Atlas
+from wwwlib.atlas.atlas import Atlas, LayerRecord, Match, Thumbnails
 from wwwlib.atlas.build import build
-from wwwlib.atlas.explain import Look, as_seen, look, tell
-from wwwlib.atlas.probing import Found, find
-from wwwlib.atlas.record import Explanation, LayerRecord, Neuron, Thumbnails, Track
+from wwwlib.atlas.explain import (
+    Explanation,
+    ModelOutput,
+    Neuron,
+    Track,
+    as_seen,
+    make_explanation,
+    quoted,
+    region_words,
+    run_model,
+)
 from wwwlib.atlas.seen import cut_to, seen_part
 
 __all__ = [
     "Atlas",
     "Explanation",
-    "Found",
     "LayerRecord",
-    "Look",
+    "Match",
+    "ModelOutput",
     "Neuron",
     "Thumbnails",
     "Track",
     "as_seen",
     "build",
     "cut_to",
-    "find",
-    "look",
+    "make_explanation",
+    "quoted",
+    "region_words",
+    "run_model",
     "seen_part",
-    "tell",
 ]

@@ -1,53 +1,209 @@
-"""Explain one image: one forward pass, at most one backward pass, and the two tracks of Figure 2.
+"""Explanations of one image: two tracks of named neurons with regions, shares and heatmaps.
 
-`look` runs the network, once; `tell` makes an explanation of what it answered, as often as somebody
-wants another class, another number of neurons or another percentile. The sample track takes the
+`run_model` runs the network once; `make_explanation` turns its output into an `Explanation`, for
+any class, number of neurons or percentile, without running it again. The sample track has the
 neurons that contribute most to this prediction, the class track those that contribute most to the
-class in general; both are drawn with this image's activation maps.
+class on average; both use the activation maps of this image (WWW, Figure 2).
+
+Names of concepts and classes are arbitrary strings. Sentences quote them and keep them on one line;
+code that writes HTML has to escape a sentence as a whole.
 """
 
-from dataclasses import dataclass
+import math
+import unicodedata
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from wwwlib import maps
-from wwwlib.atlas.record import Explanation, LayerRecord, Neuron, Track
+from wwwlib.concepts import STABLE
 from wwwlib.contributions import contribute
 from wwwlib.images import MAX_PIXELS, decode
 from wwwlib.targets import Target
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 
 
-def explain(
-    target: Target,
-    record: LayerRecord,
-    image: Image.Image | str | Path | bytes,
-    top: int = 5,
-    cls: int | None = None,
-    label: str | None = None,
-    signed: bool = False,
-    percentile: float = 90.0,
-) -> Explanation:
-    """Explain one image with what is known of a layer; see `Atlas.explain`."""
-    if top < 1:
-        raise ValueError(f"top is {top}, but a track needs at least one neuron: give top >= 1.")
-    return tell(look(target, record, image, signed), record, top, cls, label, percentile)
+@dataclass(frozen=True, eq=False)
+class Neuron:
+    """One neuron of an explanation.
+
+    Attributes
+    ----------
+    index : int
+        Index in the layer.
+    names, minor : tuple of str
+        Major and minor concepts, best first; empty if the neuron abstains.
+    contribution : float
+        Share of the summed absolute contributions of all neurons of the layer, in [0, 1]; in
+        [-1, 1] for signed contributions.
+    exemplars, minor_exemplars : tuple of int
+        Indices of the probe images, and of their crops, with the highest activation, best first.
+    region : Tensor of bool, shape (H, W)
+        Concept region in the image (WWW, section 3.3).
+    map : Tensor, shape (H, W)
+        Activation map in the image, clamped at zero.
+    stability : float or None
+        Share of bootstrap probe sets with the same top concept; None if it was not measured.
+    """
+
+    index: int
+    names: tuple[str, ...]
+    minor: tuple[str, ...]
+    contribution: float
+    exemplars: tuple[int, ...]
+    minor_exemplars: tuple[int, ...]
+    region: Tensor
+    map: Tensor
+    stability: float | None = None
+
+    @property
+    def sure(self) -> bool:
+        """Whether the name is stable: the top concept on at least half of the probe sets."""
+        return self.stability is None or self.stability >= STABLE
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """What a network answered to one image, from which any explanation of a layer follows.
+class Track:
+    """The neurons that contribute most to one image, or on average to its class.
+
+    Attributes
+    ----------
+    kind : {"sample", "class"}
+    class_index, class_name : int, str
+        The class to which they contribute.
+    probability : float
+        Its softmax probability for this image.
+    neurons : tuple of Neuron
+        Largest contribution first; empty in a class track without images of the class.
+    heatmap : Tensor, shape (H, W)
+        Weighted sum of the neurons' maps (WWW, Eq. 4); zeros if there are no neurons.
+    """
+
+    kind: str
+    class_index: int
+    class_name: str
+    probability: float
+    neurons: tuple[Neuron, ...]
+    heatmap: Tensor
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation:
+    """Explanation of one image; ``print`` shows it as a sentence.
 
     Attributes
     ----------
     image : PIL.Image.Image
-        RGB, W x H pixels, as the network saw it.
+        RGB, W x H pixels, the input of the network: resized and cropped.
+    label : str or None
+        Name of the true class, if given.
+    predicted, predicted_name, probability : int, str, float
+        Predicted class and its softmax probability.
+    layer : str
+        The explained layer.
+    sample : Track
+        The neurons that contribute most to this prediction.
+    cls : Track
+        The neurons that contribute most to the class on average, with the maps of this image.
+    r : float
+        Cosine similarity of the two heatmaps in [0, 1]; nan if one of them is zero.
+    atlas : Atlas or None
+        The atlas that made it, whose example images `plot` shows.
+    """
+
+    image: Image.Image
+    label: str | None
+    predicted: int
+    predicted_name: str
+    probability: float
+    layer: str
+    sample: Track
+    cls: Track
+    r: float
+    atlas: Any = field(default=None)
+
+    def __repr__(self) -> str:
+        return f"Explanation({self.predicted_name!r}, {_short(self.probability)}; {self.layer!r})"
+
+    def __str__(self) -> str:
+        return self.to_sentence()
+
+    def to_sentence(self) -> str:
+        """Return the explanation as one paragraph of plain text."""
+        head = f"Predicted {quoted(self.predicted_name)} ({_short(self.probability)})"
+        if self.label not in (None, self.predicted_name):
+            head += f", true class {quoted(self.label)}"
+        neurons = "; ".join(map(_neuron_words, self.sample.neurons)) or "no neuron contributes"
+        return f"{head}: {neurons}. {self._comparison()}."
+
+    def to_dict(self) -> dict:
+        """Return JSON values, with regions as boxes, areas and positions; nan becomes None."""
+        width, height = self.image.size
+        return {
+            "layer": self.layer,
+            "image": {"width": width, "height": height},
+            "label": self.label,
+            "predicted": {
+                "index": self.predicted,
+                "name": self.predicted_name,
+                "probability": self.probability,
+            },
+            "sample": _track_dict(self.sample),
+            "class": _track_dict(self.cls),
+            "r": None if math.isnan(self.r) else self.r,
+            "sentence": self.to_sentence(),
+        }
+
+    def plot(self) -> "Figure":
+        """Draw both tracks side by side, with example images (WWW, Figure 5).
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ValueError
+            If the explanation was not made by `Atlas.explain`.
+        """
+        if self.atlas is None:
+            raise ValueError(
+                "This explanation has no atlas to take example images from; use Atlas.explain, or "
+                "plots.two_tracks(explanation, atlas)."
+            )
+        # Plots are built on atlases, so they can only be imported here.
+        return import_module("wwwlib.plots").two_tracks(self, self.atlas)
+
+    def _comparison(self) -> str:
+        if not self.cls.neurons:
+            return f"The atlas has no images of the class {quoted(self.cls.class_name)}"
+        if math.isnan(self.r):
+            return "The heatmaps of class and image cannot be compared, since one of them is zero"
+        other = self.cls.class_index != self.predicted
+        name = f" {quoted(self.cls.class_name)}" if other else ""
+        words = f"{maps.agreement(self.r)} (r = {_short(self.r)})"
+        return f"The heatmaps of the class{name} and the image {words}"
+
+
+@dataclass(frozen=True, eq=False)
+class ModelOutput:
+    """Output of the network for one image, sufficient for any explanation of one layer.
+
+    Attributes
+    ----------
+    image : PIL.Image.Image
+        RGB, W x H pixels, the input of the network.
     classes : tuple of str
-        The network's C class names.
+        C class names.
     a : Tensor, shape (1, N, h, w)
         Activation maps of the layer.
     w : Tensor of float64, shape (N,)
@@ -68,56 +224,96 @@ class Look:
         return int(self.p.argmax())
 
 
-def look(
-    target: Target,
-    record: LayerRecord,
-    image: Image.Image | str | Path | bytes,
-    signed: bool = False,
-) -> Look:
-    """Run the network on one image: one forward pass, and a backward one where it is needed."""
-    whole = opened(image)
+def run_model(
+    target: Target, record: Any, image: Image.Image | str | Path | bytes, signed: bool = False
+) -> ModelOutput:
+    """Run the network on one image: one forward pass and at most one backward pass.
+
+    Parameters
+    ----------
+    target : Target
+    record : LayerRecord
+        The layer to explain.
+    image : PIL.Image.Image, path or bytes
+    signed : bool
+        Whether contributions keep their sign.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the image cannot be used; see `open_image`.
+    """
+    whole = open_image(image)
     x = target.preprocess(whole)
-    a, w, p = _answer(target, record, x, signed)
-    return Look(as_seen(target, whole, x), target.classes, a, w, p)
+    linear = False
+    if record.exact:
+        weight = record.head.to(target.device)
+        linear = weight, weight.new_zeros(len(weight))  # contributions do not depend on the bias
+    batch = x.unsqueeze(0).to(target.device)
+    found = contribute(target, batch, record.name, signed=signed, linear=linear)
+    a = found.activations.maps
+    a = a.to("cpu", torch.promote_types(a.dtype, torch.float32))
+    p = found.logits[0].double().softmax(0).cpu()
+    return ModelOutput(as_seen(target, whole, x), target.classes, a, found.w[0].double().cpu(), p)
 
 
-def tell(
-    seen: Look,
-    record: LayerRecord,
+def make_explanation(
+    output: ModelOutput,
+    record: Any,
     top: int = 5,
     cls: int | None = None,
     label: str | None = None,
     percentile: float = 90.0,
+    atlas: Any = None,
 ) -> Explanation:
-    """Make the explanation of an image that was looked at; nothing runs through the network."""
-    predicted = seen.predicted
-    shown = predicted if cls is None else cls
-    draw = _Drawing(seen, record, top, percentile)
-    sample = draw.track("sample", predicted, seen.w)
-    general = draw.track("class", shown, record.class_w[shown])
-    similar = maps.similarity(sample.heatmap[None], general.heatmap[None])
-    return Explanation(
-        image=seen.image,
-        label=label,
-        predicted=predicted,
-        predicted_name=seen.classes[predicted],
-        probability=seen.p[predicted].item(),
-        layer=record.name,
-        sample=sample,
-        cls=general,
-        r=similar.item(),
-    )
+    """Explain the output of `run_model`.
 
-
-def opened(image: Image.Image | str | Path | bytes) -> Image.Image:
-    """Return any image as RGB, after the checks that every probe image passes.
+    Parameters
+    ----------
+    output : ModelOutput
+    record : LayerRecord
+        The layer given to `run_model`.
+    top, label, percentile
+        As in `Atlas.explain`.
+    cls : int, optional
+        Index of the class of the class track; by default the predicted class.
+    atlas : Atlas, optional
+        Kept for `Explanation.plot`.
 
     Raises
     ------
     ValueError
-        If it cannot be used; the sentence says why.
+        If `top` is less than 1, or a map to be drawn is not finite.
+    """
+    if top < 1:
+        raise ValueError(f"top is {top}; a track needs at least 1 neuron.")
+    predicted = output.predicted
+    cls = predicted if cls is None else cls
+    sample = _track(output, record, "sample", predicted, output.w, top, percentile)
+    general = _track(output, record, "class", cls, record.class_w[cls], top, percentile)
+    return Explanation(
+        image=output.image,
+        label=label,
+        predicted=predicted,
+        predicted_name=output.classes[predicted],
+        probability=output.p[predicted].item(),
+        layer=record.name,
+        sample=sample,
+        cls=general,
+        r=maps.similarity(sample.heatmap[None], general.heatmap[None]).item(),
+        atlas=atlas,
+    )
+
+
+def open_image(image: Image.Image | str | Path | bytes) -> Image.Image:
+    """Return an image as RGB, after the checks of `images.decode`.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be used; the message gives the reason.
     TypeError
-        If it is no image, path or bytes.
+        If it is not an image, path or bytes.
     """
     if isinstance(image, str | Path | bytes):
         return decode(image)
@@ -146,74 +342,111 @@ def as_seen(target: Target, image: Image.Image, x: Tensor) -> Image.Image:
     return Image.fromarray(pixels.cpu().contiguous().numpy())
 
 
-def _answer(
-    target: Target, record: LayerRecord, x: Tensor, signed: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the network once: maps (1, N, h, w), contributions (N,) and probabilities (C,)."""
-    x, linear = x.unsqueeze(0).to(target.device), False
-    if record.exact:
-        weight = record.head.to(target.device)
-        linear = weight, weight.new_zeros(len(weight))  # no contribution depends on the bias
-    found = contribute(target, x, record.name, signed=signed, linear=linear)
-    a = found.activations.maps
-    a = a.to("cpu", torch.promote_types(a.dtype, torch.float32))
-    return a, found.w[0].double().cpu(), found.logits[0].double().softmax(0).cpu()
+def region_words(region: Tensor) -> str:
+    """Describe where a concept region (H, W) lies: "active in the upper left", "not active"."""
+    where = maps.position(region)
+    if where is None:
+        return "not active"
+    one_word = where in ("upper", "lower", "left", "right", "middle")
+    return f"active in the {where}{' part' if one_word else ''}"
 
 
-class _Drawing:
-    """Draws tracks of one image from what the network said about it once."""
+def quoted(name: str) -> str:
+    """Return a name in double quotes on one line.
 
-    def __init__(self, seen, record, top, percentile):
-        self.classes, self.record, self.a, self.p = seen.classes, record, seen.a, seen.p
-        self.size, self.top, self.percentile = seen.image.size[::-1], top, percentile
+    Quotes and backslashes are escaped; white space and control characters become one space.
+    """
+    kept = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in name)
+    text = " ".join(kept.split()).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
 
-    def track(self, kind: str, cls: int, w: Tensor) -> Track:
-        """Return the track of the neurons with the largest w (N,); nan, the unknown, is none."""
-        order = w.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)
-        chosen = order[w[order].isfinite()][: self.top]
-        heatmap = torch.zeros(self.size, dtype=self.a.dtype)
-        if len(chosen):
-            self.check(chosen)
-            heatmap = maps.heatmap(self.a[:, chosen], w[chosen], self.top, self.size)[0]
-        return Track(
-            kind=kind,
-            class_index=cls,
-            class_name=self.classes[cls],
-            probability=self.p[cls].item(),
-            neurons=self.neurons(chosen, w) if len(chosen) else (),
-            heatmap=heatmap,
-        )
 
-    def neurons(self, chosen: Tensor, w: Tensor) -> tuple[Neuron, ...]:
-        """Return the records of the chosen neurons, in this order."""
-        a, record = self.a[:, chosen], self.record
-        drawn = maps.resize(a, self.size)[0]
-        regions = maps.region(a, self.percentile, self.size)[0]
+def _track(output, record, kind: str, cls: int, w: Tensor, top: int, percentile: float) -> Track:
+    """Return the track of the neurons with the largest finite w (N,)."""
+    order = w.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)
+    chosen = order[w[order].isfinite()][:top]
+    a, size = output.a[:, chosen], output.image.size[::-1]
+    neurons, heatmap = (), torch.zeros(size, dtype=a.dtype)
+    if len(chosen):
+        _check_finite(a[0], chosen, record.name)
+        heatmap = maps.heatmap(a, w[chosen], top, size)[0]
+        drawn, regions = maps.resize(a, size)[0], maps.region(a, percentile, size)[0]
         total = w[w.isfinite()].abs().sum().item()
-        return tuple(
-            Neuron(
-                index=i,
-                names=tuple(record.major.names[i]),
-                minor=tuple(record.minor.names[i]),
-                contribution=w[i].item() / total if total else 0.0,
-                exemplars=_kept(record.exemplars.index[i]),
-                minor_exemplars=_kept(record.minor_exemplars.index[i]),
-                region=region,
-                map=drawing,
-                stability=None if record.stability is None else record.stability[i].item(),
-            )
+        neurons = tuple(
+            _neuron(record, i, w[i].item() / total if total else 0.0, region, drawing)
             for i, region, drawing in zip(chosen.tolist(), regions, drawn, strict=True)
         )
-
-    def check(self, chosen: Tensor) -> None:
-        """Refuse a map that cannot be drawn, by its neuron's name."""
-        for i in chosen.tolist():
-            if not self.a[0, i].isfinite().all():
-                raise ValueError(
-                    f"Neuron {i} of {self.record.name!r} answers this image with numbers that are "
-                    "not finite, so it cannot be drawn; explain another image or layer."
-                )
+    return Track(kind, cls, output.classes[cls], output.p[cls].item(), neurons, heatmap)
 
 
-def _kept(index: Tensor) -> tuple[int, ...]:
-    return tuple(i for i in index.tolist() if i >= 0)
+def _neuron(record, i: int, contribution: float, region: Tensor, drawing: Tensor) -> Neuron:
+    return Neuron(
+        index=i,
+        names=tuple(record.major.names[i]),
+        minor=tuple(record.minor.names[i]),
+        contribution=contribution,
+        exemplars=tuple(j for j in record.exemplars.index[i].tolist() if j >= 0),
+        minor_exemplars=tuple(j for j in record.minor_exemplars.index[i].tolist() if j >= 0),
+        region=region,
+        map=drawing,
+        stability=None if record.stability is None else record.stability[i].item(),
+    )
+
+
+def _check_finite(a: Tensor, neurons: Tensor, layer: str) -> None:
+    for i, one in zip(neurons.tolist(), a, strict=True):
+        if not one.isfinite().all():
+            raise ValueError(
+                f"The activation map of neuron {i} of {layer!r} is not finite for this image; "
+                "explain another image or layer."
+            )
+
+
+def _neuron_words(neuron: Neuron) -> str:
+    names = ", ".join(quoted(name) for name in neuron.names) or "no concept"
+    unsure = "" if neuron.sure else "; not sure"
+    share = f"{_short(neuron.contribution)} of the contribution"
+    return f"neuron {neuron.index} ({names}{unsure}), {share}, {region_words(neuron.region)}"
+
+
+def _track_dict(track: Track) -> dict:
+    return {
+        "kind": track.kind,
+        "class": {
+            "index": track.class_index,
+            "name": track.class_name,
+            "probability": track.probability,
+        },
+        "neurons": [_neuron_dict(neuron) for neuron in track.neurons],
+    }
+
+
+def _neuron_dict(neuron: Neuron) -> dict:
+    return {
+        "index": neuron.index,
+        "names": list(neuron.names),
+        "minor": list(neuron.minor),
+        "stability": neuron.stability,
+        "sure": neuron.sure,
+        "contribution": neuron.contribution,
+        "exemplars": list(neuron.exemplars),
+        "minor_exemplars": list(neuron.minor_exemplars),
+        "region": {
+            "box": _box(neuron.region),
+            "area": neuron.region.float().mean().item(),
+            "position": maps.position(neuron.region),
+        },
+    }
+
+
+def _box(region: Tensor) -> list[int] | None:
+    """Return (left, top, right, bottom) in pixels, right and bottom exclusive; None if empty."""
+    if not region.any():
+        return None
+    rows, columns = region.any(1).nonzero(), region.any(0).nonzero()
+    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+
+
+def _short(number: float) -> str:
+    """Format with two digits and no leading zero: .97, -.20, 1.00."""
+    return f"{number:.2f}".replace("0.", ".", 1) if abs(number) < 0.995 else f"{number:.2f}"

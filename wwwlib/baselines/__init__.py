@@ -1,33 +1,14 @@
-"""Rivals: other ways to name neurons, which return the same `ConceptTable`, and to draw heatmaps.
+"""Baselines: other methods that name neurons, with the same `ConceptTable`, or explain decisions.
 
-`clip_dissect` compares a neuron's activations with an image-text encoder's similarities,
-`network_dissection` compares its activation maps with pixel masks (`masks` says where those come
-from), `milan` describes in words what excites it, and `falcon` what groups of neurons share.
-`published` reads the labels that the authors of three methods released, and `released` makes rows
-of them. `line_up` sets rivals beside WWW on equal terms, `remarks` says what is to be known of them
-in a run, `side_by_side` gathers what they call the same neurons, `replies` what they say
-of one image; `grid` opens what the paper's tables cover, and `paper` knows the figures that it
-reports. `grad_cam` and `craft`, the rivals in where and why, name nothing.
+- `clip_dissect` compares activations with the similarities of an image-text encoder.
+- `network_dissection` compares activation maps with pixel masks.
+- `milan` describes a neuron's exemplars in words with a trained decoder.
+- `falcon` finds words for groups of features that are active together.
+- `grad_cam` computes heatmaps of classes, and `craft` decomposes a class into concepts.
+
+Those that need further packages import them on use; the extra is ``baselines``.
 """
 
-from wwwlib.baselines import (
-    clip_dissect,
-    craft,
-    falcon,
-    grad_cam,
-    masks,
-    milan,
-    network_dissection,
-    responses,
-)
+from wwwlib.baselines import clip_dissect, craft, falcon, grad_cam, milan, network_dissection
 
-__all__ = [
-    "clip_dissect",
-    "craft",
-    "falcon",
-    "grad_cam",
-    "masks",
-    "milan",
-    "network_dissection",
-    "responses",
-]
+__all__ = ["clip_dissect", "craft", "falcon", "grad_cam", "milan", "network_dissection"]

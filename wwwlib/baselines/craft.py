@@ -1,9 +1,10 @@
-"""CRAFT: a class taken apart into concepts that are directions, not neurons.
+"""CRAFT: decomposes the activations of one class into concepts, which are directions.
 
-Activations of image crops of one class are factorised into non-negative amounts of a few concepts.
-How much each matters is its total Sobol index: the share of the logit's variance that goes, with
-all its interactions, when the amount of the concept is varied. A map of a concept is how much of
-it every position of a layer holds. It answers *where* and *why*; for *what* it shows crops.
+The activations of image crops of a class are factorised into non-negative amounts of a few concepts
+(NMF). The importance of a concept is its total Sobol index: the share of the variance of the class
+logit that is due to it, interactions included, when the amounts are perturbed. The map of a concept
+holds its amount at every position of a layer. CRAFT answers *where* and *why*; in place of names
+(*what*) it shows crops.
 
 Fel et al., "CRAFT: Concept Recursive Activation FacTorization for Explainability", CVPR 2023.
 """
@@ -13,27 +14,26 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from SALib.analyze import sobol as sobol_analysis
-from SALib.sample import sobol as sobol_sample
-from scipy.optimize import nnls
-from sklearn.decomposition import NMF
 from torch import Tensor
 
-from wwwlib import maps as where
-from wwwlib.contributions.passes import forward, replaced
+from wwwlib import maps
+from wwwlib.contributions import forward, replaced_output
+from wwwlib.distributed import Options
 from wwwlib.images import ImageSet, batches
+from wwwlib.registry import require
 from wwwlib.targets import Target
 
 Patch = tuple[int, int, int, int, int]
+_EXTRA = "baselines"
 
 
-class Unfit(ValueError):
-    """What CRAFT is asked about cannot be taken apart: there are no maps, or too few images."""
+class CraftError(ValueError):
+    """CRAFT does not apply: the layer has no non-negative maps, or there are too few images."""
 
 
 @dataclass(frozen=True, eq=False)
 class Craft:
-    """A class in terms of R concepts, the most important first.
+    """A class decomposed into R concepts, the most important first.
 
     Attributes
     ----------
@@ -41,16 +41,16 @@ class Craft:
         The layer of N neurons whose activations were factorised.
     class_index : int
     bank : Tensor of float64, shape (R, N)
-        The concepts, non-negative; an activation is a sum of them.
+        The concepts, non-negative; activations are approximated by non-negative sums of them.
     importance : Tensor of float64, shape (R,)
-        Total Sobol indices, averaged over images; estimates, so a little below 0 is 0.
+        Total Sobol indices, averaged over images; estimates may lie slightly below 0.
     error : float
-        Share of the crops' activations, by Frobenius norm, that the concepts leave out.
+        Relative error of the factorisation in the Frobenius norm, in [0, 1].
     patches : tuple of tuple of (image, left, top, right, bottom)
-        For each concept the crops that hold most of it, best first: the image's index, and pixels
-        of the network's input.
+        For each concept the crops with the largest amounts, best first: the image's index, and
+        pixels of the network's input.
     images : tuple of int
-        Those that were cropped.
+        Indices of the images that were cropped.
     """
 
     layer: str
@@ -62,19 +62,16 @@ class Craft:
     images: tuple[int, ...]
 
     def amounts(self, target: Target, x: Tensor) -> Tensor:
-        """Return how much of each concept (B, R, h, w) every position of images x holds."""
+        """Return the amount of each concept at each position of the layer: (B, R, h, w)."""
         with torch.no_grad():
             a = forward(target, x.to(target.device), [self.layer])[1][self.layer].maps
         return factorise(a, self.bank)
 
-    def maps(self, target: Target, x: Tensor) -> Tensor:
-        """Return `amounts` at the size of the images: (B, R, H, W)."""
-        return where.resize(self.amounts(target, x), tuple(x.shape[2:]))
-
     def heatmap(self, target: Target, x: Tensor) -> Tensor:
-        """Return maps weighted by importance and summed: (B, H, W)."""
+        """Return the sum of the concepts' maps, weighted by importance: (B, H, W)."""
         weight = self.importance.clamp(min=0)
-        return (self.maps(target, x) * weight[:, None, None]).sum(1)
+        amounts = maps.resize(self.amounts(target, x), tuple(x.shape[2:]))
+        return (amounts * weight[:, None, None]).sum(1)
 
 
 def craft(
@@ -85,65 +82,68 @@ def craft(
     *,
     concepts: int = 10,
     patch: float = 0.33,
-    most: int = 60,
-    tested: int = 8,
+    cropped: int = 60,
+    perturbed: int = 8,
     samples: int = 32,
     shown: int = 8,
     seed: int = 0,
-    batch_size: int = 64,
-    workers: int = 0,
+    **options,
 ) -> Craft:
-    """Take a class apart.
+    """Decompose a class into concepts.
 
     Parameters
     ----------
     target : Target
     layer : str
-        A layer with non-negative maps, such as one behind a ReLU.
+        A layer with non-negative maps, such as one after a ReLU.
     images : ImageSet
-        Of these, the ones that are predicted as the class are used.
+        Those of them that are predicted as the class are used.
     class_index : int
     concepts : int
         R, at least 2.
     patch : float in (0, 1]
-        Side of a crop as a share of the image's; crops overlap by a fifth.
-    most : int
-        At most so many images are cropped.
-    tested : int
-        At most so many images behind the Sobol indices.
+        Side of a crop as a share of the image's; neighbouring crops overlap by a fifth.
+    cropped : int
+        Largest number of images that are cropped.
+    perturbed : int
+        Largest number of images from which the Sobol indices are estimated.
     samples : int
-        A power of two; each image costs ``samples * (concepts + 2)`` forward passes.
+        A power of two; each image takes ``samples * (concepts + 2)`` forward passes.
     shown : int
         Crops kept for each concept.
     seed : int
-        Draws masks and starts the factorisation.
-    batch_size, workers : int
-        Images at once, and processes that decode them.
+        Of the masks and of the factorisation.
+    **options
+        `batch_size` and `workers`, fields of `distributed.Options`.
 
     Raises
     ------
-    Unfit
+    CraftError
         A ValueError: if the layer has negative values or no maps, or too few images are predicted
         as the class.
     ValueError
         If an argument is out of range.
+    ImportError
+        If scikit-learn or SALib is not installed.
     """
     _check(target, class_index, concepts, patch, samples)
-    x, index = _predicted(target, images, class_index, most, batch_size, workers)
+    options = Options(**options)
+    x, index = _predicted(target, images, class_index, cropped, options)
     cut, patches = crops(x, patch)
-    a = pooled(target, layer, cut, batch_size)
+    a = pooled(target, layer, cut, options.batch_size)
     if len(a) < concepts:
-        raise Unfit(
+        raise CraftError(
             f"{len(x)} images are predicted as {target.classes[class_index]!r}, which make "
             f"{len(a)} crops for {concepts} concepts; give more images or a smaller patch."
         )
-    model = NMF(concepts, init="nndsvda", max_iter=2000, random_state=seed)
-    u, bank = model.fit_transform(a.numpy()), torch.from_numpy(model.components_)
-    left_out = np.linalg.norm(a.numpy() - u @ model.components_) / np.linalg.norm(a.numpy())
-    chosen = x[:tested]
-    importance = torch.stack(
-        [sobol(target, layer, one[None], class_index, bank, samples, seed) for one in chosen]
-    ).mean(0)
+    nmf = require("sklearn.decomposition", _EXTRA).NMF(
+        concepts, init="nndsvda", max_iter=2000, random_state=seed
+    )
+    u, bank = nmf.fit_transform(a.numpy()), torch.from_numpy(nmf.components_)
+    indices = [
+        sobol(target, layer, one[None], class_index, bank, samples, seed) for one in x[:perturbed]
+    ]
+    importance = torch.stack(indices).mean(0)
     order = importance.argsort(descending=True, stable=True).tolist()
     best = np.argsort(-u, axis=0, kind="stable")[:shown]
     return Craft(
@@ -151,7 +151,7 @@ def craft(
         class_index=class_index,
         bank=bank[order],
         importance=importance[order],
-        error=float(left_out),
+        error=float(nmf.reconstruction_err_ / np.linalg.norm(a.numpy())),
         patches=tuple(
             tuple((index[patches[i][0]], *patches[i][1:]) for i in best[:, r].tolist())
             for r in order
@@ -161,14 +161,21 @@ def craft(
 
 
 def crops(x: Tensor, patch: float) -> tuple[Tensor, list[Patch]]:
-    """Cut images (B, 3, H, W) into squares on a grid, each scaled up to the whole image's size.
+    """Cut images (B, 3, H, W) into crops on a grid, each resized to the size of the image.
+
+    Parameters
+    ----------
+    x : Tensor
+        (B, 3, H, W).
+    patch : float in (0, 1]
+        Side of a crop as a share of the image's.
 
     Returns
     -------
     cut : Tensor
         (P, 3, H, W).
     patches : list of (image, left, top, right, bottom)
-        Where each came from, in pixels.
+        The place of each crop, in pixels.
     """
     height, width = x.shape[2:]
     h, w = max(1, round(patch * height)), max(1, round(patch * width))
@@ -180,29 +187,29 @@ def crops(x: Tensor, patch: float) -> tuple[Tensor, list[Patch]]:
 
 
 def _starts(length: int, side: int) -> list[int]:
-    """Return where squares start that overlap by about a fifth and reach both ends."""
+    """Return starts of intervals that overlap by about a fifth and cover the whole length."""
     count = 1 + int(np.ceil((length - side) / max(1, 0.8 * side)))
     return np.linspace(0, length - side, count).round().astype(int).tolist()
 
 
 @torch.no_grad()
 def pooled(target: Target, layer: str, x: Tensor, batch_size: int = 64) -> Tensor:
-    """Return mean activations (P, N) float64 of a layer, refused where one is negative."""
+    """Return spatial means (P, N) in float64 of a layer's maps, which must be non-negative."""
     parts = []
     for part in x.split(batch_size):
         a = forward(target, part.to(target.device), [layer])[1][layer].maps
         if a.shape[2:] == (1, 1) or a.amin() < 0:
             what = "no maps" if a.shape[2:] == (1, 1) else f"values down to {a.amin():.3g}"
-            raise Unfit(
+            raise CraftError(
                 f"The layer {layer!r} of {target.name} has {what}; CRAFT factorises non-negative "
-                "maps, so choose a layer behind a ReLU."
+                "maps, so choose a layer after a ReLU."
             )
         parts.append(a.mean((2, 3)).double().cpu())
     return torch.cat(parts)
 
 
 def factorise(a: Tensor, bank: Tensor) -> Tensor:
-    """Return the non-negative amounts of the bank's concepts that best make up each position.
+    """Compute the non-negative amounts of concepts that best approximate each position.
 
     Parameters
     ----------
@@ -216,6 +223,8 @@ def factorise(a: Tensor, bank: Tensor) -> Tensor:
     Tensor
         (B, R, h, w) float64: ``argmin_u |a - u bank|`` with u >= 0, position by position.
     """
+    from scipy.optimize import nnls
+
     positions = a.permute(0, 2, 3, 1).flatten(0, 2).double().cpu().numpy()
     w = bank.double().numpy().T
     u = torch.from_numpy(np.stack([nnls(w, position)[0] for position in positions]))
@@ -231,49 +240,65 @@ def sobol(
     samples: int = 32,
     seed: int = 0,
 ) -> Tensor:
-    """Return the total Sobol index (R,) of every concept for one image x (1, 3, H, W).
+    """Estimate the total Sobol index of every concept for one image.
 
-    Amounts are scaled by masks in [0, 1], one number a concept; the network goes on with the
-    activations that they make. A concept with which the logit does not vary has index 0.
+    The amounts of concepts are scaled by masks in [0, 1], one number per concept, and the layer's
+    output is replaced by the activations that result.
+
+    Parameters
+    ----------
+    target, layer, class_index, samples, seed
+        As for `craft`.
+    x : Tensor
+        (1, 3, H, W).
+    bank : Tensor
+        (R, N) concepts.
+
+    Returns
+    -------
+    Tensor
+        (R,) float64; 0 where the logit does not vary.
     """
     with torch.no_grad():
         a = forward(target, x.to(target.device), [layer])[1][layer].maps
     u = factorise(a, bank)[0].to(a)
-    names, count = [f"concept {r}" for r in range(len(bank))], len(bank)
-    problem = {"num_vars": count, "names": names, "bounds": [[0.0, 1.0]] * count}
-    masks = sobol_sample.sample(problem, samples, calc_second_order=False, seed=seed)
+    count = len(bank)
+    problem = {"num_vars": count, "bounds": [[0.0, 1.0]] * count}
+    problem["names"] = [f"concept {r}" for r in range(count)]
+    settings = {"calc_second_order": False, "seed": seed}
+    masks = require("SALib.sample.sobol", _EXTRA).sample(problem, samples, **settings)
     y = _logits(target, layer, x, class_index, u, bank.to(a), torch.from_numpy(masks).to(a))
     if np.ptp(y) == 0:
-        return torch.zeros(len(bank), dtype=torch.float64)
-    found = sobol_analysis.analyze(problem, y, calc_second_order=False, seed=seed)
+        return torch.zeros(count, dtype=torch.float64)
+    found = require("SALib.analyze.sobol", _EXTRA).analyze(problem, y, **settings)
     return torch.from_numpy(np.asarray(found["ST"], dtype=np.float64))
 
 
 @torch.no_grad()
 def _logits(target, layer, x, class_index, u, bank, masks, batch_size: int = 64) -> np.ndarray:
-    """Return the class's logit for every mask (S, R) on the amounts u (R, h, w) of an image."""
+    """Return the class logit (S,) for every mask (S, R) on the amounts u (R, h, w) of an image."""
     found = []
     for part in masks.split(batch_size):
         made = torch.einsum("sr,rhw,rn->snhw", part, u, bank)
         batch = x.to(target.device).expand(len(part), -1, -1, -1)
-        with replaced(target, layer, lambda output, made=made: _laid(made, output)):
+        with replaced_output(target, layer, lambda output, made=made: _like(made, output)):
             logits, _ = forward(target, batch, [])
         found.append(logits[:, class_index].double().cpu())
     return torch.cat(found).numpy()
 
 
-def _laid(a: Tensor, output: Tensor) -> Tensor:
-    """Return maps (B, N, h, w) in the order of axes that the layer's own output has."""
+def _like(a: Tensor, output: Tensor) -> Tensor:
+    """Permute maps (B, N, h, w) to the order of axes of the layer's output."""
     return a if output.shape == a.shape else a.permute(0, 2, 3, 1)
 
 
 def _predicted(
-    target: Target, images: ImageSet, c: int, most: int, batch_size: int, workers: int
+    target: Target, images: ImageSet, c: int, most: int, options: Options
 ) -> tuple[Tensor, list[int]]:
-    """Return the first images that the network takes for the class, preprocessed, and where."""
+    """Return the first images that are predicted as the class, preprocessed, and their indices."""
     kept: list[Tensor] = []
     places: list[int] = []
-    for indices, x in batches(images, target.preprocess, batch_size, workers):
+    for indices, x in batches(images, target.preprocess, options.batch_size, options.workers):
         with torch.no_grad():
             hit = target.model(x.to(target.device)).argmax(1).cpu() == c
         kept.append(x[hit])
@@ -281,7 +306,7 @@ def _predicted(
         if len(places) >= most:
             break
     if not places:
-        raise Unfit(
+        raise CraftError(
             f"None of the {len(images)} images of {images.name!r} is predicted as "
             f"{target.classes[c]!r}; give images of that class."
         )
@@ -292,8 +317,8 @@ def _check(target: Target, c: int, concepts: int, patch: float, samples: int) ->
     if not 0 <= c < len(target.classes):
         raise ValueError(f"Class {c} does not exist; {target.name} has {len(target.classes)}.")
     if concepts < 2:
-        raise ValueError(f"concepts is {concepts}; a class is taken apart into at least 2.")
+        raise ValueError(f"concepts is {concepts}; give at least 2 concepts.")
     if not 0 < patch <= 1:
         raise ValueError(f"patch is {patch}; give a share of the image's side in (0, 1].")
     if samples < 1 or samples & (samples - 1):
-        raise ValueError(f"samples is {samples}; Sobol's sequence wants a power of two.")
+        raise ValueError(f"samples is {samples}; a Sobol sequence needs a power of two.")

@@ -1,8 +1,12 @@
-"""Grad-CAM: where a class was seen, without neurons that could be named. It rivals heatmaps.
+"""Grad-CAM: a heatmap of a class from the gradients of its logit.
 
-The gradient of the class's logit is averaged over a map and weighs it; the sum over all neurons,
-clamped at zero, is the map of the class (Selvaraju et al., ICCV 2017). Before a linear head it is
-the class activation map. Tokens are read on their grid, as everywhere in the house.
+Each map of a layer is weighted by the spatial mean of the gradient of the class's logit; the sum
+over all neurons, clamped at zero, is the heatmap. Before a linear head it equals the class
+activation map (Zhou et al., CVPR 2016) up to a factor. Unlike WWW's heatmaps it involves no named
+neurons. Tokens are arranged on their patch grid, so that the class token is left out.
+
+Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra, "Grad-CAM: Visual Explanations from Deep
+Networks via Gradient-based Localization", ICCV 2017.
 """
 
 from collections.abc import Callable
@@ -11,28 +15,30 @@ import torch
 from torch import Tensor
 
 from wwwlib.activations import Activations
-from wwwlib.contributions.passes import forward, resolve
+from wwwlib.contributions import forward, resolve_classes
 from wwwlib.targets import Target
+
+Score = Callable[[Activations, Tensor], Tensor]
 
 
 def grad_cam(target: Target, x: Tensor, layer: str, classes: int | Tensor | None = None) -> Tensor:
-    """Draw where a layer saw a class.
+    """Compute the Grad-CAM heatmap of a class.
 
     Parameters
     ----------
     target : Target
-        The network; neither it nor anybody's ``.grad`` is changed.
+        The network; neither it nor any ``.grad`` is changed.
     x : Tensor
         (B, 3, H, W) preprocessed images.
     layer : str
         A name from ``target.layers()`` with maps or patch tokens.
     classes : int or Tensor, optional
-        One class for all or (B,) of them; the predicted ones if left out.
+        One class for all images or (B,) of them; the predicted ones by default.
 
     Returns
     -------
     Tensor
-        (B, h, w), non-negative, on the layer's grid; `maps.resize` lays it on the image.
+        (B, h, w), non-negative, on the layer's grid; `maps.resize` scales it to the image.
 
     Raises
     ------
@@ -40,50 +46,47 @@ def grad_cam(target: Target, x: Tensor, layer: str, classes: int | Tensor | None
         If the layer or a class does not exist, or no gradient reaches the layer.
     """
 
-    def score(taken: Activations, logits: Tensor) -> Tensor:
-        return logits.gather(1, resolve(classes, logits)[:, None]).sum()
+    def class_logit(_: Activations, logits: Tensor) -> Tensor:
+        return logits.gather(1, resolve_classes(classes, logits)[:, None]).sum()
 
-    return weighted(target, x, layer, layer, score)
+    return gradient_heatmap(target, x, layer, layer, class_logit)
 
 
-def weighted(
-    target: Target,
-    x: Tensor,
-    layer: str,
-    source: str,
-    score: Callable[[Activations, Tensor], Tensor],
-) -> Tensor:
-    """Draw where a layer saw what raises a score of another layer, or of the logits.
+def gradient_heatmap(target: Target, x: Tensor, layer: str, source: str, score: Score) -> Tensor:
+    """Compute the Grad-CAM heatmap of any score of a layer's output or of the logits.
 
     Parameters
     ----------
     target, x, layer
-        As for `grad_cam`, and so are the result and the errors.
+        As for `grad_cam`; result and errors likewise.
     source : str
-        The layer that the score reads.
+        The layer from which the score is computed.
     score : callable
-        From that layer's `Activations` and the logits (B, C) to one number, summed over images.
+        Maps the `Activations` of `source` and the logits (B, C) to a scalar, summed over images.
     """
-    a, slope = _slopes(target, x, layer, source, score)
-    return (slope.mean((2, 3), keepdim=True) * a).sum(1).clamp(min=0)
+    a, gradient = _maps_and_gradient(target, x, layer, source, score)
+    return (gradient.mean((2, 3), keepdim=True) * a).sum(1).clamp(min=0)
 
 
-def reaches(target: Target, x: Tensor, layer: str, source: str) -> bool:
-    """Tell whether any neuron of another layer depends on a layer's maps, on images x.
+def depends_on(target: Target, x: Tensor, source: str, layer: str) -> bool:
+    """Check whether the neurons of `source` depend on the maps of `layer`, on images x.
 
-    Behind the last attention a class token depends on no patch token: there Grad-CAM is zero.
+    After the last attention block a class token depends on no patch token: there the gradient,
+    and with it Grad-CAM, is zero.
     """
-    return bool(_slopes(target, x, layer, source, lambda taken, _: taken.z.sum())[1].any())
+    _, gradient = _maps_and_gradient(target, x, layer, source, lambda output, _: output.z.sum())
+    return bool(gradient.any())
 
 
-def _slopes(target, x, layer, source, score) -> tuple[Tensor, Tensor]:
+def _maps_and_gradient(
+    target: Target, x: Tensor, layer: str, source: str, score: Score
+) -> tuple[Tensor, Tensor]:
     """Return a layer's maps (B, N, h, w), and the gradient of the score with respect to them."""
     with torch.inference_mode(False), torch.enable_grad():
-        logits, taken = forward(target, x.detach().clone().requires_grad_(), [layer, source])
-    seen = taken[layer]
-    if not seen.raw.requires_grad:
-        raise ValueError(f"No gradient passes through the layer {layer!r}; choose another.")
-    with torch.inference_mode(False), torch.enable_grad():
-        value = score(taken[source], logits)
-    (gradient,) = torch.autograd.grad(value, seen.raw, materialize_grads=True)
-    return seen.maps.detach(), seen.to_maps(gradient)
+        logits, captured = forward(target, x.detach().clone().requires_grad_(), [layer, source])
+        output = captured[layer]
+        if not output.raw.requires_grad:
+            raise ValueError(f"No gradient passes through the layer {layer!r}; choose another.")
+        value = score(captured[source], logits)
+    (gradient,) = torch.autograd.grad(value, output.raw, materialize_grads=True)
+    return output.maps.detach(), output.to_maps(gradient)

@@ -1,19 +1,25 @@
-"""Network Dissection: the concept whose pixel masks a neuron's activation maps overlap best.
+"""Network Dissection: the concept whose pixel masks overlap a neuron's activation maps best.
 
-A first pass finds for each neuron the activation that only .5 % of all positions exceed. A second
-one enlarges the maps to the size of the masks, and counts where they exceed it and where they and
-a concept's mask meet. The intersection over union is summed over the images that have any label
-of the concept's category, since others cannot say whether the concept is there.
+A first pass finds the threshold of each neuron that only 0.5 % of all positions exceed. A second
+pass resizes the maps to the size of the masks, thresholds them, and counts the pixels of their
+intersection with the mask of each concept. Intersection over union is summed over the images that
+have any label of the concept's category, since other images are not labelled for the concept.
 
-On the world's masks this is also the truth about hidden layers: the concept with the best IoU.
+On the concept world's masks the concept with the best IoU is the ground truth for hidden layers.
+
+`Masks` is the protocol of pixel masks: `broden` opens those of Broden in its published folder
+layout; `world.image_set_with_masks` gives the exact ones of the concept world.
 
 Bau, Zhou, Khosla, Oliva and Torralba, "Network Dissection: Quantifying Interpretability of Deep
 Visual Representations", CVPR 2017.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,20 +27,41 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from wwwlib import images as image_sets
 from wwwlib.activations import capture
 from wwwlib.atlas.seen import Part, cut_to, seen_part
-from wwwlib.baselines.masks import Masks
-from wwwlib.baselines.thresholds import thresholds
+from wwwlib.baselines.common import concept_table, thresholds
 from wwwlib.concepts import ConceptTable
-from wwwlib.exemplars import stream
-from wwwlib.images import ImageSet
-from wwwlib.store import Store
+from wwwlib.distributed import Pass, State, run
+from wwwlib.images import ImageSet, decode
+from wwwlib.images.broden import listed, table
+from wwwlib.images.roots import existing
+from wwwlib.store import digest, file_digest
 from wwwlib.targets import Target
+
+
+class Masks(Protocol):
+    """Pixel masks of the images of a set, by index.
+
+    Attributes
+    ----------
+    categories : mapping of str to str
+        The category of each concept, such as "object"; the order is that of the IoU's columns.
+    fingerprint : str
+        SHA-256, equal for equal masks.
+    """
+
+    categories: Mapping[str, str]
+    fingerprint: str
+
+    def __call__(self, i: int) -> Mapping[str, np.ndarray]:
+        """Return the (H, W) bool mask of each concept that image i shows, all of one size."""
+        ...
 
 
 @dataclass(frozen=True)
 class Dissection:
-    """How well each neuron of a layer detects each concept.
+    """How well the neurons of a layer detect concepts.
 
     Attributes
     ----------
@@ -59,17 +86,17 @@ class Dissection:
         Parameters
         ----------
         minimum : float
-            A concept must exceed this IoU, else the neuron abstains; the paper calls neurons
-            above .04 detectors. With 0 every neuron that meets any mask is named.
+            The IoU that a name must exceed; neurons without such a concept abstain. The paper calls
+            neurons above .04 detectors. With 0 every neuron that overlaps any mask is named.
         k : int
-            The most names for a neuron.
+            Largest number of names per neuron.
         category : str, optional
-            Choose among the concepts of this category alone.
+            Use only the concepts of this category.
 
         Returns
         -------
         ConceptTable
-            Scores are IoUs; of equals the first concept comes first.
+            Scores are IoUs; equals in order of concepts.
 
         Raises
         ------
@@ -80,18 +107,16 @@ class Dissection:
             known = ", ".join(dict.fromkeys(self.categories))
             raise ValueError(f"The category {category!r} is unknown; there are {known}.")
         if k < 1:
-            raise ValueError(f"k is {k}; a neuron needs room for at least 1 name.")
+            raise ValueError(f"k is {k}; give at least 1.")
         allowed = [j for j, own in enumerate(self.categories) if category in (None, own)]
         value, order = self.iou[:, allowed].sort(dim=1, descending=True, stable=True)
-        kept = value[:, :k] > minimum
-        names = [
-            [self.concepts[allowed[j]] for j, keep in zip(row, keeps, strict=False) if keep]
-            for row, keeps in zip(order.tolist(), kept.tolist(), strict=True)
-        ]
-        scores = [row[keeps].tolist() for row, keeps in zip(value[:, :k], kept, strict=True)]
-        lowest = torch.where(kept, value[:, :k], torch.inf).amin(1)
-        abstained = ~kept.any(1)
-        return ConceptTable(names, scores, lowest.masked_fill(abstained, 0.0), abstained)
+        names, scores = [], []
+        for row, own in zip(order[:, :k].tolist(), value[:, :k].tolist(), strict=True):
+            kept = [(self.concepts[allowed[j]], s) for j, s in zip(row, own, strict=True)]
+            kept = [(word, s) for word, s in kept if s > minimum]
+            names.append([word for word, _ in kept])
+            scores.append([s for _, s in kept])
+        return concept_table(names, scores)
 
     def best_category(self, minimum: float = 0.04) -> list[str | None]:
         """Return the category of each neuron's best concept, None where it abstains."""
@@ -106,14 +131,11 @@ def dissect(
     layers: Sequence[str],
     share: float = 0.005,
     whole: Collection[str] = (),
-    batch_size: int = 64,
-    workers: int = 0,
-    store: Store | None = None,
-    progress: bool = True,
+    **options,
 ) -> dict[str, Dissection]:
-    """Dissect layers of a network, in two passes over the images.
+    """Compare the activation maps of layers with pixel masks, in two passes over the images.
 
-    The masks cover whole images; of each, the part is compared that the network saw of it.
+    Masks cover whole images; they are cropped to the part that the network's preprocessing keeps.
 
     Parameters
     ----------
@@ -121,18 +143,16 @@ def dissect(
     images : ImageSet
         The probe set.
     masks : Masks
-        Of the same images: see `masks.broden` and `world.image_set_with_masks`.
+        Of the same images.
     layers : sequence of str
-        Layer names; the final layer, "logits", has maps of one cell, which cover all or nothing.
+        Layer names; the final layer, "logits", has maps of one cell, which cover the whole image.
     share : float
         In (0, 1): the share of positions that may exceed a neuron's threshold.
     whole : collection of str
-        Categories whose concepts hold for the whole image where they are seen at all, such as
-        "scene" and "texture" in Broden, whose masks are so already.
-    batch_size, workers, progress
-        See `exemplars.stream`.
-    store : Store, optional
-        Keeps both passes' results, and their checkpoints.
+        Categories whose concepts hold for the whole image, such as "scene" and "texture" in Broden,
+        where their masks already cover it.
+    **options
+        Fields of `distributed.Options`.
 
     Returns
     -------
@@ -144,90 +164,116 @@ def dissect(
         If a layer does not exist, an argument is out of range, masks do not fit together, or the
         network's preprocessing does more than to resize and crop.
     """
-    layers = _checked(layers, masks, share, whole)
-    key = {"target": target.key(), "images": images.fingerprint, "layers": layers, "share": share}
-    options = (batch_size, workers, progress)
-    threshold = thresholds(target, images, layers, share, batch_size, workers, store, progress)
-    key |= {"masks": masks.fingerprint, "whole": sorted(whole), "masks cut": "to what was seen"}
-    make = partial(_counts, target, images, masks, layers, threshold, whole, options)
-    counts = _fetched(store, "dissection", key, make)
+    _check(layers, masks, share, whole)
+    threshold = thresholds(target, images, layers, share, **options)
+    step = _Overlaps(target, masks, threshold, frozenset(whole))
+    key = {"share": share, "masks": masks.fingerprint, "whole": sorted(whole)}
+    sized = replace(target, preprocess=_WithSize(target.preprocess))
+    counts = run(
+        Pass(sized, images, layers, step, _add, "dissection", key, label="overlaps"), **options
+    )
     concepts, categories = tuple(masks.categories), tuple(masks.categories.values())
-    columns = [_names(masks).index(name) for name in categories]
     return {
-        layer: Dissection(
-            concepts,
-            categories,
-            _iou(counts[f"{layer}/both"], counts[f"{layer}/active"][:, columns], counts["truth"]),
-            threshold[layer],
-        )
+        layer: Dissection(concepts, categories, _iou(counts[layer], masks), threshold[layer])
         for layer in layers
     }
 
 
-def _iou(both: Tensor, active: Tensor, truth: Tensor) -> Tensor:
-    """Divide intersections (N, C) by unions; nothing over nothing is 0."""
-    return both / (active + truth - both).clamp_min(1)
+def _iou(counts: State, masks: Masks) -> Tensor:
+    """Divide intersections (N, C) by unions; where both are empty the result is 0."""
+    names = _category_names(masks)
+    active = counts["active"][:, [names.index(name) for name in masks.categories.values()]]
+    union = active + counts["truth"] - counts["both"]
+    return counts["both"] / union.clamp_min(1)
 
 
-def _fetched(store: Store | None, kind: str, key: dict, make: Callable) -> Mapping[str, Tensor]:
-    """Return a pass's state on the CPU, from the store if there is one."""
-    if store is None:
-        return {name: tensor.cpu() for name, tensor in make(None).items()}
-    return store.fetch(kind, key, lambda slot: (make(slot), {})).tensors
+def _add(first: State, second: State) -> State:
+    return {name: first[name] + second[name] for name in first}
 
 
-@torch.inference_mode()
-def _counts(target, images, masks, layers, threshold, whole, options, slot) -> dict[str, Tensor]:
-    """Count pixels: {layer/both: (N, C), layer/active: (N, categories), truth: (C,)}, float64."""
-    column = {word: j for j, word in enumerate(masks.categories)}
-    names = _names(masks)
-    threshold = {layer: threshold[layer].to(target.device) for layer in layers}
-    part_of = cache(partial(seen_part, target))
+@dataclass(frozen=True)
+class _WithSize:
+    """Preprocessing whose output has two more channels, with the width and height of the image."""
 
-    def step(state: dict, indices: Tensor, x: Tensor) -> dict:
-        x, sizes = x[:, :3], x[:, 3:, 0, 0].long().tolist()
-        with capture(target, layers) as taken:
-            target.model(x)
-        batch = _zeros(taken, layers, len(column), len(names), x.device)
-        for row, i in enumerate(indices.tolist()):
-            words, seen = _seen(masks, i, whole, part_of(tuple(sizes[row])))
-            if not words:
-                continue
-            columns = torch.tensor([column[word] for word in words], device=x.device)
-            present = sorted({names.index(masks.categories[word]) for word in words})
-            pixels = torch.from_numpy(seen).to(x.device).flatten(1).float()
-            planes = torch.cat([pixels, torch.ones_like(pixels[:1])])  # the last: everywhere
-            batch["truth"][columns] += pixels.sum(1)
-            for layer in layers:
-                a = taken[layer].maps[row : row + 1].float()
-                met = _met(a, threshold[layer], planes, seen.shape[1:])
-                batch[f"{layer}/both"][:, columns] += met[:, :-1]
-                batch[f"{layer}/active"][:, present] += met[:, -1:]
-        return {name: count + state.get(name, 0) for name, count in batch.items()}
+    preprocess: Callable[[Image.Image], Tensor]
 
-    return stream(_Measured(target), images, step, slot, None, *options, label="overlaps")
-
-
-@dataclass(frozen=True, eq=False)
-class _Measured:
-    """What a pass must know of a target; two planes more tell each image's own width and height."""
-
-    target: Target
-
-    @property
-    def device(self) -> torch.device:
-        return self.target.device
-
-    def preprocess(self, image: Image.Image) -> Tensor:
-        x = self.target.preprocess(image)
+    def __call__(self, image: Image.Image) -> Tensor:
+        x = self.preprocess(image)
         return torch.cat([x, x.new_tensor(image.size)[:, None, None].expand(2, *x.shape[1:])])
 
 
-def _met(a: Tensor, threshold: Tensor, planes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Count the pixels of each plane (P, H·W) where maps (1, N, h, w) exceed the threshold: (N, P).
+class _Overlaps:
+    """Counts pixels of a batch, in float64, for each layer.
 
-    A map of one cell covers all or nothing, and is not enlarged: interpolation rounds, and may
-    lift an image over its own value. Counts of single precision are exact up to 16 megapixels.
+    "both" (N, C) are pixels above the threshold in the mask of each concept, "active" (N,
+    categories) pixels above it on images with labels of each category, "truth" (C,) pixels in the
+    mask of each concept.
+    """
+
+    def __init__(
+        self, target: Target, masks: Masks, threshold: Mapping[str, Tensor], whole: Collection[str]
+    ) -> None:
+        self.target, self.masks, self.threshold, self.whole = target, masks, threshold, whole
+        self.names = _category_names(masks)
+        self.columns = {word: j for j, word in enumerate(masks.categories)}
+        self.parts: dict[tuple[int, int], Part] = {}
+
+    @torch.inference_mode()
+    def __call__(self, layers: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
+        x, sizes = x[:, :3], x[:, 3:, 0, 0].long().tolist()
+        with capture(self.target, layers) as captured:
+            self.target.model(x)
+        maps = {layer: captured[layer].maps.float() for layer in layers}
+        states = {layer: self._zeros(maps[layer]) for layer in layers}
+        for row, i in enumerate(indices.tolist()):
+            words, shown = self._shown(i, tuple(sizes[row]))
+            if not words:
+                continue
+            columns = torch.tensor([self.columns[word] for word in words], device=x.device)
+            present = sorted({self.names.index(self.masks.categories[word]) for word in words})
+            pixels = torch.from_numpy(shown).to(x.device).flatten(1).float()
+            planes = torch.cat([pixels, torch.ones_like(pixels[:1])])  # the last: all pixels
+            for layer, state in states.items():
+                threshold = self.threshold[layer].to(x.device)
+                met = _count_above(maps[layer][[row]], threshold, planes, shown.shape[1:])
+                state["both"][:, columns] += met[:, :-1]
+                state["active"][:, present] += met[:, -1:]
+                state["truth"][columns] += pixels.sum(1)
+        return states
+
+    def _zeros(self, maps: Tensor) -> State:
+        zeros = partial(torch.zeros, dtype=torch.float64, device=maps.device)
+        neurons, concepts = maps.shape[1], len(self.columns)
+        return {
+            "both": zeros(neurons, concepts),
+            "active": zeros(neurons, len(self.names)),
+            "truth": zeros(concepts),
+        }
+
+    def _shown(self, i: int, size: tuple[int, int]) -> tuple[list[str], np.ndarray]:
+        """Return the concepts in the part of image i that the preprocessing keeps, with masks."""
+        if size not in self.parts:
+            self.parts[size] = seen_part(self.target, size)
+        found = {word: mask for word, mask in self.masks(i).items() if mask.any()}
+        sizes = {mask.shape for mask in found.values()}
+        if len(sizes) > 1 or not found.keys() <= self.columns.keys():
+            unknown = sorted(found.keys() - self.columns.keys())
+            raise ValueError(
+                f"The masks of image {i} have the sizes {sorted(sizes)} and concepts without a "
+                f"category {unknown}; give masks of one size, of concepts in `masks.categories`."
+            )
+        for word, mask in found.items():
+            everywhere = self.masks.categories[word] in self.whole
+            found[word] = cut_to(np.ones_like(mask) if everywhere else mask, self.parts[size])
+        kept = {word: mask for word, mask in found.items() if mask.any()}
+        return list(kept), np.stack(list(kept.values())) if kept else np.zeros((0, 0, 0), bool)
+
+
+def _count_above(a: Tensor, threshold: Tensor, planes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Count the pixels of each plane (P, H*W) where maps (1, N, h, w) exceed a threshold: (N, P).
+
+    A map of one cell is not resized, since interpolation rounds and may lift it above its own
+    value. Counts of single precision are exact up to 16 megapixels.
     """
     if a.shape[2:] == (1, 1):
         return torch.outer((a[0, :, 0, 0] > threshold).double(), planes.sum(1).double())
@@ -235,50 +281,125 @@ def _met(a: Tensor, threshold: Tensor, planes: Tensor, size: tuple[int, int]) ->
     return ((large > threshold.unsqueeze(1)).float() @ planes.T).double()
 
 
-def _zeros(taken, layers, concepts: int, categories: int, device) -> dict[str, Tensor]:
-    """Return the counts before the first image."""
-    zeros = partial(torch.zeros, dtype=torch.float64, device=device)
-    state = {"truth": zeros(concepts)}
-    for layer in layers:
-        neurons = taken[layer].neurons
-        state |= {f"{layer}/both": zeros(neurons, concepts)}
-        state |= {f"{layer}/active": zeros(neurons, categories)}
-    return state
-
-
-def _seen(masks: Masks, i: int, whole: Collection[str], part: Part) -> tuple[list[str], np.ndarray]:
-    """Return the concepts in the part of image i that was seen, and their masks (c, H, W)."""
-    found = {word: mask for word, mask in masks(i).items() if mask.any()}
-    shapes = {mask.shape for mask in found.values()}
-    if len(shapes) > 1 or not found.keys() <= masks.categories.keys():
-        odd = sorted(found.keys() - masks.categories.keys())
-        raise ValueError(
-            f"The masks of image {i} have the sizes {sorted(shapes)} and concepts without a "
-            f"category {odd}; give masks of one size, of concepts in `masks.categories`."
-        )
-    planes = {
-        word: cut_to(np.ones_like(mask) if masks.categories[word] in whole else mask, part)
-        for word, mask in found.items()
-    }
-    kept = {word: plane for word, plane in planes.items() if plane.any()}
-    return list(kept), np.stack(list(kept.values())) if kept else np.zeros((0, 0, 0), bool)
-
-
-def _names(masks: Masks) -> list[str]:
-    """Return the distinct categories."""
+def _category_names(masks: Masks) -> list[str]:
     return list(dict.fromkeys(masks.categories.values()))
 
 
-def _checked(layers, masks: Masks, share: float, whole: Collection[str]) -> list[str]:
-    """Return distinct layers, or say what is wrong with the arguments."""
+def _check(layers: Sequence[str], masks: Masks, share: float, whole: Collection[str]) -> None:
     if isinstance(layers, str):
         raise ValueError(f"layers is the string {layers!r}: give a list of names, [{layers!r}].")
     if not 0 < share < 1:
         raise ValueError(f"share is {share}; it must lie between 0 and 1, as .005 does.")
-    unknown = sorted(set(whole) - set(masks.categories.values()))
+    names = _category_names(masks)
+    unknown = sorted(set(whole) - set(names))
     if unknown:
         raise ValueError(
-            f"The category {unknown[0]!r} in `whole` is unknown; there are "
-            f"{', '.join(_names(masks))}."
+            f"The category {unknown[0]!r} in `whole` is unknown; there are {', '.join(names)}."
         )
-    return list(dict.fromkeys(layers))
+
+
+@dataclass(frozen=True)
+class BrodenMasks:
+    """Broden's masks, see `broden`.
+
+    Attributes
+    ----------
+    root : Path
+        The folder that holds ``index.csv``.
+    rows : tuple of (height, width, cells)
+        For each image the size of its masks, and its labels: numbers of labels of the whole image,
+        and names of files whose pixels hold ``number = red + 256 green``.
+    labels : mapping of int to str
+        The concept of each label number.
+    """
+
+    root: Path
+    rows: tuple[tuple[int, int, tuple[str, ...]], ...] = field(repr=False)
+    labels: Mapping[int, str] = field(repr=False)
+    categories: Mapping[str, str] = field(repr=False)
+    fingerprint: str
+
+    def __call__(self, i: int) -> Mapping[str, np.ndarray]:
+        """Return the masks of image i; a label in several cells has their union."""
+        height, width, cells = self.rows[i]
+        masks: dict[str, np.ndarray] = {}
+        for cell in cells:
+            numbers = (
+                np.full((height, width), int(cell))
+                if cell.isdecimal()
+                else _decoded(self.root / "images" / cell)
+            )
+            for number in set(np.unique(numbers).tolist()) - {0}:
+                if number not in self.labels:
+                    raise ValueError(
+                        f"{cell!r} holds the label {number}, which label.csv in "
+                        f"{str(self.root)!r} does not list; unpack Broden again."
+                    )
+                word = self.labels[number]
+                masks[word] = masks.get(word, False) | (numbers == number)
+        return masks
+
+
+def broden(root: str | Path, split: str | None = None, **options) -> tuple[ImageSet, BrodenMasks]:
+    """Open Broden in the layout that Network Dissection published.
+
+    The folder holds ``index.csv`` (image, split, ih, iw, sh, sw, then a column for each category
+    with mask files or label numbers, separated by semicolons), ``label.csv`` (number, name,
+    category with frequencies such as ``material(36);object(3)``, ...) and ``images/``. A label
+    belongs to the category in which it is most frequent.
+
+    Parameters
+    ----------
+    root : path
+        Such as ``broden1_224``.
+    split : {None, "train", "val"}
+        Which images; all by default.
+    **options
+        `tolerate`, `convert`, `max_pixels` and `progress`, as `images.folder` takes them.
+
+    Returns
+    -------
+    images : ImageSet
+        Without labels; `names` are paths below ``images/``.
+    masks : BrodenMasks
+        In the same order, without those of unreadable images.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        If a part of the layout is missing.
+    ValueError
+        If a table lacks a column, no image has the split, or too many images cannot be read.
+    """
+    images = image_sets.broden(root, split, **options)
+    root = existing(root)
+    readable = set(images.names)
+    rows = tuple(_row(row) for row in listed(root, split) if row["image"] in readable)
+    entries = table(root / "label.csv", ["number", "name", "category"])
+    labels = {int(row["number"]): row["name"] for row in entries}
+    categories = {row["name"]: _main_category(row["category"]) for row in entries}
+    tables = [file_digest(root / name) for name in ("index.csv", "label.csv")]
+    fingerprint = digest({"broden": tables, "images": images.fingerprint})
+    return images, BrodenMasks(root, rows, labels, categories, fingerprint)
+
+
+def _row(row: Mapping[str, str]) -> tuple[int, int, tuple[str, ...]]:
+    """Return the size of an image's masks, and the cells of all its category columns."""
+    columns = list(row)
+    labelled = columns[columns.index("sw") + 1 :]
+    cells = [cell for column in labelled for cell in (row[column] or "").split(";") if cell]
+    return int(row["sh"]), int(row["sw"]), tuple(cells)
+
+
+def _main_category(entry: str) -> str:
+    """Return the most frequent category of an entry such as ``material(36);object(3)``."""
+    found = re.findall(r"([^;()]+)\((\d+)\)", entry)
+    if not found:
+        raise ValueError(f"The category {entry!r} in label.csv is not like 'material(36)'.")
+    return max(found, key=lambda pair: int(pair[1]))[0]
+
+
+def _decoded(path: Path) -> np.ndarray:
+    """Read the label numbers (H, W) of a mask file."""
+    pixels = np.asarray(decode(path), np.int64)
+    return pixels[..., 0] + 256 * pixels[..., 1]

@@ -1,7 +1,7 @@
-"""The explorer: controls over atlases and their figures, in JupyterLab and, read-only, in Voilà.
+"""The explorer: an interactive page over atlases, for JupyterLab and, without code, for Voilà.
 
-`explorer(books, pictures, encoder)` makes the page. What it knows stands in `model`, what it says
-in `markup`, and what one can turn in `explorer`.
+`explorer(books, pictures, encoder)` makes the page: its state is in `model`, its HTML in `markup`
+and ``pages.html``, its widgets in `explorer`. Needs the extra ``explorer``.
 """
 
 from wwwlib.explorer.explorer import Explorer, explorer

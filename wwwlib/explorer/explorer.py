@@ -1,22 +1,26 @@
-"""The explorer: choose a picture, a class, a neuron or a word, and see what follows.
+"""The explorer: choose a picture, a class, a neuron or a word, and see the explanation change.
 
-Plain ipywidgets over a `Model`; each control changes one choice, and what depends on it is told
-again. Every part of the page has a class name of its own, such as ``www-alpha``.
+Plain ipywidgets over a `Model`; every control changes one choice, and the parts of the page that
+depend on it are rendered again. Each part has its own CSS class, such as ``www-alpha``.
 """
 
 from collections.abc import Callable, Mapping
 
 import ipywidgets as w
 
+from wwwlib import world
 from wwwlib.atlas import Atlas
-from wwwlib.explorer import controls, markup
-from wwwlib.explorer.controls import AS_IS
+from wwwlib.explorer import markup
 from wwwlib.explorer.model import Change, Model, Pictures
 from wwwlib.images import ImageSet
 from wwwlib.language import Encoder
 from wwwlib.plots.tiles import picture_tile
+from wwwlib.world.vocabulary import FINISHES
 
+UNCHANGED = "as it is"
 _STRIP = 8  # thumbnails at once
+_STYLE = {"description_width": "130px"}
+_WRAP = {"flex_flow": "row wrap"}
 
 
 def explorer(
@@ -24,7 +28,7 @@ def explorer(
     pictures: Mapping[str, Pictures | ImageSet],
     encoder: Encoder | None = None,
 ) -> "Explorer":
-    """Make the explorer of some atlases.
+    """Make the explorer of one or more atlases.
 
     Parameters
     ----------
@@ -33,14 +37,14 @@ def explorer(
     pictures : dict of str to Pictures or ImageSet
         Sets of images to choose from.
     encoder : Encoder, optional
-        The one that named the neurons; needed to look for words.
+        The encoder that the atlases were built with, to search for words.
     """
     sets = {n: p if isinstance(p, Pictures) else Pictures(p) for n, p in pictures.items()}
     return Explorer(Model(books, sets, encoder))
 
 
 class Explorer(w.VBox):
-    """The page: controls above, what follows from them below.
+    """The page: controls above, results below.
 
     Parameters
     ----------
@@ -49,40 +53,39 @@ class Explorer(w.VBox):
 
     def __init__(self, model: Model):
         self.model, self.first, self.quiet = model, 0, False
-        self.message = controls.html("message")
-        self.choices = controls.make(model)
-        self._wire(self.choices)
-        self.strip = w.HBox(layout=w.Layout(flex_flow="row wrap"))
-        self.told, self.change_told = controls.html("explanation"), controls.html("changed")
-        self.neuron_told, self.word_told = controls.html("neuron-page"), controls.html("found")
-        self.sections = self._sections()
-        top = [w.HTML(markup.STYLE), self._row("network", "layer", "source", "upload")]
+        self.message = _html("message")
+        self.choices = _controls(model)
+        self._connect(self.choices)
+        self.strip = w.HBox(layout=w.Layout(**_WRAP))
+        self.explanation, self.change_result = _html("explanation"), _html("changed")
+        self.neuron_page, self.matches = _html("neuron-page"), _html("found")
+        top = [w.HTML(markup.style()), self._row("network", "layer", "source", "upload")]
         strip = [w.HBox([self.choices["earlier"], self.choices["later"]]), self.strip]
+        settings = self._row("cls", "top", "percentile", "alpha")
         super().__init__(
-            [*top, *strip, self.message, self._row("cls", "top", "percentile", "alpha"),
-             self.told, *self.sections]
-        )  # fmt: skip
+            [*top, *strip, self.message, settings, self.explanation, *self._sections()]
+        )
         self.add_class("www-explorer")
         self._show_strip()
-        self._changed_picture()
-        self._tell()
+        self._picture_changed()
+        self._update()
 
-    # What it is made of -------------------------------------------------------------------
-
-    def _wire(self, made: dict[str, w.Widget]) -> None:
-        """Let every control say what it changes."""
+    def _connect(self, made: dict[str, w.Widget]) -> None:
+        """Connect every control with the choice that it changes."""
         on = {
-            "network": self._choose_network, "layer": self._choose_layer,
-            "source": self._choose_source, "upload": self._choose_upload,
+            "network": self._choose_network,
+            "layer": self._choose_layer,
+            "source": self._choose_source,
+            "upload": self._choose_upload,
             "cls": lambda value: setattr(self.model, "cls", value),
             "top": lambda value: setattr(self.model, "top", value),
             "percentile": lambda value: setattr(self.model, "percentile", float(value)),
             "alpha": lambda value: setattr(self.model, "alpha", float(value)),
             "neuron": lambda value: None,
             **dict.fromkeys(("scene", "finish", "parts", "thing"), self._choose_change),
-        }  # fmt: skip
+        }
         for name, choose in on.items():
-            made[name].observe(self._then(choose, name), "value")
+            made[name].observe(self._handler(choose, name), "value")
         made["earlier"].on_click(lambda _: self._turn(-_STRIP))
         made["later"].on_click(lambda _: self._turn(_STRIP))
         made["find"].on_click(lambda _: self._find())
@@ -91,25 +94,22 @@ class Explorer(w.VBox):
         made["restore"].on_click(lambda _: self._restore())
 
     def _sections(self) -> list[w.Widget]:
-        c = self.choices
-        neuron = w.VBox([c["neuron"], self.neuron_told])
-        word = w.VBox([w.HBox([c["word"], c["find"]]), self.word_told])
-        change = w.VBox(
-            [self._row("scene", "finish", "parts", "thing"), c["restore"], self.change_told]
-        )
-        self.change = w.VBox([controls.title("Take a part away, and see what changes"), change])
+        made = self.choices
+        changes = self._row("scene", "finish", "parts", "thing")
+        self.change = _section("Change the picture", [changes, made["restore"], self.change_result])
         return [
-            self.change, w.VBox([controls.title("A neuron's page"), neuron]),
-            w.VBox([controls.title("Look for a word"), word]),
-        ]  # fmt: skip
+            self.change,
+            _section("A neuron", [made["neuron"], self.neuron_page]),
+            _section("Search", [w.HBox([made["word"], made["find"]]), self.matches]),
+        ]
 
     def _row(self, *names: str) -> w.HBox:
-        return w.HBox([self.choices[name] for name in names], layout=w.Layout(flex_flow="row wrap"))
+        return w.HBox([self.choices[name] for name in names], layout=w.Layout(**_WRAP))
 
-    # What happens -------------------------------------------------------------------------
+    # Events -------------------------------------------------------------------------------
 
-    def _then(self, choose: Callable, name: str) -> Callable:
-        """Make a handler that changes a choice and tells again what depends on it."""
+    def _handler(self, choose: Callable, name: str) -> Callable:
+        """Return a handler that changes a choice and updates what depends on it."""
 
         def handle(change) -> None:
             if self.quiet:
@@ -119,7 +119,7 @@ class Explorer(w.VBox):
             except ValueError as error:
                 self.message.value = markup.failure(error)
             else:
-                self._tell_neuron() if name == "neuron" else self._tell()
+                self._update_neuron() if name == "neuron" else self._update()
 
         return handle
 
@@ -135,44 +135,44 @@ class Explorer(w.VBox):
     def _choose_source(self, name: str) -> None:
         self.first = 0
         self.model.choose_image(name, 0)
-        self._changed_picture()
+        self._picture_changed()
         self._show_strip()
 
     def _choose_upload(self, files) -> None:
         if files:
             self.model.choose_upload(bytes(files[0]["content"]))
-            self._changed_picture()
+            self._picture_changed()
 
     def _choose_image(self, index: int) -> None:
         self.model.choose_image(self.model.source, index)
-        self._changed_picture()
-        self._tell()
+        self._picture_changed()
+        self._update()
 
     def _choose_change(self, _) -> None:
         chosen = {name: self.choices[name].value for name in ("scene", "finish", "parts", "thing")}
         self.model.change = Change(
-            scene=None if chosen["scene"] == AS_IS else chosen["scene"],
-            finish=None if chosen["finish"] == AS_IS else chosen["finish"],
+            scene=None if chosen["scene"] == UNCHANGED else chosen["scene"],
+            finish=None if chosen["finish"] == UNCHANGED else chosen["finish"],
             missing=tuple(chosen["parts"]),
             thing=chosen["thing"],
         )
 
     def _restore(self) -> None:
         self.model.change = Change()
-        self._changed_picture()
-        self._tell()
+        self._picture_changed()
+        self._update()
 
-    def _changed_picture(self) -> None:
-        """Mark another picture, and offer its parts, none of them taken away."""
+    def _picture_changed(self) -> None:
+        """Mark the chosen picture and reset the controls that change it."""
         self._mark()
         scene = self.model.scene
-        self._set("scene", value=AS_IS)
-        self._set("finish", value=AS_IS)
+        self._set("scene", value=UNCHANGED)
+        self._set("finish", value=UNCHANGED)
         self._set("parts", options=scene.parts if scene else (), value=())
         self._set("thing", value=True, disabled=not (scene and scene.thing))
 
     def _set(self, name: str, **traits) -> None:
-        """Change a control without its handler."""
+        """Change a control without calling its handler."""
         self.quiet = True
         try:
             for trait, value in traits.items():
@@ -193,37 +193,35 @@ class Explorer(w.VBox):
         try:
             found = self.model.search(word)
         except ValueError as error:
-            self.word_told.value = markup.failure(error)
+            self.matches.value = markup.failure(error)
         else:
-            self.word_told.value = markup.found_neurons(word, found, self.model.book)
+            self.matches.value = markup.found_neurons(word, found, self.model.book)
 
-    # What is shown ------------------------------------------------------------------------
+    # Results ------------------------------------------------------------------------------
 
     def _show_strip(self) -> None:
-        """Show some pictures of the set, each above a button that chooses it."""
+        """Show some pictures of the set, each above the button that chooses it."""
         images = self.model.pictures[self.model.source].images
-        self.strip.children = [
-            self._thumbnail(images, i)
-            for i in range(self.first, min(self.first + _STRIP, len(images)))
-        ]
+        indices = range(self.first, min(self.first + _STRIP, len(images)))
+        self.strip.children = [self._thumbnail(images, i) for i in indices]
         self._mark()
 
     def _mark(self) -> None:
-        """Say on its button which picture is explained; none of them is, after an upload."""
+        """Mark the button of the explained picture; an upload has none."""
         chosen = None if self.model.upload else self.model.index
         for i, one in enumerate(self.strip.children, start=self.first):
             one.children[1].description = f"Picture {i}{' ✓' if i == chosen else ''}"
 
     def _thumbnail(self, images: ImageSet, i: int) -> w.VBox:
         picture = w.HTML(markup.img(picture_tile(images.image(i), 88), images.names[i]))
-        narrow = w.Layout(width="92px", padding="0")  # as wide as its picture, and words uncut
+        narrow = w.Layout(width="92px", padding="0")  # as wide as its picture
         button = w.Button(tooltip=f"Explain {images.names[i]}", layout=narrow)
         button.add_class(f"www-picture-{i}")
         button.on_click(lambda _: self._choose_image(i))
         return w.VBox([picture, button])
 
-    def _tell(self) -> None:
-        """Tell everything that hangs on the choices."""
+    def _update(self) -> None:
+        """Render everything that depends on the choices."""
         model = self.model
         classes = [(c, i) for i, c in enumerate(model.book.classes) if model.book.class_count[i]]
         offered = (("the predicted class", None), *classes)
@@ -235,14 +233,70 @@ class Explorer(w.VBox):
             self.message.value = markup.failure(error)
             return
         self.message.value = ""
-        self.told.value = markup.explanation(found, model.book)
+        self.explanation.value = markup.explanation(found, model.book)
         self.change.layout.display = "" if model.scene else "none"
-        same = not (model.change and model.scene)
-        self.change_told.value = (
-            "" if same else markup.compared(model.before(), model.look(), model.book)
+        changed = model.change and model.scene
+        self.change_result.value = (
+            markup.compared(model.output(Change()), model.output(), model.book) if changed else ""
         )
-        self._tell_neuron()
+        self._update_neuron()
 
-    def _tell_neuron(self) -> None:
+    def _update_neuron(self) -> None:
         page = self.model.page(self.choices["neuron"].value)
-        self.neuron_told.value = markup.neuron_page(page, self.model.book)
+        self.neuron_page.value = markup.neuron_page(page, self.model.book)
+
+
+def _controls(model: Model) -> dict[str, w.Widget]:
+    fixed = {"continuous_update": True, "style": _STYLE}
+    made = {
+        "network": _choice("Network", list(model.books), "The network to explain"),
+        "layer": _choice("Layer", list(model.book.layers), "The layer to explain", model.layer),
+        "source": _choice("Pictures", list(model.pictures), "The set of pictures"),
+        "upload": w.FileUpload(
+            accept="image/*", multiple=False, description="Your own picture",
+            tooltip="A picture from your disk; it stays on this machine",
+            layout=w.Layout(width="220px"),
+        ),
+        "earlier": w.Button(description="Earlier pictures", tooltip="Eight pictures back"),
+        "later": w.Button(description="Later pictures", tooltip="Eight pictures on"),
+        "cls": _choice("Why not", [("the predicted class", None)], "Compare with this class"),
+        "top": w.IntSlider(3, 1, 8, description="Neurons a track, k", **fixed),
+        "percentile": w.IntSlider(90, 50, 99, description="Region, percentile", **fixed),
+        "alpha": w.FloatSlider(
+            value=model.alpha, min=0.5, max=1.0, step=0.01, description="Names, alpha", **fixed
+        ),
+        "neuron": w.BoundedIntText(
+            value=0, max=len(model.record) - 1, description="Neuron", style=_STYLE
+        ),
+        "word": w.Text(description="Word", placeholder="such as sail", style=_STYLE),
+        "find": w.Button(description="Find neurons", tooltip="Neurons that match the word"),
+        "scene": _choice("Scene", [UNCHANGED, *world.SCENES], "Another background scene"),
+        "finish": _choice("Texture", [UNCHANGED, *FINISHES], "Another texture or material"),
+        "parts": w.SelectMultiple(description="Remove parts", rows=4, style=_STYLE),
+        "thing": w.Checkbox(value=True, description="keep the object beside it"),
+        "restore": w.Button(description="Reset", tooltip="Undo all changes"),
+    }  # fmt: skip
+    for name, control in made.items():
+        control.add_class(f"www-{name}")
+    return made
+
+
+def _choice(description: str, options: list, tooltip: str, *value: str) -> w.Dropdown:
+    return w.Dropdown(
+        options=options,
+        **({"value": value[0]} if value else {}),
+        description=description,
+        tooltip=tooltip,
+        style=_STYLE,
+        layout=w.Layout(width="330px"),
+    )
+
+
+def _html(name: str) -> w.HTML:
+    made = w.HTML()
+    made.add_class(f"www-{name}")
+    return made
+
+
+def _section(title: str, children: list[w.Widget]) -> w.VBox:
+    return w.VBox([w.HTML(markup.title(title)), w.VBox(children)])

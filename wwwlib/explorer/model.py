@@ -1,7 +1,7 @@
-"""What the explorer knows, without a widget: choices in, records out, nothing worked out twice.
+"""State of the explorer, without widgets: choices as attributes, results as methods.
 
-A choice is an attribute; an answer is a method. The network is run once for each image and layer;
-another class, alpha, number of neurons or percentile is told from what it answered then.
+The network runs once for each image and layer; another class, alpha, number of neurons or
+percentile is computed from its output.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,33 +15,31 @@ from wwwlib import world
 from wwwlib.atlas import (
     Atlas,
     Explanation,
-    Found,
     LayerRecord,
-    Look,
-    Neuron,
+    Match,
+    ModelOutput,
     Track,
-    find,
-    look,
-    tell,
+    make_explanation,
+    run_model,
 )
 from wwwlib.atlas.classes import class_name
-from wwwlib.concepts import discover, score
+from wwwlib.concepts import ConceptTable, discover, score
 from wwwlib.images import ImageSet, decode
 from wwwlib.language import Encoder
 
-KEPT = 64  # looks at images that are remembered
+CACHE_SIZE = 64  # outputs of the network that are kept
 
 
 @dataclass(frozen=True)
 class Change:
-    """What is taken away from a picture of the world, or painted anew; None leaves a thing as is.
+    """A change to a scene of the concept world; None leaves a property unchanged.
 
     Attributes
     ----------
     scene, finish : str or None
-        Another scene behind the object, another texture or material on it.
+        Another background scene, another texture or material of the object.
     missing : tuple of str
-        Parts of the object that are left out.
+        Parts of the object to remove.
     thing : bool
         Whether the distractor stays.
     """
@@ -55,7 +53,7 @@ class Change:
         return self != Change()
 
     def of(self, scene: world.Scene) -> world.Scene:
-        """Return the description of a scene with this change."""
+        """Return a scene with this change."""
         return replace(
             scene,
             scene=self.scene or scene.scene,
@@ -67,7 +65,7 @@ class Change:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Pictures to choose from; those of the world can be changed."""
+    """A set of images to choose from, with a function from index to scene if it can be changed."""
 
     images: ImageSet
     scene: Callable[[int], world.Scene] | None = None
@@ -75,24 +73,23 @@ class Pictures:
 
 @dataclass(frozen=True, eq=False)
 class NeuronPage:
-    """All that is known of one neuron before any image is shown.
+    """Names, scores, classes and exemplars of one neuron.
 
     Attributes
     ----------
-    layer : str
-    index : int
+    layer, index : str, int
     names, minor : list of (str, float)
-        Concepts with their scores, best first, at the chosen alpha and at the atlas's own.
+        Major concepts at the chosen alpha, and minor ones at that of the atlas, with scores.
     scores : Tensor, shape (M,)
-        The scores of all concepts.
+        Scores of all concepts.
     threshold : float
-        From which on a concept is kept; nan where the neuron abstains.
+        Lowest selected score; nan if the neuron abstains.
     classes : list of (str, float)
-        The classes that rely on it most, with its share of all neurons' contributions there.
+        The classes to which it contributes most, with its share of their contributions.
     exemplars, minor_exemplars : list of int
-        Indices of its best images, and of its best crops.
+        Indices of its exemplars and crops, best first.
     stability : float or None
-        Share of bootstrap probe sets that give it the same name.
+        Share of bootstrap probe sets with the same top concept.
     """
 
     layer: str
@@ -109,7 +106,7 @@ class NeuronPage:
 
 @dataclass(eq=False)
 class Model:
-    """The state of the explorer.
+    """State of the explorer.
 
     Attributes
     ----------
@@ -118,7 +115,9 @@ class Model:
     pictures : dict of str to Pictures
         The sets of images to choose from.
     encoder : Encoder or None
-        The one that the atlases were named with; without it no word can be looked for.
+        The encoder that the atlases were built with, needed by `search`.
+    network, layer, source, index, upload, change, cls, top, percentile, alpha
+        The current choices.
     """
 
     books: Mapping[str, Atlas]
@@ -140,13 +139,11 @@ class Model:
         if not self.books or not self.pictures:
             raise ValueError("The explorer needs an atlas and a set of images; give one of each.")
         self.source = self.source or next(iter(self.pictures))
-        self._look = lru_cache(maxsize=KEPT)(self._look)
+        self._run = lru_cache(maxsize=CACHE_SIZE)(self._run)
         self.choose_network(self.network or next(iter(self.books)))
 
-    # Choices ------------------------------------------------------------------------------
-
     def choose_network(self, name: str) -> None:
-        """Take another network; a layer that it has not, and a class, are given up."""
+        """Choose a network; reset the layer and the class if it does not have them."""
         self.network = name
         if self.layer not in self.book.layers:
             self.layer = self.book.layer().name
@@ -154,7 +151,7 @@ class Model:
             self.cls = None
 
     def choose_image(self, source: str, index: int) -> None:
-        """Take an image of a set; changes of the last one are given up."""
+        """Choose an image of a set and reset the change."""
         images = self.pictures[source].images
         if not 0 <= index < len(images):
             raise ValueError(f"Picture {index} does not exist; {source} has {len(images)}, from 0.")
@@ -162,17 +159,15 @@ class Model:
         self.upload, self.change = None, Change()
 
     def choose_upload(self, data: bytes) -> None:
-        """Take somebody's own picture, after the checks that every probe image passes.
+        """Choose an uploaded image, after the checks of `images.decode`.
 
         Raises
         ------
         ValueError
-            If it cannot be used; the picture before it stays.
+            If it cannot be used; the previous choice is kept.
         """
         self.upload, self.change = decode(data), Change()
         self.uploads += 1
-
-    # Answers ------------------------------------------------------------------------------
 
     @property
     def book(self) -> Atlas:
@@ -181,24 +176,24 @@ class Model:
 
     @property
     def record(self) -> LayerRecord:
-        """What is known of the chosen layer."""
+        """The record of the chosen layer."""
         return self.book.layer(self.layer)
 
     @property
     def scene(self) -> world.Scene | None:
-        """The description of the chosen picture as it was, if it is one of the world."""
+        """The unchanged scene of the chosen picture, if it is one of the concept world."""
         described = self.pictures[self.source].scene
         return None if self.upload or described is None else described(self.index)
 
     @property
     def label(self) -> str | None:
-        """The true class, where it is known by a name that the network knows."""
+        """The true class, if it is known and one of the network's classes."""
         images = self.pictures[self.source].images
         name = None if self.upload else class_name(images, self.index, self.book.classes)
         return name if name in self.book.classes else None
 
     def image(self, change: Change | None = None) -> Image.Image:
-        """Return the chosen picture, with the chosen change or another one."""
+        """Return the chosen picture, with the chosen change or a given one."""
         change = self.change if change is None else change
         if self.upload:
             return self.upload
@@ -206,43 +201,35 @@ class Model:
             return world.render_image(change.of(self.scene))
         return self.pictures[self.source].images.image(self.index)
 
-    def look(self, change: Change | None = None) -> Look:
-        """Return what the network answers to the picture; it is asked once."""
+    def output(self, change: Change | None = None) -> ModelOutput:
+        """Return the output of the network for the picture, from the cache if it has run before."""
         change = self.change if change is None else change
         which = self.uploads if self.upload else (self.source, self.index, change)
-        return self._look(self.network, self.layer, which)
+        return self._run(self.network, self.layer, which)
 
-    def _look(self, network: str, layer: str, which: object) -> Look:
+    def _run(self, network: str, layer: str, which: object) -> ModelOutput:
         change = None if self.upload else which[2]
-        return look(self.book.target, self.record, self.image(change), self.book.signed)
+        return run_model(self.book.target, self.record, self.image(change), self.book.signed)
 
     def explanation(self) -> Explanation:
-        """Return the explanation under all choices."""
-        if self.cls is not None and not self.book.class_count[self.cls]:
-            raise ValueError(
-                f"Nothing is known of the class {self.book.classes[self.cls]!r} in general; "
-                "choose a class of which the probe set has images."
-            )
-        chosen = (self.top, self.cls, self.label, self.percentile)
-        told = tell(self.look(), self.record, *chosen)
-        return replace(told, sample=self._named(told.sample), cls=self._named(told.cls))
-
-    def before(self) -> Look:
-        """Return what the network answered before the picture was changed."""
-        return self.look(Change())
+        """Return the explanation for all current choices."""
+        if self.cls is not None:
+            self.book.class_with_images(self.cls)
+        chosen = (self.top, self.cls, self.label, self.percentile, self.book)
+        found = make_explanation(self.output(), self.record, *chosen)
+        return replace(found, sample=self._named(found.sample), cls=self._named(found.cls))
 
     def page(self, index: int) -> NeuronPage:
-        """Return what is known of a neuron of the chosen layer.
+        """Return the page of a neuron of the chosen layer.
 
         Raises
         ------
         ValueError
-            If there is no such neuron.
+            If the neuron does not exist.
         """
         record, book = self.record, self.book
         if not 0 <= index < len(record):
             raise ValueError(f"{self.layer} has neurons 0 to {len(record) - 1}, and no {index}.")
-        s = score(record.v[index : index + 1], book.t, book.t0)[0]
         table = self._names([index])
         weight = (record.class_w[:, index] / record.class_w.abs().sum(1)).nan_to_num(0.0)
         best = weight.argsort(descending=True, stable=True)[:5].tolist()
@@ -251,7 +238,7 @@ class Model:
             index=index,
             names=list(zip(table.names[0], table.scores[0], strict=True)),
             minor=list(zip(record.minor.names[index], record.minor.scores[index], strict=True)),
-            scores=s,
+            scores=score(record.v[index : index + 1], book.t, book.t0)[0],
             threshold=float("nan") if table.abstained[0] else table.threshold[0].item(),
             classes=[(book.classes[c], weight[c].item()) for c in best if weight[c] > 0],
             exemplars=[i for i in record.exemplars.index[index].tolist() if i >= 0],
@@ -259,21 +246,20 @@ class Model:
             stability=None if record.stability is None else record.stability[index].item(),
         )
 
-    def search(self, word: str) -> list[Found]:
-        """Return the neurons that stand for a word, see `atlas.find`."""
+    def search(self, word: str) -> list[Match]:
+        """Return the neurons that match a word, see `Atlas.find`."""
         if self.encoder is None:
-            raise ValueError("No encoder is at hand, so no word can be looked for; give one.")
-        return find(self.book, word, self.encoder)
+            raise ValueError("The explorer has no encoder to search with; give it one.")
+        return self.book.find(word, self.encoder)
 
-    def _names(self, indices: list[int]):
-        return discover(
-            self.record.v[indices], self.book.t, self.book.t0, self.book.words, self.alpha
-        )
+    def _names(self, indices: list[int]) -> ConceptTable:
+        book = self.book
+        return discover(self.record.v[indices], book.t, book.t0, book.words, self.alpha)
 
     def _named(self, track: Track) -> Track:
-        """Return a track whose neurons have the names that the chosen alpha lets through."""
+        """Return a track with the names that are selected at the chosen alpha."""
         if not track.neurons:
             return track
         names = self._names([neuron.index for neuron in track.neurons]).names
-        pairs: list[tuple[Neuron, list[str]]] = list(zip(track.neurons, names, strict=True))
+        pairs = zip(track.neurons, names, strict=True)
         return replace(track, neurons=tuple(replace(n, names=tuple(own)) for n, own in pairs))

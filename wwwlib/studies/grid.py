@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from wwwlib import images, language, targets, world
 from wwwlib.atlas.classes import shown_classes
-from wwwlib.baselines import masks
-from wwwlib.baselines.masks import Masks
+from wwwlib.baselines import network_dissection
+from wwwlib.baselines.network_dissection import Masks
 from wwwlib.images import ImageSet
 from wwwlib.targets import Target
 
@@ -144,7 +144,7 @@ def masked(
         Two of them, or none.
     """
     if broden:
-        return [masks.broden(broden, split) for split in ("train", "val")]
+        return [network_dissection.broden(broden, split) for split in ("train", "val")]
     return (
         [world.image_set_with_masks(count, s) for s in (seed, seed + 1)] if probe == "world" else []
     )

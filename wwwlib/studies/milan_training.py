@@ -1,9 +1,10 @@
 """Train MILAN on the concept world: `python -m wwwlib.studies.milan_training`.
 
-First a bank is filled: for every region of some thousand pictures the masked features of its exact
-pixels, of a blob such as a neuron's map makes of it, and of its whole picture. A set for training
-is then 15 rows of the bank that share a concept, some of them replaced by strangers, since no
-neuron's exemplars agree in everything; its description is one of the concept's phrases.
+The last step of `make world`, since the encoder is the world's convolutional network. For every
+region of some thousand pictures a bank holds the features pooled over the exact pixels, over a blob
+that resembles a neuron's thresholded map, and over the whole picture. A training example is 15 rows
+of the bank that share a concept, some of them replaced by random rows, since a neuron's exemplars
+do not all agree; its description is one of the concept's phrases.
 """
 
 import json
@@ -20,25 +21,36 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from wwwlib.baselines.milan.describer import MARKS, Describer, assemble, load, save
-from wwwlib.baselines.milan.features import pooled, see
-from wwwlib.baselines.milan.networks import END, START, Decoder, LanguageModel
-from wwwlib.baselines.milan.search import beam_search
+from wwwlib.baselines.milan.exemplars import stage_maps
+from wwwlib.baselines.milan.networks import (
+    END,
+    MARKS,
+    START,
+    Decoder,
+    Describer,
+    LanguageModel,
+    assemble,
+    beam_search,
+    load,
+    pool,
+    save,
+)
 from wwwlib.store import file_digest
 from wwwlib.targets import Target
 from wwwlib.targets import load as load_target
 from wwwlib.world import DATA, preprocess, render, sample
-from wwwlib.world.regions import Key, as_seen, category, phrases, regions
+from wwwlib.world.scenes import regions, simulated_maps
+from wwwlib.world.vocabulary import Key, category, phrases
 
 ENCODER, STAGES = "world/conv", ("layer1", "layer2", "layer3", "layer4")
-# (how many pictures, of which world); neither is seen by any other training.
+# (number of pictures, seed of the world); no other training uses these seeds.
 PICTURES, UNSEEN = (7_200, 300), (1_200, 400)
-K, LENGTH = 15, 8  # exemplars of a set; most words of a description, its end among them
+K, LENGTH = 15, 8  # exemplars of a set; words of a description, its end included
 STEPS, BATCH, RATE = 5_000, 128, 2e-3
-LEAST = 20  # regions of a concept; rarer ones teach nothing
-STRANGERS = 7  # of the exemplars, the most that do not belong
-EXACT, SEEN, WHOLE = range(3)  # what a row of the bank shows of its picture
-# How often a set shares what category of concept, and how often it shows whole pictures.
+LEAST = 20  # regions of a concept; rarer concepts are left out
+OUTLIERS = 7  # largest number of random rows in a set
+EXACT, BLOB, WHOLE = range(3)  # the masks of a row of the bank
+# Probabilities of the category of a set, and of whole pictures by category.
 SHARES = {"object": 0.24, "part": 0.16, "colour": 0.1, "texture": 0.1, "material": 0.1,
           "scene": 0.1, "pair": 0.2}  # fmt: skip
 WHOLES = {"object": 0.4, "scene": 0.4, "pair": 0.1}
@@ -60,45 +72,45 @@ class Bank:
     rows: dict[Key, Tensor]
 
 
-def drawn(seed: int, index: int) -> tuple[Image.Image, list[Key], np.ndarray]:
+def draw(seed: int, index: int) -> tuple[Image.Image, list[Key], np.ndarray]:
     """Return a picture, its keys, and their masks and blobs (keys, 2, 64, 64)."""
     scene = sample(index, seed)
     picture = render(scene)
     found = regions(scene, picture.masks)
     exact = np.stack(list(found.values()))
-    blobs = as_seen(exact, np.random.RandomState([seed, index, 3]))
+    blobs = simulated_maps(exact, np.random.RandomState([seed, index, 3]))
     return picture.image, list(found), np.stack([exact, blobs], 1)
 
 
 def fill(
     encoder: Target, stages: Sequence[str], pictures: int, seed: int, least: int = LEAST
 ) -> Bank:
-    """Draw pictures on all cores, and pool the features of their regions.
+    """Render pictures on all cores, and pool the features of their regions.
 
     Parameters
     ----------
     encoder : Target
     stages : sequence of str
     pictures, seed : int
-        How many, of which world.
+        Number of pictures, and seed of the world.
     least : int
-        A key with fewer regions is left out.
+        Keys with fewer regions are left out.
 
     Returns
     -------
     Bank
     """
-    features, owners, look = [], [], preprocess()
-    with ProcessPoolExecutor() as pool:
-        found = pool.map(partial(drawn, seed), range(pictures), chunksize=30)
+    features, owners, to_tensor = [], [], preprocess()
+    with ProcessPoolExecutor() as executor:
+        found = executor.map(partial(draw, seed), range(pictures), chunksize=30)
         for image, keys, masks in tqdm(found, "regions", pictures, unit="picture"):
             parts = np.concatenate(
                 [masks.reshape(-1, *masks.shape[2:]), np.ones_like(masks[:1, 0])]
             )
-            maps = see(encoder, stages, look(image)[None])
-            told = pooled(maps, torch.from_numpy(parts)[None])
-            whole = told[0, -1:].expand(len(keys), 1, -1)
-            features.append(torch.cat([told[0, :-1].unflatten(0, (-1, 2)), whole], 1).half())
+            maps = stage_maps(encoder, stages, to_tensor(image)[None])
+            pooled = pool(maps, torch.from_numpy(parts)[None])[0]
+            whole = pooled[-1:].expand(len(keys), 1, -1)
+            features.append(torch.cat([pooled[:-1].unflatten(0, (-1, 2)), whole], 1).half())
             owners += keys
     rows: dict[Key, list[int]] = {}
     for row, key in enumerate(owners):
@@ -108,13 +120,13 @@ def fill(
 
 
 def vocabulary(bank: Bank) -> tuple[str, ...]:
-    """Return both marks, and all words of all phrases in alphabetical order."""
+    """Return `MARKS`, and the words of all phrases in alphabetical order."""
     texts = (text for key in bank.rows for text in phrases(key))
     return (*MARKS, *sorted({word for text in texts for word in text.split()}))
 
 
 class Sets:
-    """An endless supply of exemplar sets and their descriptions.
+    """Draws training examples: exemplar sets and their descriptions.
 
     Parameters
     ----------
@@ -122,7 +134,7 @@ class Sets:
     words : sequence of str
         The vocabulary.
     seed : int
-        Equal seeds, equal sets.
+        Equal seeds give equal sets.
     """
 
     def __init__(self, bank: Bank, words: Sequence[str], seed: int = 0) -> None:
@@ -133,24 +145,24 @@ class Sets:
         self.shares = shares / shares.sum()
 
     def key(self) -> Key:
-        """Draw a concept: its category first, so that the many pairs do not drown the rest."""
+        """Draw a concept, its category first, since pairs are far more numerous than others."""
         keys = self.of[list(SHARES)[self.rng.choice(len(self.shares), p=self.shares)]]
         return keys[self.rng.randint(len(keys))]
 
     def tokens(self, key: Key) -> list[int]:
-        """Draw one of the phrases for a concept, as words by number, ended and filled up."""
+        """Draw one of the phrases for a concept, as numbers of words, padded with `END`."""
         texts = phrases(key)
-        spoken = [self.number[word] for word in texts[self.rng.randint(len(texts))].split()]
-        return spoken + [END] * (LENGTH - len(spoken))
+        tokens = [self.number[word] for word in texts[self.rng.randint(len(texts))].split()]
+        return tokens + [END] * (LENGTH - len(tokens))
 
     def exemplars(self, key: Key) -> Tensor:
-        """Draw 15 regions (15, F) of a concept, some of them strangers."""
+        """Draw features (15, F) of regions of a concept, some of them outliers."""
         own = self.bank.rows[key]
         rows = own[self.rng.randint(len(own), size=K)]
-        odd = self.rng.randint(STRANGERS + 1)
-        rows[:odd] = torch.from_numpy(self.rng.randint(len(self.bank.features), size=odd))
+        count, total = self.rng.randint(OUTLIERS + 1), len(self.bank.features)
+        rows[:count] = torch.from_numpy(self.rng.randint(total, size=count))
         whole = self.rng.random_sample() < WHOLES.get(category(key), 0.05)
-        view = WHOLE if whole else (EXACT, SEEN, SEEN)[self.rng.randint(3)]
+        view = WHOLE if whole else (EXACT, BLOB, BLOB)[self.rng.randint(3)]
         return self.bank.features[rows[torch.from_numpy(self.rng.permutation(K))], view].float()
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
@@ -161,7 +173,7 @@ class Sets:
 
 
 def loss(step, state, tokens: Tensor, *memory: Tensor) -> Tensor:
-    """Return the mean negative log-probability of a description, by the word."""
+    """Return the mean negative log-probability per word."""
     word, open_ = torch.full_like(tokens[:, 0], START), torch.ones(len(tokens), dtype=torch.bool)
     total, count = 0.0, 0
     for following in tokens.unbind(1):
@@ -175,25 +187,25 @@ def loss(step, state, tokens: Tensor, *memory: Tensor) -> Tensor:
 
 
 def fit(sets: Sets, decoder: Decoder, language: LanguageModel, steps: int, rate: float) -> None:
-    """Fit both networks, each by its own likelihood, on the same descriptions."""
-    sample_, _ = sets.batch(512)
-    decoder.mean.copy_(sample_.mean((0, 1)))
-    decoder.scale.copy_(sample_.std((0, 1)).clamp_min(1e-3))
-    learned = nn.ModuleList([decoder, language]).train()
-    optimiser = torch.optim.AdamW(learned.parameters(), rate, weight_decay=0.01)
+    """Fit both networks by maximum likelihood on the same descriptions."""
+    first, _ = sets.batch(512)
+    decoder.mean.copy_(first.mean((0, 1)))
+    decoder.scale.copy_(first.std((0, 1)).clamp_min(1e-3))
+    networks = nn.ModuleList([decoder, language]).train()
+    optimiser = torch.optim.AdamW(networks.parameters(), rate, weight_decay=0.01)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.1)
     with tqdm(range(steps), "MILAN", unit="step") as bar:
         for _ in bar:
             features, tokens = sets.batch(BATCH)
             memory, state = decoder.begin(features)
-            told = loss(decoder.step, state, tokens, memory)
-            spoken = loss(language.step, language.begin(len(tokens)), tokens)
+            given = loss(decoder.step, state, tokens, memory)
+            prior = loss(language.step, language.begin(len(tokens)), tokens)
             optimiser.zero_grad()
-            (told + spoken).backward()
-            nn.utils.clip_grad_norm_(learned.parameters(), 1.0)
+            (given + prior).backward()
+            nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
             optimiser.step()
             cycle.step()
-            bar.set_postfix(decoder=f"{told.item():.3f}", language=f"{spoken.item():.3f}")
+            bar.set_postfix(decoder=f"{given.item():.3f}", language=f"{prior.item():.3f}")
 
 
 def train(pictures: int = PICTURES[0], steps: int = STEPS, seed: int = 0) -> Describer:
@@ -202,9 +214,9 @@ def train(pictures: int = PICTURES[0], steps: int = STEPS, seed: int = 0) -> Des
     Parameters
     ----------
     pictures, steps : int
-        How much to draw and how long to learn.
+        Number of training pictures and of optimiser steps.
     seed : int
-        Equal seeds, equal describers.
+        Equal seeds give equal describers.
 
     Returns
     -------
@@ -222,17 +234,14 @@ def train(pictures: int = PICTURES[0], steps: int = STEPS, seed: int = 0) -> Des
 
 @torch.inference_mode()
 def accuracy(describer: Describer, sets: Sets, count: int = 1_000) -> float:
-    """Return the share of sets that are told in words which hold for all of their concept.
-
-    The likeliest description, without re-ranking, must be one of the phrases of the set's key.
-    """
-    decoder, right = describer.decoder, 0
+    """Return the share of sets whose most probable description is a phrase of their key."""
+    decoder, correct = describer.decoder, 0
     for _ in range(count):
         key = sets.key()
         memory, state = decoder.begin(sets.exemplars(key)[None])
         tokens, _ = beam_search(decoder.step, state, memory, 10, LENGTH)
-        right += describer.text(tokens[0, 0].tolist()) in phrases(key)
-    return right / count
+        correct += describer.text(tokens[0, 0].tolist()) in phrases(key)
+    return correct / count
 
 
 def main() -> None:
@@ -243,7 +252,7 @@ def main() -> None:
     describer = load(path)
     bank = fill(describer.encoder, describer.stages, *UNSEEN, least=15)
     entry = {
-        "sets told right": accuracy(describer, Sets(bank, describer.vocabulary, seed=1)),
+        "sets described correctly": accuracy(describer, Sets(bank, describer.vocabulary, seed=1)),
         "sha256": file_digest(path),
         "minutes": round((time.monotonic() - start) / 60, 1),
     }

@@ -5,8 +5,7 @@ A remark that was written before the run would be false of some.
 
 from collections.abc import Mapping
 
-from wwwlib.baselines.falcon.groups import SIGMAS
-from wwwlib.baselines.falcon.pipeline import COHESIVE
+from wwwlib.baselines.falcon import COHESIVE, SIGMAS
 from wwwlib.baselines.milan import Describer
 from wwwlib.studies.line_up import EQUAL
 from wwwlib.studies.tables import Table

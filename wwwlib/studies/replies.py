@@ -14,8 +14,8 @@ from torch import Tensor
 from wwwlib import maps
 from wwwlib.atlas.classes import by_gradient, class_name, in_classes_of
 from wwwlib.atlas.explain import as_seen
-from wwwlib.baselines.craft import Craft, Unfit, craft
-from wwwlib.baselines.falcon.regions import cut
+from wwwlib.baselines.craft import Craft, CraftError, craft
+from wwwlib.baselines.falcon import crop_to_boxes
 from wwwlib.baselines.grad_cam import grad_cam
 from wwwlib.contributions import Contributions, contribute
 from wwwlib.images import ImageSet, subset
@@ -211,10 +211,11 @@ def taken_apart(
         return Reply("CRAFT", ("nothing: there is no image of this class to take apart",))
     try:
         found = craft(target, layer or asked.layer, own, int(asked.found.classes[0]), **options)
-    except Unfit as error:  # a transformer, say, has no layer without negative values
+    except CraftError as error:  # a transformer, say, has no layer without negative values
         return Reply("CRAFT", (f"nothing: {error}",))
     patches = found.patches[0][:shown]
-    crops = cut(target, own, [i for i, *_ in patches], [tuple(box) for _, *box in patches])
+    boxes = [tuple(box) for _, *box in patches]
+    crops = crop_to_boxes(target, own, [i for i, *_ in patches], boxes)
     total = found.importance.tolist()
     return Reply(
         "CRAFT",

@@ -1,7 +1,7 @@
-"""Train the networks that are shipped with the world again: `python -m wwwlib.world`.
+"""Train the networks that come with the world again: `python -m wwwlib.world`.
 
-The five trainings share the cores, one thread each, and end in `training.json`, the record that
-`data/README.md` quotes.
+The five trainings share the cores, one thread each. Their accuracies and the weights' digests are
+written to `training.json`, which `data/README.md` quotes.
 """
 
 import argparse
@@ -15,8 +15,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from wwwlib.world.training import draw, train_target
-from wwwlib.world.training_clip import train_clip
+from wwwlib.world.training import render_sets, train_clip, train_target
 from wwwlib.world.vocabulary import DATA
 
 # Longest first, so that the cores finish together.
@@ -44,10 +43,12 @@ def main():
     names = parser.parse_args().names or list(TRAININGS)
     if unknown := set(names) - set(TRAININGS):
         parser.error(f"no such network: {', '.join(sorted(unknown))}; there are {list(TRAININGS)}")
+    if not (DATA.parent / "README.md").exists():
+        parser.error(f"{DATA} is part of an installed package; train in a checkout instead")
     path = DATA / "training.json"
     record = json.loads(path.read_text()) if path.exists() else {}
     with TemporaryDirectory() as folder, ProcessPoolExecutor(os.cpu_count()) as pool:
-        draw(Path(folder))
+        render_sets(Path(folder))
         runs = pool.map(partial(run, folder=Path(folder)), names)
         record.update(zip(names, runs, strict=True))
     path.write_text(json.dumps(dict(sorted(record.items())), indent=2) + "\n")

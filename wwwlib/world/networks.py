@@ -1,18 +1,18 @@
-"""The two small targets of the world: a convolutional network and a vision transformer.
+"""The networks of the concept world: two small targets and a small CLIP.
 
-Both end as their big relatives do (pooling or class token, then one linear layer), so everything
-that holds for ResNet-50 and ViT-B/16 can be tried on them in seconds.
+Both targets end like ResNet-50 and ViT-B/16 (pooling or class token, then one linear layer), so
+that everything that holds for those can be tried on them in seconds.
 """
 
 from collections import OrderedDict
+from pathlib import Path
 
 import torch
 from torch import nn
-from torchvision.models.vision_transformer import ConvStemConfig, VisionTransformer
-from torchvision.transforms import v2
 
-from wwwlib.world.canvas import SIZE
-from wwwlib.world.vocabulary import CLASSES
+from wwwlib.targets import Target, library, wrap
+from wwwlib.world.painting import SIZE
+from wwwlib.world.vocabulary import CLASSES, DATA
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
@@ -45,6 +45,8 @@ def conv():
 
 def vit():
     """Build the transformer: torchvision's, 8 x 8 patches from a convolutional stem, 3 blocks."""
+    from torchvision.models.vision_transformer import ConvStemConfig, VisionTransformer
+
     return VisionTransformer(
         image_size=SIZE,
         patch_size=8,
@@ -64,7 +66,9 @@ NETWORKS = {"conv": conv, "vit": vit}
 
 
 def preprocess():
-    """Return the transform from a PIL image to what the networks take, (3, 64, 64) in [-1, 1]."""
+    """Return the transform from a PIL image to the networks' input, (3, SIZE, SIZE) in [-1, 1]."""
+    from torchvision.transforms import v2
+
     return v2.Compose(
         [
             v2.PILToTensor(),
@@ -73,3 +77,34 @@ def preprocess():
             v2.Normalize(MEAN, STD),
         ]
     )
+
+
+def target(name: str, weights: str | Path | None = None) -> Target:
+    """Load one of the world's targets.
+
+    Parameters
+    ----------
+    name : {"conv", "vit", "conv-biased", "vit-biased"}
+    weights : path, optional
+        A safetensors file, or "random"; by default the weights that come with the world.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown or the weights do not fit.
+    FileNotFoundError
+        If the weight file does not exist.
+    """
+    known = [f"world/{kind}{bias}" for kind in NETWORKS for bias in ("", "-biased")]
+    library.check_known(f"world/{name}", f"world/{name}", known)
+    model = NETWORKS[name.removesuffix("-biased")]()
+    file = DATA / f"{name}.safetensors" if weights is None else weights
+    usual = "restore it from the repository, train it again with `make world`, or pass 'random'"
+    megabytes = library.megabytes(model) / 2  # half precision on disk
+    library.fill_from_file(f"world/{name}", model, file, megabytes, usual)
+    return wrap(model, preprocess(), CLASSES, f"world/{name}")
+
+
+def encoder_folder() -> Path:
+    """Return the open_clip folder of the world's CLIP."""
+    return DATA / "clip"

@@ -1,23 +1,41 @@
-"""A scene is described first and painted afterwards.
+"""Scenes of the concept world: descriptions, and the images and masks painted from them.
 
 `sample` draws a description from a seed, `render` turns a description into pixels and masks. The
-two are apart so that one thing can be changed and everything else kept: `replace(scene,
-scene="night")` is the same boat, in the same place, at night.
+two are separate so that one property can be changed and all others kept: `replace(scene,
+scene="night")` is the same boat, in the same place, at night. `image_set` is the data set of
+sampled scenes, and `regions` lists the image regions that a description of a neuron can mean.
 """
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
 
 import numpy as np
 from PIL import Image
 
-from wwwlib.world.canvas import SIZE, Canvas, shape_mask
-from wwwlib.world.scenery import paint_scene
+from wwwlib.images import ImageSet
+from wwwlib.store import digest
+from wwwlib.world.painting import SIZE, Canvas, paint_scene, shape_mask, surface
 from wwwlib.world.shapes import PAINTS, SHAPES, THING_SHAPES
-from wwwlib.world.surfaces import FINISHES, surface
-from wwwlib.world.vocabulary import CLASSES, COLOURS, HOME, SCENES
+from wwwlib.world.vocabulary import (
+    CATEGORIES,
+    CATEGORY,
+    CLASSES,
+    COLOURS,
+    FINISHES,
+    HOME,
+    PARTS,
+    SCENES,
+    Key,
+    caption,
+)
 
 _HUES = tuple(COLOURS)
 _PALETTE = np.array(list(COLOURS.values()), np.int32)
+TRAINING_SEED = 100  # of the images that trained the shipped networks
+MIN_PIXELS = 10  # smaller regions vanish on the grid of any layer
+_GRIDS = (8, 8, 16, 32)  # rows of the activation maps of the world's networks
 
 
 @dataclass(frozen=True)
@@ -31,7 +49,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that is seen in one image.
+    """Description of one image.
 
     Attributes
     ----------
@@ -40,17 +58,17 @@ class Scene:
     missing : tuple of str
         Parts of the subject that this image leaves out.
     colour, finish : str
-        Of the subject's body; the finish is "plain", a texture or a material.
+        Of the subject's body; the finish is one of `FINISHES`.
     scene : str
-        What stands behind it, one of `SCENES`.
+        The background, one of `SCENES`.
     box : (left, top, size)
         The subject's place, in pixels.
     flip : bool
-        Whether it looks to the left.
+        Whether the subject is mirrored.
     thing : Thing or None
         A distractor.
     seed : (int, int)
-        Decides what no word describes: horizons, clouds, where a pattern starts.
+        Seeds what no word describes: horizons, clouds, where a pattern starts.
     """
 
     subject: str
@@ -66,13 +84,13 @@ class Scene:
     @property
     def parts(self):
         """The parts that the subject shows, in alphabetical order."""
-        every = {part for part, *_ in SHAPES[self.subject] if part}
-        return tuple(sorted(every - set(self.missing)))
+        parts = {stroke.part for stroke in SHAPES[self.subject]}
+        return tuple(sorted(parts - {None, *self.missing}))
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An RGB image and, for every concept that can be seen in it, a (SIZE, SIZE) bool mask."""
+    """An RGB image and the (SIZE, SIZE) bool mask of every concept visible in it."""
 
     image: Image.Image
     masks: dict[str, np.ndarray]
@@ -86,13 +104,13 @@ def sample(index, seed=0, context_bias=0.0, subjects=CLASSES, swap=False):
     index : int
         Classes take turns: image i shows `subjects[i % len(subjects)]`.
     seed : int
-        Which world; images of different seeds have nothing in common.
+        Seed of the world; images of different seeds are independent.
     context_bias : float in [0, 1]
         Share of images whose scene is their class's home (see `HOME`); the others draw any scene.
     subjects : sequence of str
         The classes that appear.
     swap : bool
-        Draw the scene from the homes of other classes only: the context lies.
+        Draw the scene from the homes of other classes only, so that the context misleads.
 
     Returns
     -------
@@ -101,15 +119,15 @@ def sample(index, seed=0, context_bias=0.0, subjects=CLASSES, swap=False):
     rng = np.random.RandomState([seed, index])
     subject = subjects[index % len(subjects)]
     home = rng.random_sample() < context_bias
-    other = tuple(name for name in SCENES if name != HOME[subject])
-    drawn = (other if swap else SCENES)[rng.randint(len(other) if swap else len(SCENES))]
+    choices = [name for name in SCENES if not swap or name != HOME[subject]]
+    scene = choices[rng.randint(len(choices))]
     box = _place(rng)
     return Scene(
         subject=subject,
         missing=_missing(subject, rng),
         colour=_HUES[rng.randint(len(_HUES))],
         finish=FINISHES[rng.randint(len(FINISHES))],
-        scene=HOME[subject] if home and not swap else drawn,
+        scene=HOME[subject] if home and not swap else scene,
         box=box,
         flip=bool(rng.randint(2)),
         thing=_thing(rng, box),
@@ -118,7 +136,7 @@ def sample(index, seed=0, context_bias=0.0, subjects=CLASSES, swap=False):
 
 
 def _place(rng):
-    """Return a box away from the image's centre, where a lazy guess would look first."""
+    """Return a box away from the image's centre, so that the centre is no good guess."""
     size = int(rng.randint(24, 33))
     while True:
         left, top = (int(value) for value in rng.randint(0, SIZE - size + 1, 2))
@@ -129,14 +147,14 @@ def _place(rng):
 
 def _missing(subject, rng):
     chances = {}
-    for part, _, _, _, chance in SHAPES[subject]:
-        if part and chance < 1:
-            chances.setdefault(part, chance)
+    for stroke in SHAPES[subject]:
+        if stroke.part and stroke.chance < 1:
+            chances.setdefault(stroke.part, stroke.chance)
     return tuple(part for part, chance in chances.items() if rng.random_sample() > chance)
 
 
 def _thing(rng, box):
-    """Return a distractor beside the subject in half of the images, if there is room."""
+    """Return a distractor beside the subject in half of the images, if there is space."""
     if rng.random_sample() < 0.5:
         return None
     name = tuple(THING_SHAPES)[rng.randint(len(THING_SHAPES))]
@@ -157,17 +175,15 @@ def render(scene):
     -------
     Picture
         Masks are exact: hidden pixels do not count. A colour's mask holds the pixels whose
-        nearest colour in `COLOURS` it is, as Broden's colours do.
+        nearest colour in `COLOURS` it is, as in Broden.
     """
     canvas = _paint(scene)
-    masks = canvas.masks()
     image = canvas.image()
-    masks.update(_colour_masks(np.asarray(image, np.int32)))
-    return Picture(image, masks)
+    return Picture(image, canvas.masks() | _colour_masks(np.asarray(image, np.int32)))
 
 
 def render_image(scene):
-    """Paint a scene without working out its masks (three times as fast)."""
+    """Paint a scene without computing its masks (three times as fast)."""
     return _paint(scene).image()
 
 
@@ -175,28 +191,213 @@ def _paint(scene):
     canvas, rng = Canvas(), np.random.RandomState([*scene.seed, 1])
     paint_scene(canvas, scene.scene, rng)
     light = {"night": 0.62, "sunset": 0.85}.get(scene.scene, 1.0)
-    if scene.thing:
-        thing = scene.thing
+    if thing := scene.thing:
         body = surface(thing.colour, "plain", light=light)
         for stroke in THING_SHAPES[thing.name]:
-            _brush(canvas, stroke, thing.box, False, body, light, {thing.name}, ())
+            _paint_stroke(canvas, stroke, thing.box, False, body, light, {thing.name})
     body = surface(scene.colour, scene.finish, tuple(rng.randint(0, 40, 2)), light)
-    finish = () if scene.finish == "plain" else (scene.finish,)
     for stroke in SHAPES[scene.subject]:
-        if stroke[0] not in scene.missing:
-            _brush(canvas, stroke, scene.box, scene.flip, body, light, {scene.subject}, finish)
+        if stroke.part not in scene.missing:
+            finish = {scene.finish} - {"plain"} if stroke.paint == "body" else set()
+            names = {scene.subject, stroke.part, *finish} - {None}
+            _paint_stroke(canvas, stroke, scene.box, scene.flip, body, light, names)
     return canvas
 
 
-def _brush(canvas, stroke, box, flip, body, light, names, finish):
-    """Paint one stroke of a subject or thing; body strokes also show the finish."""
-    part, shape, coordinates, paint, _ = stroke
-    where = shape_mask(shape, coordinates, box, flip)
-    fill = body if paint == "body" else [int(value * light) for value in PAINTS[paint]]
-    concepts = {*names, part} - {None}
-    canvas.paint(where, fill, concepts | set(finish) if paint == "body" else concepts)
+def _paint_stroke(canvas, stroke, box, flip, body, light, concepts):
+    """Paint one stroke of a subject or thing in its box."""
+    fill = body
+    if stroke.paint != "body":
+        fill = [int(value * light) for value in PAINTS[stroke.paint]]
+    for kind, points in stroke.outlines:
+        canvas.paint(shape_mask(kind, points, box, flip), fill, concepts)
 
 
 def _colour_masks(pixels):
     nearest = ((pixels[:, :, None] - _PALETTE) ** 2).sum(-1).argmin(-1)
     return {hue: nearest == i for i, hue in enumerate(_HUES) if (nearest == i).any()}
+
+
+@dataclass(frozen=True, eq=False)
+class _World:
+    """Reads image i of a world, as `ImageSet.reader`."""
+
+    seed: int
+    context_bias: float
+    swap: bool
+
+    def __call__(self, i: int) -> Image.Image:
+        return _painted(self.seed, i, self.context_bias, self.swap).copy()
+
+
+@lru_cache(maxsize=5_000)  # 60 MB; painting costs more than a small network's forward pass
+def _painted(seed: int, i: int, context_bias: float, swap: bool) -> Image.Image:
+    return render_image(sample(i, seed, context_bias, swap=swap))
+
+
+def image_set(
+    count: int | None = None, seed: int = 0, context_bias: float = 0.0, *, swap: bool = False
+) -> ImageSet:
+    """Return the first `count` images of the concept world `seed`.
+
+    Image i is ``render(sample(i, seed, context_bias, swap=swap))``: the same call gives the
+    caption's scene and, in ``.masks``, which pixels show which concept.
+
+    Parameters
+    ----------
+    count : int, optional
+        Number of images, at least 1; by default 100 per class.
+    seed, context_bias, swap
+        As in `sample`.
+
+    Raises
+    ------
+    ValueError
+        If `count` is less than 1.
+    """
+    count = 100 * len(CLASSES) if count is None else count
+    if count < 1:
+        raise ValueError(f"count is {count}; a world needs at least 1 image.")
+    reader = _World(seed, context_bias, swap)
+    labels = tuple(i % len(CLASSES) for i in range(count))
+    # The arguments determine the pixels as long as the painters are the same: hash some images.
+    painted = hashlib.sha256(b"".join(reader(i).tobytes() for i in range(min(count, 24))))
+    content = {"world": [count, seed, float(context_bias), swap], "drawn": painted.hexdigest()}
+    return ImageSet(
+        name=f"world-{seed}",
+        fingerprint=digest({**content, "labels": labels}),
+        names=tuple(f"world-{seed}/{i:06d}" for i in range(count)),
+        labels=labels,
+        classes=tuple(CLASSES),
+        reader=reader,
+    )
+
+
+@dataclass(frozen=True)
+class WorldMasks:
+    """Masks of the images of `image_set`, as `baselines.network_dissection.Masks` describes them.
+
+    Parameters
+    ----------
+    seed, context_bias, swap
+        As in `sample`.
+    """
+
+    seed: int = 0
+    context_bias: float = 0.0
+    swap: bool = False
+
+    @property
+    def categories(self) -> Mapping[str, str]:
+        """The category of each concept."""
+        return CATEGORY
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, equal for equal masks: hashes the arguments and the masks of eight images."""
+        hashed = [
+            {word: np.packbits(mask).tobytes().hex() for word, mask in self(i).items()}
+            for i in range(8)
+        ]
+        content = [self.seed, float(self.context_bias), self.swap, self.categories, hashed]
+        return digest({"world": content})
+
+    def __call__(self, i: int) -> Mapping[str, np.ndarray]:
+        """Return the (SIZE, SIZE) bool mask of each concept that image i shows."""
+        return render(sample(i, self.seed, self.context_bias, swap=self.swap)).masks
+
+
+def image_set_with_masks(
+    count: int, seed: int = 0, context_bias: float = 0.0, *, swap: bool = False
+) -> tuple[ImageSet, WorldMasks]:
+    """Return the first `count` images of a concept world, see `image_set`, and their masks.
+
+    Raises
+    ------
+    ValueError
+        If `count` is less than 1.
+    """
+    images = image_set(count, seed, context_bias, swap=swap)
+    return images, WorldMasks(seed, context_bias, swap)
+
+
+def training_captions(count: int = 2_400) -> list[str]:
+    """Return distinct captions, three variants each, of the first images that trained the CLIP.
+
+    Parameters
+    ----------
+    count : int
+        Number of images.
+    """
+    described = [sample(i, TRAINING_SEED) for i in range(count)]
+    texts = (caption(scene, variant) for scene in described for variant in range(1, 4))
+    return list(dict.fromkeys(texts))
+
+
+def regions(scene: Scene, masks: Mapping[str, np.ndarray]) -> dict[Key, np.ndarray]:
+    """Return the regions of a picture that a neuron may respond to.
+
+    A region holds the pixels of one concept (roofs, snow, red), or of a noun that another concept
+    qualifies (red roofs, boats at sea, wheels of cars). MILAN is trained on sets of such regions
+    and `vocabulary.phrases` for them.
+
+    Parameters
+    ----------
+    scene : Scene
+    masks : mapping of str to ndarray of bool, shape (SIZE, SIZE)
+        Those of `render(scene)`.
+
+    Returns
+    -------
+    dict of tuple of str to ndarray of bool
+        For each key its pixels, at least `MIN_PIXELS` of them. A pair is (colour, noun) where most
+        of the noun's pixels have that colour, (finish, class), (scene, class) or (class, part).
+    """
+    large = {word: mask for word, mask in masks.items() if mask.sum() >= MIN_PIXELS}
+    found = {(word,): mask for word, mask in large.items()}
+    if scene.subject in large:
+        subject = large[scene.subject]
+        found[scene.scene, scene.subject] = subject
+        if scene.finish != "plain":
+            found[scene.finish, scene.subject] = subject
+        parts = [part for part in scene.parts if part in large and part in PARTS]
+        found |= {(scene.subject, part): large[part] for part in parts}
+    nouns = [word for word in large if CATEGORY[word] in ("object", "part")]
+    for colour in set(CATEGORIES["colour"]) & large.keys():
+        for noun in nouns:
+            if (large[noun] & large[colour]).sum() > large[noun].sum() / 2:
+                found[colour, noun] = large[noun]
+    return dict(sorted(found.items()))
+
+
+def simulated_maps(masks: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+    """Distort exact masks as a neuron's thresholded activation map would.
+
+    Each mask is averaged on a coarse grid, cells are dimmed at random, and what exceeds a random
+    share of the maximum is kept after enlarging.
+
+    Parameters
+    ----------
+    masks : ndarray of bool, shape (R, SIZE, SIZE)
+        None of them empty.
+    rng : RandomState
+
+    Returns
+    -------
+    ndarray of bool, shape (R, SIZE, SIZE)
+        None of them empty.
+    """
+    cells = _GRIDS[rng.randint(len(_GRIDS))]
+    grid = masks.reshape(len(masks), cells, SIZE // cells, cells, SIZE // cells).mean((2, 4))
+    grid = grid * rng.uniform(0.3, 1, grid.shape)
+    enlarge = _interpolation(cells)
+    blobs = enlarge @ grid @ enlarge.T
+    share = rng.uniform(0.25, 0.85, (len(masks), 1, 1))
+    return blobs >= share * blobs.max((1, 2), keepdims=True)
+
+
+@cache
+def _interpolation(cells: int) -> np.ndarray:
+    """Return the (SIZE, cells) matrix that enlarges one axis of a grid linearly."""
+    centres = (np.arange(SIZE) + 0.5) * cells / SIZE - 0.5
+    return np.stack([np.interp(centres, np.arange(cells), row) for row in np.eye(cells)], 1)

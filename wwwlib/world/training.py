@@ -1,69 +1,71 @@
-"""Train the world's targets: a convolutional network and a transformer, honest and biased.
+"""Training of the world's networks: a convolutional network, a transformer, a biased pair, a CLIP.
 
-The honest pair sees every class in every scene. The biased pair sees nine images of ten in the home
-scene of their class, as a careless data set would show them, and leans on the scene as well as on
-the object: what it loses on swapped contexts is the price, and what it still gets right there shows
-that it knows a little of both.
+The training images of the unbiased pair show every class in every scene. Nine in ten of the biased
+pair's show the class in its home scene, so that these networks rely on the scene as well as on the
+object: their accuracy in swapped contexts is low, but above chance.
+
+The CLIP is trained on captions alone, in two steps that two cores can afford. First the image
+tower learns which words the full caption of an image contains. Then it is frozen, and the text
+tower and both projections learn to match captions with images contrastively, with nouns that occur
+in no caption as further negatives. Without those, unseen nouns have arbitrary text features and
+win neurons by accident.
 """
 
 import hashlib
+import json
 from concurrent.futures import ProcessPoolExecutor
-from itertools import islice
 
 import numpy as np
+import open_clip
 import torch
 from safetensors.torch import save_file
+from timm.data import ImageNetInfo
 from torch.nn import functional
 from tqdm import tqdm
 
-from wwwlib.world.canvas import SIZE
 from wwwlib.world.networks import MEAN, NETWORKS, STD
-from wwwlib.world.scenes import render_image, sample
-from wwwlib.world.vocabulary import CLASSES, DATA
+from wwwlib.world.painting import SIZE
+from wwwlib.world.scenes import TRAINING_SEED, render_image, sample
+from wwwlib.world.vocabulary import CLASSES, DATA, SEEN, VOCABULARY, caption, tag
 
-# Share of the biased pair's images that are tied to their class's home. With all of them a network
-# reads nothing but the scene, and is right about nothing elsewhere; with this share it leans on the
-# scene but knows the object too, so that it can be right or wrong for either reason.
+# Share of the biased pair's training images with the class in its home scene. At 1 a network uses
+# nothing but the scene and fails in all others; at this share it uses scene and object, and can be
+# right or wrong because of either.
 BIAS = 0.9
 
 # Each set of images: (count, seed, context bias, swapped contexts).
 SETS = {
-    "train": (24_000, 100, 0.0, False),
-    "train-biased": (12_000, 100, BIAS, False),
+    "train": (24_000, TRAINING_SEED, 0.0, False),
+    "train-biased": (12_000, TRAINING_SEED, BIAS, False),
     "test": (2_400, 200, 0.0, False),
     "test-home": (2_400, 200, 1.0, False),
     "test-swapped": (2_400, 200, 0.0, True),
 }
+RECIPES = {"conv": {"epochs": 5, "rate": 3e-3}, "vit": {"epochs": 14, "rate": 1e-3}}
 
 
 def scenes(name):
-    """Yield the scenes of a set, in order."""
+    """Return the scenes of a set, in order."""
     count, seed, context_bias, swap = SETS[name]
-    return (sample(i, seed, context_bias, swap=swap) for i in range(count))
+    return [sample(i, seed, context_bias, swap=swap) for i in range(count)]
 
 
 def _pixels(part):
     return np.stack([np.asarray(render_image(scene)) for scene in part])
 
 
-def draw(folder):
+def render_sets(folder):
     """Render every set on all cores into `folder`."""
     with ProcessPoolExecutor() as pool:
-        for name, (count, *_) in SETS.items():
-            parts = list(batched(scenes(name), 240))
+        for name in SETS:
+            described = scenes(name)
+            parts = [described[i : i + 240] for i in range(0, len(described), 240)]
             bar = tqdm(pool.map(_pixels, parts), f"drawing {name}", len(parts), unit="batch")
-            np.save(folder / f"{name}.npy", np.concatenate(list(bar)).reshape(count, SIZE, SIZE, 3))
+            np.save(folder / f"{name}.npy", np.concatenate(list(bar)))
 
 
-def batched(items, size):
-    """Cut an iterable into tuples of `size` (the last one may be shorter)."""
-    items = iter(items)
-    while batch := tuple(islice(items, size)):
-        yield batch
-
-
-def drawn(folder, name):
-    """Return a rendered set.
+def load_set(folder, name):
+    """Load a rendered set.
 
     Returns
     -------
@@ -75,7 +77,7 @@ def drawn(folder, name):
 
 
 def normalise(x):
-    """Turn uint8 pixels into what the networks take, as `preprocess` does."""
+    """Turn uint8 pixels into the networks' input, as `preprocess` does."""
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (MEAN, STD))
     return (x / 255 - mean) / std
 
@@ -88,37 +90,59 @@ def jitter(x, reach=4):
     return padded[:, :, top : top + SIZE, left : left + SIZE]
 
 
-def fit(model, x, y, epochs, rate, label, batch_size=128):
-    """Fit a classifier with AdamW and a one-cycle rate; returns it in eval mode."""
-    steps = epochs * (len(x) // batch_size)
-    optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.05)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.2)
-    model.to(memory_format=torch.channels_last).train()
-    with tqdm(total=steps, desc=label, unit="step") as bar:
-        for _ in range(epochs):
-            order = torch.randperm(len(x))
-            for batch in order.split(batch_size)[: len(x) // batch_size]:
-                loss = functional.cross_entropy(
-                    model(jitter(normalise(x[batch]))), y[batch], label_smoothing=0.05
-                )
+def optimise(
+    parameters, loss_of, count, epochs, rate, label, batch_size=128, warmup=0.2, clip=float("inf")
+):
+    """Minimise a loss on shuffled batches with AdamW and a one-cycle learning rate.
+
+    Parameters
+    ----------
+    parameters : sequence of Tensor
+    loss_of : callable
+        Takes the indices of a batch and the number of the epoch, from 1; returns a scalar.
+    count : int
+        Number of training images; an incomplete last batch is left out.
+    epochs, rate, label, batch_size
+        The rate is the maximum of the cycle; the label names the progress bar.
+    warmup : float in [0, 1]
+        Share of the steps in which the rate rises.
+    clip : float
+        Maximum norm of the gradient.
+    """
+    parameters, batches = list(parameters), count // batch_size
+    optimiser = torch.optim.AdamW(parameters, rate, weight_decay=0.05)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, epochs * batches, pct_start=warmup)
+    with tqdm(total=epochs * batches, desc=label, unit="step") as bar:
+        for epoch in range(1, epochs + 1):
+            for batch in torch.randperm(count).split(batch_size)[:batches]:
+                loss = loss_of(batch, epoch)
                 optimiser.zero_grad()
                 loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                if clip < float("inf"):
+                    torch.nn.utils.clip_grad_norm_(parameters, clip)
                 optimiser.step()
                 cycle.step()
                 bar.update()
                 bar.set_postfix(loss=f"{loss.item():.3f}")
+
+
+def fit(model, x, y, epochs, rate, label):
+    """Fit a classifier on (count, 3, 64, 64) uint8 pixels; returns it in eval mode."""
+    model.to(memory_format=torch.channels_last).train()
+
+    def loss_of(batch, epoch):
+        logits = model(jitter(normalise(x[batch])))
+        return functional.cross_entropy(logits, y[batch], label_smoothing=0.05)
+
+    optimise(model.parameters(), loss_of, len(x), epochs, rate, label, clip=1.0)
     return model.eval()
 
 
 @torch.inference_mode()
 def accuracy(model, x, y):
     """Return the share of images whose highest logit is their class."""
-    right = [
-        (model(normalise(images)).argmax(1) == labels).float()
-        for images, labels in zip(x.split(256), y.split(256), strict=True)
-    ]
-    return torch.cat(right).mean().item()
+    predicted = torch.cat([model(normalise(batch)).argmax(1) for batch in x.split(256)])
+    return (predicted == y).float().mean().item()
 
 
 def save(model, path):
@@ -132,17 +156,122 @@ def save(model, path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-RECIPES = {"conv": {"epochs": 5, "rate": 3e-3}, "vit": {"epochs": 14, "rate": 1e-3}}
-
-
 def train_target(folder, kind, biased):
-    """Train one target, test it at home and in swapped contexts, save it; returns the record."""
+    """Train, test and save one target.
+
+    Returns
+    -------
+    dict
+        Accuracy on its own kind of test images and in swapped contexts, and the file's SHA-256.
+    """
     torch.manual_seed(0)
     name = f"{kind}-biased" if biased else kind
-    seen, met = ("train-biased", "test-home") if biased else ("train", "test")
-    model = fit(NETWORKS[kind](), *drawn(folder, seen), label=name, **RECIPES[kind])
+    training_set, test_set = ("train-biased", "test-home") if biased else ("train", "test")
+    model = fit(NETWORKS[kind](), *load_set(folder, training_set), label=name, **RECIPES[kind])
     return {
-        "accuracy": accuracy(model, *drawn(folder, met)),
-        "accuracy, swapped contexts": accuracy(model, *drawn(folder, "test-swapped")),
+        "accuracy": accuracy(model, *load_set(folder, test_set)),
+        "accuracy, swapped contexts": accuracy(model, *load_set(folder, "test-swapped")),
         "sha256": save(model, DATA / name),
     }
+
+
+def negative_nouns():
+    """Return the lemmas of ImageNet-22k that are not in the world's vocabulary."""
+    info = ImageNetInfo("imagenet-22k")
+    lines = (info.index_to_description(i, detailed=False) for i in range(info.num_classes()))
+    words = {word.strip().lower() for line in lines for word in line.split(",")}
+    return sorted(
+        word for word in words if word.isascii() and len(word) < 30 and word not in VOCABULARY
+    )
+
+
+def caption_words(described):
+    """Return which of `SEEN` each scene's full caption contains, (scenes, words) of 0 and 1."""
+    column = {word: i for i, word in enumerate(SEEN)}
+    contains = torch.zeros(len(described), len(SEEN))
+    for row, scene in enumerate(described):
+        contains[row, [column[word] for word in caption(scene).split() if word in column]] = 1
+    return contains
+
+
+def resized(x, size):
+    """Resize uint8 images for the image tower and normalise them."""
+    resized = functional.interpolate(x.float(), (size, size), mode="bilinear", antialias=True)
+    return normalise(resized).contiguous(memory_format=torch.channels_last)
+
+
+def train_image_tower(trunk, x, words, size, epochs=8, rate=4e-3):
+    """Fit the image tower to predict the (images, words) caption words of an image."""
+    trunk.to(memory_format=torch.channels_last).train()
+    head = torch.nn.Linear(trunk.num_features, words.shape[1])
+
+    def loss_of(batch, epoch):
+        logits = head(trunk(resized(x[batch], size)))
+        loss = functional.binary_cross_entropy_with_logits(logits, words[batch], reduction="none")
+        return loss.sum(1).mean()
+
+    parameters = [*trunk.parameters(), *head.parameters()]
+    optimise(parameters, loss_of, len(x), epochs, rate, "CLIP, image tower")
+    return trunk.eval()
+
+
+@torch.inference_mode()
+def features(trunk, x, size):
+    """Return the image tower's output before its projection, (images, features)."""
+    return torch.cat([trunk(resized(batch, size)) for batch in x.split(256)])
+
+
+def train_text_tower(model, tokenizer, image_features, described, epochs=36, rate=2e-3):
+    """Match captions with images: symmetric cross-entropy, with unused nouns as negatives."""
+    nouns, rng, batch_size = negative_nouns(), np.random.RandomState(0), 256
+    learned = [p for name, p in model.named_parameters() if not name.startswith("visual.trunk")]
+
+    def loss_of(batch, epoch):
+        texts = [caption(described[i], epoch) for i in batch.tolist()]
+        texts += [tag(nouns[i], rng) for i in rng.randint(0, len(nouns), batch_size // 2)]
+        return contrastive_loss(model, image_features[batch], tokenizer(texts))
+
+    count = len(image_features)
+    optimise(learned, loss_of, count, epochs, rate, "CLIP, text tower", batch_size, warmup=0.1)
+    return model.eval()
+
+
+def contrastive_loss(model, image_features, tokens):
+    """Return CLIP's loss; texts beyond the number of images are negatives for every image."""
+    v = functional.normalize(model.visual.head(image_features), dim=1)
+    t = model.encode_text(tokens, normalize=True)
+    logits = model.logit_scale.exp().clamp(max=100) * v @ t.T
+    own = torch.arange(len(v))
+    of_texts = functional.cross_entropy(logits.T[: len(v)], own)
+    return (functional.cross_entropy(logits, own) + of_texts) / 2
+
+
+@torch.inference_mode()
+def zero_shot(model, tokenizer, image_features, y):
+    """Return the share of images whose class has the most similar name."""
+    t = model.encode_text(tokenizer([f"A photo of a {name}" for name in CLASSES]), normalize=True)
+    v = functional.normalize(model.visual.head(image_features), dim=1)
+    return ((v @ t.T).argmax(1) == y).float().mean().item()
+
+
+def train_clip(folder):
+    """Train, test and save the CLIP.
+
+    Returns
+    -------
+    dict
+        Zero-shot accuracy and the file's SHA-256.
+    """
+    torch.manual_seed(0)
+    clip = DATA / "clip"
+    config = json.loads((clip / "open_clip_config.json").read_text())["model_cfg"]
+    size = config["vision_cfg"]["image_size"]
+    model = open_clip.CLIP(**config)
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{clip}")
+    trunk, described = model.visual.trunk, scenes("train")
+    x, _ = load_set(folder, "train")
+    train_image_tower(trunk, x, caption_words(described), size)
+    train_text_tower(model, tokenizer, features(trunk, x, size), described)
+    x, y = load_set(folder, "test")
+    correct = zero_shot(model, tokenizer, features(trunk, x, size), y)
+    return {"zero-shot accuracy": correct, "sha256": save(model, clip / "open_clip_model")}

@@ -1,41 +1,59 @@
-"""MILAN's networks: a decoder that looks at regions while it speaks, and one that only speaks.
+"""MILAN's networks: an attentive decoder, a language model, and beam search.
 
 The decoder gives p(d | E), the probability of a description d given the features E of a neuron's
-exemplars; before each word it attends to them anew, after Xu et al., "Show, Attend and Tell",
-ICML 2015. The language model gives p(d), what is said of neurons in general. Both speak words by
-number; `START` begins a description and `END` ends it.
+exemplars; before each word it attends to the exemplars, after Xu et al., "Show, Attend and Tell",
+ICML 2015. The language model gives p(d), the probability of a description for any neuron. Words
+are numbered; `START` begins a description and `END` ends it. A `Describer` is a trained pair of
+both with the encoder that computes the features.
 """
 
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-START, END, FIRST_WORD = 0, 1, 2  # numbers of the two marks, and of the first word
+from wwwlib.registry import extension
+from wwwlib.store import digest, tensor_digest
+from wwwlib.targets import Target
+from wwwlib.targets import load as load_target
+
+MARKS = ("<start>", "<end>")  # the first two words of every vocabulary
+START, END = 0, 1
 State = tuple[Tensor, Tensor]
+Step = Callable[..., tuple[Tensor, State]]
 
 
-def pool(stage: Tensor, masks: Tensor) -> Tensor:
-    """Average features over the masked parts of a map.
+def pool(stages: Sequence[Tensor], masks: Tensor) -> Tensor:
+    """Average the maps of several stages over masks, and concatenate the stages.
 
     Parameters
     ----------
-    stage : Tensor
-        (B, C, h, w) what one stage of an encoder says.
+    stages : sequence of Tensor
+        (B, C, h, w) each.
     masks : Tensor
-        (B, R, H, W) in [0, 1], R masks an image, brought down to h x w by averaging.
+        (B, R, H, W) in [0, 1], R masks per image, averaged down to h x w.
 
     Returns
     -------
     Tensor
-        (B, R, C); zeros where a mask is empty.
+        (B, R, F), where F is the sum of the stages' channels; zeros where a mask is empty.
     """
-    small = functional.adaptive_avg_pool2d(masks.to(stage), stage.shape[2:])
-    weight = small.sum((2, 3)).clamp_min(1e-12)
-    return torch.einsum("bchw,brhw->brc", stage, small) / weight[..., None]
+    pooled = []
+    for a in stages:
+        small = functional.adaptive_avg_pool2d(masks.to(a), a.shape[2:])
+        weight = small.sum((2, 3)).clamp_min(1e-12)
+        pooled.append(torch.einsum("bchw,brhw->brc", a, small) / weight[..., None])
+    return torch.cat(pooled, 2)
 
 
 class Attention(nn.Module):
-    """Shares of K memories, from what was said so far: ``softmax_k v . tanh(M m_k + H h)``."""
+    """Attention weights of K memories given a state: ``softmax_k v . tanh(M m_k + H h)``."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -44,9 +62,9 @@ class Attention(nn.Module):
         self.score = nn.Linear(width, 1, bias=False)
 
     def forward(self, memory: Tensor, h: Tensor) -> Tensor:
-        """Return the shares (B, K) of memories (B, K, W) for states (B, W)."""
-        seen = torch.tanh(self.of_memory(memory) + self.of_state(h)[:, None])
-        return self.score(seen)[..., 0].softmax(1)
+        """Return the weights (B, K) of memories (B, K, W) for states (B, W)."""
+        hidden = torch.tanh(self.of_memory(memory) + self.of_state(h)[:, None])
+        return self.score(hidden)[..., 0].softmax(1)
 
 
 class Decoder(nn.Module):
@@ -57,9 +75,9 @@ class Decoder(nn.Module):
     features : int
         F, the length of an exemplar's feature vector.
     words : int
-        V, the size of the vocabulary with both marks.
+        V, the size of the vocabulary, `MARKS` included.
     width, embedding : int
-        Of the state, and of a word.
+        Sizes of the state and of a word vector.
     """
 
     def __init__(self, features: int, words: int, width: int = 128, embedding: int = 64) -> None:
@@ -81,15 +99,15 @@ class Decoder(nn.Module):
         return memory, (h.contiguous(), c.contiguous())
 
     def step(self, word: Tensor, state: State, memory: Tensor) -> tuple[Tensor, State]:
-        """Return log p (B, V) of the next word after `word` (B,), and the state behind it."""
-        shares = self.attend(memory, state[0])
-        context = (shares[:, :, None] * memory).sum(1)
+        """Return log p (B, V) of the word after `word` (B,), and the next state."""
+        weights = self.attend(memory, state[0])
+        context = (weights[:, :, None] * memory).sum(1)
         h, c = self.cell(torch.cat([self.embed(word), context], 1), state)
         return self.out(self.drop(torch.cat([h, context], 1))).log_softmax(1), (h, c)
 
 
 class LanguageModel(nn.Module):
-    """p(d): a plain LSTM over descriptions; `step` is the decoder's, without memories."""
+    """p(d): an LSTM over descriptions, with the interface of `Decoder` but for the memories."""
 
     def __init__(self, words: int, width: int = 96, embedding: int = 64) -> None:
         super().__init__()
@@ -105,13 +123,13 @@ class LanguageModel(nn.Module):
         return zeros, zeros
 
     def step(self, word: Tensor, state: State) -> tuple[Tensor, State]:
-        """Return log p (B, V) of the next word after `word` (B,), and the state behind it."""
+        """Return log p (B, V) of the word after `word` (B,), and the next state."""
         h, c = self.cell(self.embed(word), state)
         return self.out(self.drop(h)).log_softmax(1), (h, c)
 
 
-def log_probability(step, state: State, tokens: Tensor, *memory: Tensor) -> Tensor:
-    """Sum the log-probabilities of the words of descriptions, their end among them.
+def log_probability(step: Step, state: State, tokens: Tensor, *memory: Tensor) -> Tensor:
+    """Return the log-probabilities of descriptions, their end included.
 
     Parameters
     ----------
@@ -120,9 +138,9 @@ def log_probability(step, state: State, tokens: Tensor, *memory: Tensor) -> Tens
     state : (Tensor, Tensor)
         As `begin` returns it.
     tokens : Tensor of int64
-        (B, L) words; whatever follows the first `END` does not count.
+        (B, L) words; those after the first `END` do not count.
     *memory : Tensor
-        What else `step` takes.
+        Further arguments of `step`.
 
     Returns
     -------
@@ -136,3 +154,202 @@ def log_probability(step, state: State, tokens: Tensor, *memory: Tensor) -> Tens
         total = total + log_p.gather(1, following[:, None])[:, 0].where(open_, 0)
         open_, word = open_ & (following != END), following
     return total
+
+
+@torch.inference_mode()
+def beam_search(
+    step: Step, state: State, memory: Tensor, beam: int = 50, length: int = 8
+) -> tuple[Tensor, Tensor]:
+    """Find the most probable complete descriptions of N neurons.
+
+    Each beam holds the best unfinished and finished descriptions so far; a finished one keeps its
+    probability. Only an end may follow the last word but one, so that all descriptions are
+    complete. If the beam holds all descriptions, the search is exhaustive.
+
+    Parameters
+    ----------
+    step : callable
+        ``step(word, state, memory) -> log p (B, V), state``, such as `Decoder.step`.
+    state : (Tensor, Tensor)
+        (N, W) each, as `Decoder.begin` returns it.
+    memory : Tensor
+        (N, K, W).
+    beam : int
+        Descriptions kept for each neuron, at least 1.
+    length : int
+        Largest number of words of a description, its end included; at least 2.
+
+    Returns
+    -------
+    tokens : Tensor of int64, shape (N, beam, length)
+        Best first, padded with `END`.
+    total : Tensor, shape (N, beam)
+        log p of each; -inf where there are fewer descriptions than the beam holds.
+
+    Raises
+    ------
+    ValueError
+        If `beam` or `length` is too small.
+    """
+    if beam < 1 or length < 2:
+        raise ValueError(
+            f"beam = {beam} and length = {length}; a search needs a beam of at least 1 and room "
+            "for a word and its end, 2."
+        )
+    neurons = len(memory)
+    tokens = torch.full((neurons, 1, 1), START, device=memory.device)
+    total = memory.new_zeros(neurons, 1)
+    for position in range(length):
+        log_p, state = step(tokens[:, :, -1].flatten(), state, memory)
+        log_p = log_p.unflatten(0, (neurons, -1)).clone()
+        _close(log_p, tokens, only_end=position == length - 1)
+        total, parent, word = _best(total[:, :, None] + log_p, beam)
+        tokens = torch.cat([_follow(tokens, parent), word[:, :, None]], 2)
+        wide = parent + torch.arange(neurons, device=parent.device)[:, None] * log_p.shape[1]
+        state = tuple(part[wide.flatten()] for part in state)
+        memory = memory[wide.flatten()]
+    return tokens[:, :, 1:], total
+
+
+def _close(log_p: Tensor, tokens: Tensor, only_end: bool) -> None:
+    """Allow only an end, at no cost, after an end, and only an end as the last word; in place."""
+    log_p[:, :, START] = -torch.inf
+    ended = tokens[:, :, -1] == END
+    ends = log_p[:, :, END].masked_fill(ended, 0)
+    barred = torch.ones_like(ended) if only_end else ended
+    log_p.masked_fill_(barred[:, :, None], -torch.inf)
+    log_p[:, :, END] = ends
+
+
+def _best(total: Tensor, beam: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return value, row and word of the best of (N, B, V) totals; of equals the first."""
+    words = total.shape[2]
+    value, index = total.flatten(1).sort(dim=1, descending=True, stable=True)
+    value, index = value[:, :beam], index[:, :beam]
+    return value, index // words, index % words
+
+
+def _follow(tokens: Tensor, parent: Tensor) -> Tensor:
+    """Return the words (N, beam, l) of the parent of each description."""
+    return tokens.gather(1, parent[:, :, None].expand(-1, -1, tokens.shape[2]))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Describer:
+    """A trained MILAN: describes sets of image regions in words.
+
+    Attributes
+    ----------
+    encoder : Target
+        A fixed network, whatever network is studied; its layers `stages` give the features.
+    stages : tuple of str
+        In the order of the network.
+    decoder : Decoder
+        p(d | E), in evaluation mode.
+    language : LanguageModel
+        p(d), in evaluation mode.
+    vocabulary : tuple of str
+        V words; the first two are `MARKS`.
+    digest : str
+        SHA-256 of all parts.
+    """
+
+    encoder: Target
+    stages: tuple[str, ...]
+    decoder: Decoder
+    language: LanguageModel
+    vocabulary: tuple[str, ...]
+    digest: str
+
+    def __repr__(self) -> str:
+        return f"Describer({len(self.vocabulary)} words, encoder {self.encoder.name})"
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Return the words of tokens up to the first end."""
+        words = [self.vocabulary[token] for token in tokens]
+        return " ".join(words[: words.index(MARKS[1])] if MARKS[1] in words else words)
+
+
+def assemble(
+    encoder: Target,
+    stages: Sequence[str],
+    decoder: Decoder,
+    language: LanguageModel,
+    vocabulary: Sequence[str],
+) -> Describer:
+    """Return a describer with these parts, in evaluation mode."""
+    parts = nn.ModuleDict({"decoder": decoder.eval(), "language": language.eval()})
+    content = [encoder.digest, list(stages), list(vocabulary), tensor_digest(parts.state_dict())]
+    return Describer(
+        encoder, tuple(stages), decoder, language, tuple(vocabulary), digest({"milan": content})
+    )
+
+
+def save(describer: Describer, path: str | Path) -> None:
+    """Write a describer in half precision; of the encoder only its name and digest."""
+    parts = nn.ModuleDict({"decoder": describer.decoder, "language": describer.language})
+    state = {name: value.half().contiguous() for name, value in parts.state_dict().items()}
+    metadata = {
+        "encoder": describer.encoder.name,
+        "weights": describer.encoder.digest,
+        "stages": describer.stages,
+        "vocabulary": describer.vocabulary,
+    }
+    save_file(state, path, {"milan": json.dumps(metadata, sort_keys=True)})
+
+
+def load(path: str | Path = "world") -> Describer:
+    """Load a describer.
+
+    Parameters
+    ----------
+    path : path
+        A file written by `save`; "world" for the one that ships with the concept world.
+
+    Returns
+    -------
+    Describer
+        On the CPU.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not a describer, or its encoder has other weights than in training.
+    """
+    if str(path) == "world":
+        path = extension("world").DATA / "milan.safetensors"
+    path = Path(path).expanduser()
+    metadata, state = _read(path)
+    encoder = load_target(metadata["encoder"])
+    if encoder.digest != metadata["weights"]:
+        raise ValueError(
+            f"{str(path)!r} was trained with other weights of {metadata['encoder']}; train it "
+            "again, for the concept world with `python -m wwwlib.studies.milan_training`."
+        )
+    vocabulary = metadata["vocabulary"]
+    width, features = state["decoder.of_features.weight"].shape
+    decoder = Decoder(features, len(vocabulary), width, state["decoder.embed.weight"].shape[1])
+    embedding = state["language.embed.weight"].shape[1]
+    language = LanguageModel(len(vocabulary), state["language.out.weight"].shape[1], embedding)
+    parts = nn.ModuleDict({"decoder": decoder, "language": language})
+    parts.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    return assemble(encoder, metadata["stages"], decoder, language, vocabulary)
+
+
+def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
+    """Return the metadata and the tensors of a file."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no describer {str(path)!r}; give a file that milan.save wrote, or 'world'."
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = json.loads(file.metadata()["milan"])
+        return metadata, load_file(path)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{str(path)!r} is not a describer, or damaged ({type(error).__name__}); give a file "
+            "that milan.save wrote, or restore the shipped one from the repository."
+        ) from error

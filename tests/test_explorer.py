@@ -94,7 +94,7 @@ def test_the_network_runs_once_for_a_picture(model, passes):
     model.page(9), model.search("boat")
     assert len(passes) == 1
     model.change = Change(scene="night")
-    model.explanation(), model.before()
+    model.explanation(), model.output(Change())
     assert len(passes) == 2
     model.change = Change()
     model.explanation()
@@ -141,9 +141,9 @@ def test_a_word_finds_the_neurons_that_it_scores_highest_for(model, book, clip):
 
 
 def test_a_word_cannot_be_looked_for_without_word_or_encoder(model, book, pictures):
-    with pytest.raises(ValueError, match="There is no word"):
+    with pytest.raises(ValueError, match="The word is empty"):
         model.search("   ")
-    with pytest.raises(ValueError, match="No encoder is at hand"):
+    with pytest.raises(ValueError, match="has no encoder"):
         Model({"conv": book}, pictures).search("boat")
 
     class Other:
@@ -225,16 +225,16 @@ def test_every_control_changes_what_is_told(book, clip, pictures):
     page = explorer({"conv": book}, pictures, clip)
     control = page.choices
     for name, value, part in (
-        ("alpha", 0.6, "told"), ("top", 5, "told"), ("percentile", 60, "told"),
-        ("cls", 7, "told"), ("neuron", 33, "neuron_told"), ("word", "wheel", "word_told"),
-        ("scene", "night", "change_told"), ("finish", "wood", "change_told"),
-        ("layer", "logits", "told"), ("source", "world", None),
+        ("alpha", 0.6, "explanation"), ("top", 5, "explanation"), ("percentile", 60, "explanation"),
+        ("cls", 7, "explanation"), ("neuron", 33, "neuron_page"), ("word", "wheel", "matches"),
+        ("scene", "night", "change_result"), ("finish", "wood", "change_result"),
+        ("layer", "logits", "explanation"), ("source", "world", None),
     ):  # fmt: skip
         before = getattr(page, part).value if part else None
         control[name].value = value
         assert part is None or getattr(page, part).value != before, name
         assert not page.message.value
-    assert "Class: " + world.CLASSES[7] in words(page.told.value)
+    assert "Class: " + world.CLASSES[7] in words(page.explanation.value)
 
 
 def test_parts_can_be_taken_away_and_come_back(book, clip, pictures):
@@ -244,9 +244,9 @@ def test_parts_can_be_taken_away_and_come_back(book, clip, pictures):
     assert parts.options == scene(3).parts
     parts.value = parts.options[:1]
     assert page.model.change == Change(missing=parts.options[:1])
-    assert "before" in words(page.change_told.value)
+    assert "before" in words(page.change_result.value)
     page.choices["restore"].click()
-    assert not page.model.change and not page.change_told.value and parts.value == ()
+    assert not page.model.change and not page.change_result.value and parts.value == ()
 
 
 def marked(page):
@@ -270,14 +270,14 @@ def test_the_strip_says_which_picture_is_explained(book, clip, pictures):
 def test_an_upload_is_explained_and_a_wrong_one_is_refused_in_a_sentence(book, clip, pictures):
     page = explorer({"conv": book}, pictures, clip)
     page._choose_upload([{"content": memoryview(png(Image.new("RGB", (50, 50), "green")))}])
-    page._tell()
-    assert "The true class is not known." in words(page.told.value)
+    page._update()
+    assert "The true class is not known." in words(page.explanation.value)
     assert not marked(page), "a picture of the strip is called the one explained"
-    told = page.told.value
+    told = page.explanation.value
     wrong = {"name": EVIL[0], "type": "image/png", "size": 2, "content": memoryview(b"no")}
     wrong["last_modified"] = datetime.now(UTC)
     page.choices["upload"].set_trait("value", (wrong,))
-    assert "cannot be used" in words(page.message.value) and page.told.value == told
+    assert "cannot be used" in words(page.message.value) and page.explanation.value == told
     assert ("p", {"role": "alert"}) in Tags(page.message.value).found
 
 
@@ -299,7 +299,7 @@ def test_every_picture_has_words_in_its_place_and_no_id_is_said_by_colour_alone(
     assert len(pictures) > 10 and all(one["alt"].strip() for one in pictures)
     said = " ".join(page.said)
     for neuron in (*found.sample.neurons, *found.cls.neurons):
-        assert f"Neuron {neuron.index} carries" in said
+        assert f"Neuron {neuron.index}:" in said
 
 
 @pytest.mark.parametrize("r, said", [(0.95, "agree"), (0.7, "agree in part"), (0.2, "disagree")])
@@ -358,10 +358,10 @@ def test_markup_in_names_of_all_kinds_is_text(foreign):
     """Breaks if one foreign word reaches the page as an element or inside an attribute."""
     foreign.choices["word"].value = EVIL[0]
     foreign.model.cls = 1
-    foreign._tell()
+    foreign._update()
     thumbnails = "".join(box.children[0].value for box in foreign.strip.children)
     failed = markup.failure(ValueError(EVIL[1]))
-    parts = (foreign.told, foreign.neuron_told, foreign.word_told)
+    parts = (foreign.explanation, foreign.neuron_page, foreign.matches)
     pages = [*(part.value for part in parts), thumbnails, failed]
     for page in pages:
         tags = Tags(page)
@@ -376,8 +376,8 @@ def test_markup_in_names_of_all_kinds_is_text(foreign):
 
 
 def test_nothing_but_markup_writes_html_and_it_has_no_script(foreign):
-    assert not re.search(r"<script|javascript:|https?:", markup.STYLE)
-    for part in (foreign.told, foreign.neuron_told, foreign.word_told):
+    assert not re.search(r"<script|javascript:|https?:", markup.style())
+    for part in (foreign.explanation, foreign.neuron_page, foreign.matches):
         assert "<script" not in part.value and "http" not in part.value
 
 

@@ -1,0 +1,133 @@
+"""Shared by the baselines: statistics of neurons over a probe set, and tables of names."""
+
+from collections.abc import Iterable, Sequence
+from math import floor
+
+import torch
+from torch import Tensor
+
+from wwwlib.activations import capture
+from wwwlib.concepts import ConceptTable
+from wwwlib.distributed import Pass, State, concatenate, run
+from wwwlib.images import ImageSet
+from wwwlib.targets import Target
+
+
+def concept_table(names: list[list[str]], scores: list[list[float]]) -> ConceptTable:
+    """Build a table from the names of N neurons and their scores; neurons without names abstain."""
+    lowest = torch.tensor([min(own, default=0.0) for own in scores], dtype=torch.float64)
+    return ConceptTable(names, scores, lowest, torch.tensor([not own for own in names]))
+
+
+def best_of_blocks(blocks: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """Return the k highest scores of each row over blocks of columns, and their columns.
+
+    Parameters
+    ----------
+    blocks : iterable of Tensor
+        (N, b) scores of consecutive columns.
+    k : int
+        At most the number of columns.
+
+    Returns
+    -------
+    value : Tensor, shape (N, k)
+        Highest first; among equals the lower column first.
+    index : Tensor of int64, shape (N, k)
+        Their columns, counted over all blocks.
+    """
+    value, index, start = None, None, 0
+    for s in blocks:
+        columns = torch.arange(start, start + s.shape[1], device=s.device).expand(s.shape)
+        start += s.shape[1]
+        if value is not None:
+            s, columns = torch.cat([value, s], 1), torch.cat([index, columns], 1)
+        value, order = s.sort(dim=1, descending=True, stable=True)
+        value, index = value[:, :k], columns.gather(1, order[:, :k])
+    return value, index
+
+
+def activations(
+    target: Target, images: ImageSet, layers: Sequence[str], **options
+) -> dict[str, Tensor]:
+    """Compute the neuron activations of layers on all images of a probe set.
+
+    Parameters
+    ----------
+    target : Target
+    images : ImageSet
+        I images.
+    layers : sequence of str
+        Names from ``target.layers()``; all are captured in one pass.
+    **options
+        Fields of `distributed.Options`.
+
+    Returns
+    -------
+    dict of str to Tensor
+        z (I, N) float32 of each layer, on the CPU.
+    """
+
+    @torch.inference_mode()
+    def step(layers: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
+        with capture(target, layers) as captured:
+            target.model(x)
+        return {layer: {"z": captured[layer].z.float().cpu()} for layer in layers}
+
+    found = run(Pass(target, images, layers, step, concatenate, "activations"), **options)
+    return {layer: found[layer]["z"] for layer in layers}
+
+
+def thresholds(
+    target: Target, images: ImageSet, layers: Sequence[str], share: float, **options
+) -> dict[str, Tensor]:
+    """Find for each neuron the lowest value that at most a share of all positions exceeds, exactly.
+
+    With P positions in all images together it is the (floor(share P) + 1)-th highest value; a pass
+    keeps a list of that many for each neuron. Network Dissection and MILAN threshold maps there.
+
+    Parameters
+    ----------
+    target : Target
+    images : ImageSet
+    layers : sequence of str
+        Names from ``target.layers()``; all are captured in one pass.
+    share : float
+        In (0, 1).
+    **options
+        Fields of `distributed.Options`.
+
+    Returns
+    -------
+    dict of str to Tensor
+        (N,) float32 of each layer, on the CPU. NaN counts as the lowest value.
+    """
+
+    @torch.inference_mode()
+    def step(layers: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
+        with capture(target, layers) as captured:
+            target.model(x)
+        states = {}
+        for layer in layers:
+            a = captured[layer].maps.float()
+            positions = len(images) * a.shape[2] * a.shape[3]
+            count = floor(share * positions + 1e-9) + 1  # .005 * 200 is a little less than 1
+            values = a.transpose(0, 1).flatten(1).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+            states[layer] = _highest(values, count)
+        return states
+
+    def merge(first: State, second: State) -> State:
+        return _highest(torch.cat([first["highest"], second["highest"]], 1), int(first["count"]))
+
+    def finish(state: State) -> State:
+        return {"threshold": state["highest"][:, -1]}
+
+    found = run(
+        Pass(target, images, layers, step, merge, "thresholds", {"share": share}, finish), **options
+    )
+    return {layer: found[layer]["threshold"] for layer in layers}
+
+
+def _highest(values: Tensor, count: int) -> State:
+    highest = values.topk(min(count, values.shape[1]), 1).values
+    return {"highest": highest, "count": torch.tensor(count)}

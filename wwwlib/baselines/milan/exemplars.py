@@ -1,0 +1,254 @@
+"""MILAN's exemplars: which images, the masks of the regions that excite a neuron, their features.
+
+A mask is where a neuron's map exceeds its .99 quantile over all positions of all probe images. An
+exemplar whose map nowhere exceeds it (exemplars of a token network are ranked by the class token)
+has a mask of the whole image, and so have all exemplars of layers without maps, such as the logits.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wwwlib.activations import capture
+from wwwlib.baselines.common import thresholds
+from wwwlib.baselines.milan.networks import pool
+from wwwlib.distributed import Pass, State, concatenate, run
+from wwwlib.exemplars import OK, Exemplars
+from wwwlib.images import ImageSet, subset
+from wwwlib.targets import Target
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The exemplars of the n live neurons among the N of a layer.
+
+    Attributes
+    ----------
+    index : Tensor of int64, shape (n, k)
+        Their exemplars, best first.
+    live : Tensor of bool, shape (N,)
+        Which neurons they are.
+    """
+
+    index: Tensor
+    live: Tensor
+
+    def some(self, neurons: Tensor) -> "Chosen":
+        """Return the exemplars of some live neurons, given by number in ascending order."""
+        live = torch.zeros_like(self.live).index_fill_(0, neurons, True)
+        return Chosen(self.index[live[self.live]], live)
+
+
+def choose(exemplars: Exemplars, images: ImageSet, k: int) -> Chosen:
+    """Return the first k exemplars of the neurons that have as many.
+
+    Raises
+    ------
+    ValueError
+        If fewer were collected, or from another probe set.
+    """
+    if not 1 <= k <= exemplars.index.shape[1]:
+        raise ValueError(
+            f"k is {k}, but {exemplars.index.shape[1]} exemplars were collected; give 1 to that, "
+            "or collect more."
+        )
+    if exemplars.images != len(images):
+        raise ValueError(
+            f"The exemplars were collected from {exemplars.images} images, but {images.name!r} has "
+            f"{len(images)}; give the probe set that they come from."
+        )
+    index = exemplars.index[:, :k].cpu()
+    live = (exemplars.status.cpu() == OK) & (index >= 0).all(1)
+    return Chosen(index[live], live)
+
+
+def quantiles(
+    target: Target, layer: str, images: ImageSet, chosen: Chosen, quantile: float, **options
+) -> Tensor | None:
+    """Return the quantile of each neuron of a layer over all positions.
+
+    Parameters
+    ----------
+    target : Target
+    layer : str
+    images : ImageSet
+    chosen : Chosen
+        Of the same layer.
+    quantile : float
+        In (0, 1).
+    **options
+        Fields of `distributed.Options`.
+
+    Returns
+    -------
+    Tensor, shape (N,), or None for a layer without maps
+
+    Raises
+    ------
+    ValueError
+        If the quantile is out of range, or the layer has another number of neurons.
+    """
+    if not 0 < quantile < 1:
+        raise ValueError(f"quantile is {quantile}; it must lie between 0 and 1, as .99 does.")
+    x = target.preprocess(images.image(0))[None].to(target.device)
+    with torch.inference_mode(), capture(target, [layer]) as captured:
+        target.model(x)
+    _, neurons, *grid = captured[layer].maps.shape
+    if neurons != len(chosen.live):
+        raise ValueError(
+            f"There are exemplars of {len(chosen.live)} neurons, but {layer!r} of "
+            f"{target.name} has {neurons}; give the exemplars of that layer."
+        )
+    if grid == [1, 1]:
+        return None
+    share = round(1 - quantile, 12)  # 1 - .99 is a little more than .01
+    return thresholds(target, images, [layer], share, **options)[layer]
+
+
+def masks(
+    target: Target,
+    layer: str,
+    images: ImageSet,
+    chosen: Chosen,
+    level: Tensor | None,
+    size: tuple[int, int],
+    **options,
+) -> Tensor:
+    """Compute the mask of every exemplar; each distinct image passes the network once.
+
+    Parameters
+    ----------
+    target, layer, images, **options
+        As for `quantiles`; results are not stored.
+    chosen : Chosen
+        Of n neurons, k each.
+    level : Tensor or None
+        As `quantiles` returns it.
+    size : (int, int)
+        H and W of the masks.
+
+    Returns
+    -------
+    Tensor
+        (n, k, H, W) bool, on the CPU; none of them empty.
+    """
+    n, k = chosen.index.shape
+    if level is None or not n:
+        return torch.ones(n, k, 1, 1, dtype=torch.bool).expand(-1, -1, *size)
+    numbers = chosen.live.nonzero()[:, 0]  # among all neurons of the layer
+
+    def compute(x: Tensor) -> Callable[[int, Tensor], Tensor]:
+        with capture(target, [layer]) as captured:
+            target.model(x)
+        maps = captured[layer].maps.float().cpu()
+
+        def of_exemplars(row: int, places: Tensor) -> Tensor:
+            neurons = numbers[places // k]
+            return threshold(maps[row, neurons], level[neurons], size)
+
+        return of_exemplars
+
+    return _per_exemplar(target, images, chosen.index, compute, "MILAN's masks", options)
+
+
+def threshold(a: Tensor, level: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return where resized maps exceed a level; the whole image if they nowhere do.
+
+    Parameters
+    ----------
+    a : Tensor
+        (R, h, w) maps.
+    level : Tensor
+        (R,) one for each.
+    size : (int, int)
+        H and W.
+
+    Returns
+    -------
+    Tensor
+        (R, H, W) bool, none of them empty.
+    """
+    large = functional.interpolate(a[None], size, mode="bilinear", align_corners=False)[0]
+    found = large > level[:, None, None]
+    return found | ~found.any(2, keepdim=True).any(1, keepdim=True)
+
+
+def stage_maps(encoder: Target, stages: Sequence[str], x: Tensor) -> list[Tensor]:
+    """Return the maps (B, C, h, w) of each stage of an encoder for images x (B, 3, H, W)."""
+    with torch.inference_mode(), capture(encoder, stages) as captured:
+        encoder.model(x)
+    return [captured[stage].maps for stage in stages]
+
+
+def features(
+    encoder: Target,
+    stages: Sequence[str],
+    images: ImageSet,
+    index: Tensor,
+    masks: Tensor,
+    **options,
+) -> Tensor:
+    """Compute the encoder's features of exemplars, pooled over their masks.
+
+    Parameters
+    ----------
+    encoder : Target
+    stages : sequence of str
+        Layers of the encoder.
+    images : ImageSet
+    index : Tensor of int64
+        (n, k) exemplars.
+    masks : Tensor
+        (n, k, H, W) bool.
+    **options
+        Fields of `distributed.Options`; results are not stored.
+
+    Returns
+    -------
+    Tensor
+        E (n, k, F), on the CPU. Each distinct image passes the encoder once.
+    """
+    flat = masks.flatten(0, 1)
+
+    def compute(x: Tensor) -> Callable[[int, Tensor], Tensor]:
+        maps = stage_maps(encoder, stages, x)
+
+        def of_exemplars(row: int, places: Tensor) -> Tensor:
+            own = [stage[[row]] for stage in maps]
+            return pool(own, flat[places][None].to(x.device))[0].cpu()
+
+        return of_exemplars
+
+    return _per_exemplar(encoder, images, index, compute, "MILAN's features", options)
+
+
+def _per_exemplar(
+    target: Target,
+    images: ImageSet,
+    index: Tensor,
+    compute: Callable[[Tensor], Callable[[int, Tensor], Tensor]],
+    label: str,
+    options: dict,
+) -> Tensor:
+    """Compute a tensor for each of the (n, k) exemplars in one pass over their distinct images.
+
+    `compute` maps a batch to a function from the row of an image and the places of that image in
+    the flattened exemplars, p in number, to (p, ...).
+    """
+    distinct, number = index.flatten().unique(return_inverse=True)
+
+    @torch.inference_mode()
+    def step(layers: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
+        of_exemplars = compute(x)
+        places = [(number == i).nonzero()[:, 0] for i in indices]
+        values = [of_exemplars(row, own) for row, own in enumerate(places)]
+        return {label: {"places": torch.cat(places), "values": torch.cat(values)}}
+
+    shown = subset(images, distinct.tolist())
+    p = Pass(target, shown, [label], step, concatenate, "milan-exemplars", label=label)
+    found = run(p, **{**options, "store": None, "actors": 0})
+    places, values = found[label]["places"], found[label]["values"]
+    return values[places.argsort()].unflatten(0, index.shape)

@@ -1,0 +1,572 @@
+"""Contributions of neurons to a class: first-order Taylor, ablation, linear heads, Shapley values.
+
+``w_i(x) = |f_c(x) - f_c(x; a_i <- 0)|`` (WWW, Eq. 3) is computed in three ways. `ablation` follows
+the definition, with one forward pass per neuron. `taylor` is the first-order approximation, the sum
+over all positions of a_i * d f_c / d a_i, for all neurons and images in one backward pass.
+`linear_head` is W[c] * z: where only pooling and one linear layer follow, all three are equal, and
+the signed values plus the bias sum to the logit. `contribute` uses `linear_head` where `head` shows
+it to be exact and `taylor` elsewhere. `shapley` estimates Shapley values, a reference for Eq. 3.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from wwwlib.activations import Activations, capture
+from wwwlib.registry import require
+from wwwlib.targets import LOGITS, Target
+
+Linear = tuple[Tensor, Tensor]  # weight (C, N) and bias (C,)
+
+
+@dataclass(frozen=True, eq=False)
+class Contributions:
+    """Contributions of the neurons of one layer for a batch of images.
+
+    Attributes
+    ----------
+    w : Tensor
+        (B, N) contributions, in units of the logit; non-negative unless signed.
+    classes : Tensor
+        (B,) int64, the class c of each image.
+    logits : Tensor
+        (B, C) of the same forward pass.
+    exact : bool
+        Whether w equals ablation (a linear head follows) or approximates it to first order.
+    activations : Activations
+        Output of the layer in the same forward pass, detached.
+    """
+
+    w: Tensor
+    classes: Tensor
+    logits: Tensor
+    exact: bool
+    activations: Activations
+
+
+def contribute(
+    target: Target,
+    x: Tensor,
+    layer: str,
+    classes: int | Tensor | None = None,
+    signed: bool = False,
+    linear: Linear | Literal[False] | None = None,
+) -> Contributions:
+    """Compute contributions of a layer: exact before a linear head, else to first order.
+
+    Parameters
+    ----------
+    target : Target
+        The network, in evaluation mode. Its weights and their ``.grad`` are left unchanged.
+    x : Tensor
+        (B, 3, H, W) preprocessed images.
+    layer : str
+        A name from ``target.layers()``; a logit contributes only to itself.
+    classes : int or Tensor, optional
+        One class for all images or (B,) classes, in [0, C); by default the predicted classes.
+    signed : bool
+        Keep the sign: positive values increase the logit.
+    linear : (weight, bias) or False, optional
+        The result of `head`, which saves its two forward passes; False for no linear head. By
+        default `head` is called.
+
+    Returns
+    -------
+    Contributions
+
+    Raises
+    ------
+    ValueError
+        If the layer or a class does not exist, the network is in training mode, or a prediction
+        is needed where the logits are not finite. Activations that are not finite are kept.
+
+    References
+    ----------
+    WWW, Eq. 3.
+    """
+    return contribute_all(target, x, [layer], classes, signed, {layer: linear})[layer]
+
+
+def contribute_all(
+    target: Target,
+    x: Tensor,
+    layers: Iterable[str],
+    classes: int | Tensor | None = None,
+    signed: bool = False,
+    linear: Mapping[str, Linear | Literal[False] | None] | None = None,
+) -> dict[str, Contributions]:
+    """Compute contributions of several layers with one forward and at most one backward pass.
+
+    Parameters
+    ----------
+    layers : iterable of str
+        Names from ``target.layers()``.
+    linear : mapping of str to (weight, bias) or False, optional
+        As in `contribute`, by layer.
+    target, x, classes, signed
+        As in `contribute`.
+
+    Returns
+    -------
+    dict of str to Contributions
+    """
+    layers = tuple(dict.fromkeys(layers))
+    given = {layer: (linear or {}).get(layer) for layer in layers}
+    heads = {layer: head(target, layer) if it is None else it for layer, it in given.items()}
+    deep = [layer for layer in layers if not heads[layer]]
+    with _differentiable(x, bool(deep)) as x:
+        logits, captured = forward(target, x, layers)
+        c = resolve_classes(classes, logits)
+        gradients = dict(zip(deep, _gradients(logits, c, captured, deep), strict=True))
+    found = {}
+    for layer in layers:
+        activations = replace(captured[layer], raw=captured[layer].raw.detach())
+        if layer in gradients:
+            w = _per_neuron(activations, activations.raw * gradients[layer])
+            w = w if signed else w.abs()
+        else:
+            w = linear_head(activations.z, heads[layer][0], c, signed)
+        found[layer] = Contributions(w, c, logits.detach(), layer not in gradients, activations)
+    return found
+
+
+def taylor(
+    target: Target,
+    x: Tensor,
+    layer: str,
+    classes: int | Tensor | None = None,
+    signed: bool = False,
+) -> Tensor:
+    """Compute first-order contributions ``|sum over positions of a_i * d f_c / d a_i|``, (B, N).
+
+    The sum runs over all positions, class and register tokens included. Parameters and errors are
+    those of `contribute`.
+
+    References
+    ----------
+    WWW, Eq. 3; the paper's code keeps the sign (`signed=True`), its text does not.
+    """
+    return contribute(target, x, layer, classes, signed, linear=False).w
+
+
+def ablation(
+    target: Target,
+    x: Tensor,
+    layer: str,
+    classes: int | Tensor | None = None,
+    neurons: Sequence[int] | Tensor | None = None,
+    signed: bool = False,
+    batch_size: int = 64,
+) -> Tensor:
+    """Compute contributions by setting each neuron to zero at all positions.
+
+    Parameters
+    ----------
+    target, x, layer, classes, signed
+        As in `contribute`.
+    neurons : sequence of int, optional
+        Neurons to ablate, in [0, N); by default all N.
+    batch_size : int
+        Images per forward pass, at least B.
+
+    Returns
+    -------
+    Tensor
+        (B, N), or (B, len(neurons)) in their order.
+
+    Raises
+    ------
+    ValueError
+        As `contribute`, and if a neuron does not exist.
+
+    References
+    ----------
+    WWW, Eq. 3.
+    """
+    logit, count = _masked_forward(target, x, layer, classes)
+    index = _checked_neurons(neurons, count, layer)
+    full, differences = logit(torch.ones(len(x), count, dtype=torch.bool)), []
+    for some in index.split(max(1, batch_size // len(x))):
+        mask = torch.ones(len(some), len(x), count, dtype=torch.bool)
+        mask[torch.arange(len(some)), :, some] = False
+        differences.append(full - logit(mask.flatten(0, 1)).view(len(some), len(x)))
+    w = torch.cat(differences).T
+    return w if signed else w.abs()
+
+
+def masked_forward(
+    target: Target, x: Tensor, layer: str, classes: int | Tensor | None = None
+) -> Callable[[Tensor], Tensor]:
+    """Return a function from masks of neurons to the logit of the class.
+
+    It is the value function of the coalitional game behind `shapley`; `ablation` evaluates it with
+    one neuron left out at a time.
+
+    Parameters
+    ----------
+    target, x, layer, classes
+        As in `contribute`.
+
+    Returns
+    -------
+    callable
+        Maps a mask (R * B, N), 0 where a neuron is set to zero at all its positions, to (R * B,)
+        logits; row j belongs to image j mod B.
+    """
+    return _masked_forward(target, x, layer, classes)[0]
+
+
+def shapley(
+    target: Target,
+    x: Tensor,
+    layer: str,
+    classes: int | Tensor | None = None,
+    neurons: Sequence[int] | Tensor | None = None,
+    signed: bool = False,
+    samples: int = 25,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> Tensor:
+    """Estimate Shapley values of neurons by sampling permutations.
+
+    Ablation removes one neuron from a complete layer and the Taylor term is a local slope; a
+    Shapley value averages the effect of adding a neuron over all orders of the neurons, so that
+    redundant neurons share their joint effect.
+
+    Parameters
+    ----------
+    target, x, layer, classes, signed
+        As in `contribute`.
+    neurons : sequence of int, optional
+        The players, in [0, N); by default all N. Other neurons stay unchanged.
+    samples : int
+        Number of permutations, at least 1; each costs one forward pass per player and image.
+    seed : int
+        Seed of the permutations; the global random state is left unchanged.
+    batch_size : int
+        Images per forward pass, at least B.
+
+    Returns
+    -------
+    Tensor
+        (B, N), or (B, len(neurons)) in their order. The signed values of an image sum to its logit
+        minus the logit with all players set to zero.
+
+    Raises
+    ------
+    ValueError
+        As `ablation`, and if `samples` is less than 1.
+    ImportError
+        If captum is not installed (extra "baselines").
+
+    References
+    ----------
+    Castro et al. 2009, implemented by captum's ``ShapleyValueSampling``.
+    """
+    if samples < 1:
+        raise ValueError(f"samples is {samples}; a Shapley value needs at least 1 permutation.")
+    logit, count = _masked_forward(target, x, layer, classes)
+    players = _checked_neurons(neurons, count, layer)
+
+    def value(active: Tensor) -> Tensor:
+        mask = active.new_ones(len(active), count)
+        mask[:, players] = active
+        return logit(mask)
+
+    method = require("captum.attr", "baselines").ShapleyValueSampling(value)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        w = method.attribute(
+            torch.ones(len(x), len(players), dtype=x.dtype, device=x.device),
+            n_samples=samples,
+            perturbations_per_eval=max(1, batch_size // len(x)),
+        )
+    w = w.to(x.dtype)  # captum sums in single precision
+    return w if signed else w.abs()
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """Agreement of contributions with a reference, per image.
+
+    Attributes
+    ----------
+    rank : Tensor
+        (B,) Spearman's rank correlation over neurons in [-1, 1]; nan if either is constant.
+    error : Tensor
+        (B,) sum of absolute differences divided by the reference's sum of absolute values; nan if
+        the reference is zero.
+    """
+
+    rank: Tensor
+    error: Tensor
+
+
+def agreement(w: Tensor, reference: Tensor) -> Agreement:
+    """Compare contributions with a reference.
+
+    Parameters
+    ----------
+    w, reference : Tensor
+        (B, N) contributions of the same neurons to the same classes.
+
+    Returns
+    -------
+    Agreement
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or are not (B, N).
+    """
+    from scipy.stats import ConstantInputWarning, spearmanr
+
+    if w.shape != reference.shape or w.ndim != 2:
+        raise ValueError(
+            f"The contributions have shapes {tuple(w.shape)} and {tuple(reference.shape)}; "
+            "expected the same shape (B, N)."
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConstantInputWarning)
+        pairs = zip(w.double().cpu(), reference.double().cpu(), strict=True)
+        rank = [spearmanr(a, b).statistic for a, b in pairs]
+    error = (w - reference).abs().sum(1).double() / reference.abs().sum(1).double()
+    return Agreement(
+        torch.tensor(rank, dtype=torch.float64), error.where(error.isfinite(), torch.nan)
+    )
+
+
+def linear_head(z: Tensor, weight: Tensor, classes: int | Tensor, signed: bool = False) -> Tensor:
+    """Compute exact contributions ``|W[c] * z|`` in front of a linear layer.
+
+    Parameters
+    ----------
+    z : Tensor
+        (B, N) neuron activations.
+    weight : Tensor
+        (C, N) weight of the linear layer.
+    classes : int or Tensor
+        One class for all images or (B,) classes, in [0, C).
+    signed : bool
+        Keep the sign; the values then sum to the logit minus the bias.
+
+    Returns
+    -------
+    Tensor
+        (B, N).
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match or a class does not exist.
+
+    References
+    ----------
+    WWW, Eq. 3.
+    """
+    if z.ndim != 2 or weight.ndim != 2 or z.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"z {tuple(z.shape)} and weight {tuple(weight.shape)} do not match: expected (B, N) "
+            "and (C, N)."
+        )
+    w = weight[_checked_classes(classes, len(z), len(weight), weight.device)] * z
+    return w if signed else w.abs()
+
+
+def head(target: Target, layer: str) -> Linear | None:
+    """Find the linear layer behind a layer, if the logits are ``W z + b``.
+
+    The output of the layer is replaced by noise, and the logits must follow from its z: an
+    activation function, a normalisation, a skip connection or another pooling in between is
+    detected, whatever the modules are called.
+
+    Returns
+    -------
+    (weight, bias) or None
+        (C, N) and (C,), sharing memory with the model; the identity for the logits themselves.
+        None if anything else follows the layer.
+    """
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        logits, captured = forward(target, _noise_images(target, generator), [layer])
+        activations = captured[layer]
+        raw = torch.randn(activations.raw.shape, generator=generator).to(activations.raw)
+        candidates = list(_linear_layers(target.model, logits.shape[1], activations.neurons))
+        if logits.shape[1] == (n := activations.neurons):
+            candidates.append((torch.eye(n).to(logits), logits.new_zeros(n)))
+        # A copy: `out += identity` of a residual block would change what z is computed from.
+        with replaced_output(target, layer, lambda _: raw.clone()):
+            logits, _ = forward(target, _noise_images(target, generator), [])
+    z = replace(activations, raw=raw).z
+    return next((one for one in candidates if _is_head(logits, z, *one)), None)
+
+
+def forward(target: Target, x: Tensor, layers: Iterable[str]) -> tuple[Tensor, Mapping]:
+    """Run the network once and return its logits and the captured layers.
+
+    Raises
+    ------
+    ValueError
+        If `x` is not a batch of images, or the network is in training mode.
+    """
+    if x.ndim != 4 or not len(x):
+        raise ValueError(f"x has shape {tuple(x.shape)}; expected (B, 3, H, W) with B >= 1.")
+    if target.model.training:
+        raise ValueError(
+            f"{target.name} is in training mode, where images of a batch influence each other and "
+            "dropout is random; call target.model.eval() first."
+        )
+    with capture(target, (*layers, LOGITS)) as captured:
+        target.model(x)
+    return captured[LOGITS].raw, captured
+
+
+@contextmanager
+def replaced_output(
+    target: Target, layer: str, change: Callable[[Tensor], Tensor]
+) -> Iterator[None]:
+    """Replace the output of a layer by a function of it, in a context."""
+    hook = target.module(layer).register_forward_hook(lambda _, __, output: change(output))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def resolve_classes(classes: int | Tensor | None, logits: Tensor) -> Tensor:
+    """Return one class per image, (B,) int64: `classes` if given, else the predicted ones.
+
+    Raises
+    ------
+    ValueError
+        If a class does not exist, or a prediction is needed and the logits are not finite.
+    """
+    if classes is not None:
+        return _checked_classes(classes, len(logits), logits.shape[1], logits.device)
+    broken = (~logits.isfinite()).any(1).nonzero()[:, 0].tolist()
+    if broken:
+        raise ValueError(
+            f"The logits of image {broken[0]} of the batch are not finite, so there is no "
+            "predicted class; pass classes= or leave the image out."
+        )
+    return logits.argmax(1)
+
+
+def _checked_classes(classes: int | Tensor, size: int, count: int, device) -> Tensor:
+    c = torch.as_tensor(classes, device=device)
+    if c.is_floating_point() or c.dtype == torch.bool or c.shape not in ((), (size,)):
+        raise ValueError(
+            f"classes is {c.dtype} of shape {tuple(c.shape)}; give one integer for all or one for "
+            f"each of the {size} images."
+        )
+    if c.numel() and not 0 <= c.min() <= c.max() < count:
+        raise ValueError(
+            f"classes contains {c.min()} to {c.max()}, but there are classes 0 to {count - 1}; an "
+            "image without a label needs its predicted class."
+        )
+    return c.long().expand(size).clone()  # a copy: autograd cannot keep an inference tensor
+
+
+def _checked_neurons(neurons: Sequence[int] | Tensor | None, count: int, layer: str) -> Tensor:
+    index = torch.arange(count) if neurons is None else torch.as_tensor(neurons).long().cpu()
+    wrong = index[(index < 0) | (index >= count)].tolist()
+    if wrong or not len(index):
+        raise ValueError(
+            f"neurons contains {wrong or 'nothing'}; give some of 0 to {count - 1}, the neurons of "
+            f"{layer!r}."
+        )
+    return index
+
+
+@contextmanager
+def _differentiable(x: Tensor, wanted: bool) -> Iterator[Tensor]:
+    """Yield images that require gradients even in no_grad or inference mode, if wanted."""
+    if not wanted:
+        with torch.no_grad():
+            yield x.detach()
+    else:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield x.detach().clone().requires_grad_()
+
+
+def _gradients(logits: Tensor, classes: Tensor, captured: Mapping, layers: list[str]):
+    """Return d f_c / d raw of each layer; images are independent, so one sum gives them all."""
+    if not layers:
+        return ()
+    for layer in layers:
+        if not (logits.requires_grad and captured[layer].raw.requires_grad):
+            raise ValueError(
+                f"No gradient passes through the layer {layer!r}: the network detaches it or runs "
+                "it without gradients; use ablation there."
+            )
+    score = logits.gather(1, classes[:, None]).sum()
+    raws = [captured[layer].raw for layer in layers]
+    return torch.autograd.grad(score, raws, materialize_grads=True)  # zero off the path to f_c
+
+
+def _neuron_axis(activations: Activations) -> int:
+    return 1 if activations.layout in ("BNHW", "BN") else -1
+
+
+def _per_neuron(activations: Activations, values: Tensor) -> Tensor:
+    """Sum over positions; `Activations.to_maps` would leave out prefix tokens."""
+    values = values.movedim(_neuron_axis(activations), 1)
+    return values.reshape(len(values), activations.neurons, -1).sum(2)
+
+
+def _masked_forward(target: Target, x: Tensor, layer: str, classes) -> tuple[Callable, int]:
+    """Return the function of `masked_forward` and the number of neurons."""
+    x = x.detach()
+    with torch.no_grad():
+        logits, captured = forward(target, x, [layer])
+    c, activations = resolve_classes(classes, logits), captured[layer]
+    axis, ndim, size = _neuron_axis(activations), activations.raw.ndim, len(x)
+    count = activations.neurons
+
+    def logit(mask: Tensor) -> Tensor:
+        if mask.ndim != 2 or mask.shape[1] != count or len(mask) % size:
+            raise ValueError(
+                f"The mask has shape {tuple(mask.shape)}; expected (R * {size}, {count}): rows for "
+                f"{size} images, a column for each neuron of {layer!r}."
+            )
+        zero = mask.to(x.device) == 0
+        zero = zero.reshape(-1, *[1] * (ndim - 2), count).movedim(-1, axis)
+        rounds = len(mask) // size
+        # Filled, not multiplied: nan and infinity times zero would not be zero.
+        with torch.no_grad(), replaced_output(target, layer, lambda a: a.masked_fill(zero, 0)):
+            logits, _ = forward(target, x.repeat(rounds, 1, 1, 1), [])
+        return logits.gather(1, c.repeat(rounds)[:, None])[:, 0]
+
+    return logit, count
+
+
+def _is_head(logits: Tensor, z: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    """Whether the logits are ``W z + b``, up to rounding relative to the size of the terms."""
+    size = z.abs() @ weight.abs().T + bias.abs()
+    error = (logits - z @ weight.T - bias).abs()
+    return bool((error <= torch.finfo(z.dtype).eps ** 0.5 * size).all())
+
+
+def _linear_layers(model: nn.Module, classes: int, neurons: int) -> Iterator[Linear]:
+    """Yield weight and bias of linear layers and 1 x 1 convolutions of this shape, last first."""
+    for module in reversed(list(model.modules())):
+        if isinstance(module, nn.Linear) or (
+            isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
+        ):
+            weight = module.weight.detach().flatten(1)
+            if weight.shape == (classes, neurons) and weight.any():  # zero weights prove nothing
+                bias = weight.new_zeros(classes) if module.bias is None else module.bias.detach()
+                yield weight, bias
+
+
+def _noise_images(target: Target, generator: torch.Generator) -> Tensor:
+    """Return two noise images with the input shape, dtype and device of the network."""
+    shape = target.preprocess(Image.new("RGB", (256, 256))).shape
+    like = next((p for p in target.model.parameters() if p.is_floating_point()), torch.empty(0))
+    return torch.randn(2, *shape, generator=generator).to(like)
