@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None, project: Project = PROJECT) -> int:
     except Timeout:
         print(f"Another run writes to {folder}; wait for it or give --out.", file=sys.stderr)
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(execute.one_line(str(error), 2000), file=sys.stderr)
     return 2
 
 
