@@ -193,10 +193,10 @@ def _places_weights(data: Path, rng: np.random.Generator) -> None:
 
 
 def _words(data: Path, rng: np.random.Generator) -> None:
-    from wwwlib.language import imagenet_classes
+    from wwwlib.images import imagenet_synsets
 
     folder = data / "words"
-    words = [names.split(", ")[0] for names in list(imagenet_classes().values())[::5]]
+    words = [lemmas[0] for lemmas in list(imagenet_synsets().values())[::5]]
     _write(folder / "broden_labels_clean.txt", words)
     rows = [f"{i},{words[i % len(words)]},0.1" for i in range(1000)]
     _write(folder / "netdissect_resnet50_imagenet_fc.csv", ["unit,label,score", *rows])
@@ -207,11 +207,12 @@ def _words(data: Path, rng: np.random.Generator) -> None:
 
 
 def _wordnet(data: Path, rng: np.random.Generator) -> None:
-    from wwwlib.language import imagenet_classes
+    from wwwlib.images import imagenet_synsets
 
-    synsets = sorted(imagenet_classes().items())[::4]
-    first = [(wnid[1:], names.split(", ")[0].replace(" ", "_")) for wnid, names in synsets]
-    lines = [f"{number} 03 n 01 {word} 0 000 | a stand-in" for number, word in first]
+    lines = [
+        f"{wnid[1:]} 03 n 01 {lemmas[0].replace(' ', '_')} 0 000 | a stand-in"
+        for wnid, lemmas in sorted(imagenet_synsets().items())[::4]
+    ]
     _write(data / "wordnet" / "data.noun", lines)
 
 

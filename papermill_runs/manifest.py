@@ -24,7 +24,7 @@ import torch
 from parameters import is_finite
 from profiles import Job, Profile, Project, texts
 
-from wwwlib.images import roots
+from wwwlib.images.files import list_files
 from wwwlib.store import digest, file_digest, versions
 
 REPORTED = {"scalars": dict, "data": dict, "artifacts": dict, "device": str}
@@ -198,7 +198,7 @@ def _paths(project: Project, text: str) -> Iterator[Path]:
 def _fingerprint(path: Path) -> list[list]:
     if not path.is_dir():
         return [_stat(path.name, path)]
-    return [_stat(name, path / name) for name in roots.files(path)]
+    return [_stat(name, path / name) for name in list_files(path)]
 
 
 def _stat(name: str, path: Path) -> list:

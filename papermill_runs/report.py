@@ -13,12 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from wwwlib.studies import paper
+from wwwlib.studies import literature
 
 KNOWN = ["run", "table", "method", "metric", "ours", "stderr", "paper", "paper stderr", "apart"]
 
 
-def cells(folder: Path, tables: Path = paper.PATH) -> pd.DataFrame:
+def cells(folder: Path, tables: Path = literature.PATH) -> pd.DataFrame:
     """Return the cells of a run: columns `KNOWN`, and the setting in the paper's words or None.
 
     Parameters
@@ -26,7 +26,7 @@ def cells(folder: Path, tables: Path = paper.PATH) -> pd.DataFrame:
     folder : Path
         Of the run, with its manifest.
     tables : Path
-        The paper's figures, see `paper.figures`.
+        The paper's figures, see `literature.paper_scores`.
 
     Raises
     ------
@@ -61,13 +61,13 @@ def _records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _cell(run: str, record: dict[str, Any], rows: Sequence[str], tables: Path) -> list:
-    setting = tuple(record["setting"]) if record["setting"] else None
-    concepts = "broden" if setting and setting[2] == "Broden" else str(setting and setting[2])
-    names = paper.row_names(concepts, rows) if setting else {}
-    method = names.get(record["method"])
-    theirs, their_stderr = paper.figures(setting, tables).get(
-        (method, record["metric"]), (None,) * 2
-    )
+    setting, theirs, their_stderr = None, None, None
+    if record["setting"]:
+        setting = tuple(record["setting"])
+        concepts = "broden" if setting[2] == "Broden" else setting[2]
+        method = literature.row_names(concepts, rows).get(record["method"])
+        figure = literature.paper_scores(setting, tables).get((method, record["metric"]))
+        theirs, their_stderr = figure or (None, None)
     ours, stderr = record["mean"], record["stderr"]
     spread = ((stderr or 0.0) ** 2 + (their_stderr or 0.0) ** 2) ** 0.5
     apart = (ours - theirs) / spread if theirs is not None and spread else None
@@ -90,7 +90,9 @@ def text(found: pd.DataFrame, dry_run: str | None = None) -> str:
     if len(known):
         lines += [*_table(known[KNOWN]), ""]
     lacking = same[same["paper"].isna()].groupby("setting").size()
-    lines += [f"- data/paper_tables.csv lacks {n} figures of {s}" for s, n in lacking.items()]
+    lines += [
+        f"- wwwlib/studies/paper_tables.csv lacks {n} figures of {s}" for s, n in lacking.items()
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -109,7 +111,7 @@ def _text(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value).replace("|", "\\|")
 
 
-def write(folder: Path, tables: Path = paper.PATH) -> str:
+def write(folder: Path, tables: Path = literature.PATH) -> str:
     """Write ``report.md`` and ``report.csv`` into a run's folder, and return the former.
 
     Raises

@@ -368,7 +368,8 @@ class Run:
         for name in failed:
             copy = self.folder / f"{name}.failed.ipynb"
             where = f"; see {folder / copy.name}" if copy.exists() else ""
-            print(f"  failed    {name}: {self.manifest.record(name)['error']}{where}")
+            error = self.manifest.record(name).get("error", "not run")
+            print(f"  failed    {name}: {error}{where}")
         print(f"  notebooks {folder}/*.ipynb")
         print(f"  figures   {folder}/<notebook>/, with results.json")
         print(f"  record    {folder / 'manifest.json'}")

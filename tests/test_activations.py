@@ -148,9 +148,9 @@ def test_maps_and_z_equal_a_hook_and_a_loop(network):
     x = torch.randn(2, 3, size, size)
     expected, logits = by_hand(model.eval(), layer, x)
     target = wrapped(model, classes=logits.shape[1])
-    with capture(target, [layer, "logits"]) as taken, torch.no_grad():
+    with capture(target, [layer, "logits"]) as captured, torch.no_grad():
         answer = target.model(x)
-    found = taken[layer]
+    found = captured[layer]
     assert (found.layout, found.prefix) == (layout, prefix)
     assert torch.equal(found.raw, expected), "changed in place, or copied too late"
     if layout == "BTN":
@@ -162,8 +162,8 @@ def test_maps_and_z_equal_a_hook_and_a_loop(network):
     assert torch.equal(found.maps, a)
     assert torch.allclose(found.z, z, atol=1e-5)
     assert found.neurons == a.shape[1] == found.z.shape[1]
-    assert torch.equal(answer, logits) and torch.equal(taken["logits"].z, logits)
-    assert taken["logits"].maps.shape == (*logits.shape, 1, 1)
+    assert torch.equal(answer, logits) and torch.equal(captured["logits"].z, logits)
+    assert captured["logits"].maps.shape == (*logits.shape, 1, 1)
     assert not any(module._forward_hooks for module in model.modules()), "hooks stayed behind"
 
 
@@ -179,12 +179,12 @@ def test_maps_and_z_equal_a_hook_and_a_loop(network):
         ("timm/tf_efficientnet_lite0", "conv_head", (1280, 7, 7)),
     ],
 )
-def test_the_networks_that_people_bring(name, layer, shape):
+def test_common_networks(name, layer, shape):
     target = targets.load(name, "random")
-    with torch.no_grad(), capture(target, [layer, "logits"]) as taken:
+    with torch.no_grad(), capture(target, [layer, "logits"]) as captured:
         target.model(torch.randn(1, 3, 224, 224))
-    assert taken[layer].maps.shape == (1, *shape)
-    assert taken["logits"].neurons == 1000
+    assert captured[layer].maps.shape == (1, *shape)
+    assert captured["logits"].neurons == 1000
 
 
 def test_cubes_inside_a_channels_last_network_follow_the_module():
@@ -194,23 +194,23 @@ def test_cubes_inside_a_channels_last_network_follow_the_module():
         window_size=4, num_classes=5,
     )  # fmt: skip
     target = wrapped(model)
-    with capture(target, ["layers.0", "norm"]) as taken:
+    with capture(target, ["layers.0", "norm"]) as captured:
         target.model(torch.randn(2, 3, 32, 32))
-    assert [taken[layer].layout for layer in ("layers.0", "norm")] == ["BHWN", "BHWN"]
-    assert taken["norm"].raw.shape == (2, 8, 8, 8)
+    assert [captured[layer].layout for layer in ("layers.0", "norm")] == ["BHWN", "BHWN"]
+    assert captured["norm"].raw.shape == (2, 8, 8, 8)
 
 
 def test_maps_of_wide_images_are_recognised_by_their_proportions():
     """48 channels on 48 x 64 cells would pass for channels last, were maps taken to be square."""
     model = nn.Sequential(nn.Conv2d(3, 48, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     target = wrapped(model, classes=48)
-    with capture(target, ["0"]) as taken:
+    with capture(target, ["0"]) as captured:
         target.model(torch.randn(2, 3, 48, 64))
-    assert taken["0"].layout == "BNHW" and taken["0"].maps.shape == (2, 48, 48, 64)
+    assert captured["0"].layout == "BNHW" and captured["0"].maps.shape == (2, 48, 48, 64)
 
 
 class Tokens(nn.Module):
-    """A transformer that says nothing about its tokens: 3 x 5 patches after a class token."""
+    """A transformer that does not describe its tokens: 3 x 5 patches after a class token."""
 
     def __init__(self):
         super().__init__()
@@ -224,14 +224,14 @@ class Tokens(nn.Module):
         return self.head(x[:, 0])
 
 
-def test_tokens_on_other_grids_are_read_as_told():
+def test_tokens_on_other_grids_follow_the_given_grid():
     x = torch.randn(2, 3, 12, 20)
     target = wrapped(Tokens(), prefix_tokens=1, grid=(3, 5))
-    with capture(target, ["block"]) as taken, torch.no_grad():
+    with capture(target, ["block"]) as captured, torch.no_grad():
         target.model(x)
     expected, _ = by_hand(target.model, "block", x)
-    assert torch.equal(taken["block"].maps, to_grid(expected, 1, 3, 5))
-    assert torch.equal(taken["block"].z, expected[:, 0])
+    assert torch.equal(captured["block"].maps, to_grid(expected, 1, 3, 5))
+    assert torch.equal(captured["block"].z, expected[:, 0])
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_tokens_on_other_grids_are_read_as_told():
         ((12, 20), {"layouts": {"block": "BNHW"}}, "which is not BNHW"),
     ],
 )
-def test_tokens_that_cannot_be_placed_say_what_to_pass(size, options, text):
+def test_tokens_on_unknown_grids_name_the_argument_to_pass(size, options, text):
     target = wrapped(Tokens(), **options)
     with pytest.raises(ValueError, match=text), capture(target, ["block"]):
         target.model(torch.randn(2, 3, *size))
@@ -252,9 +252,9 @@ def test_tokens_that_cannot_be_placed_say_what_to_pass(size, options, text):
 
 def test_a_square_grid_needs_no_grid():
     target = wrapped(Tokens(), prefix_tokens=1)
-    with capture(target, ["block"]) as taken:
+    with capture(target, ["block"]) as captured:
         target.model(torch.randn(2, 3, 16, 16))
-    assert taken["block"].grid == (4, 4)
+    assert captured["block"].grid == (4, 4)
 
 
 def test_registers_without_class_token_are_averaged_over_patches():
@@ -263,9 +263,9 @@ def test_registers_without_class_token_are_averaged_over_patches():
         global_pool="avg",
     )  # fmt: skip
     target = wrapped(model)
-    with capture(target, ["blocks.2"]) as taken:
+    with capture(target, ["blocks.2"]) as captured:
         target.model(torch.randn(2, 3, 64, 64))
-    found = taken["blocks.2"]
+    found = captured["blocks.2"]
     assert found.prefix == 4 and torch.allclose(found.z, found.raw[:, 4:].mean(1), atol=1e-6)
 
 
@@ -316,9 +316,9 @@ def test_layers_that_cannot_be_read_say_so(layer, error, text):
 
 def test_layouts_decide_what_shapes_do_not():
     target = wrapped(Odd(), layouts={"uneven": "BNHW"})
-    with capture(target, "uneven") as taken:
+    with capture(target, "uneven") as captured:
         target.model(torch.randn(2, 3, 4, 4))
-    assert taken["uneven"].maps.shape == (2, 5, 3, 4)
+    assert captured["uneven"].maps.shape == (2, 5, 3, 4)
 
 
 def test_attention_heads_are_not_taken_for_maps():
@@ -357,9 +357,9 @@ def test_class_names_and_logits_must_be_equally_many():
 def test_one_forward_pass_and_no_more():
     target = wrapped(Odd())
     x = torch.randn(2, 3, 4, 4)
-    early = pytest.raises(RuntimeError, match="'body' has said nothing yet")
-    with early, capture(target, ["body"]) as taken:
-        taken["body"]
+    early = pytest.raises(RuntimeError, match="'body' is not captured yet")
+    with early, capture(target, ["body"]) as captured:
+        captured["body"]
     twice = pytest.raises(RuntimeError, match="called 2 times: call the model once")
     with twice, capture(target, ["body"]):
         target.model(x)
@@ -369,9 +369,9 @@ def test_one_forward_pass_and_no_more():
         target.model.forward(x)
     with pytest.raises(ZeroDivisionError), capture(target, ["body"]):
         1 / 0  # noqa: B018
-    with capture(target, ["body", "body"]) as taken:
+    with capture(target, ["body", "body"]) as captured:
         target.model(x)
-    assert list(taken) == ["body"] and len(taken) == 1 and "unused" not in taken
+    assert list(captured) == ["body"] and len(captured) == 1 and "unused" not in captured
 
 
 def test_gradients_flow_to_raw_and_through_it():
@@ -382,24 +382,24 @@ def test_gradients_flow_to_raw_and_through_it():
     ).double()  # fmt: skip
     target = wrapped(model)
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64, requires_grad=True)
-    with capture(target, ["0", "1"]) as taken:
+    with capture(target, ["0", "1"]) as captured:
         logits = target.model(x)
     before, after = torch.autograd.grad(
-        logits[:, 3].sum(), [taken["0"].raw, taken["1"].raw], retain_graph=True
+        logits[:, 3].sum(), [captured["0"].raw, captured["1"].raw], retain_graph=True
     )
     weight = model[4].weight[3].detach() / 36
     expected = weight[None, :, None, None].expand(2, 6, 6, 6)
     assert torch.allclose(after, expected)
-    assert torch.allclose(before, expected * (taken["0"].raw > 0))
+    assert torch.allclose(before, expected * (captured["0"].raw > 0))
     assert torch.autograd.grad(logits.sum(), x)[0].abs().sum() > 0
 
 
 def test_gradients_are_laid_on_the_grid_like_maps():
     model, layer, size, *_ = torchvision_vit()
     target = wrapped(model)
-    with capture(target, [layer]) as taken:
+    with capture(target, [layer]) as captured:
         logits = target.model(torch.randn(2, 3, size, size))
-    found = taken[layer]
+    found = captured[layer]
     (gradient,) = torch.autograd.grad(logits[:, 0].sum(), found.raw)
     assert found.to_maps(gradient).shape == found.maps.shape == (2, 24, 4, 4)
 
@@ -407,7 +407,7 @@ def test_gradients_are_laid_on_the_grid_like_maps():
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_without_gradients_too(context):
     target = wrapped(plain()[0])
-    with context(), capture(target, ["0", "logits"]) as taken:
+    with context(), capture(target, ["0", "logits"]) as captured:
         target.model(torch.randn(2, 3, 16, 16))
-    assert taken["0"].raw.min() < 0, "the in-place ReLU reached what was captured"
-    assert repr(taken["logits"]) == "Activations('logits': BN (2, 5))"
+    assert captured["0"].raw.min() < 0, "the in-place ReLU reached what was captured"
+    assert repr(captured["logits"]) == "Activations('logits': BN (2, 5))"

@@ -21,7 +21,6 @@ from wwwlib.atlas.classes import (
     labelled_for,
     shown_classes,
 )
-from wwwlib.atlas.explain import as_seen
 from wwwlib.images import ImageSet, crops, imagenet_synsets
 from wwwlib.language import ConceptSet, embed_exemplars
 from wwwlib.store import Store, digest
@@ -269,7 +268,7 @@ def test_the_image_is_shown_as_the_network_saw_it(made):
         return x
 
     target = tiny(transform=letterbox)
-    seen = pil_to_tensor(as_seen(target, picture, letterbox(picture)))
+    seen = pil_to_tensor(targets.denormalize(target, picture, letterbox(picture)))
     assert torch.equal(seen[:, 2:8], pil_to_tensor(picture)[:, :6])
     assert not seen[:, :2].any() and not seen[:, 8:].any(), "padding is black"
 

@@ -1,5 +1,7 @@
 """CRAFT: factorisation, Sobol indices and concept maps against slower ways to the same numbers."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -139,6 +141,13 @@ def test_a_transformer_is_taken_apart_where_its_values_are_not_negative():
     ones = torch.ones(1, 3, dtype=torch.float64)
     full = craft._logits(target, "1", x, 1, craft.factorise(x, bank)[0], bank, ones)
     assert full[0] == pytest.approx(model(x)[0, 1].item())
+
+
+@pytest.mark.parametrize("module", ["sklearn.decomposition", "SALib.sample.sobol"])
+def test_a_missing_package_is_named_with_its_extra(conv, boats, module, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=r"wwwlib\[baselines\]"):
+        craft.craft(conv, "layer4", boats[0], 3, concepts=2, samples=1, perturbed=1)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 from timm.data import create_transform
+from torchvision import io as torchvision_io
 from torchvision.models import ResNet50_Weights
 from torchvision.transforms import InterpolationMode, v2
 
 from wwwlib import exemplars, images, targets, world
 from wwwlib.exemplars.__main__ import main
-from wwwlib.images import device_decode
 from wwwlib.store import Store, digest
 
 ASIS = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32)])  # levels 0..255, nothing resized
@@ -214,13 +214,13 @@ def sorts(tmp_path):
 @pytest.fixture
 def decoded(monkeypatch):
     """A list of how many files torchvision was given at once, and then those that it refuses."""
-    seen, decode = [], device_decode.torchvision_io.decode_jpeg
+    seen, decode = [], torchvision_io.decode_jpeg
 
     def noted(files, *options):
         seen.append(len(files))
         return decode(files, *options)
 
-    monkeypatch.setattr(device_decode.torchvision_io, "decode_jpeg", noted)
+    monkeypatch.setattr(torchvision_io, "decode_jpeg", noted)
     return seen
 
 
@@ -250,14 +250,14 @@ def test_torchvision_decodes_plain_files_a_batch_at_a_time_and_no_other(sorts, d
 
 def test_what_torchvision_refuses_goes_through_pillow(sorts, monkeypatch):
     """Breaks if one such file ends the pass, or takes the rest of its batch with it."""
-    decode, refused = device_decode.torchvision_io.decode_jpeg, sorts.undecoded(1)
+    decode, refused = torchvision_io.decode_jpeg, sorts.undecoded(1)
 
     def choosy(files, *options):
         if any(file.numpy().tobytes() == refused for file in files):
             raise RuntimeError("nothing that I know")
         return decode(files, *options)
 
-    monkeypatch.setattr(device_decode.torchvision_io, "decode_jpeg", choosy)
+    monkeypatch.setattr(torchvision_io, "decode_jpeg", choosy)
     expected, asked, image = read(sorts, "pillow")[1], [], images.ImageSet.image
     monkeypatch.setattr(images.ImageSet, "image", lambda own, i: asked.append(i) or image(own, i))
     assert torch.equal(read(sorts, "torchvision", batch_size=5)[1], expected)
@@ -270,7 +270,7 @@ def test_a_bad_file_gives_the_sentence_that_pillow_gives(tmp_path, monkeypatch, 
     whole = jpeg(photograph(21))
     folder_of(tmp_path, whole, whole[:2000] if harm == "damaged" else whole)
     with monkeypatch.context() as patched:  # else opening would find the damage
-        patched.setattr(sys.modules["wwwlib.images.folder"], "check", lambda *_: None)
+        patched.setattr(sys.modules["wwwlib.images.files"], "check", lambda *_: None)
         found = images.folder(tmp_path)
     if harm == "deleted":
         (tmp_path / "01.jpg").unlink()
@@ -345,7 +345,7 @@ def test_a_device_that_decodes_no_jpeg_is_named_at_once(sorts, monkeypatch):
     def absent(*_):
         raise RuntimeError("not compiled with nvJPEG\nException raised from ...")
 
-    monkeypatch.setattr(device_decode.torchvision_io, "decode_jpeg", absent)
+    monkeypatch.setattr(torchvision_io, "decode_jpeg", absent)
     with pytest.raises(ValueError, match=r"JPEG files on cpu \(not compiled with nvJPEG\); use"):
         images.batches(sorts, ASIS, decoder="torchvision")
 

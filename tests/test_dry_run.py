@@ -17,7 +17,7 @@ from PIL import Image
 from profiles import Profile, Project, load, plan, texts
 
 from wwwlib import images, language, plots, targets
-from wwwlib.studies import released
+from wwwlib.studies import literature
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = "netdissect_resnet50_imagenet_fc", "clip_dissect_resnet50_imagenet_broden"
@@ -83,7 +83,7 @@ def test_stand_ins_have_the_form_of_the_real_thing(staged):
     furnished(staged, words, "wordnet", "broden1_224", "imagenette", "imagenet/val", "places365")
     labels = [staged.data / "words" / f"{file}.csv" for file in PUBLISHED]
     for layer, neurons in {"logits": 1000, "layer4": 2048}.items():
-        assert released.rows("torchvision/resnet50", layer, neurons, *labels), layer
+        assert literature.label_rows("torchvision/resnet50", layer, neurons, *labels), layer
     scenes = staged.data / "places365"
     probe = images.load("places365", scenes)
     truth = language.places365_truth(scenes / "categories_places365.txt", "paper")

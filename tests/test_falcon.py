@@ -1,5 +1,6 @@
 """FALCON, step by step against plain loops, and on the concept world."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -167,6 +168,13 @@ def test_images_are_cut_as_the_network_saw_them():
 )  # fmt: skip
 def test_captions_become_lemmas_and_phrases(caption, expected):
     assert sorted(corpus.terms(caption)) == sorted(expected)
+
+
+@pytest.mark.parametrize("module", ["textblob.en", "lemminflect"])
+def test_a_missing_package_is_named_with_its_extra(module, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=r"wwwlib\[baselines\]"):
+        corpus.terms(f"a boat without {module}")
 
 
 def test_that_a_picture_is_one_is_not_worth_a_word():

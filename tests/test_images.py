@@ -4,6 +4,7 @@ import io
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import struct
 import warnings
@@ -213,7 +214,7 @@ def test_too_many_bad_files_or_none_left_fail_in_one_sentence(tree):
 def test_missing_and_empty_folders(tmp_path):
     with pytest.raises(NotADirectoryError, match="nowhere"):
         images.folder(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="holds no files"):
+    with pytest.raises(ValueError, match="There are no files in"):
         images.folder(tmp_path)
 
 
@@ -407,6 +408,91 @@ def test_world_images_are_those_that_sample_describes():
     assert len({found.fingerprint, *(other.fingerprint for other in others)}) == 5
     with pytest.raises(ValueError, match="count is 0"):
         world.image_set(0)
+
+
+class Pairs(torch.utils.data.Dataset):
+    """A data set as people write them, of whatever items it is given."""
+
+    def __init__(self, *items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        item = self.items[i]
+        if isinstance(item, Exception):
+            raise item
+        return item() if callable(item) else item
+
+
+def test_a_torch_data_set_is_a_probe_set():
+    """PIL images, bytes and floats of the same pixels are the same images."""
+    x = pil_to_tensor(noise(1))
+    items = [
+        (noise(1), 0),
+        (x, torch.tensor(1)),
+        (x / 255, np.int64(1)),
+        (noise(2, mode="L"), None),
+    ]
+    found = images.dataset(Pairs(*items), "mine", ["cat", "dog"])
+    assert (found.name, len(found), found.labels) == ("mine", 4, (0, 1, 1, None))
+    assert found.classes == ("cat", "dog") and not found.skipped
+    assert all(np.array_equal(found.image(i), noise(1)) for i in range(3))
+    assert images.distinct(found).names == ("000000", "000003")
+    (_, taken), *_ = images.batches(images.crops(found), to_tensor, 20, workers=1)
+    assert taken.shape == (20, 3, 15, 20)
+    assert images.dataset(Pairs(*items), "other", ["cat", "dog"]).fingerprint == found.fingerprint
+    changes = [[(noise(5), 0), *items[1:]], [(items[0][0], 1), *items[1:]], items[::-1]]
+    others = [images.dataset(Pairs(*changed), "x", ["cat", "dog"]) for changed in changes]
+    others.append(images.dataset(Pairs(*items), "mine", ["cat", "cow"]))
+    assert len({found.fingerprint, *(other.fingerprint for other in others)}) == 5
+
+
+def test_classes_of_a_torch_data_set_are_its_own_or_numbers():
+    pairs = Pairs((noise(1), 0), (noise(2), 2))
+    assert (
+        images.dataset(pairs).classes == ("0", "1", "2") and images.dataset(pairs).name == "Pairs"
+    )
+    pairs.classes = ["a", "b", "c", "d"]
+    assert images.dataset(pairs).classes == ("a", "b", "c", "d")
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        (OSError("disk gone"), r"no \(image, label\) pair \(OSError: disk gone\)"),
+        (noise(), "no .* pair"),
+        (("path.png", 0), "its image is a str"),
+        ((noise(mode="CMYK"), 0), "colour mode is CMYK"),
+        ((torch.zeros(1, 8, 8), 0), r"float32 \(1, 8, 8\), not \(3, H, W\)"),
+        ((torch.full((3, 8, 8), -0.5), 0), r"values are -0\.5 to -0\.5, .* before normalisation"),
+        ((torch.full((3, 8, 8), torch.nan), 0), "values are nan"),
+        ((noise(), 3), "label is 3, but there are 3 classes"),
+    ],
+)
+def test_bad_items_of_a_torch_data_set_are_skipped_with_a_reason(item, reason):
+    pairs = Pairs((noise(1), 0), item, (noise(2), 1))
+    found = images.dataset(pairs, classes="abc", tolerate=0.5)
+    assert found.names == ("000000", "000002") and found.labels == (0, 1)
+    assert [s.path for s in found.skipped] == ["000001"] and re.search(
+        reason, str(found.skipped[0])
+    )
+    assert np.array_equal(found.image(1), noise(2))
+    with pytest.raises(ValueError, match="1 of 3 items of Pairs cannot be used, more than the tol"):
+        images.dataset(pairs, classes="abc")
+
+
+def test_a_torch_data_set_that_changes_or_has_no_length_is_refused():
+    """Breaks if random augmentation gives each pass other images under one fingerprint."""
+    seeds = iter(range(100))
+    found = images.dataset(Pairs(lambda: (noise(next(seeds)), 0)))
+    with pytest.raises(ValueError, match=r"item 0 of Pairs' .* changed .* remove random augment"):
+        found.image(0)
+    with pytest.raises(TypeError, match="generator has no length"):
+        images.dataset(i for i in ())
+    with pytest.raises(ValueError, match="There are no items of Pairs"):
+        images.dataset(Pairs())
 
 
 @pytest.mark.real

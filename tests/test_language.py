@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from wwwlib import images, language
+from wwwlib.language.concept_sets import find_data_noun
+from wwwlib.language.encoders import has_quick_gelu
 from wwwlib.store import Store
 
 
@@ -145,7 +147,7 @@ def test_the_store_spares_the_encoder_unless_words_template_or_encoder_change(tm
 
 
 def test_an_interrupted_embedding_goes_on_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr("wwwlib.language.concept_sets.CHECKPOINT", 2)
+    monkeypatch.setattr("wwwlib.language.embedding.CHECKPOINT", 2)
     concepts = language.ConceptSet([f"a{'a' * i}" for i in range(20)])
     whole, _ = concepts.embed(Toy(), Store(tmp_path / "whole"), batch_size=2)
     encoder, store = Toy(), Store(tmp_path / "resumed")
@@ -192,7 +194,9 @@ def test_classes_and_synonyms(tmp_path):
     path.write_text("\n".join(names) + "\n")
     assert language.synonyms(names) == language.synonyms(target) == truth
     assert language.synonyms(path) == truth
-    concepts = language.classes(target)
+    assert language.synonyms([["tench", "Tinca tinca"], ["crane", "Crane"], ["crane"]]) == truth
+    assert language.truth("classes", target) == truth
+    concepts = language.concept_set("classes", target)
     assert concepts.words == ("tench", "Tinca tinca", "crane")
     assert concepts.source == "classes of net"
     with pytest.raises(ValueError, match="Class 1 has no name"):
@@ -201,23 +205,30 @@ def test_classes_and_synonyms(tmp_path):
         language.synonyms([])
 
 
-def test_imagenet_classes_come_without_download():
-    classes = language.imagenet_classes()
-    assert len(classes) == 1000
-    assert classes["n01440764"] == "tench, Tinca tinca"
-    assert [wnid for wnid, name in classes.items() if name == "crane"] == ["n02012849", "n03126707"]
+def test_imagenet_synsets_come_without_download():
+    synsets = images.imagenet_synsets()
+    assert len(synsets) == 1000
+    assert synsets["n01440764"] == ("tench", "Tinca tinca")
+    assert [w for w, lemmas in synsets.items() if lemmas == ("crane",)] == [
+        "n02012849",
+        "n03126707",
+    ]
+    words = language.concept_set("imagenet", None)
+    assert words.words[:2] == ("tench", "Tinca tinca") and words.source == "ImageNet"
+    with pytest.raises(ValueError, match="'imagenet' names 1000 classes, but net has 1"):
+        language.truth("imagenet", SimpleNamespace(name="net", classes=("tench",)))
 
 
 @pytest.mark.real
 def test_imagenet_labels_agree_with_timm_but_for_the_cranes(real):
     labels = language.synonyms(real / "labels" / "imagenet_labels.txt")
-    shipped = language.synonyms(language.imagenet_classes().values())
+    shipped = language.synonyms(images.imagenet_synsets().values())
     assert [i for i in range(1000) if labels[i] != shipped[i]] == [134, 517]
 
 
 @pytest.mark.real
 def test_broden_and_places_counts(real):
-    broden = language.broden(real / "labels" / "broden_labels_clean.txt")
+    broden = language.from_file(real / "labels" / "broden_labels_clean.txt")
     assert (len(broden), len(broden.repeated)) == (1153, 44)
     paper = language.places365(real / "labels" / "categories_places365.txt")
     clean = language.places365(real / "labels" / "categories_places365.txt", "clean")
@@ -257,8 +268,6 @@ def test_wordnet_is_parsed(tmp_path):
     first = language.wordnet_nouns(tmp_path / "data.noun")
     assert first.words == ("entity", "hot dog")
     assert first.repeated == ("Entity",)
-    assert language.wordnet_nouns(tmp_path, "strings").words == ("entity", "hot dog", "Frank")
-    assert language.wordnet_nouns(tmp_path, "synsets").words == ("entity", "hot dog, Frank")
 
 
 def test_wordnet_is_found_where_the_environment_says(tmp_path, monkeypatch):
@@ -279,26 +288,24 @@ def test_wordnet_that_is_missing_broken_or_misread_says_so(tmp_path):
     (tmp_path / "data.noun").write_text(NOUNS + "00002 broken line\n")
     with pytest.raises(ValueError, match=r"Line 5 of .* is no noun synset \('00002 broken line'\)"):
         language.wordnet_nouns(tmp_path)
-    with pytest.raises(ValueError, match="'lemmas' is unknown"):
-        language.wordnet_nouns(tmp_path, "lemmas")
 
 
 @pytest.fixture(scope="module")
 def wordnet():
     try:
-        return language.wordnet.find_data_noun()
+        return find_data_noun()
     except FileNotFoundError as error:
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize(
-    ("reading", "entries", "distinct"),
-    [("first_lemma", 82_115, 67_186), ("strings", 146_347, 117_798)],
-)
-def test_wordnet_counts(wordnet, reading, entries, distinct):
-    nouns = language.wordnet_nouns(wordnet, reading)
-    assert (len(nouns) + len(nouns.repeated), len(nouns)) == (entries, distinct)
-    assert f"{entries:,} entries, {distinct:,} distinct" in nouns.summary
+def test_wordnet_counts(wordnet):
+    """The paper's first lemmas, and for comparison the lemmas of all synsets."""
+    nouns = language.wordnet_nouns(wordnet)
+    assert (len(nouns) + len(nouns.repeated), len(nouns)) == (82_115, 67_186)
+    assert "82,115 entries, 67,186 distinct" in nouns.summary
+    synsets = language.read_synsets(wordnet).values()
+    assert sum(len(synset.lemmas) for synset in synsets) == 146_347
+    assert len({language.fold(word) for one in synsets for word in one.lemmas}) == 117_798
 
 
 # Encoders
@@ -407,14 +414,14 @@ def test_quick_gelu_of_a_folder_is_the_networks(clip_folder, tmp_path):
     (quick / "open_clip_config.json").write_text(json.dumps(config))
     plain = language.open_clip(f"local-dir:{clip_folder}")
     other = language.open_clip(f"local-dir:{quick}")
-    assert language.clip.has_quick_gelu(other.network)
-    assert not language.clip.has_quick_gelu(plain.network)
+    assert has_quick_gelu(other.network)
+    assert not has_quick_gelu(plain.network)
     assert not torch.allclose(plain.encode_texts(["cat"]), other.encode_texts(["cat"]))
     assert plain.name != other.name
 
 
 def test_what_open_clip_cannot_load_says_what_to_do(clip_folder, tmp_path):
-    with pytest.raises(ValueError, match="knows no model 'ViT-Q-1'"):
+    with pytest.raises(ValueError, match="open_clip has no model 'ViT-Q-1'"):
         language.open_clip("ViT-Q-1", "openai")
     with pytest.raises(ValueError, match=r"None is no tag .* choose one of"):
         language.open_clip("ViT-B-32-quickgelu")
@@ -428,6 +435,19 @@ def test_what_open_clip_cannot_load_says_what_to_do(clip_folder, tmp_path):
     (tmp_path / "open_clip_config.json").write_text(config)
     with pytest.raises(FileNotFoundError, match=r"holds no weights.*open_clip_model\.safetensors"):
         language.open_clip(f"local-dir:{tmp_path}")
+
+
+def test_a_model_and_tag_name_an_encoder(clip, clip_folder):
+    """Both spellings of a CLIP reach open_clip; anything else is a function of one's own."""
+    assert language.encoder(f"open_clip:local-dir:{clip_folder}").name == clip.name
+    for spec in ("ViT-B-32/openai", "open_clip:ViT-B-32/openai"):
+        with pytest.raises(ValueError, match="use 'ViT-B-32-quickgelu'"):
+            language.encoder(spec)
+    for spec in ("ViT-B-32", "open_clip:ViT-B-32"):
+        with pytest.raises(ValueError, match="names no weights: write open_clip:MODEL/TAG"):
+            language.encoder(spec)
+    with pytest.raises(FileNotFoundError, match="no file"):
+        language.encoder("absent.py:make")
 
 
 def test_an_encoder_of_ones_own_is_loaded_from_file_and_module(tmp_path, monkeypatch):
@@ -463,7 +483,7 @@ def test_an_encoder_of_ones_own_is_loaded_from_file_and_module(tmp_path, monkeyp
         ("encoder", ValueError, "not of the form"),
         ("encoder:", ValueError, "not of the form"),
         (":make", ValueError, "not of the form"),
-        ("no_such_module_here:make", ModuleNotFoundError, "no module 'no_such_module_here'"),
+        ("no_such_module_here:make", ModuleNotFoundError, "No module named 'no_such_module_here'"),
         ("no_such_file.py:make", FileNotFoundError, r"no file 'no_such_file\.py'"),
     ],
 )
@@ -561,9 +581,9 @@ def test_encoding_that_was_interrupted_goes_on_where_it_was(probe, tmp_path):
     order, options = torch.arange(8), {"batch_size": 2, "progress": False}
     options["store"] = Store(tmp_path / "store")
     with pytest.raises(KeyboardInterrupt):
-        language.distinct_features(Stopped(), probe, order, **options)
+        language.image_features(Stopped(), probe, order, **options)
     encoder = Toy()
-    found = language.distinct_features(encoder, probe, order, **options)
+    found = language.image_features(encoder, probe, order, **options)
     assert encoder.images == 4
     assert torch.equal(found, language.image_features(Toy(), probe, range(8), progress=False))
 

@@ -20,7 +20,6 @@ from wwwlib.baselines.milan import exemplars as regions_of
 from wwwlib.baselines.milan import networks
 from wwwlib.concepts import ConceptTable
 from wwwlib.studies import milan_training as training
-from wwwlib.studies import published
 from wwwlib.world import scenes, vocabulary
 
 END, START = networks.END, networks.START
@@ -629,13 +628,6 @@ def test_plurals_are_read_in_the_singular():
     said = table("two knives", "red leaves", "wolves", "glass houses", "berries")
     words = ["knife", "leaf", "wolf", "house", "berry"]
     assert milan.words(said, words).names == [[word] for word in words]
-
-
-def test_published_labels_are_read_and_reduced_to_words(tmp_path):
-    path = tmp_path / "milan.csv"
-    path.write_text('layer,unit,description\nfc,0,"Dogs, in snow"\nfc,1,nothing\n')
-    read = milan.words(published.milan(path, "fc"), ["dog", "snow"])
-    assert read.names == [["dog", "snow"], []]
 
 
 # What users get wrong

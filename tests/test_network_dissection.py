@@ -9,8 +9,8 @@ from PIL import Image
 from torch import nn
 
 from wwwlib import images, store, targets, world
-from wwwlib.atlas import cut_to, seen_part
 from wwwlib.baselines import network_dissection
+from wwwlib.targets import crop_mask, visible_box
 
 SIDE, CELLS, COUNT = 12, 4, 5  # masks and images of 12 x 12 pixels, maps of 4 x 4 cells
 CATEGORIES = {"cat": "object", "dog": "object", "night": "scene", "red": "colour", "never": "part"}
@@ -142,8 +142,8 @@ def test_masks_are_cut_to_what_the_network_sees():
     assert made.iou[0, made.concepts.index("cat")] > 0.8, "blurred by enlarging, but in its place"
     exact = [centre(painted(i))[0, ::2, ::2].bool().numpy() for i in range(COUNT)]
     assert all((a == b).all() for a, b in zip(exact, seen, strict=True))
-    part = seen_part(cropping(), (SIDE, SIDE))
-    assert all((cut_to(Random()(i)["cat"], part) == seen[i]).all() for i in range(COUNT))
+    part = visible_box(cropping(), (SIDE, SIDE))
+    assert all((crop_mask(Random()(i)["cat"], part) == seen[i]).all() for i in range(COUNT))
 
 
 def test_a_concept_outside_of_what_the_network_sees_is_not_there():

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from scipy.stats import permutation_test
 
-from wwwlib import language, scores
-from wwwlib.studies import grades, wordnet
+from wwwlib import images, language, scores
+from wwwlib.studies import wordnet
 
 # Three neurons: a repeated and shouted right name among a wrong one; an abstention; a synonym
 # that two classes share, given twice.
@@ -52,6 +53,14 @@ def test_text_cosine_encodes_each_word_once():
     assert len(seen) == len(set(seen)) == len(AXES)
 
 
+def test_a_cached_encoder_is_called_once_for_each_word():
+    seen = []
+    look_up = scores.cached(lambda words: seen.extend(words) or encode(words))
+    for words in (["tench", "carp", "tench"], ["carp", "crane"]):
+        assert torch.equal(look_up(words), encode(words))
+    assert seen == ["tench", "carp", "crane"]
+
+
 def test_sizes_and_abstentions_are_counted_on_sets():
     score = scores.f1(PRED, TRUTH)
     assert score.sizes.tolist() == [2, 0, 1]
@@ -65,7 +74,8 @@ def test_one_neuron_has_no_standard_error():
 
 
 def test_shared_words_are_found():
-    assert scores.shared_words(TRUTH) == {"crane": (1, 2)}
+    classes = scores.classes_of_words(TRUTH)
+    assert classes["crane"] == [1, 2] and classes["tinca tinca"] == [0]
 
 
 def test_by_synset_a_shared_word_is_only_half_an_answer_by_hand():
@@ -87,14 +97,14 @@ def test_a_shared_word_stands_for_a_class_that_nobody_is_asked_about():
     assert scores.f1(pred, truth).mean == pytest.approx(2 / 3)
 
 
-def test_ceilings_by_hand():
+def test_upper_bounds_by_hand():
     words = ["Tench", "tinca tinca", "derrick", "carp"]
-    assert scores.ceilings.hit_rate(TRUTH, words).values.tolist() == [1, 0, 1]
-    assert scores.ceilings.f1(TRUTH, words).values.tolist() == [1, 0, 0.5]
-    assert scores.ceilings.f1(TRUTH, words, size=1).values.tolist() == pytest.approx(
+    assert scores.hit_rate_upper_bound(TRUTH, words).values.tolist() == [1, 0, 1]
+    assert scores.f1_upper_bound(TRUTH, words).values.tolist() == [1, 0, 0.5]
+    assert scores.f1_upper_bound(TRUTH, words, size=1).values.tolist() == pytest.approx(
         [2 / 3, 0, 0.5]
     )
-    best = scores.ceilings.text_cosine(TRUTH, words, encode).values.tolist()
+    best = scores.text_cosine_upper_bound(TRUTH, words, encode).values.tolist()
     literal = [
         max(
             sum(torch.cosine_similarity(encode([w]), encode([u])).item() for u in synonyms)
@@ -106,21 +116,21 @@ def test_ceilings_by_hand():
     assert best == pytest.approx(literal, abs=1e-6)
 
 
-def test_no_answer_beats_its_ceiling():
+def test_no_names_beat_their_upper_bound():
     words = list(AXES)
     generator = torch.Generator().manual_seed(0)
     for _ in range(50):
         pick = [torch.randperm(6, generator=generator)[:i].tolist() for i in (1, 2, 3)]
         pred = [[words[j] for j in row] for row in pick]
-        for score, ceiling in [
-            (scores.hit_rate(pred, TRUTH), scores.ceilings.hit_rate(TRUTH, words)),
-            (scores.f1(pred, TRUTH), scores.ceilings.f1(TRUTH, words)),
+        for score, bound in [
+            (scores.hit_rate(pred, TRUTH), scores.hit_rate_upper_bound(TRUTH, words)),
+            (scores.f1(pred, TRUTH), scores.f1_upper_bound(TRUTH, words)),
             (
                 scores.text_cosine(pred, TRUTH, encode),
-                scores.ceilings.text_cosine(TRUTH, words, encode),
+                scores.text_cosine_upper_bound(TRUTH, words, encode),
             ),
         ]:
-            assert (score.values <= ceiling.values + 1e-6).all()
+            assert (score.values <= bound.values + 1e-6).all()
 
 
 @pytest.mark.parametrize(
@@ -156,6 +166,20 @@ def test_permutation_p_equals_the_exact_one_by_enumeration():
     assert found.p == pytest.approx(extreme / 64, abs=0.01)
 
 
+def test_permutation_p_is_scipys():
+    noise = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 40, generator=noise).double() + torch.tensor([[0.4], [0.0]])
+    oracle = permutation_test((a.numpy(), b.numpy()), lambda x, y, axis: (x - y).mean(axis),
+                              permutation_type="samples", n_resamples=20_000, rng=1)  # fmt: skip
+    found = scores.compare(score_of(a.tolist()), score_of(b.tolist()), samples=20_000)
+    assert found.p == pytest.approx(oracle.pvalue, abs=0.015)
+
+
+def test_one_neuron_decides_nothing():
+    found = scores.compare(score_of([1.0]), score_of([0.0]))
+    assert found.difference == 1 and found.p == 1 and math.isnan(found.interval[0])
+
+
 def test_interval_covers_the_truth_about_as_often_as_it_says():
     generator = torch.Generator().manual_seed(1)
     covered = 0
@@ -183,7 +207,7 @@ def test_the_seed_fixes_the_comparison_and_blocks_do_not_change_its_size(monkeyp
     a, b = score_of(torch.rand(50).tolist()), score_of(torch.rand(50).tolist())
     assert scores.compare(a, b, 3, 500) == scores.compare(a, b, 3, 500)
     assert scores.compare(a, b, 3, 500) != scores.compare(a, b, 4, 500)
-    monkeypatch.setattr("wwwlib.scores.paired.BLOCK", 333)
+    monkeypatch.setattr(scores, "BLOCK", 333)
     gap = score_of((a.values + 1).tolist())  # no flip of 50 equal gaps is as far from 0
     assert scores.compare(gap, a, 3, 500).p == 1 / 501
 
@@ -257,15 +281,15 @@ def test_of_several_common_hypernyms_the_best_way_counts():
     synsets = {i: language.Synset(i, (i,), up) for i, up in above.items()}
     hypernyms = wordnet.Hypernyms(synsets)
     assert hypernyms.similarity("a", "b") == pytest.approx(2 * 2 / (2 * 2 + 2))
-    assert wordnet.wu_palmer_ceiling([["a"]], ["b"], hypernyms).mean == pytest.approx(4 / 6)
+    assert wordnet.wu_palmer_upper_bound([["a"]], ["b"], hypernyms).mean == pytest.approx(4 / 6)
 
 
-def test_wu_palmer_ceiling_by_hand():
+def test_wu_palmer_upper_bound_by_hand():
     """From bird and machine: tench by bird 2*2/(3+4), crane by bird 6/7, and derrick too."""
-    ceiling = wordnet.wu_palmer_ceiling(TRUTH, ["Bird", "machine", "qwerty"], tree())
+    ceiling = wordnet.wu_palmer_upper_bound(TRUTH, ["Bird", "machine", "qwerty"], tree())
     assert ceiling.values.tolist() == pytest.approx([4 / 7, 6 / 7, 6 / 7])
-    assert wordnet.wu_palmer_ceiling(TRUTH, ["qwerty"], tree()).values.tolist() == [0, 0, 0]
-    by_id = wordnet.wu_palmer_ceiling(["n7"], ["bird", "machine"], tree())
+    assert wordnet.wu_palmer_upper_bound(TRUTH, ["qwerty"], tree()).values.tolist() == [0, 0, 0]
+    by_id = wordnet.wu_palmer_upper_bound(["n7"], ["bird", "machine"], tree())
     assert by_id.values.tolist() == pytest.approx([2 * 2 / (2 + 3)])
 
 
@@ -281,7 +305,7 @@ def random_tree(count, generator):
     return wordnet.Hypernyms(synsets)
 
 
-def test_wu_palmer_ceiling_equals_the_literal_maximum():
+def test_wu_palmer_upper_bound_equals_the_literal_maximum():
     """Breaks if the nearest meaning below a hypernym is not the one that was kept."""
     generator = torch.Generator().manual_seed(1)
     for _ in range(5):
@@ -292,24 +316,24 @@ def test_wu_palmer_ceiling_equals_the_literal_maximum():
             max(wordnet.wu_palmer([[word]], [right], hypernyms).mean for word in words)
             for right in truth
         ]
-        found = wordnet.wu_palmer_ceiling(truth, words, hypernyms).values.tolist()
+        found = wordnet.wu_palmer_upper_bound(truth, words, hypernyms).values.tolist()
         assert found == pytest.approx(literal)
 
 
 def test_marks_by_hand():
     """Of tench: itself right, fish and animal near (one and two links), bird three links off."""
     hypernyms, truth = tree(), ["tench", "Tinca tinca"]
-    marks = {name: grades.mark(name, truth, hypernyms) for name in
+    marks = {name: wordnet.grade(name, truth, hypernyms) for name in
              (" TINCA  tinca", "fish", "animal", "bird", "machine", "qwerty")}  # fmt: skip
     assert list(marks.values()) == ["right", "near", "near", "wrong", "wrong", "wrong"]
-    assert grades.mark("fish", truth) == "wrong", "without WordNet nobody is near"
-    assert grades.mark("animal", truth, hypernyms, links=1) == "wrong"
+    assert wordnet.grade("fish", truth) == "wrong", "without WordNet nobody is near"
+    assert wordnet.grade("animal", truth, hypernyms, links=1) == "wrong"
 
 
 def test_marked_names_keep_their_spelling_and_stand_once():
-    marked = grades.marked(["Fish", "tench", "fish", " "], ["tench"], tree())
+    marked = wordnet.graded(["Fish", "tench", "fish", " "], ["tench"], tree())
     assert marked == (("Fish", "near"), ("tench", "right"))
-    assert grades.marked([], ["tench"]) == ()
+    assert wordnet.graded([], ["tench"]) == ()
 
 
 def test_examples_of_the_rule_hold_in_wordnet():
@@ -320,32 +344,23 @@ def test_examples_of_the_rule_hold_in_wordnet():
         pytest.skip(str(error))
     for name, truth, mark in (("vessel", "boat", "near"), ("ship", "boat", "near"),
                               ("wolf", "dog", "near"), ("dog", "beagle", "wrong")):  # fmt: skip
-        assert grades.mark(name, [truth], tree) == mark
+        assert wordnet.grade(name, [truth], tree) == mark
 
 
 def test_tally_counts_neurons_by_their_best_name():
     """Neuron 0 has a right name behind a wrong one, 1 is silent, 2 is off by a link, 3 by all."""
     pred = [["carp", "tench"], [], ["machine"], ["tench"]]
     truth = [["tench"], ["crane"], ["derrick"], ["machine"]]
-    assert grades.tally(pred, truth, tree()) == {
+    assert wordnet.count_grades(pred, truth, tree()) == {
         "right": 1, "near": 1, "wrong": 1, "no name": 1
     }  # fmt: skip
     with pytest.raises(ValueError, match="names for 1 neurons and truth for 2"):
-        grades.tally([["a"]], [["a"], ["b"]])
+        wordnet.count_grades([["a"]], [["a"], ["b"]])
 
 
 def test_the_rule_says_what_was_applied():
-    assert "within 2 hypernym links" in grades.rule(tree())
-    assert "WordNet is missing" in grades.rule(None)
-
-
-def test_reach_by_hand():
-    """Of three classes two can be named; with one name F1 is 2/3 and 2/4, with any 1 and 1/2."""
-    found = scores.ceilings.reach(TRUTH, ["tench", "tinca tinca", "derrick"])
-    assert found["classes"] == 3 and found["within reach"] == 2
-    assert found["hit rate"] == pytest.approx(2 / 3)
-    assert found["F1, one name"] == pytest.approx((2 / 3 + 0 + 2 / 4) / 3)
-    assert found["F1, any number"] == pytest.approx((1 + 0 + 2 / 4) / 3)
+    assert "within 2 hypernym links" in wordnet.grading_rule(tree())
+    assert "without WordNet" in wordnet.grading_rule(None)
 
 
 # Known answers on real labels
@@ -362,16 +377,16 @@ def ceiling_words(truth):
 
 @pytest.mark.real
 def test_one_perfect_name_a_class_scores_f1_7871(imagenet):
-    ceiling = scores.ceilings.f1(imagenet, ceiling_words(imagenet), size=1)
+    ceiling = scores.f1_upper_bound(imagenet, ceiling_words(imagenet), size=1)
     assert len(ceiling) == 1000
     assert ceiling.mean == pytest.approx(0.7871, abs=5e-5)
-    assert scores.ceilings.f1(imagenet, ceiling_words(imagenet)).mean == 1
+    assert scores.f1_upper_bound(imagenet, ceiling_words(imagenet)).mean == 1
 
 
 @pytest.mark.real
 def test_122_classes_are_reachable_from_broden(real, imagenet):
-    broden = language.broden(real / "labels" / "broden_labels_clean.txt")
-    assert scores.ceilings.hit_rate(imagenet, broden.words).values.sum() == 122
+    broden = language.from_file(real / "labels" / "broden_labels_clean.txt")
+    assert scores.hit_rate_upper_bound(imagenet, broden.words).values.sum() == 122
 
 
 @pytest.mark.real
@@ -382,14 +397,13 @@ def test_a_perfect_answer_in_the_papers_reading_of_places_scores_7945(real):
         words = language.places365(path, reading).words
         perfect = scores.hit_rate([[word] for word in words], truth)
         assert perfect.mean == pytest.approx(expected, abs=5e-5)
-        assert scores.ceilings.hit_rate(truth, words).mean == pytest.approx(perfect.mean)
+        assert scores.hit_rate_upper_bound(truth, words).mean == pytest.approx(perfect.mean)
 
 
 def test_the_cranes_are_told_apart_by_synset():
     """Needs only timm: two classes share "crane", and a perfect name by string is not one by id."""
-    truth = language.synonyms(language.imagenet_classes().values())
-    shared = scores.shared_words(truth)
-    assert shared["crane"] == (134, 517)
+    truth = language.synonyms(images.imagenet_synsets().values())
+    assert scores.classes_of_words(truth)["crane"] == [134, 517]
     pred, restated = scores.by_synset(truth, truth)
     assert scores.f1(pred, restated).values[134] == pytest.approx(2 / 3)
     assert scores.f1(truth, truth).mean == 1

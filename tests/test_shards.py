@@ -242,12 +242,12 @@ def test_class_contributions_and_features_are_shared_as_well(tmp_path, monkeypat
     clip, rows = language.encoder("world"), torch.arange(0, 40, 2)
     options = {"batch_size": 8, "progress": False}
     w, count = by_gradient(network, probe, ["layer2"], **options)
-    v = language.distinct_features(clip, probe, rows, **options)
+    v = language.image_features(clip, probe, rows, **options)
     monkeypatch.setenv("WWW_SHARD", "8")
     shared, counted = by_gradient(network, probe, ["layer2"], store=Store(tmp_path), **options)
     assert torch.equal(count, counted)
     assert torch.equal(w["layer2"].nan_to_num(9), shared["layer2"].nan_to_num(9))
-    again = language.distinct_features(clip, probe, rows, store=Store(tmp_path), **options)
+    again = language.image_features(clip, probe, rows, store=Store(tmp_path), **options)
     assert torch.equal(v, again)
     kept = [p for kind in ("shards", "image-features") for p in (tmp_path / kind).glob("*.json")]
     assert len(kept) == 1, "the answers for shards go once the whole is kept"

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from wwwlib import scores
-from wwwlib.scores import Answer
-from wwwlib.studies import answers, conclusions, tables
-from wwwlib.studies.tables import Row, Table
+from wwwlib.studies import conclusions, tables
+from wwwlib.studies.tables import MethodNames, Row, Table
 
 TRUTH = [["tench", "tinca"], ["crane"], ["crane", "derrick"]]
 WORDS = ["tench", "crane", "carp"]
@@ -21,7 +20,7 @@ def encode(words):
 
 
 def made(**answers):
-    every = {"WWW": Answer([["Tench", "tench", "carp"], [], ["crane"]], WORDS), **answers}
+    every = {"WWW": MethodNames([["Tench", "tench", "carp"], [], ["crane"]], WORDS), **answers}
     return tables.assemble("t", every, TRUTH, {"CLIP cos": encode, "mpnet cos": None})
 
 
@@ -32,14 +31,14 @@ def test_a_row_by_hand():
     assert row.scores["hit rate"].values.tolist() == [1, 0, 1]
     pairs = [(1 + 0.6 + 0.8 + 0.0) / 4, 0, (1 + 0.6) / 2]
     assert row.scores["CLIP cos"].values.tolist() == pytest.approx(pairs, abs=1e-6)
-    assert row.ceilings["hit rate"] == 1
-    assert row.ceilings["F1"] == pytest.approx((2 / 3 + 1 + 2 / 3) / 3)
-    assert row.ceilings["CLIP cos"] == pytest.approx((0.8 + 1 + 0.8) / 3, abs=1e-6)
+    assert row.upper_bounds["hit rate"] == 1
+    assert row.upper_bounds["F1"] == pytest.approx((2 / 3 + 1 + 2 / 3) / 3)
+    assert row.upper_bounds["CLIP cos"] == pytest.approx((0.8 + 1 + 0.8) / 3, abs=1e-6)
 
 
 def test_no_cell_is_blank():
     """What was not run says so, as a row and as a column."""
-    cells = made(MILAN=Answer()).cells()
+    cells = made(MILAN=MethodNames()).cells()
     assert list(cells["WWW"]) == [
         "CLIP cos", "mpnet cos", "F1", "hit rate", "set size", "abstaining"
     ]  # fmt: skip
@@ -49,31 +48,36 @@ def test_no_cell_is_blank():
     assert cells["WWW"]["set size"] == "1.00" and cells["WWW"]["abstaining"] == "1 of 3"
 
 
-def test_a_method_without_choice_has_the_ceiling_of_its_own_number_of_names():
-    """Three forced names against 2, 1, 2 synonyms, of which the words hold one each."""
-    forced = answers.best_f1(TRUTH, Answer([], WORDS, 3))
-    assert forced == pytest.approx((2 / 5 + 2 / 4 + 2 / 5) / 3)
-    assert answers.best_f1([["a"]], Answer([], ["a", "b", "c", "d", "e"], 5)) == pytest.approx(
-        1 / 3
-    )
-    assert answers.best_f1(TRUTH, Answer([], ["carp"], 1)) == 0
+def bound(truth, words, size):
+    row = tables.assemble("t", {"A": MethodNames(truth, words, size)}, truth, {})["A"]
+    return row.upper_bounds["F1"]
 
 
-def test_no_forced_answer_beats_its_ceiling():
+def test_a_fixed_number_of_names_has_its_own_upper_bound():
+    """Three names of a fixed number against 2, 1, 2 synonyms, of which the words hold one each."""
+    assert bound(TRUTH, WORDS, 3) == pytest.approx((2 / 5 + 2 / 4 + 2 / 5) / 3)
+    assert bound([["a"]], ["a", "b", "c", "d", "e"], 5) == pytest.approx(1 / 3)
+    assert bound(TRUTH, ["carp"], 1) == 0
+
+
+def test_no_fixed_number_of_names_beats_its_upper_bound():
     """All triples of three words, a neuron at a time."""
     words = ["tench", "tinca", "carp", "derrick"]
     for size in (1, 2, 3):
-        limit = answers.best_f1(TRUTH, Answer([], words, size))
         best = 0.0
         for truth in TRUTH:
             choices = torch.combinations(torch.arange(4), size).tolist()
             best += max(scores.f1([[words[j] for j in c]], [truth]).mean for c in choices) / 3
-        assert limit == pytest.approx(best)
+        assert bound(TRUTH, words, size) == pytest.approx(best)
 
 
 def test_scores_of_our_own_stand_behind_the_papers():
     table = tables.assemble(
-        "t", {"A": Answer(TRUTH, WORDS)}, TRUTH, {}, {"ours": scores.hit_rate, "absent": None}
+        "t",
+        {"A": MethodNames(TRUTH, WORDS)},
+        TRUTH,
+        {},
+        {"ours": (scores.hit_rate, None), "absent": None},
     )
     assert table.metrics == ("F1", "hit rate", "ours", "absent")
     assert table["A"].scores["ours"].mean == 1
@@ -82,7 +86,7 @@ def test_scores_of_our_own_stand_behind_the_papers():
 
 def test_each_word_is_encoded_once_for_all_rows():
     seen = []
-    other = Answer([["carp"], ["crane"], ["tench"]], WORDS)
+    other = MethodNames([["carp"], ["crane"], ["tench"]], WORDS)
     looked = {"CLIP cos": lambda words: seen.extend(words) or encode(words)}
     tables.assemble("t", {"A": other, "B": other}, TRUTH, looked)
     assert len(seen) == len(set(seen)) == 5
@@ -90,9 +94,9 @@ def test_each_word_is_encoded_once_for_all_rows():
 
 def test_names_are_cut_to_anothers_number_but_never_to_none():
     names = [["a", "b", "c"], ["d", "e", "f"], []]
-    assert answers.cut(names, [2, 0, 3]) == [["a", "b"], ["d"], []]
-    with pytest.raises(ValueError, match=r"Neuron 1 has 3 names, of which 4"):
-        answers.cut(names, [1, 4, 1])
+    assert tables.truncate(names, [2, 0, 3]) == [["a", "b"], ["d"], []]
+    with pytest.raises(ValueError, match=r"Neuron 1 has 3 names, but 4 are"):
+        tables.truncate(names, [1, 4, 1])
 
 
 def test_scores_of_our_own_have_ceilings_too():
@@ -101,39 +105,46 @@ def test_scores_of_our_own_have_ceilings_too():
 
     def limit(truth, words):
         asked.append(words)
-        return scores.ceilings.hit_rate(truth, words)
+        return scores.hit_rate_upper_bound(truth, words)
 
-    given = {"A": Answer(TRUTH, WORDS), "B": Answer(TRUTH, list(WORDS)), "C": Answer(TRUTH, ["x"])}
-    ours, best = {"ours": scores.hit_rate, "absent": None}, {"ours": limit, "absent": limit}
-    table = tables.assemble("t", given, TRUTH, {}, ours, best)
-    assert [table[m].ceilings["ours"] for m in "ABC"] == [1, 1, 0]
-    assert asked == [tuple(WORDS), ("x",)] and "absent" not in table["A"].ceilings
+    given = {
+        "A": MethodNames(TRUTH, WORDS),
+        "B": MethodNames(TRUTH, list(WORDS)),
+        "C": MethodNames(TRUTH, ["x"]),
+    }
+    table = tables.assemble(
+        "t", given, TRUTH, {}, {"ours": (scores.hit_rate, limit), "absent": None}
+    )
+    assert [table[m].upper_bounds["ours"] for m in "ABC"] == [1, 1, 0]
+    assert asked == [tuple(WORDS), ("x",)] and "absent" not in table["A"].upper_bounds
 
 
 def test_a_method_that_writes_its_own_words_has_no_ceiling():
     """A ceiling of 0, of an empty list of words, would be beaten; none is drawn or told."""
-    table = made(FALCON=Answer([["tench"], ["carp"], []], None))
-    assert table["FALCON"].ceilings == {} and table["WWW"].ceilings
+    table = made(FALCON=MethodNames([["tench"], ["carp"], []], None))
+    assert table["FALCON"].upper_bounds == {} and table["WWW"].upper_bounds
     assert table.cells()["FALCON"]["hit rate"] == "0.3333 ± 0.3333"
     note = "\n".join(conclusions.conclude(table, tables.differences(table, samples=50)))
-    assert "FALCON chose from no list of words: there is no ceiling to hold against it." in note
-    assert "FALCON reached" not in note and "open to FALCON" not in note
+    assert "Free text, so without an upper bound: FALCON." in note
+    assert "upper bound: FALCON. This" not in note and "set of FALCON" not in note
 
 
 def test_what_an_answer_is_made_of():
     """Four neurons: two of them sea, once beside boat; one silent."""
-    answer = Answer([["sea"], ["boat", "sea"], [], ["sun"]], WORDS)
-    assert answers.in_use(answer) == {
+    answer = MethodNames([["sea"], ["boat", "sea"], [], ["sun"]], WORDS)
+    assert tables.vocabulary_use(answer) == {
         "neurons": 4, "named": 0.75, "names in use": 3, "most frequent": "sea", "its share": 0.5
     }  # fmt: skip
-    assert answers.sizes(answer) == {"neurons": 4, "mean": 1.0, "least": 0, "most": 2}
-    assert answers.in_use(Answer([[]], WORDS))["most frequent"] == "none"
+    assert tables.vocabulary_use(MethodNames([[]], WORDS))["most frequent"] == "none"
 
 
 def test_agreement_of_two_methods_leaves_silent_neurons_out():
     """Neuron 0: tench and tench, 1; neuron 2: crane and derrick, .6; neuron 1 is silent."""
-    one, other = Answer([["tench"], [], ["crane"]]), Answer([["tench"], ["carp"], ["derrick"]])
-    found = answers.agreement({"l": {"A": one, "B": other}, "m": {"A": one}}, encode)
+    one, other = (
+        MethodNames([["tench"], [], ["crane"]]),
+        MethodNames([["tench"], ["carp"], ["derrick"]]),
+    )
+    found = tables.name_similarity({"l": {"A": one, "B": other}, "m": {"A": one}}, encode)
     assert found == {"l": pytest.approx((1 + 0.6) / 2)}
 
 
@@ -191,7 +202,7 @@ def test_the_winner_is_named_whoever_it_is():
         "F1: above has the highest mean, 0.8000. Better than WWW: above (+0.300)"
     )
     assert "Worse than WWW: below (-0.300)" in told and "oracle" not in told
-    assert "Not told apart from WWW: level (+0.000)" in told
+    assert "No significant difference from WWW: level (+0.000)" in told
 
 
 def test_the_winner_in_a_few_words():
@@ -204,7 +215,7 @@ def test_the_winner_in_a_few_words():
     same = kept[0].scores["F1"].values.tolist()
     crowd = Table("t", table.metrics, (kept[0], *(row(m, same) for m in "ABC")))
     assert conclusions.winner(crowd, "F1") == "WWW, A and 2 others, equal"
-    assert "may escape" not in "".join(conclusions.conclude(crowd, tables.differences(crowd)))
+    assert "may be missed" not in "".join(conclusions.conclude(crowd, tables.differences(crowd)))
     ahead = Table("t", table.metrics, (kept[0], kept[1]))
     assert conclusions.winner(ahead, "F1", samples=2000) == "WWW"
     assert conclusions.winner(Table("t", ("F1",), kept[:1]), "F1") == "WWW, alone"
@@ -218,7 +229,7 @@ def test_a_close_runner_up_makes_no_winner():
     table = Table("t", ("F1",), (row("WWW", base), row("above", above), row("close", close)))
     gaps = tables.differences(table, samples=2000)
     assert all(gap.p < 0.01 and gap.comparison.difference > 0.29 for gap in gaps)
-    assert conclusions.winner(table, "F1", samples=2000) == "above, not told apart from close"
+    assert conclusions.winner(table, "F1", samples=2000) == "above, not significantly above close"
 
 
 def test_forced_names_are_chances_and_do_not_compete_in_hit_rate():
@@ -231,9 +242,9 @@ def test_forced_names_are_chances_and_do_not_compete_in_hit_rate():
     told = conclusions.outcome(table, "hit rate", gaps)
     assert told.startswith("hit rate: one has the highest mean, 0.5000.") and "five" not in told
     note = "\n".join(conclusions.conclude(table, gaps))
-    assert "five has 5 chances a neuron in hit rate, so it does not compete there" in note
-    assert "one has" not in note.replace("one has the highest", "")
-    assert "some give more than one on average: WWW 2.0." in note
+    assert "five gives 5 names per neuron, so it does not compete in hit rate" in note
+    assert "one gives" not in note.replace("one gives every", "")
+    assert "some methods give more than one on average: WWW 2.0." in note
 
 
 def test_differences_as_text():
@@ -242,22 +253,22 @@ def test_differences_as_text():
 
 
 def test_only_some_neurons_are_kept_in_order():
-    kept = answers.only({"A": Answer([["a"], ["b"], ["c"]], WORDS), "B": Answer()}, [2, 0])
+    kept = tables.only({"A": MethodNames([["a"], ["b"], ["c"]], WORDS), "B": MethodNames()}, [2, 0])
     assert kept["A"].names == [["c"], ["a"]] and kept["A"].words == WORDS
     assert kept["B"].names is None
 
 
 def test_by_class_a_shared_word_is_half_an_answer():
     """Neuron 2 says crane, which is also class 1: {1, 2} against {2}. Two synonyms are one."""
-    given = {"A": Answer([["tench", "tinca"], ["carp"], ["crane"]], WORDS), "B": Answer()}
-    found = answers.by_class(given, TRUTH)
+    given = {"A": MethodNames([["tench", "tinca"], ["carp"], ["crane"]], WORDS), "B": MethodNames()}
+    found = tables.by_class(given, TRUTH)
     assert list(found) == ["A"]
     assert found["A"]["F1 by class"] == pytest.approx((1 + 0 + 2 / 3) / 3)
     assert found["A"]["hit rate by class"] == pytest.approx(2 / 3)
 
 
 def test_by_class_the_classes_that_are_not_asked_for_have_their_words_too():
-    found = answers.by_class({"A": Answer([["crane"]], WORDS)}, TRUTH, [2])
+    found = tables.by_class({"A": MethodNames([["crane"]], WORDS)}, TRUTH, [2])
     assert found["A"]["F1 by class"] == pytest.approx(2 / 3)
 
 
@@ -265,7 +276,7 @@ def test_equal_leaders_share_and_a_lonely_one_is_compared_with_nobody():
     pair = Table("t", ("F1",), (row("A", [0.5, 0.5]), row("B", [0.25, 0.75])))
     assert "A and B share the highest mean" in conclusions.outcome(pair, "F1", [])
     lonely = Table("t", ("F1",), (row("A", [0.5, 0.5]),))
-    assert "nothing to compare it with" in conclusions.outcome(lonely, "F1", [])
+    assert "no other method was measured" in conclusions.outcome(lonely, "F1", [])
 
 
 def test_what_may_not_be_concluded_is_said():
@@ -274,10 +285,10 @@ def test_what_may_not_be_concluded_is_said():
     note = "\n".join(conclusions.conclude(table, gaps, ["The truth is a guess."]))
     assert "CLIP cos: not measured." in note
     assert "- The truth is a guess." in note
-    assert "Nothing follows about MILAN" in note
-    assert "oracle was told what the truth was made from" in note
-    assert "oracle reached the ceiling" in note
-    assert "may escape this many neurons" in note
+    assert "Not run here: MILAN." in note
+    assert "oracle uses the annotations that define the truth" in note
+    assert "Hit rate at its upper bound: oracle." in note
+    assert "may be missed" in note
 
 
 def test_vocabulary_forced_sizes_and_silence_are_told():
@@ -286,14 +297,14 @@ def test_vocabulary_forced_sizes_and_silence_are_told():
                         "hit rate": scores.Score("hit rate", torch.zeros(2), torch.tensor([0, 1]))},
                {"F1": 1.0, "hit rate": 1.0})  # fmt: skip
     note = "\n".join(conclusions.conclude(Table("t", ("F1", "hit rate"), (short, mute)), []))
-    assert "The words open to five hold a right name for 25.0% of the neurons" in note
-    assert "five gives every neuron 5 names: its F1 cannot exceed 0.2500" in note
-    assert "some are silent: mute about 1 neurons" in note
+    assert "The concept set of five contains a correct name for 25.0% of the neurons" in note
+    assert "five gives every neuron 5 names, so its F1 is at most 0.2500" in note
+    assert "Such neurons: mute (1)." in note
 
 
 def test_two_names_of_one_encoder_are_noticed():
     """Else one measurement would look like two that agree."""
-    given = {"A": Answer([["carp"], ["crane"], ["tench"]], WORDS)}
+    given = {"A": MethodNames([["carp"], ["crane"], ["tench"]], WORDS)}
     same = tables.assemble("t", given, TRUTH, {"CLIP cos": encode, "mpnet cos": encode})
     assert "equal in every row" in "\n".join(conclusions.conclude(same, []))
     other = {"CLIP cos": encode, "mpnet cos": lambda words: encode(words).flip(1)}
@@ -303,6 +314,6 @@ def test_two_names_of_one_encoder_are_noticed():
 
 
 def test_one_neuron_has_no_error_but_has_a_table():
-    one = tables.assemble("t", {"A": Answer([["crane"]], WORDS)}, [["crane"]], {})
+    one = tables.assemble("t", {"A": MethodNames([["crane"]], WORDS)}, [["crane"]], {})
     assert math.isnan(one["A"].scores["F1"].stderr)
     assert one.cells()["A"]["F1"] == "1.0000 ± nan (1.0000)"

@@ -1,9 +1,9 @@
-"""Read any layer of a network from outside, and lay what it says on the image.
+"""Capture layer outputs with forward hooks, and arrange them as activation maps.
 
-Context-managed forward hooks capture the output of layers by name, and check that each fired
-exactly once: fast paths of attention skip hooks, shared modules fire them twice, and either would
-pass unnoticed. What comes out is channels (B, N, h, w), channels last (B, h, w, N), tokens
-(B, T, N) or vectors (B, N); `Activations` turns each into maps a (B, N, h, w) and values z (B, N).
+`capture` registers hooks on layers by name, and checks that each fires exactly once: fast paths of
+attention skip hooks, and shared modules call them twice. A layer's output is channels first
+(B, N, h, w), channels last (B, h, w, N), tokens (B, T, N) or vectors (B, N); `Activations` arranges
+each as maps a (B, N, h, w) and values z (B, N).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,22 +22,22 @@ _CHANNELS_LAST = (nn.Linear, nn.LayerNorm)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Activations:
-    """What one layer said about a batch.
+    """The output of one layer for a batch.
 
     Attributes
     ----------
     layer : str
-        Its name.
+        Name of the layer.
     raw : Tensor
-        Its output as it was, with its autograd graph, safe from modules that work in place.
+        The unchanged output with its autograd graph; later in-place modules do not alter it.
     layout : {"BNHW", "BHWN", "BTN", "BN"}
-        What the axes of `raw` are.
+        The axes of `raw`.
     prefix : int
         "BTN": number of tokens before the patch tokens.
     grid : (int, int) or None
         "BTN": rows and columns of the patch tokens.
     class_token : bool
-        "BTN": whether the first of the prefix tokens stands for the whole image.
+        "BTN": whether the first prefix token represents the whole image.
     """
 
     layer: str
@@ -52,7 +52,7 @@ class Activations:
 
     @property
     def neurons(self) -> int:
-        """N, the number of channels, token dimensions or classes."""
+        """Number N of channels, token dimensions or classes."""
         return self.raw.shape[1 if self.layout in ("BNHW", "BN") else -1]
 
     @property
@@ -64,8 +64,8 @@ class Activations:
     def z(self) -> Tensor:
         """Neuron activations z, shape (B, N).
 
-        The spatial mean of maps; for tokens the class token, or the mean over patches where there
-        is none; vectors as they are.
+        The spatial mean of maps; the class token of tokens, or the mean over patches where there
+        is none; vectors unchanged.
         """
         if self.layout == "BN":
             return self.raw
@@ -74,7 +74,7 @@ class Activations:
         return self.maps.mean((2, 3))
 
     def to_maps(self, raw: Tensor) -> Tensor:
-        """Lay anything shaped like `raw`, such as its gradient, on the grid: (B, N, h, w)."""
+        """Arrange a tensor shaped like `raw`, such as its gradient, as maps (B, N, h, w)."""
         if self.layout == "BNHW":
             return raw
         if self.layout == "BHWN":
@@ -84,45 +84,40 @@ class Activations:
         return raw[:, :, None, None]
 
 
-class Taken(Mapping[str, Activations]):
-    """The layers captured so far, by name."""
+class CapturedLayers(Mapping[str, Activations]):
+    """Captured layers by name, a mapping of str to `Activations`."""
 
     def __init__(self, layers: Iterable[str]) -> None:
         self._layers = tuple(layers)
-        self._taken: dict[str, Activations] = {}
+        self._captured: dict[str, Activations] = {}
 
     def __getitem__(self, layer: str) -> Activations:
-        if layer in self._layers and layer not in self._taken:
-            raise RuntimeError(f"{layer!r} has said nothing yet; run target.model(x) first.")
-        return self._taken[layer]
+        if layer in self._layers and layer not in self._captured:
+            raise RuntimeError(f"{layer!r} is not captured yet; run target.model(x) first.")
+        return self._captured[layer]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._taken)
+        return iter(self._captured)
 
     def __len__(self) -> int:
-        return len(self._taken)
+        return len(self._captured)
 
 
 @contextmanager
-def capture(target: Target, layers: Iterable[str]) -> Iterator[Taken]:
-    """Capture layers during one forward pass.
-
-    ::
-
-        with capture(target, ["layer4", "logits"]) as taken:
-            logits = target.model(x)
-        taken["layer4"].maps
+def capture(target: Target, layers: str | Iterable[str]) -> Iterator[CapturedLayers]:
+    """Capture the output of layers during one forward pass.
 
     Parameters
     ----------
     target : Target
-        The network. Call `target.model` exactly once inside; gradients are the caller's choice.
-    layers : iterable of str
+        The network. Call `target.model` exactly once inside the context.
+    layers : str or iterable of str
         Names from `target.layers()`.
 
     Yields
     ------
-    Mapping of str to Activations
+    CapturedLayers
+        Maps each layer to its `Activations` once the model has been called.
 
     Raises
     ------
@@ -130,28 +125,39 @@ def capture(target: Target, layers: Iterable[str]) -> Iterator[Taken]:
         If a layer does not exist, or its output cannot be read as maps, tokens or vectors.
     RuntimeError
         If a layer was not called exactly once.
+
+    Examples
+    --------
+    ::
+
+        with capture(target, ["layer4", "logits"]) as captured:
+            logits = target.model(x)
+        captured["layer4"].maps
     """
     layers = tuple(dict.fromkeys([layers] if isinstance(layers, str) else layers))
     modules = {layer: target.module(layer) for layer in layers}
-    taken, calls, sizes = Taken(layers), dict.fromkeys(layers, 0), []
+    captured, calls, sizes = CapturedLayers(layers), dict.fromkeys(layers, 0), []
 
     def hook(layer: str):
         def keep(module: nn.Module, _, output: object) -> object:
             calls[layer] += 1
             if not sizes:
-                raise RuntimeError(f"{target.name} ran around its own hooks; call target.model(x).")
-            taken._taken[layer] = read(target, layer, module, output, sizes[-1])
-            # The network goes on with a copy: an in-place ReLU would overwrite what was captured.
+                raise RuntimeError(
+                    f"The hooks of {target.name} itself did not fire; call target.model(x), not "
+                    "its forward method."
+                )
+            captured._captured[layer] = read(target, layer, module, output, sizes[-1])
+            # The network continues with a copy: an in-place ReLU would overwrite the capture.
             return output.clone()
 
         return keep
 
     with ExitStack() as stack:
-        note = target.model.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape))
-        stack.callback(note.remove)
+        size = target.model.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape))
+        stack.callback(size.remove)
         for layer, module in modules.items():
             stack.callback(module.register_forward_hook(hook(layer)).remove)
-        yield taken
+        yield captured
     _check_calls(target, calls)
 
 
@@ -161,7 +167,7 @@ def _check_calls(target: Target, calls: Mapping[str, int]) -> None:
             raise RuntimeError(
                 f"The layer {layer!r} of {target.name} was never called through its hooks: call "
                 "target.model(x) once inside capture; if you did, a fused fast path or an unused "
-                "branch goes around this layer, so choose the one that contains it."
+                "branch bypasses this layer, so choose the one that contains it."
             )
         if count > 1:
             raise RuntimeError(
@@ -174,25 +180,26 @@ def _check_calls(target: Target, calls: Mapping[str, int]) -> None:
 def read(
     target: Target, layer: str, module: nn.Module, output: object, size: torch.Size
 ) -> Activations:
-    """Find out what the axes of a layer's output are.
+    """Determine the layout of a layer's output.
 
     Parameters
     ----------
     target : Target
-        Its `layouts`, `prefix_tokens` and `grid` come first.
+        Its `layouts`, `prefix_tokens` and `grid` take precedence.
     layer : str
-        The layer's name.
+        Name of the layer.
     module : nn.Module
-        The layer; what it is made of decides where its output's shape does not.
+        The layer; its submodules decide where the shape of the output is ambiguous.
     output : object
-        What it returned.
+        The layer's output.
     size : torch.Size
-        Shape (B, 3, H, W) of the batch that went into the network.
+        Shape (B, 3, H, W) of the network's input.
 
     Raises
     ------
     ValueError
-        If the output cannot be read; the sentence names its shape and what to pass.
+        If the output is not one tensor of a known layout; the message gives its shape and the
+        argument to pass.
     """
     if not isinstance(output, Tensor):
         raise ValueError(
@@ -225,10 +232,10 @@ def _failure(target: Target, layer: str, shape: tuple[int, ...]):
 
 
 def _map_layout(target: Target, module: nn.Module, shape, size, fail) -> str | None:
-    """Tell (B, N, h, w) from (B, h, w, N): maps have the proportions of the input.
+    """Distinguish (B, N, h, w) from (B, h, w, N): maps have the proportions of the input.
 
-    Where both fit or neither does, the kind of module decides: linear layers and layer norms work
-    channels last. What stays open is read channels first, PyTorch's habit, if that fits.
+    Where both fit, the type of the module decides: linear layers and layer norms work channels
+    last, everything else is read channels first, as is usual in PyTorch.
     """
     kinds = {type(part) for part in module.modules()}
     conv = any(issubclass(kind, _CHANNELS_FIRST) for kind in kinds)
@@ -243,24 +250,24 @@ def _map_layout(target: Target, module: nn.Module, shape, size, fail) -> str | N
     if first_fits or last_fits:
         return "BNHW" if first_fits else "BHWN"
     raise fail(
-        f"in which no two axes have the proportions of the input {tuple(size[2:])}; say which axes "
-        "are rows and columns with layouts={layer: 'BNHW'} or 'BHWN'"
+        f"in which no two axes have the proportions of the input {tuple(size[2:])}; pass "
+        "layouts={layer: 'BNHW'} or 'BHWN'"
     )
 
 
 def _fits(cells, pixels) -> bool:
-    """Whether h x w cells cover H x W pixels evenly, up to one cell."""
+    """Return whether h x w cells cover H x W pixels evenly, up to one cell."""
     (h, w), (height, width) = cells, pixels
     return abs(h * width - w * height) < max(height, width)
 
 
 def _token_grid(target: Target, tokens: int, fail) -> tuple[int, tuple[int, int]]:
-    """Return prefix and grid of a layer with this many tokens, as the target says."""
+    """Return prefix and grid of a layer with this many tokens, from the target's attributes."""
     prefix, grid = target.prefix_tokens, target.grid
     if prefix is None:
         raise fail(
-            "whose middle axis may be tokens; say how they lie on the image with prefix_tokens= "
-            f"and grid= (rows, columns){_hint(tokens)}"
+            "whose middle axis may be tokens; give their layout with prefix_tokens= and grid= "
+            f"(rows, columns){_hint(tokens)}"
         )
     if grid is None:
         side = isqrt(max(tokens - prefix, 0))
@@ -277,7 +284,7 @@ def _token_grid(target: Target, tokens: int, fail) -> tuple[int, tuple[int, int]
 
 
 def _hint(tokens: int) -> str:
-    """Offer the square grids that would explain a number of tokens."""
+    """Return the square grids that fit a number of tokens, as the end of an error message."""
     offers = [
         f"prefix_tokens={prefix}, grid=({side}, {side})"
         for prefix in range(9)

@@ -11,13 +11,11 @@ from wwwlib.atlas.explain import (
     ModelOutput,
     Neuron,
     Track,
-    as_seen,
     make_explanation,
     quoted,
     region_words,
     run_model,
 )
-from wwwlib.atlas.seen import cut_to, seen_part
 
 __all__ = [
     "Atlas",
@@ -28,12 +26,9 @@ __all__ = [
     "Neuron",
     "Thumbnails",
     "Track",
-    "as_seen",
     "build",
-    "cut_to",
     "make_explanation",
     "quoted",
     "region_words",
     "run_model",
-    "seen_part",
 ]

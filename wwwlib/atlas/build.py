@@ -18,7 +18,7 @@ from wwwlib.concepts import bootstrap_depth, discover, select, stability
 from wwwlib.contributions import head
 from wwwlib.exemplars import OK, Exemplars, collect
 from wwwlib.images import FIVE_CROPS, ImageSet, crops
-from wwwlib.language import ConceptSet, Encoder, distinct_features
+from wwwlib.language import ConceptSet, Encoder, image_features
 from wwwlib.store import versions
 from wwwlib.targets import Target
 
@@ -181,7 +181,7 @@ def _features(
     }
     union = torch.cat([one.flatten() for one in index.values()]).unique()
     distinct = union[union >= 0]
-    encoded = distinct_features(encoder, images, distinct, **options)
+    encoded = image_features(encoder, images, distinct, **options)
     features = torch.cat([torch.zeros(1, encoder.dim), encoded])
     # Row 0 is the zero of a missing image, since -1 sorts before every index.
     rows = {layer: torch.searchsorted(distinct, one, right=True) for layer, one in index.items()}

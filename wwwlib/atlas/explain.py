@@ -23,13 +23,11 @@ from torch import Tensor
 from wwwlib import maps
 from wwwlib.concepts import STABLE
 from wwwlib.contributions import contribute
-from wwwlib.images import MAX_PIXELS, decode
-from wwwlib.targets import Target
+from wwwlib.images import decode
+from wwwlib.targets import Target, denormalize
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,9 +239,9 @@ def run_model(
     Raises
     ------
     ValueError, TypeError
-        If the image cannot be used; see `open_image`.
+        If the image cannot be used; see `images.decode`.
     """
-    whole = open_image(image)
+    whole = decode(image)
     x = target.preprocess(whole)
     linear = False
     if record.exact:
@@ -254,7 +252,8 @@ def run_model(
     a = found.activations.maps
     a = a.to("cpu", torch.promote_types(a.dtype, torch.float32))
     p = found.logits[0].double().softmax(0).cpu()
-    return ModelOutput(as_seen(target, whole, x), target.classes, a, found.w[0].double().cpu(), p)
+    shown = denormalize(target, whole, x)
+    return ModelOutput(shown, target.classes, a, found.w[0].double().cpu(), p)
 
 
 def make_explanation(
@@ -303,43 +302,6 @@ def make_explanation(
         r=maps.similarity(sample.heatmap[None], general.heatmap[None]).item(),
         atlas=atlas,
     )
-
-
-def open_image(image: Image.Image | str | Path | bytes) -> Image.Image:
-    """Return an image as RGB, after the checks of `images.decode`.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be used; the message gives the reason.
-    TypeError
-        If it is not an image, path or bytes.
-    """
-    if isinstance(image, str | Path | bytes):
-        return decode(image)
-    if not isinstance(image, Image.Image):
-        raise TypeError(f"The image is a {type(image).__name__}; give a PIL image, path or bytes.")
-    if image.width * image.height > MAX_PIXELS or image.mode not in _MODES:
-        raise ValueError(
-            f"The image has {image.width} x {image.height} pixels of mode {image.mode}; give at "
-            f"most {MAX_PIXELS:,} pixels of one of the modes {', '.join(_MODES)}."
-        )
-    return image.convert("RGB")
-
-
-def as_seen(target: Target, image: Image.Image, x: Tensor) -> Image.Image:
-    """Return what the network saw of an image, given that and its input x (3, H, W).
-
-    Preprocessing is foreign code, but what it does to a pixel's colour is affine: a black and a
-    white image of the same size show where every colour goes, and where nothing of the image is.
-    """
-    black, white = (
-        target.preprocess(Image.new("RGB", image.size, colour)) for colour in ("black", "white")
-    )
-    span = white - black
-    colour = torch.where(span == 0, 0.0, (x - black) / torch.where(span == 0, 1.0, span))
-    pixels = (colour.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
-    return Image.fromarray(pixels.cpu().contiguous().numpy())
 
 
 def region_words(region: Tensor) -> str:

@@ -29,15 +29,14 @@ from torch import Tensor
 
 from wwwlib import images as image_sets
 from wwwlib.activations import capture
-from wwwlib.atlas.seen import Part, cut_to, seen_part
 from wwwlib.baselines.common import concept_table, thresholds
 from wwwlib.concepts import ConceptTable
 from wwwlib.distributed import Pass, State, run
 from wwwlib.images import ImageSet, decode
-from wwwlib.images.broden import listed, table
-from wwwlib.images.roots import existing
+from wwwlib.images.files import existing
+from wwwlib.images.sources import broden_rows, broden_table
 from wwwlib.store import digest, file_digest
-from wwwlib.targets import Target
+from wwwlib.targets import Box, Target, crop_mask, visible_box
 
 
 class Masks(Protocol):
@@ -216,7 +215,7 @@ class _Overlaps:
         self.target, self.masks, self.threshold, self.whole = target, masks, threshold, whole
         self.names = _category_names(masks)
         self.columns = {word: j for j, word in enumerate(masks.categories)}
-        self.parts: dict[tuple[int, int], Part] = {}
+        self.parts: dict[tuple[int, int], Box] = {}
 
     @torch.inference_mode()
     def __call__(self, layers: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
@@ -253,7 +252,7 @@ class _Overlaps:
     def _shown(self, i: int, size: tuple[int, int]) -> tuple[list[str], np.ndarray]:
         """Return the concepts in the part of image i that the preprocessing keeps, with masks."""
         if size not in self.parts:
-            self.parts[size] = seen_part(self.target, size)
+            self.parts[size] = visible_box(self.target, size)
         found = {word: mask for word, mask in self.masks(i).items() if mask.any()}
         sizes = {mask.shape for mask in found.values()}
         if len(sizes) > 1 or not found.keys() <= self.columns.keys():
@@ -264,7 +263,7 @@ class _Overlaps:
             )
         for word, mask in found.items():
             everywhere = self.masks.categories[word] in self.whole
-            found[word] = cut_to(np.ones_like(mask) if everywhere else mask, self.parts[size])
+            found[word] = crop_mask(np.ones_like(mask) if everywhere else mask, self.parts[size])
         kept = {word: mask for word, mask in found.items() if mask.any()}
         return list(kept), np.stack(list(kept.values())) if kept else np.zeros((0, 0, 0), bool)
 
@@ -374,8 +373,8 @@ def broden(root: str | Path, split: str | None = None, **options) -> tuple[Image
     images = image_sets.broden(root, split, **options)
     root = existing(root)
     readable = set(images.names)
-    rows = tuple(_row(row) for row in listed(root, split) if row["image"] in readable)
-    entries = table(root / "label.csv", ["number", "name", "category"])
+    rows = tuple(_row(row) for row in broden_rows(root, split) if row["image"] in readable)
+    entries = broden_table(root / "label.csv", ["number", "name", "category"])
     labels = {int(row["number"]): row["name"] for row in entries}
     categories = {row["name"]: _main_category(row["category"]) for row in entries}
     tables = [file_digest(root / name) for name in ("index.csv", "label.csv")]

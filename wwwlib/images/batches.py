@@ -1,71 +1,65 @@
-"""Images in, batches of tensors out, always in order of index.
+"""Read image sets as batches of preprocessed tensors.
 
-The order is what lets a killed pass resume at an image and end as if it had never stopped.
+Batches come in order of index, so that an interrupted pass can be resumed at an image. JPEG files
+may be decoded by torchvision, on CUDA by nvJPEG, and preprocessed as tensors on the device of the
+network.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import io
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from typing import TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from wwwlib.images.device_decode import OfTensors, check_decoder, of_tensors, pixels
+from wwwlib.images.files import decode
 from wwwlib.images.image_set import ImageSet
 
+DECODERS = ("pillow", "torchvision")
+_TOLERANCE = 0.02  # of the standard deviation; measured: below 0.004 for equal preprocessing
+
 Preprocess = Callable[[Image.Image], Tensor]
+TensorPreprocess = Callable[[Tensor], Tensor]
+State = TypeVar("State")
 
 
 @dataclass(frozen=True, eq=False)
 class _Failure:
-    """A reason on its way to the main process, where it is raised without a worker's traceback."""
+    """A reason that a worker returns, to be raised by the main process in one sentence."""
 
     reason: str
 
 
 @dataclass(frozen=True, eq=False)
-class _Prepared(Dataset):
-    images: ImageSet
-    preprocess: Preprocess
+class _Items(Dataset):
+    """Images of a set: preprocessed, or undecoded if `preprocess` is None."""
 
-    def __getitem__(self, i: int) -> tuple[int, Tensor] | _Failure:
+    images: ImageSet
+    preprocess: Preprocess | None
+
+    def __getitem__(self, i: int) -> tuple[int, object] | _Failure:
         try:
-            image = self.images.image(i)
+            found = self.images.image(i) if self.preprocess else self.images.undecoded(i)
         except ValueError as error:
             return _Failure(str(error))
-        return _checked(self.images, i, self.preprocess(image))
+        return i, self.preprocess(found) if self.preprocess else found
 
 
-@dataclass(frozen=True, eq=False)
-class _Undecoded(Dataset):
-    images: ImageSet
-
-    def __getitem__(self, i: int) -> tuple[int, bytes | Image.Image] | _Failure:
-        try:
-            return i, self.images.undecoded(i)
-        except ValueError as error:
-            return _Failure(str(error))
-
-
-def _checked(images: ImageSet, i: int, x: object) -> tuple[int, Tensor] | _Failure:
-    if isinstance(x, Tensor) and x.ndim == 3:
-        return i, x
-    what = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-    return _Failure(
-        f"Preprocessing {images.names[i]!r} gave {what}; it must give a tensor (3, H, W)."
-    )
-
-
-def _listed(parts: list) -> list | _Failure:
-    return next((part for part in parts if isinstance(part, _Failure)), parts)
-
-
-def _collate(parts: list) -> tuple[Tensor, Tensor] | _Failure:
-    parts = _listed(parts)
-    if isinstance(parts, _Failure):
-        return parts
+def _stack(images: ImageSet, parts: list) -> tuple[Tensor, Tensor] | _Failure:
+    for failure in parts:
+        if isinstance(failure, _Failure):
+            return failure
+    for i, x in parts:
+        if not isinstance(x, Tensor) or x.ndim != 3:
+            what = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            return _Failure(
+                f"Preprocessing {images.names[i]!r} gave {what}; it must give a tensor (3, H, W)."
+            )
     shapes = sorted({tuple(x.shape) for _, x in parts})
     if len(shapes) > 1:
         return _Failure(
@@ -92,21 +86,21 @@ def batches(
     images : ImageSet
         The images.
     preprocess : callable
-        From a PIL RGB image to a tensor (3, H, W).
+        Maps a PIL RGB image to a tensor (3, H, W).
     batch_size : int
         B, at least 1; the last batch may be smaller.
     workers : int
-        Processes that read ahead; 0 reads in this one.
+        Number of processes that read ahead; 0 reads in this process.
     start : int
         Index of the first image, to resume a pass.
     pin_memory : bool
-        Put batches where a CUDA device can fetch them while it computes.
+        Put batches into pinned memory, for asynchronous copies to a CUDA device.
     decoder : {"pillow", "torchvision"}
-        With "torchvision", workers only read files and check their bytes; this process decodes
-        JPEG files, a batch at a time, and preprocesses tensors, both on `device`. Other images
-        take part as Pillow sees them. See Notes for what that changes.
+        With "torchvision", workers only read and verify files; this process decodes JPEG files a
+        batch at a time and preprocesses tensors, both on `device`. Other images are decoded by
+        Pillow. See Notes for the differences.
     device : str or torch.device
-        Where `decoder="torchvision"` puts the pixels; nvJPEG decodes where it is a CUDA device.
+        Where `decoder="torchvision"` decodes, with nvJPEG on a CUDA device.
 
     Yields
     ------
@@ -118,16 +112,16 @@ def batches(
     ------
     ValueError
         If an argument is out of range, an image can no longer be read, or `preprocess` does not
-        give tensors (3, H, W) of one size; the sentence names the value or the image. With
-        `decoder="torchvision"` also if `preprocess` does not do to tensors what it does to images.
+        return tensors (3, H, W) of one size; the message names the value or the image. With
+        `decoder="torchvision"` also if `preprocess` treats tensors differently from images.
 
     Notes
     -----
     On the CPU, torchvision decoded 640 photographs from ImageNet to the same pixels as Pillow, but
-    resizes a tensor with other rounding than an image: over 160 of them and the preprocessing of
-    ResNet-50, Swin-B and timm's ViT-B/16, x differs in the mean by 0.18 levels of 0..255 at most,
-    by at most 1 in 99.9 of 100 values and, where the resize is bicubic, by at most 19. nvJPEG
-    also decodes to other pixels than libjpeg, by how much was not measured.
+    it rounds differently when it resizes tensors: over 160 of them and the preprocessing of
+    ResNet-50, Swin-B and timm's ViT-B/16, x differs on average by at most 0.18 levels of 0..255,
+    by at most 1 in 99.9 % of the values and, for bicubic interpolation, by at most 19. nvJPEG also
+    decodes to slightly different pixels than libjpeg; that difference was not measured.
     """
     for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
         if value < least:
@@ -135,32 +129,218 @@ def batches(
     if not 0 <= start <= len(images):
         raise ValueError(f"start is {start}; it must lie between 0 and {len(images)}, the end.")
     check_decoder(decoder)
-    load = partial(
+    loader = partial(
         DataLoader,
         batch_size=batch_size,
         sampler=range(start, len(images)),
         num_workers=workers,
     )
-    if decoder == "torchvision":
-        device = torch.device(device)
-        loader = load(_Undecoded(images), collate_fn=_listed)
-        return _raising(_on_device(loader, images, of_tensors(preprocess, device), device))
-    return _raising(load(_Prepared(images, preprocess), pin_memory=pin_memory, collate_fn=_collate))
+    stack = partial(_stack, images)
+    if decoder == "pillow":
+        items = _Items(images, preprocess)
+        return _raising(loader(items, pin_memory=pin_memory, collate_fn=stack))
+    device = torch.device(device)
+    preprocess = tensor_preprocess(preprocess, device)
+    undecoded = loader(_Items(images, None), collate_fn=list)
+    decoded = (_decoded(images, parts, preprocess, device) for parts in undecoded)
+    return _raising(map(stack, decoded))
 
 
-def _on_device(
-    loader: DataLoader, images: ImageSet, preprocess: OfTensors, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor] | _Failure]:
-    for parts in loader:
-        if isinstance(parts, _Failure):
-            yield parts
-        else:
-            each = zip(parts, pixels(images, parts, device), strict=True)
-            yield _collate([_checked(images, i, preprocess(x)) for (i, _), x in each])
-
-
-def _raising(found: Iterable) -> Iterator:
-    for batch in found:
+def _raising(results: Iterable) -> Iterator:
+    for batch in results:
         if isinstance(batch, _Failure):
             raise ValueError(batch.reason)
         yield batch
+
+
+class Fitting:
+    """Apply a step to batches, halving those that exceed the memory of the device.
+
+    Once memory ran out, later batches are split likewise. The result does not depend on the split,
+    beyond the rounding of the network.
+
+    Parameters
+    ----------
+    step : callable
+        ``step(state, indices, x) -> state`` for `indices` (B,) and `x` (B, 3, H, W). It must not
+        modify the state that it receives: a step that ran out of memory is repeated.
+    device : str or torch.device
+        Device to which indices and images are copied.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[State, Tensor, Tensor], State],
+        device: str | torch.device = "cpu",
+    ):
+        self.step, self.device = step, torch.device(device)
+        self.most = None  # images at once, set when memory runs out
+
+    def __call__(self, state: State, indices: Tensor, x: Tensor) -> State:
+        """Process a batch, in one part or in several in their order.
+
+        Raises
+        ------
+        RuntimeError
+            If a single image does not fit.
+        """
+        done = 0
+        while done < len(indices):
+            part = slice(done, done + (self.most or len(indices)))
+            size = len(indices[part])
+            fits, state = self._tried(state, indices[part], x[part])
+            if fits:
+                done += size
+            elif size > 1:
+                self.most = size // 2
+            else:
+                raise RuntimeError(
+                    f"Not even one image fits into the memory of {self.device} beside what it "
+                    "holds; free some of it, read fewer layers, or use device=cpu."
+                )
+        return state
+
+    def _tried(self, state: State, indices: Tensor, x: Tensor) -> tuple[bool, State]:
+        """Return (True, new state), or (False, old state) if memory ran out."""
+        try:
+            indices, x = indices.to(self.device), x.to(self.device, non_blocking=True)
+            return True, self.step(state, indices, x)
+        except torch.OutOfMemoryError:
+            pass  # the tensors of the step are freed with the traceback, after this block
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        return False, state
+
+
+# JPEG files decoded by torchvision ------------------------------------------------------------
+
+
+def check_decoder(decoder: str) -> None:
+    """Raise a ValueError for an unknown decoder."""
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder is {decoder!r}; use one of {', '.join(DECODERS)}.")
+
+
+def _decoded(
+    images: ImageSet,
+    parts: Sequence[tuple[int, bytes | Image.Image] | _Failure],
+    preprocess: TensorPreprocess,
+    device: torch.device,
+) -> list[tuple[int, Tensor] | _Failure]:
+    """Decode the results of `ImageSet.undecoded` on a device, JPEG files together; preprocess them.
+
+    Files that torchvision rejects are read again through Pillow.
+    """
+    from torchvision.transforms.functional import pil_to_tensor
+
+    if failures := [part for part in parts if isinstance(part, _Failure)]:
+        return failures
+    files = [(i, data) for i, data in parts if isinstance(data, bytes)]
+    pixels = dict(zip([i for i, _ in files], _jpegs([d for _, d in files], device), strict=True))
+    found = []
+    for i, data in parts:
+        x = pixels.get(i)
+        if x is None:
+            try:
+                image = images.image(i) if isinstance(data, bytes) else data
+            except ValueError as error:
+                return [_Failure(str(error))]
+            x = pil_to_tensor(image).to(device)
+        found.append((i, preprocess(x)))
+    return found
+
+
+def _jpegs(files: list[bytes], device: torch.device) -> list[Tensor | None]:
+    """Decode files together, or one by one if that fails; None for those that fail alone."""
+    if not files:
+        return []
+    try:
+        return _decode_jpegs(files, device)
+    except RuntimeError:
+        if len(files) == 1:
+            return [None]
+        return [x for one in files for x in _jpegs([one], device)]
+
+
+def _decode_jpegs(files: list[bytes], device: torch.device) -> list[Tensor]:
+    """Decode JPEG files to uint8 (3, H, W) on a device; a RuntimeError if one is rejected."""
+    from torchvision import io as torchvision_io
+
+    data = [torch.frombuffer(bytearray(one), dtype=torch.uint8) for one in files]
+    where = device if device.type == "cuda" else torch.device("cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # recommends TorchCodec
+        found = torchvision_io.decode_jpeg(data, torchvision_io.ImageReadMode.RGB, where)
+    return [x.to(device) for x in found]
+
+
+def tensor_preprocess(preprocess: Preprocess, device: torch.device) -> TensorPreprocess:
+    """Return the equivalent of `preprocess` for tensors (3, H, W) of uint8 on a device.
+
+    That is `preprocess` itself for the transforms of torchvision's weights; in a `Compose` such as
+    timm's, `ToTensor` is replaced by a conversion that scales tensors, too. Both are compared with
+    Pillow on a test image.
+
+    Raises
+    ------
+    ValueError
+        If neither is equivalent, or the device does not decode JPEG files.
+    """
+    data = _test_jpeg()
+    try:
+        [x] = _decode_jpegs([data], device)
+    except RuntimeError as error:
+        raise ValueError(
+            f"torchvision cannot decode JPEG files on {device} ({_first_line(error)}); use "
+            "decoder='pillow'."
+        ) from error
+    expected, why = preprocess(decode(data)), "the result differs"
+    for candidate in (preprocess, _scaling_tensors(preprocess)):
+        try:
+            if _agree(candidate(x), expected):
+                return candidate
+        except Exception as error:  # a callable for images may raise anything on a tensor
+            why = f"{type(error).__name__}: {_first_line(error)}"
+    raise ValueError(
+        "The preprocessing does not do to a tensor (3, H, W) of uint8 what it does to a PIL image "
+        f"({why}); use decoder='pillow'."
+    )
+
+
+def _scaling_tensors(preprocess: Preprocess) -> Preprocess:
+    """Let `ToTensor` in a Compose scale a tensor to [0, 1], as it does a PIL image.
+
+    Scaling first would be wrong: a bicubic resize of floats overshoots, that of bytes is clipped.
+    """
+    from torchvision import transforms
+    from torchvision.transforms.functional import convert_image_dtype
+
+    if not isinstance(preprocess, transforms.Compose):
+        return preprocess
+    scale = partial(convert_image_dtype, dtype=torch.float32)
+    steps = preprocess.transforms
+    return transforms.Compose([scale if isinstance(s, transforms.ToTensor) else s for s in steps])
+
+
+def _agree(x: object, expected: object) -> bool:
+    """Return whether two results of preprocessing agree up to the rounding of a resize."""
+    if not all(isinstance(one, Tensor) and one.is_floating_point() for one in (x, expected)):
+        return False
+    if x.shape != expected.shape or x.dtype != expected.dtype:
+        return False
+    return bool((x.cpu() - expected).abs().mean() <= _TOLERANCE * expected.std())
+
+
+@cache
+def _test_jpeg() -> bytes:
+    """Return a JPEG of ever finer coloured rings, which alias if resized without a filter."""
+    y, x = torch.meshgrid(torch.arange(480.0), torch.arange(640.0), indexing="ij")
+    rings = [((y - v) ** 2 + (x - u) ** 2) / 500 for v, u in ((0, 0), (480, 320), (240, 640))]
+    values = (torch.stack(rings, 2).cos() * 127 + 128).to(torch.uint8)
+    file = io.BytesIO()
+    Image.fromarray(values.numpy()).save(file, "JPEG", quality=95, subsampling=0)
+    return file.getvalue()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

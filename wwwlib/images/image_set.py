@@ -1,8 +1,8 @@
-"""An ordered set of images that knows its own content, and sets made from other sets.
+"""Ordered sets of images with a fingerprint of their content, and sets derived from other sets.
 
-An `ImageSet` is names, labels, a fingerprint, and a *reader*: a small picklable object that turns
-an index into an RGB image. Subsets and crops wrap the reader of another set; no pixel is copied
-or kept.
+An `ImageSet` consists of names, labels, a fingerprint, and a *reader*: a picklable object that
+returns the RGB image of an index. Subsets and crops wrap another set; pixels are neither copied
+nor kept.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import index as as_index
 
+import torch
 from PIL import Image
 
 from wwwlib.store import digest
@@ -17,7 +18,7 @@ from wwwlib.store import digest
 Reader = Callable[[int], Image.Image]
 Box = tuple[float, float, float, float]
 
-# (left, top, right, bottom) as shares of width and height: four corners, then the centre.
+# (left, top, right, bottom) as fractions of width and height: four corners, then the centre.
 FIVE_CROPS: tuple[Box, ...] = (
     (0.0, 0.0, 0.5, 0.5),
     (0.5, 0.0, 1.0, 0.5),
@@ -29,7 +30,7 @@ FIVE_CROPS: tuple[Box, ...] = (
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that an image set left out, and the reason why."""
+    """An image that an image set left out, and the reason."""
 
     path: str
     reason: str
@@ -45,19 +46,20 @@ class ImageSet:
     Attributes
     ----------
     name : str
-        For people; keys use the fingerprint.
+        Used in tables and messages; keys of artifacts use the fingerprint.
     fingerprint : str
-        SHA-256 of the names, labels, classes and content: equal sets, equal fingerprints.
+        SHA-256 of the names, labels, classes and content.
     names : tuple of str
-        One a image, to be treated as a foreign string wherever it is shown.
+        One name for each image. Escape them before display: they come from file names.
     labels : tuple of int or None
-        Index into `classes`, None where an image has no label.
+        Index into `classes`, None for images without a label.
     classes : tuple of str
-        Class names; those without images count, too.
+        Class names, including classes without images.
     reader : callable
-        ``reader(i)`` returns image i as PIL RGB. It must be picklable.
+        ``reader(i)`` returns image i as PIL RGB. It must be picklable. It may also have the
+        methods ``undecoded(i)`` and ``sha256(i)``, see the methods of this class.
     skipped : tuple of Skipped
-        Files that were found but cannot be used.
+        Images that were found but cannot be used.
     """
 
     name: str
@@ -85,25 +87,25 @@ class ImageSet:
         IndexError
             If there is no image `i`.
         ValueError
-            If the file changed or vanished since the set was opened; the sentence names it.
+            If the image changed or was removed since the set was opened; the message names it.
         """
         return self.reader(self._checked(i))
 
     def undecoded(self, i: int) -> bytes | Image.Image:
-        """Return image `i` for another decoder than Pillow: a plain JPEG file's bytes, unchanged.
+        """Return the bytes of image `i` if it is a plain JPEG file, otherwise the image itself.
 
-        What is no such file, or is not shown as it stands there, comes as from `image`, which
-        raises the same errors. The bytes are those that the fingerprint knows.
+        This is the input of decoders other than Pillow. The bytes are verified against the
+        fingerprint; errors are those of `image`.
         """
-        return _undecoded(self.reader, self._checked(i))
+        return getattr(self.reader, "undecoded", self.reader)(self._checked(i))
 
     def sha256(self, i: int) -> str | None:
-        """Return the SHA-256 of the file of image `i`, or None where it is not a whole file."""
-        told = getattr(self.reader, "sha256", None)
-        return told and told(self._checked(i))
+        """Return the SHA-256 of the content of image `i`; None for generated images and crops."""
+        found = getattr(self.reader, "sha256", None)
+        return found and found(self._checked(i))
 
     def label(self, i: int) -> int | None:
-        """Return the class index of image `i`, or None where it has no label."""
+        """Return the class index of image `i`, or None if it has no label."""
         return self.labels[self._checked(i)]
 
     def _checked(self, i: int) -> int:
@@ -115,25 +117,22 @@ class ImageSet:
         return i
 
 
-def _undecoded(reader: Reader, i: int) -> bytes | Image.Image:
-    """Ask a reader for bytes; only those that read files whole have a method for it."""
-    return getattr(reader, "undecoded", reader)(i)
+# Subsets and crops ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class _Picked:
-    reader: Reader
+class _Subset:
+    images: ImageSet
     indices: tuple[int, ...]
 
     def __call__(self, i: int) -> Image.Image:
-        return self.reader(self.indices[i])
+        return self.images.image(self.indices[i])
 
     def undecoded(self, i: int) -> bytes | Image.Image:
-        return _undecoded(self.reader, self.indices[i])
+        return self.images.undecoded(self.indices[i])
 
     def sha256(self, i: int) -> str | None:
-        told = getattr(self.reader, "sha256", None)
-        return told and told(self.indices[i])
+        return self.images.sha256(self.indices[i])
 
 
 def subset(images: ImageSet, indices: Sequence[int]) -> ImageSet:
@@ -151,54 +150,54 @@ def subset(images: ImageSet, indices: Sequence[int]) -> ImageSet:
         fingerprint=digest({"subset of": images.fingerprint, "indices": indices}),
         names=tuple(images.names[i] for i in indices),
         labels=tuple(images.labels[i] for i in indices),
-        reader=_Picked(images.reader, indices),
+        reader=_Subset(images, indices),
     )
 
 
 @dataclass(frozen=True, eq=False)
-class _Cropped:
-    reader: Reader
+class _Crops:
+    images: ImageSet
     boxes: tuple[Box, ...]
 
     def __call__(self, i: int) -> Image.Image:
-        whole = _last(self.reader, i // len(self.boxes))
+        whole = _last_read(self.images, i // len(self.boxes))
         left, top, right, bottom = self.boxes[i % len(self.boxes)]
-        x, y = _span(left, right, whole.width), _span(top, bottom, whole.height)
+        x, y = _pixels(left, right, whole.width), _pixels(top, bottom, whole.height)
         return whole.crop((x[0], y[0], x[1], y[1]))
 
 
 @lru_cache(maxsize=1)
-def _last(reader: Reader, i: int) -> Image.Image:
-    """Keep the image read last: its crops follow one another, and decoding costs the most."""
-    return reader(i)
+def _last_read(images: ImageSet, i: int) -> Image.Image:
+    """Keep the image read last: its crops follow one another, and decoding is the largest cost."""
+    return images.image(i)
 
 
-def _span(low: float, high: float, length: int) -> tuple[int, int]:
-    """Return the pixels between two shares of a length, at least one; halves round up."""
+def _pixels(low: float, high: float, length: int) -> tuple[int, int]:
+    """Return the pixels between two fractions of a length, at least one; halves round up."""
     start = min(int(low * length + 0.5), length - 1)
     return start, max(int(high * length + 0.5), start + 1)
 
 
 def crops(images: ImageSet, boxes: Sequence[Box] = FIVE_CROPS) -> ImageSet:
-    """Cut every image into crops, the probe set from which minor concepts are named (WWW, 3.2).
+    """Crop every image, for the naming of minor concepts (WWW, 3.2).
 
     Parameters
     ----------
     images : ImageSet
         The whole images; labels are inherited.
     boxes : sequence of (left, top, right, bottom)
-        As shares of width and height in [0, 1]; default: the four corners and the centre, each
-        half as wide and half as high.
+        Fractions of width and height in [0, 1]; by default the four corners and the centre, each
+        of half the width and height.
 
     Returns
     -------
     ImageSet
-        Crop j of image i is at index ``i * len(boxes) + j``.
+        Crop j of image i has the index ``i * len(boxes) + j``.
 
     Raises
     ------
     ValueError
-        If there is no box, or one that is empty or leaves the image.
+        If there is no box, or one that is empty or exceeds the image.
     """
     boxes = tuple(tuple(float(side) for side in box) for box in boxes)
     for box in boxes:
@@ -215,5 +214,83 @@ def crops(images: ImageSet, boxes: Sequence[Box] = FIVE_CROPS) -> ImageSet:
         fingerprint=digest({"crops of": images.fingerprint, "boxes": boxes}),
         names=tuple(f"{name} [crop {j}]" for name in images.names for j in range(len(boxes))),
         labels=tuple(label for label in images.labels for _ in boxes),
-        reader=_Cropped(images.reader, boxes),
+        reader=_Crops(images, boxes),
     )
+
+
+# Disjoint sets --------------------------------------------------------------------------------
+
+
+def halves(labels: Sequence[int | None], seed: int = 0) -> tuple[list[int], list[int]]:
+    """Split images into two halves with nearly equal numbers of each class.
+
+    Class contributions must be estimated from other images than those on which they are tested: an
+    image that is part of its class's mean agrees with the mean for that reason alone.
+
+    Parameters
+    ----------
+    labels : sequence of int or None
+        The class of each image.
+    seed : int
+        Seed of the random split.
+
+    Returns
+    -------
+    class side, tested : list of int
+        Indices in ascending order. A class with one image is in one half only.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(labels), generator=generator).tolist()
+    order = sorted(shuffled, key=lambda i: -1 if labels[i] is None else labels[i])
+    return sorted(order[::2]), sorted(order[1::2])
+
+
+def distinct(images: ImageSet) -> ImageSet:
+    """Remove images whose content equals that of an earlier image with another name."""
+    first = {_content(images, i): i for i in reversed(range(len(images)))}
+    kept = sorted(first.values())
+    return images if len(kept) == len(images) else subset(images, kept)
+
+
+def check_apart(known: ImageSet, tested: ImageSet) -> None:
+    """Raise an error if two sets share an image.
+
+    Images are the same if their files have equal bytes, under any name, or if they have the same
+    name and equal pixels. One picture in two encodings is not recognised.
+
+    Parameters
+    ----------
+    known : ImageSet
+        The images from which class contributions are estimated.
+    tested : ImageSet
+        The images whose errors are to be detected.
+
+    Raises
+    ------
+    ValueError
+        If they share an image; the message names it.
+    """
+    index = {name: i for i, name in enumerate(known.names)}
+    contents = {_content(known, i): name for name, i in index.items()}
+    for j, name in enumerate(tested.names):
+        i = index.get(name)
+        if i is not None and _same_pixels(known, i, tested, j):
+            raise ValueError(
+                f"The tested image {name!r} is also among the images of the class side, which "
+                "would leak into the test; take another seed, or the other of two halves."
+            )
+        if twin := contents.get(_content(tested, j)):
+            raise ValueError(
+                f"The tested image {name!r} is also among the images of the class side, as "
+                f"{twin!r}, which would leak into the test; keep one of the two files."
+            )
+
+
+def _content(images: ImageSet, i: int) -> str | tuple[str, int]:
+    """Return what identifies the content of an image: its hash, or else its set and index."""
+    return images.sha256(i) or (images.fingerprint, i)
+
+
+def _same_pixels(known: ImageSet, i: int, tested: ImageSet, j: int) -> bool:
+    u, v = known.image(i), tested.image(j)
+    return u.size == v.size and u.tobytes() == v.tobytes()

@@ -1,25 +1,29 @@
-"""A concept set is the vocabulary that names are chosen from: distinct words and one template.
+"""Concept sets: the distinct words from which names are chosen, their sources, and ground truth.
 
-The words come from a list or a file, are cleaned once, and remember what was dropped; the template
-turns each into the sentence that the text encoder reads, "A photo of a {}" in the paper.
+Words come from a list, a file, class names, Places365 or WordNet. The same source may serve twice:
+as a concept set its words are candidates for every neuron; as ground truth each class is the list
+of its synonyms, and a name is right if it is among them.
 """
 
+import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from wwwlib.images import imagenet_synsets
+from wwwlib.language.embedding import embed_texts
 from wwwlib.language.encoders import Encoder
-from wwwlib.store import Store, digest
+from wwwlib.registry import EXTENSIONS, extension
+from wwwlib.store import NullStore, Store, digest
+from wwwlib.targets import Target
 
 TEMPLATE = "A photo of a {}"
-CHECKPOINT = 64  # batches of texts after which a long encoding is saved
-LONGEST = 100  # words in one concept; a longer entry is a paragraph that slipped into the list
+KINDS = (*EXTENSIONS, "classes", "imagenet", "wordnet", "broden", "places365", "file")
+PLACES_READINGS = ("paper", "clean")
+LONGEST = 100  # words in one concept; a longer entry is a paragraph, not a concept
 
 
 def fold(word: str) -> str:
@@ -32,32 +36,33 @@ def fold(word: str) -> str:
 
 @dataclass(frozen=True)
 class ConceptSet:
-    """Distinct concepts in the order given, and the template that they are read in.
+    """Distinct concepts in the order given, and the template of their sentences.
 
-    Blank entries and repetitions (up to case and white space) are dropped and remembered.
+    Blank entries and repetitions (up to case and white space) are dropped and counted.
 
     Parameters
     ----------
     words : iterable of str
-        The concepts; afterwards a tuple of M distinct words.
+        The concepts; the attribute is a tuple of M distinct words.
     template : str
-        A sentence with exactly one ``{}``, where the word goes.
+        A sentence with exactly one ``{}``, which the word replaces.
     source : str
-        Where the words come from, for messages: a file's name or a description.
+        Origin of the words, for messages: a file's name or a description.
 
     Attributes
     ----------
     repeated : tuple of str
-        The entries dropped because an equal one stood before them.
+        The entries dropped because an equal one came before them.
     blank : int
-        How many entries were empty or white space.
+        The number of empty entries.
 
     Raises
     ------
     TypeError
-        If ``words`` is one string, or an entry is no string.
+        If `words` is one string, or an entry is not a string.
     ValueError
-        If no word is left, a word is longer than 100 words, or the template has not one ``{}``.
+        If no word is left, an entry is longer than 100 words, or the template does not hold
+        exactly one ``{}``.
     """
 
     words: Iterable[str]
@@ -67,7 +72,6 @@ class ConceptSet:
     blank: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Clean the words once, so that every later reader may trust them."""
         if self.template.count("{}") != 1:
             raise ValueError(
                 f"The template {self.template!r} holds {self.template.count('{}')} places for the "
@@ -79,27 +83,26 @@ class ConceptSet:
         object.__setattr__(self, "blank", blank)
 
     def __len__(self) -> int:
-        """Return the number M of distinct concepts."""
         return len(self.words)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of words and template: equal sets have equal digests, whatever their source."""
+        """SHA-256 of words and template; the source does not matter."""
         return digest({"words": list(self.words), "template": self.template})
 
     @property
     def sentences(self) -> list[str]:
-        """The M sentences that the text encoder reads."""
+        """The M sentences for the text encoder."""
         return [self.template.replace("{}", word) for word in self.words]
 
     @property
     def bare_template(self) -> str:
-        """The template without a word, "A photo of a", whose feature is ``t0``."""
+        """The template without a word, "A photo of a", whose feature is t0."""
         return self.template.replace("{}", "").strip()
 
     @property
     def summary(self) -> str:
-        """One line saying how many entries were given, and how many concepts they are."""
+        """One line with the numbers of entries and of distinct concepts."""
         given = len(self.words) + len(self.repeated) + self.blank
         return (
             f"{self.source}: {given:,} entries, {len(self.words):,} distinct concepts "
@@ -113,14 +116,14 @@ class ConceptSet:
         batch_size: int = 256,
         progress: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Encode every concept in the template, and the bare template.
+        """Encode every concept in the template, and the bare template (WWW, Eq. 1).
 
         Parameters
         ----------
         encoder : Encoder
             The image-text encoder of dimension D.
         store : Store, optional
-            Where features are kept, under words, template and encoder; ``None`` encodes afresh.
+            Keeps the features, under words, template and encoder.
         batch_size : int
             Sentences per call of the encoder.
         progress : bool
@@ -134,56 +137,65 @@ class ConceptSet:
             (D,) float32, unit-norm feature of the bare template.
         """
 
-        def make(checkpoint: object = None) -> tuple[dict[str, Tensor], dict]:
-            t = self._encode(encoder, batch_size, progress, checkpoint)
-            t0 = unit_rows(encoder.encode_texts([self.bare_template]), 1, encoder)
+        def make(checkpoint) -> tuple[dict[str, Tensor], dict]:
+            t = embed_texts(encoder, self.sentences, batch_size, progress, checkpoint)
+            t0 = embed_texts(encoder, [self.bare_template])
             return {"t": t, "t0": t0[0]}, {"concepts": len(self)}
 
-        if store is None:
-            tensors, _ = make()
-        else:
-            key = {
-                "concept_set": self.digest,
-                "template": self.template,
-                "encoder": encoder.name,
-            }
-            tensors = store.fetch("texts", key, make).tensors
+        key = {"concept_set": self.digest, "template": self.template, "encoder": encoder.name}
+        tensors = (store or NullStore()).fetch("texts", key, make).tensors
         return tensors["t"], tensors["t0"]
 
-    def _encode(
-        self, encoder: Encoder, batch_size: int, progress: bool, checkpoint: object
-    ) -> Tensor:
-        """Encode the sentences in batches, going on from a checkpoint and leaving some."""
-        found = checkpoint.load() if checkpoint else None
-        parts = [found.tensors["t"]] if found else []
-        first = len(parts[0]) if found else 0
-        sentences = self.sentences
-        starts = range(first, len(self), batch_size)
-        bar = tqdm(starts, desc="concepts", unit="batch", disable=not progress)
-        for number, start in enumerate(bar, start=1):
-            texts = sentences[start : start + batch_size]
-            parts.append(unit_rows(encoder.encode_texts(texts), len(texts), encoder))
-            if checkpoint and number % CHECKPOINT == 0:
-                checkpoint.save({"t": torch.cat(parts)}, {})
-        return torch.cat(parts)
+
+def _distinct(words: Iterable[str], source: str) -> tuple[tuple[str, ...], tuple[str, ...], int]:
+    """Return the distinct words, the repeated ones, and the number of blank entries."""
+    if isinstance(words, str):
+        raise TypeError(
+            f"The concepts are the one string {words!r}; give a list of words, or read a file "
+            "with language.from_file."
+        )
+    kept: dict[str, str] = {}
+    repeated, blank = [], 0
+    for number, word in enumerate(words, start=1):
+        if not isinstance(word, str):
+            raise TypeError(
+                f"Entry {number} of the {source} is {word!r} ({type(word).__name__}); concepts "
+                "are strings."
+            )
+        parts = unicodedata.normalize("NFC", word).split()
+        if len(parts) > LONGEST:
+            raise ValueError(
+                f"Line {number} of the {source}, {' '.join(parts[:6])!r} ..., is {len(parts)} "
+                f"words long; a concept has at most {LONGEST}: put one concept on each line."
+            )
+        word = " ".join(parts)
+        if not word:
+            blank += 1
+        elif fold(word) in kept:
+            repeated.append(word)
+        else:
+            kept[fold(word)] = word
+    if not kept:
+        raise ValueError(
+            f"The {source} holds no concept ({blank} blank entries); give at least one word."
+        )
+    return tuple(kept.values()), tuple(repeated), blank
+
+
+# Files and class names ------------------------------------------------------------------------
 
 
 def from_file(path: str | Path, template: str = TEMPLATE) -> ConceptSet:
-    """Read a concept set from a UTF-8 text file, one concept a line.
+    """Read a concept set from a UTF-8 text file with one concept per line.
 
-    Parameters
-    ----------
-    path : str or Path
-        The file; blank lines and repetitions are dropped and remembered.
-    template : str
-        A sentence with exactly one ``{}``.
+    Broden's labels are such a file (1,197 lines, 1,153 distinct in CLIP-Dissect's list).
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not UTF-8 text, or its words are no concept set; the message names the line.
+        If the file is not UTF-8 text, or its words are no concept set; the message gives the line.
     """
     return ConceptSet(read_lines(path), template, source=Path(path).name)
 
@@ -204,59 +216,300 @@ def read_lines(path: str | Path) -> list[str]:
         ) from error
 
 
-def unit_rows(features: Tensor, count: int, encoder: Encoder) -> Tensor:
-    """Return ``count`` unit-norm rows as float32 on the CPU, or say what the encoder did wrong."""
-    if features.ndim != 2 or len(features) != count:
-        raise ValueError(
-            f"Encoder {encoder.name!r} returned features of shape {tuple(features.shape)} for "
-            f"{count} inputs; it must return one row for each."
-        )
-    features = features.detach().to("cpu", torch.float32)
-    norm = features.norm(dim=1)
-    wrong = ~((norm - 1).abs() < 0.01)  # written so that NaN is wrong too
-    if wrong.any():
-        raise ValueError(
-            f"Encoder {encoder.name!r} returned a feature of norm {norm[wrong][0]:.4g}; features "
-            "must be of unit norm: divide each by its norm before returning it."
-        )
-    return F.normalize(features, dim=1)  # half-precision encoders are off by up to a thousandth
+def synonyms(classes: Target | str | Path | Iterable[str | Iterable[str]]) -> list[list[str]]:
+    """Split class names such as "tench, Tinca tinca" into lists of synonyms.
+
+    Parameters
+    ----------
+    classes : Target, path, or iterable
+        A target (its ``classes``), a text file with one class per line, or class names; a class
+        may also be given as its synonyms.
+
+    Returns
+    -------
+    list of list of str
+        One list for each class, in order, without repetitions.
+
+    Raises
+    ------
+    ValueError
+        If there is no class, or a class has no name.
+    """
+    if isinstance(classes, str | Path):
+        lines = read_lines(classes)
+        classes = lines[:-1] if lines[-1] == "" else lines  # the newline that ends the last class
+    truth = []
+    for number, names in enumerate(getattr(classes, "classes", classes)):
+        words = names.split(", ") if isinstance(names, str) else names
+        distinct: dict[str, str] = {}
+        for word in filter(None, map(str.strip, words)):
+            distinct.setdefault(fold(word), word)
+        if not distinct:
+            raise ValueError(
+                f"Class {number} has no name ({names!r}); give each class at least one word."
+            )
+        truth.append(list(distinct.values()))
+    if not truth:
+        raise ValueError("There are no class names; give at least one.")
+    return truth
 
 
-def _distinct(words: Iterable[str], source: str) -> tuple[tuple[str, ...], tuple[str, ...], int]:
-    """Split entries into the distinct words, the repeated ones, and the number of blank ones."""
-    if isinstance(words, str):
-        raise TypeError(
-            f"The concepts are the one string {words!r}; give a list of words, or read a file "
-            "with language.from_file."
-        )
-    kept: dict[str, str] = {}
-    repeated, blank = [], 0
-    for number, word in enumerate(words, start=1):
-        word = _clean(word, number, source)
-        if not word:
-            blank += 1
-        elif fold(word) in kept:
-            repeated.append(word)
-        else:
-            kept[fold(word)] = word
-    if not kept:
-        raise ValueError(
-            f"The {source} holds no concept ({blank} blank entries); give at least one word."
-        )
-    return tuple(kept.values()), tuple(repeated), blank
+def places365(path: str | Path, reading: str = "paper", template: str = TEMPLATE) -> ConceptSet:
+    """Read the 365 scenes of ``categories_places365.txt`` as a concept set.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file of lines such as ``/b/balcony/exterior 24``.
+    reading : {"paper", "clean"}
+        "paper": as in the paper's code, "balcony-exterior" and "airplane_cabin" with its
+        underscore. "clean": "balcony exterior" and "airplane cabin".
+    template : str
+        A sentence with exactly one ``{}``.
+    """
+    join = "-".join if reading == "paper" else _spaced
+    words = [join(parts) for parts in _places(path, reading)]
+    return ConceptSet(words, template, source=f"{Path(path).name} ({reading})")
 
 
-def _clean(word: str, number: int, source: str) -> str:
-    """Return an entry composed and stripped; refuse what no template can hold."""
-    if not isinstance(word, str):
-        raise TypeError(
-            f"Entry {number} of the {source} is {word!r} ({type(word).__name__}); concepts "
-            "are strings."
-        )
-    parts = unicodedata.normalize("NFC", word).split()
-    if len(parts) > LONGEST:
+def places365_truth(path: str | Path, reading: str = "paper") -> list[list[str]]:
+    """Return the ground truth of the 365 scenes.
+
+    The paper's code keeps only what follows the last slash, "exterior" for
+    ``/b/balcony/exterior``, which is not in its own concept set: 75 scenes cannot be named
+    correctly, and perfect names score a hit rate of .7945. In the "clean" reading truth and concept
+    set agree.
+    """
+    last = reading == "paper"
+    return [[parts[-1] if last else _spaced(parts)] for parts in _places(path, reading)]
+
+
+def _places(path: str | Path, reading: str) -> list[list[str]]:
+    """Return ``["balcony", "exterior"]`` for each line ``/b/balcony/exterior 24``."""
+    if reading not in PLACES_READINGS:
         raise ValueError(
-            f"Line {number} of the {source}, {' '.join(parts[:6])!r} ..., is {len(parts)} words "
-            f"long; a concept has at most {LONGEST}: put one concept on each line."
+            f"The reading {reading!r} is unknown; choose one of {', '.join(PLACES_READINGS)}."
         )
-    return " ".join(parts)
+    places = []
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        parts = line.split()[0].split("/")
+        if len(parts) < 3 or parts[0] or not all(parts[1:]):
+            raise ValueError(
+                f"Line {number} of {str(path)!r} is {line.strip()!r}; expected a scene such as "
+                "'/b/balcony/exterior 24'."
+            )
+        places.append(parts[2:])
+    return places
+
+
+def _spaced(parts: list[str]) -> str:
+    return " ".join(parts).replace("_", " ")
+
+
+# WordNet --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Synset:
+    """One noun synset: its WordNet identifier, its lemmas, and its hypernyms' identifiers."""
+
+    wnid: str
+    lemmas: tuple[str, ...]
+    hypernyms: tuple[str, ...]
+
+
+def wordnet_nouns(path: str | Path | None = None, template: str = TEMPLATE) -> ConceptSet:
+    """Return the first lemma of every noun synset of WordNet, the paper's "about 80k nouns".
+
+    WordNet 3.0 has 82,115 noun synsets with 67,186 distinct first lemmas.
+
+    Parameters
+    ----------
+    path : str or Path, optional
+        ``data.noun`` or its folder; None searches the places where Debian and NLTK install it.
+    template : str
+        A sentence with exactly one ``{}``.
+
+    Raises
+    ------
+    ValueError
+        If the file is not WordNet's noun database.
+    FileNotFoundError
+        If there is no ``data.noun``.
+    """
+    words = [synset.lemmas[0] for synset in read_synsets(path).values()]
+    return ConceptSet(words, template, source="WordNet nouns (first lemma)")
+
+
+def read_synsets(path: str | Path | None = None) -> Mapping[str, Synset]:
+    """Parse ``data.noun`` into synsets, keyed by identifier ("n02084071") in the file's order.
+
+    A line is a synset with its offset, lemmas, and pointers to other synsets, of which the
+    hypernyms ("is a kind of") are kept; lines that start with two spaces are the licence.
+    """
+    path = find_data_noun(path)
+    synsets = {}
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.startswith("  "):
+                synset = _parse(line, number, path)
+                synsets[synset.wnid] = synset
+    if not synsets:
+        raise ValueError(f"{str(path)!r} holds no synset; expected WordNet's data.noun.")
+    return synsets
+
+
+def find_data_noun(path: str | Path | None = None) -> Path:
+    """Return the path of ``data.noun``: the one given, else the first in the usual places.
+
+    These are the folder named by WNSEARCHDIR, NLTK's data folders (NLTK_DATA first) and
+    /usr/share/wordnet.
+    """
+    tried = [Path(path).expanduser()] if path is not None else _usual_places()
+    for place in tried:
+        file = place / "data.noun" if place.is_dir() else place
+        if file.is_file():
+            return file
+    raise FileNotFoundError(
+        f"WordNet's data.noun is not in {', '.join(map(str, tried))}; install it (Debian and "
+        "Ubuntu: apt-get install wordnet-base; elsewhere: pip install nltk, then python -m "
+        "nltk.downloader wordnet, and unzip it), or name its folder in WNSEARCHDIR."
+    )
+
+
+def _usual_places() -> list[Path]:
+    named = os.environ.get("WNSEARCHDIR")
+    roots = [Path(root) for root in os.environ.get("NLTK_DATA", "").split(os.pathsep) if root]
+    roots += [Path.home() / "nltk_data", Path("/usr/share/nltk_data"), Path("/usr/lib/nltk_data")]
+    folders = [Path(named)] if named else []
+    folders += [root / "corpora" / "wordnet" for root in roots]
+    return [folder / "data.noun" for folder in (*folders, Path("/usr/share/wordnet"))]
+
+
+def _parse(line: str, number: int, path: Path) -> Synset:
+    """Parse a line: offset, file, type, count (hex), lemmas with ids, pointers, gloss."""
+    fields = line.split("|", 1)[0].split()
+    try:
+        count = int(fields[3], 16)
+        lemmas = fields[4 : 4 + 2 * count : 2]
+        pointers = fields[5 + 2 * count :]
+        if fields[2] != "n" or len(lemmas) != count or len(pointers) % 4:
+            raise ValueError
+        pairs = zip(pointers[::4], pointers[1::4], strict=True)
+        hypernyms = tuple(f"n{target}" for symbol, target in pairs if symbol in ("@", "@i"))
+    except (IndexError, ValueError):
+        raise ValueError(
+            f"Line {number} of {str(path)!r} is no noun synset ({line[:40].strip()!r}); expected "
+            "WordNet's data.noun, unchanged."
+        ) from None
+    names = tuple(lemma.replace("_", " ") for lemma in lemmas)
+    return Synset(f"n{fields[0]}", names, hypernyms)
+
+
+# By name --------------------------------------------------------------------------------------
+
+
+def concept_set(spec: str, target: Target, template: str = TEMPLATE) -> ConceptSet:
+    """Build a concept set by name.
+
+    Parameters
+    ----------
+    spec : str
+        "world", "classes" (of the target, with synonyms), "imagenet" or "wordnet"; "broden:path",
+        "places365:path", "wordnet:path" or "file:path" for lists on disk.
+    target : Target
+        The network whose classes "classes" stands for.
+    template : str
+        A sentence with exactly one ``{}``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such concept set, or its path is missing.
+    """
+    kind, _, path = spec.partition(":")
+    if kind not in KINDS:
+        raise ValueError(f"There is no concept set {spec!r}; use one of {', '.join(KINDS)}.")
+    if kind in ("broden", "places365", "file") and not path:
+        raise ValueError(f"The concept set {spec!r} needs a file: write {kind}:path/to/the/list.")
+    if provided := extension(kind):
+        return ConceptSet(provided.VOCABULARY, template, source=f"the concept {kind}")
+    if kind in ("classes", "imagenet"):
+        words = [word for own in _class_synonyms(kind, target) for word in own]
+        source = "ImageNet" if kind == "imagenet" else f"classes of {target.name}"
+        return ConceptSet(words, template, source)
+    if kind == "wordnet":
+        return wordnet_nouns(path or None, template)
+    return (places365 if kind == "places365" else from_file)(path, template=template)
+
+
+def truth(spec: str, target: Target) -> list[list[str]]:
+    """Return the true names of a target's final-layer neurons, the synonyms of each class.
+
+    Parameters
+    ----------
+    spec : str
+        "classes" for the target's own class names, "imagenet" for WordNet's synonyms of ImageNet's
+        classes in their order, "places365:path" for the paper's reading of the scenes.
+    target : Target
+
+    Raises
+    ------
+    ValueError
+        If there is no such truth, or its length differs from the number of classes.
+    """
+    kind, _, path = spec.partition(":")
+    if kind in ("classes", "imagenet"):
+        found = _class_synonyms(kind, target)
+    elif kind == "places365" and path:
+        found = places365_truth(path)
+    else:
+        raise ValueError(
+            f"There are no true names {spec!r}; use classes, imagenet or places365:path."
+        )
+    if len(found) != len(target.classes):
+        raise ValueError(
+            f"{spec!r} names {len(found)} classes, but {target.name} has {len(target.classes)}; "
+            "take the names of the data set that the network was trained on."
+        )
+    return found
+
+
+def _class_synonyms(kind: str, target: Target) -> list[list[str]]:
+    """Return the synonyms of ImageNet's or a target's classes, also those an extension lists."""
+    if kind == "imagenet":
+        return synonyms(imagenet_synsets().values())
+    provided = extension(target.name.partition("/")[0])
+    if provided and target.classes == tuple(provided.SYNONYMS):
+        return [list(names) for names in provided.SYNONYMS.values()]
+    return synonyms(target)
+
+
+def titles(specs: Iterable[str]) -> dict[str, str]:
+    """Return a short distinct title of each concept set, for tables and figures.
+
+    That is the kind alone, such as "broden" for "broden:/a/path/labels.txt"; the kind and the
+    file's name where two sets are of one kind or the kind is "file"; the whole specification where
+    these are equal, too.
+
+    Parameters
+    ----------
+    specs : iterable of str
+        As for `concept_set`.
+
+    Returns
+    -------
+    dict of spec to title
+        In order, each spec once.
+    """
+    parts = {spec: spec.partition(":") for spec in specs}
+    kinds = {spec: kind for spec, (kind, _, _) in parts.items()}
+    files = {spec: f"{kind}{colon}{Path(path).name}" for spec, (kind, colon, path) in parts.items()}
+    found: dict[str, str] = {}
+    for short in (kinds, files, {spec: spec for spec in parts}):
+        for spec, title in short.items():
+            if list(short.values()).count(title) == 1 and title != "file":
+                found.setdefault(spec, title)
+    return {spec: found[spec] for spec in parts}

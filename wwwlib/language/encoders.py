@@ -1,7 +1,8 @@
-"""An encoder puts images and texts into one space, where cosine compares them.
+"""Image-text encoders: embed images and texts in one space, where they are compared by cosine.
 
-Anything that follows the protocol will do: `open_clip` makes one from CLIP's weights, `load` takes
-one from your own module or file.
+Anything with the members of `Encoder` can be used: a CLIP of open_clip, or an object of your own.
+open_clip only warns, or does nothing, if weights meet the wrong activation, weights are missing, or
+a text is truncated; each of these changes every result and is an error here.
 """
 
 import importlib
@@ -12,18 +13,27 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol, runtime_checkable
 
+import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+
+from wwwlib.registry import extension, require
+from wwwlib.store import digest, tensor_digest
+
+LOCAL = "local-dir:"
+CONFIG = "open_clip_config.json"
+WEIGHTS = "open_clip_model.safetensors"
+_PREFIX = "open_clip:"
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """An image-text encoder of dimension D; both kinds of features have unit norm.
+    """An image-text encoder of dimension D; features of both kinds have unit norm.
 
     Attributes
     ----------
     name : str
-        Names encoder and weights; features are kept under it, so other weights need another name.
+        Identifies the encoder and its weights in the keys of artifacts.
     dim : int
         The dimension D of the features.
     """
@@ -32,7 +42,7 @@ class Encoder(Protocol):
     dim: int
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """Turn an RGB image into the (3, H, W) input of the image tower."""
+        """Return the (3, H, W) input of the image encoder for an RGB image."""
         ...
 
     def encode_images(self, pixels: Tensor) -> Tensor:
@@ -53,17 +63,244 @@ MEMBERS = {
 }
 
 
-def load(spec: str, *args: object, **kwargs: object) -> Encoder:
-    """Call your function and check that it returns an encoder.
+def encoder(spec: str, device: str = "cpu") -> Encoder:
+    """Load an image-text encoder by name.
 
-    This runs the code that ``spec`` names: load only what you trust.
+    Parameters
+    ----------
+    spec : str
+        "world" for the concept world's CLIP; "ViT-B-32-quickgelu/openai" or
+        "open_clip:ViT-B-32-quickgelu/openai" for a model and a tag of open_clip;
+        "open_clip:local-dir:path" for a folder; otherwise "module:function" or
+        "file.py:function", see `load`.
+    device : str
+        Device of an open_clip model.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError, ImportError, AttributeError, TypeError
+        As for `open_clip` and `load`.
+    """
+    if provided := extension(spec):
+        return open_clip(f"{LOCAL}{provided.encoder_folder()}", device=device)
+    if ":" in spec and not spec.startswith(_PREFIX):
+        return load(spec)
+    name = spec.removeprefix(_PREFIX)
+    if name.startswith(LOCAL):
+        return open_clip(name, device=device)
+    model, slash, tag = name.partition("/")
+    if not slash:
+        raise ValueError(
+            f"The encoder {spec!r} names no weights: write open_clip:MODEL/TAG, such as "
+            "open_clip:ViT-B-32-quickgelu/openai."
+        )
+    return open_clip(model, tag, device=device)
+
+
+# CLIP -----------------------------------------------------------------------------------------
+
+
+class OpenClipEncoder:
+    """A CLIP of open_clip as an `Encoder`.
+
+    Parameters
+    ----------
+    label : str
+        Names model and pretraining; a digest of the weights is appended.
+    network : nn.Module
+        The network, moved to `device` and set to evaluation mode.
+    transform : callable
+        Maps a PIL image to a (3, H, W) tensor.
+    tokenizer : callable
+        open_clip's tokenizer of that network.
+    device : str or torch.device
+        Device of both towers.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        network: nn.Module,
+        transform: Callable[[Image.Image], Tensor],
+        tokenizer: Callable[[list[str]], Tensor],
+        device: str | torch.device = "cpu",
+    ):
+        self.network = network.to(device).eval()
+        self.device = torch.device(device)
+        self.tokenizer = tokenizer
+        self.context_length = tokenizer.context_length
+        self.preprocess = transform
+        weights = tensor_digest(dict(network.state_dict()))
+        made = digest([weights, repr(transform), has_quick_gelu(network), self.context_length])
+        self.name = f"{label}@{made[:16]}"
+        self.dim = self.encode_texts(["a"]).shape[1]
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Encode (B, 3, H, W) pixels into (B, D) float32 unit-norm features on the device."""
+        with torch.inference_mode():
+            features = self.network.encode_image(pixels.to(self.device), normalize=True).float()
+        return features.clone()  # outside of inference mode, so that autograd accepts it
+
+    def encode_texts(self, texts: list[str]) -> Tensor:
+        """Encode M texts into (M, D) float32 unit-norm features on the device.
+
+        Raises
+        ------
+        ValueError
+            If there is no text, or one has more tokens than the context length.
+        """
+        texts = list(texts)
+        if not texts:
+            raise ValueError("There is no text to encode; give at least one.")
+        for text in texts:
+            count = count_tokens(self.tokenizer, text)
+            if count > self.context_length:
+                raise ValueError(
+                    f"The text {text[:60]!r}{'...' * (len(text) > 60)} has {count} tokens, and "
+                    f"{self.name} reads at most {self.context_length}; shorten the concept or the "
+                    "template."
+                )
+        with torch.inference_mode():
+            tokens = self.tokenizer(texts).to(self.device)
+            features = self.network.encode_text(tokens, normalize=True).float()
+        return features.clone()
+
+
+def open_clip(model: str, pretrained: str | None = None, device: str = "cpu") -> OpenClipEncoder:
+    """Load a CLIP by open_clip's name and tag, or from a local folder.
+
+    Parameters
+    ----------
+    model : str
+        A model name such as "ViT-B-32-quickgelu", or "local-dir:/path" of a folder with
+        ``open_clip_config.json`` (``model_cfg`` and ``preprocess_cfg``) and
+        ``open_clip_model.safetensors``.
+    pretrained : str, optional
+        The tag of the weights, such as "openai"; None for a folder.
+    device : str
+        Device of the network.
+
+    Returns
+    -------
+    OpenClipEncoder
+        Its name ends in a digest of weights, preprocessing and activation.
+
+    Raises
+    ------
+    ValueError
+        If name and tag do not match: OpenAI's weights need the "-quickgelu" names.
+    FileNotFoundError
+        If the folder, a file in it, or the download is missing.
+    """
+    import open_clip as backend
+
+    folder = _local_folder(model)
+    if folder is not None and pretrained is not None:
+        raise ValueError(
+            f"{model!r} brings its own weights, so pretrained={pretrained!r} would be ignored; "
+            "leave it out."
+        )
+    quick = _expected_quick_gelu(backend, model, pretrained)
+    try:
+        network, _, transform = backend.create_model_and_transforms(
+            model, pretrained, device=device, require_pretrained=True
+        )
+    except RuntimeError as error:
+        first_line = str(error).splitlines()[0]
+        raise FileNotFoundError(
+            f"The weights in {str(folder)!r} do not fit its {CONFIG}: {first_line} Take both "
+            "files from one source."
+            if folder
+            else f"The weights {pretrained!r} of {model!r} could not be loaded ({first_line}). "
+            f"Without a network, put {CONFIG} and {WEIGHTS} (about 600 MB for ViT-B/32) into a "
+            f"folder and load '{LOCAL}/path/to/it'."
+        ) from error
+    if quick != has_quick_gelu(network):
+        raise ValueError(
+            f"The weights of {model!r} need {'QuickGELU' if quick else 'plain GELU'}, but the "
+            f"network has the other; check quick_gelu in {CONFIG}."
+        )
+    label = f"open_clip/{folder.resolve().name if folder else f'{model}/{pretrained}'}"
+    return OpenClipEncoder(label, network, transform, backend.get_tokenizer(model), device)
+
+
+def has_quick_gelu(network: nn.Module) -> bool:
+    """Return whether a network contains QuickGELU activations."""
+    from open_clip.transformer import QuickGELU
+
+    return any(isinstance(module, QuickGELU) for module in network.modules())
+
+
+def count_tokens(tokenizer: Callable[[list[str]], Tensor], text: str) -> int:
+    """Return the number of tokens of a text before truncation, with start and end tokens."""
+    if hasattr(tokenizer, "encode"):  # open_clip's own byte-pair tokenizer adds two
+        return len(tokenizer.encode(text)) + 2
+    return len(tokenizer.tokenizer(text).input_ids)
+
+
+def _local_folder(model: str) -> Path | None:
+    """Return the folder of a "local-dir:" name, checked for its two files, else None."""
+    if not model.startswith(LOCAL):
+        return None
+    folder = Path(model.removeprefix(LOCAL))
+    if not (folder / CONFIG).is_file():
+        raise FileNotFoundError(
+            f"The folder {str(folder)!r} holds no {CONFIG}; it must hold that file (model_cfg and "
+            f"preprocess_cfg) and {WEIGHTS}."
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise FileNotFoundError(
+            f"The folder {str(folder)!r} holds no weights; put them there as {WEIGHTS} (about "
+            "600 MB for ViT-B/32)."
+        )
+    return folder
+
+
+def _expected_quick_gelu(backend: ModuleType, model: str, pretrained: str | None) -> bool:
+    """Return whether the weights were trained with QuickGELU, without downloading them.
+
+    A ValueError is raised if name and tag of the model contradict each other.
+    """
+    config = backend.get_model_config(model)
+    if config is None:
+        raise ValueError(
+            f"open_clip has no model {model!r}; open_clip.list_models() lists its names, and "
+            f"'{LOCAL}/path' reads a folder."
+        )
+    named = config.get("quick_gelu", False)
+    if model.startswith(LOCAL):
+        return named
+    tags = backend.list_pretrained_tags_by_model(model.removesuffix("-quickgelu"))
+    if pretrained not in tags:
+        raise ValueError(
+            f"{pretrained!r} is no tag of open_clip's {model!r}; choose one of {', '.join(tags)}. "
+            f"Put weights of your own into a folder with {CONFIG} and load '{LOCAL}/path': a bare "
+            "file would get the wrong preprocessing without a warning."
+        )
+    trained = backend.get_pretrained_cfg(model, pretrained).get("quick_gelu", False)
+    if trained != named:
+        other = model.removesuffix("-quickgelu") + "-quickgelu" * trained
+        raise ValueError(
+            f"The weights {pretrained!r} were trained with {'QuickGELU' if trained else 'GELU'}, "
+            f"which {model!r} does not have; use {other!r}."
+        )
+    return trained
+
+
+# Encoders of your own -------------------------------------------------------------------------
+
+
+def load(spec: str, *args: object, **kwargs: object) -> Encoder:
+    """Call a function of your own and check that it returns an encoder.
+
+    This runs the code that `spec` names: load only what you trust.
 
     Parameters
     ----------
     spec : str
         ``"package.module:function"`` or ``"path/to/file.py:function"``.
     *args, **kwargs
-        Handed to the function.
+        Arguments of the function.
 
     Returns
     -------
@@ -72,40 +309,36 @@ def load(spec: str, *args: object, **kwargs: object) -> Encoder:
     Raises
     ------
     ValueError
-        If ``spec`` is not of that form.
+        If `spec` is not of that form.
     FileNotFoundError, ImportError, AttributeError
         If the file, the module, or the function in it does not exist.
     TypeError
-        If what the function returns lacks a member of the protocol; every one is named.
+        If the result lacks members of the protocol; all of them are listed.
     """
     place, colon, function = spec.rpartition(":")
     if not (colon and place and function.isidentifier()):
         raise ValueError(
             f"The encoder {spec!r} is not of the form 'module:function' or 'file.py:function'."
         )
-    module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    file = place.endswith(".py")
+    module = _import_file(Path(place)) if file else importlib.import_module(place)
     make = getattr(module, function, None)
     if not callable(make):
         raise AttributeError(f"{place!r} has no function {function!r}; check the encoder {spec!r}.")
-    return check_encoder(make(*args, **kwargs), spec)
-
-
-def check_encoder(encoder: object, spec: str) -> Encoder:
-    """Return the encoder if it has every member of the protocol; else name those that it lacks."""
+    found = make(*args, **kwargs)
     faults = [
         f"{member!r} must be {meaning}"
         for member, meaning in MEMBERS.items()
-        if not _is_sound(member, getattr(encoder, member, None))
+        if not _is_valid(member, getattr(found, member, None))
     ]
     if faults:
         raise TypeError(
-            f"{spec!r} gave a {type(encoder).__name__}, which is no encoder: {'; '.join(faults)}."
+            f"{spec!r} gave a {type(found).__name__}, which is no encoder: {'; '.join(faults)}."
         )
-    return encoder
+    return found
 
 
-def _is_sound(member: str, value: object) -> bool:
-    """Tell whether a member has the kind that the protocol asks for."""
+def _is_valid(member: str, value: object) -> bool:
     if member == "name":
         return isinstance(value, str) and bool(value)
     if member == "dim":
@@ -113,31 +346,18 @@ def _is_sound(member: str, value: object) -> bool:
     return callable(value)
 
 
-def _import_module(name: str) -> ModuleType:
-    """Import a module by name; if there is none of that name, say how to give a file instead."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module is there, but something that it imports is not
-        raise ModuleNotFoundError(
-            f"There is no module {name!r} to import; install it, or give a file as "
-            "'path/to/file.py:function'."
-        ) from error
-
-
 def _import_file(path: Path) -> ModuleType:
-    """Import a module from a file that need not be on Python's path."""
+    """Import a module from a file outside of Python's path."""
     path = path.expanduser()
     if not path.is_file():
         raise FileNotFoundError(
             f"There is no file {str(path)!r} to load an encoder from; give its path from the "
             "folder that you run in, or an absolute one."
         )
-    name = f"wwwlib.language.loaded.{path.stem}"  # no name that another import could ask for
+    name = f"wwwlib.language.loaded.{path.stem}"  # does not collide with importable modules
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look their module up there
+    sys.modules[name] = module  # dataclasses and pickle look the module up there
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -154,22 +374,23 @@ def sentence_encoder(
     Parameters
     ----------
     model : str or Path
-        A sentence-transformers folder, read without network, or a name to download. The paper's
-        "mpnet cos" uses all-mpnet-base-v2.
+        A sentence-transformers folder, read offline, or a name to download. The paper's "mpnet
+        cos" uses all-mpnet-base-v2 (WWW, 4.1).
     device : str
-        Where it runs.
+        Device of the network.
 
     Raises
     ------
     FileNotFoundError
         If there is no such folder and the name cannot be downloaded.
+    ImportError
+        If sentence-transformers is not installed.
     """
-    from sentence_transformers import SentenceTransformer
-
+    library = require("sentence_transformers", "notebooks")
     folder = Path(model).expanduser()
     local = folder.is_dir()
     try:
-        network = SentenceTransformer(
+        network = library.SentenceTransformer(
             str(folder) if local else str(model), device=device, local_files_only=local
         )
     except (OSError, ValueError) as error:

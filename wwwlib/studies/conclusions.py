@@ -1,22 +1,25 @@
-"""What may and what may not be concluded from a table, worked out from the table itself.
+"""Conclusions that a table allows, derived from its scores and from the settings of the run."""
 
-A sentence that was written before the run would praise whoever its writer hoped for.
-"""
+from collections.abc import Mapping, Sequence
 
-from collections.abc import Sequence
-
-from wwwlib.scores.paired import compare, holm
+from wwwlib.baselines.falcon import COHESIVE, SIGMAS
+from wwwlib.baselines.milan import Describer
+from wwwlib.scores import compare, holm
 from wwwlib.studies.tables import Difference, Row, Table
+from wwwlib.targets import LOGITS, Target
 
+EQUAL = "CLIP-Dissect equal k"
+PUBLISHED = "as published"
 LEVEL = 0.05  # of the p-values after correction
 HITS = "hit rate"
+DISSECT_K = 100  # images per neuron of CLIP-Dissect's authors
 
 
 def outcome(table: Table, metric: str, gaps: Sequence[Difference], level: float = LEVEL) -> str:
-    """Say who has the highest score, and who differs from the reference beyond chance.
+    """Name the methods with the highest mean, and those that differ from the reference.
 
-    Methods that were told what the truth was made from do not compete, nor, in hit rate, those
-    whose number of names is forced above one: each name is another chance.
+    Methods that use the annotations behind the truth do not compete, nor, in hit rate, those with
+    a fixed number of names above one.
 
     Parameters
     ----------
@@ -24,195 +27,184 @@ def outcome(table: Table, metric: str, gaps: Sequence[Difference], level: float 
     metric : str
         A column of it.
     gaps : sequence of Difference
-        From `differences` of this table.
+        From `tables.differences` of this table.
     level : float
-        The corrected p below which two methods differ.
+        Two methods differ where the corrected p is below it.
 
     Returns
     -------
     str
         One or more sentences.
     """
-    rivals = _rivals(table, metric)
-    if not rivals:
+    rows = _competitors(table, metric)
+    if not rows:
         return f"{metric}: not measured."
-    leaders, highest = _leaders(rivals, metric)
-    lead = f"{metric}: {_listed(leaders)} {'has' if len(leaders) == 1 else 'share'} the highest "
-    names = {row.method for row in rivals}
+    best, highest = _leaders(rows, metric)
+    lead = f"{metric}: {_join(best)} {'has' if len(best) == 1 else 'share'} the highest mean, "
+    names = {row.method for row in rows}
     own = [gap for gap in gaps if gap.metric == metric and gap.method in names]
     if not own:
-        return f"{lead}mean, {highest:.4f}; there is nothing to compare it with."
-    sides: dict[str, list[str]] = {"Better than": [], "Worse than": [], "Not told apart from": []}
+        return f"{lead}{highest:.4f}; no other method was measured."
+    sides = {"Better than {}": [], "Worse than {}": [], "No significant difference from {}": []}
     for gap in own:
-        side = "Better than" if gap.comparison.difference > 0 else "Worse than"
-        sides[side if gap.p < level else "Not told apart from"].append(_told(gap))
-    told = [
-        f"{side} {own[0].reference}: {_listed(found)}." for side, found in sides.items() if found
+        better, worse, equal = sides.values()
+        side = better if gap.comparison.difference > 0 else worse
+        (side if gap.p < level else equal).append(
+            f"{gap.method} ({gap.comparison.difference:+.3f})"
+        )
+    found = [
+        f"{side.format(own[0].reference)}: {_join(methods)}."
+        for side, methods in sides.items()
+        if methods
     ]
-    return " ".join([f"{lead}mean, {highest:.4f}.", *told])
+    return " ".join([f"{lead}{highest:.4f}.", *found])
 
 
 def winner(
     table: Table, metric: str, seed: int = 0, samples: int = 10_000, level: float = LEVEL
 ) -> str:
-    """Return who leads in a metric, in a few words, and from whom chance may tell it apart.
+    """Return the method with the highest mean, and those that it does not differ from.
 
-    The leader is compared with every rival, neuron by neuron: the lead is beyond chance only if
-    all of them differ, after Holm's correction over the rivals.
+    It is compared with every competitor, neuron by neuron, with Holm's correction over them.
 
     Parameters
     ----------
     table, metric, level
-        As for `outcome`, and so are the rivals.
+        As for `outcome`.
     seed, samples : int
-        See `compare`.
+        See `scores.compare`.
 
     Returns
     -------
     str
-        The leader alone if its lead is beyond chance, else with those that it may owe to chance.
+        The method alone where it differs from all its competitors.
     """
-    rivals = _rivals(table, metric)
-    if not rivals:
+    rows = _competitors(table, metric)
+    if not rows:
         return "not run"
-    leaders, _ = _leaders(rivals, metric)
+    leaders, _ = _leaders(rows, metric)
     if len(leaders) > 1:
         return f"{_short(leaders)}, equal"
-    best, rest = table[leaders[0]], [row for row in rivals if row.method not in leaders]
+    best, rest = table[leaders[0]], [row for row in rows if row.method not in leaders]
     if not rest:
         return f"{best.method}, alone"
     pairs = [compare(best.scores[metric], row.scores[metric], seed, samples) for row in rest]
     adjusted = holm([found.p for found in pairs])
     near = [row.method for row, p in zip(rest, adjusted, strict=True) if p >= level]
-    return f"{best.method}, not told apart from {_short(near)}" if near else best.method
+    return f"{best.method}, not significantly above {_short(near)}" if near else best.method
 
 
 def conclude(
     table: Table, gaps: Sequence[Difference], remarks: Sequence[str] = (), level: float = LEVEL
 ) -> list[str]:
-    """Return the note under a table, a line each.
+    """Return the note under a table, a line each: conclusions by metric, then caveats.
 
     Parameters
     ----------
     table, gaps, level
         As for `outcome`.
     remarks : sequence of str
-        What only the caller knows, such as where the truth comes from.
-
-    Returns
-    -------
-    list of str
-        First what may be concluded, metric by metric, then what may not.
+        Further caveats, such as those of `caveats`.
     """
     run = [row for row in table.rows if row.scores]
-    may = [outcome(table, metric, gaps, level) for metric in table.metrics]
-    but = [
-        *_silence(table, run),
-        *_limits(run),
-        *_chances(run),
+    lines = [outcome(table, metric, gaps, level) for metric in table.metrics]
+    limits = [
+        *remarks,
+        *_missing(table, run),
+        *_bounds(run),
+        *_set_sizes(run),
         *_same_columns(table, run),
         *_precision(gaps),
     ]
     return [
-        f"What may be concluded of {table.title} (differences from paired permutation tests, "
-        f"p < {level:g} after Holm's correction over the table):",
-        *(f"  + {line}" for line in may),
-        "What may not:",
-        *(f"  - {line}" for line in (*remarks, *but)),
+        f"Conclusions from {table.title} (paired permutation tests, p < {level:g} after Holm's "
+        "correction over the table):",
+        *(f"  + {line}" for line in lines),
+        "Caveats:",
+        *(f"  - {line}" for line in limits),
     ]
 
 
-def _rivals(table: Table, metric: str) -> list[Row]:
-    """Return the rows that compete in a metric."""
+def _competitors(table: Table, metric: str) -> list[Row]:
     measured = [row for row in table.rows if metric in row.scores and not row.informed]
-    return [row for row in measured if metric != HITS or not _crowded(row)]
+    return [row for row in measured if metric != HITS or not _fixed_above_one(row)]
 
 
-def _crowded(row: Row) -> bool:
-    """Tell whether a method has to give several names, and so has as many chances to hit."""
+def _fixed_above_one(row: Row) -> bool:
     return row.size is not None and row.size > 1
 
 
-def _leaders(rivals: Sequence[Row], metric: str) -> tuple[list[str], float]:
-    """Return who has the highest mean, and that mean."""
-    highest = max(row.scores[metric].mean for row in rivals)
-    return [row.method for row in rivals if row.scores[metric].mean >= highest - 1e-12], highest
+def _leaders(rows: Sequence[Row], metric: str) -> tuple[list[str], float]:
+    highest = max(row.scores[metric].mean for row in rows)
+    return [row.method for row in rows if row.scores[metric].mean >= highest - 1e-12], highest
 
 
-def _silence(table: Table, run: Sequence[Row]) -> list[str]:
-    """Tell who was not run, who does not compete, and who abstained."""
+def _missing(table: Table, run: Sequence[Row]) -> list[str]:
+    """Name the methods that were not run, that do not compete, and that abstain."""
     lines = []
-    missing = [row.method for row in table.rows if not row.scores]
-    if missing:
-        lines.append(f"Nothing follows about {_listed(missing)}: not run here.")
+    if missing := [row.method for row in table.rows if not row.scores]:
+        lines.append(f"Not run here: {_join(missing)}.")
     lines += [
-        f"{row.method} was told what the truth was made from: it is a yardstick, no competitor."
+        f"{row.method} uses the annotations that define the truth; it is a reference and does not "
+        "compete."
         for row in run
         if row.informed
     ]
-    silent = [(row.method, row.scores["F1"].abstained) for row in run]
-    found = [f"{method} about {count}" for method, count in silent if count]
-    if found:
-        lines.append(f"Silence scores 0, and some are silent: {_listed(found)} neurons.")
+    abstained = {row.method: row.scores["F1"].abstained for row in run}
+    if found := [f"{method} ({count})" for method, count in abstained.items() if count]:
+        lines.append(f"A neuron without a name scores 0. Such neurons: {_join(found)}.")
     return lines
 
 
-def _limits(run: Sequence[Row]) -> list[str]:
-    """Tell what the concept sets, and not the methods, make impossible."""
-    known = [row for row in run if row.ceilings]
-    lines = []
-    reach = {round(row.ceilings[HITS], 4): row.method for row in reversed(known)}
-    for share, method in reach.items():
+def _bounds(run: Sequence[Row]) -> list[str]:
+    """State what the concept sets make impossible, whatever the method."""
+    known, lines = [row for row in run if row.upper_bounds], []
+    shares = {round(row.upper_bounds[HITS], 4): row.method for row in reversed(known)}
+    for share, method in shares.items():
         if share < 1:
             lines.append(
-                f"The words open to {method} hold a right name for {share:.1%} of the neurons; "
-                "what is missing above that is the vocabulary's doing."
+                f"The concept set of {method} contains a correct name for {share:.1%} of the "
+                "neurons, which bounds its hit rate."
             )
     for row in known:
-        if row.size and row.ceilings["F1"] < 1:
+        if row.size and row.upper_bounds["F1"] < 1:
             lines.append(
-                f"{row.method} gives every neuron {row.size} name{'s' * (row.size > 1)}: its F1 "
-                f"cannot exceed {row.ceilings['F1']:.4f}, however right it is."
+                f"{row.method} gives every neuron {row.size} name{'s' * (row.size > 1)}, so its F1 "
+                f"is at most {row.upper_bounds['F1']:.4f}."
             )
     full = [
         row.method
         for row in known
-        if not _crowded(row)
-        and row.scores[HITS].mean >= row.ceilings[HITS] - 1e-9
-        and row.ceilings[HITS]
+        if not _fixed_above_one(row)
+        and row.scores[HITS].mean >= row.upper_bounds[HITS] - 1e-9
+        and row.upper_bounds[HITS]
     ]
     if full:
         lines.append(
-            f"{_listed(full)} reached the ceiling of the hit rate: this setting cannot tell them "
-            "from anything better."
+            f"Hit rate at its upper bound: {_join(full)}. This setting cannot rank better methods."
         )
-    if free := [row.method for row in run if not row.ceilings]:
-        lines.append(
-            f"{_listed(free)} chose from no list of words: there is no ceiling to hold against "
-            f"{'it' if len(free) == 1 else 'them'}."
-        )
+    if free := [row.method for row in run if not row.upper_bounds]:
+        lines.append(f"Free text, so without an upper bound: {_join(free)}.")
     return lines
 
 
-def _chances(run: Sequence[Row]) -> list[str]:
-    """Tell who has more than one chance to hit."""
+def _set_sizes(run: Sequence[Row]) -> list[str]:
+    """Name the methods that give several names, each of which can hit."""
     lines = [
-        f"{row.method} has {row.size} chances a neuron in hit rate, so it does not compete there."
+        f"{row.method} gives {row.size} names per neuron, so it does not compete in hit rate."
         for row in run
-        if _crowded(row)
+        if _fixed_above_one(row)
     ]
     chosen = {row.method: row.scores[HITS].size for row in run if row.size is None}
-    many = [f"{method} {mean:.1f}" for method, mean in chosen.items() if round(mean, 1) > 1]
-    if many:
+    if many := [f"{method} {mean:.1f}" for method, mean in chosen.items() if round(mean, 1) > 1]:
         lines.append(
-            "Every name is a chance in hit rate, and some give more than one on average: "
-            f"{_listed(many)}."
+            f"Every name can hit, and some methods give more than one on average: {_join(many)}."
         )
     return lines
 
 
 def _same_columns(table: Table, run: Sequence[Row]) -> list[str]:
-    """Notice two columns that are one measurement under two names."""
+    """Note two columns that come from one text encoder."""
     cosines = [metric for metric in table.metrics if metric.endswith("cos")]
     both = [row for row in run if all(metric in row.scores for metric in cosines)]
     if len(cosines) != 2 or not both:
@@ -220,32 +212,97 @@ def _same_columns(table: Table, run: Sequence[Row]) -> list[str]:
     a, b = cosines
     if any(abs(row.scores[a].mean - row.scores[b].mean) > 1e-6 for row in both):
         return []
-    return [f"{a} and {b} are equal in every row: one text encoder stands behind both."]
+    return [f"{a} and {b} are equal in every row, because both use the same text encoder."]
 
 
 def _precision(gaps: Sequence[Difference]) -> list[str]:
-    """Tell how large a difference would have had to be to be seen."""
+    """State the widest interval of each metric, as the smallest difference that can be found."""
     widest: dict[str, float] = {}
     for gap in gaps:
         low, high = gap.comparison.interval
         widest[gap.metric] = max(widest.get(gap.metric, 0.0), (high - low) / 2)
-    told = ", ".join(f"{width:.3f} in {metric}" for metric, width in widest.items() if width > 0)
-    if not told:
-        return []
-    return [f"Differences of less than about {told} may escape this many neurons."]
-
-
-def _told(gap: Difference) -> str:
-    """Write a method with its difference."""
-    return f"{gap.method} ({gap.comparison.difference:+.3f})"
+    found = ", ".join(f"{width:.3f} in {metric}" for metric, width in widest.items() if width > 0)
+    return [f"With this many neurons differences below about {found} may be missed."] * bool(found)
 
 
 def _short(names: Sequence[str]) -> str:
-    """Join up to three names; of more, the first two and how many others."""
-    return _listed(names if len(names) < 4 else [*names[:2], f"{len(names) - 2} others"])
+    """Join up to three names; of more, the first two and the number of others."""
+    return _join(names if len(names) < 4 else [*names[:2], f"{len(names) - 2} others"])
 
 
-def _listed(names: Sequence[str]) -> str:
-    """Join names with commas and an "and"."""
+def _join(names: Sequence[str]) -> str:
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
+
+
+# Caveats about methods ------------------------------------------------------------------------
+
+
+def caveats(
+    table: Table,
+    target: Target,
+    layer: str,
+    *,
+    dissect_k: int,
+    grouping: Mapping[str, float] | None = None,
+    map_layer: str | None = None,
+    describer: Describer | None = None,
+) -> list[str]:
+    """Return caveats about the methods of a table, derived from their settings.
+
+    Parameters
+    ----------
+    table : Table
+    target : Target
+    layer : str
+        Of the table's neurons.
+    dissect_k : int
+        Images per neuron of CLIP-Dissect.
+    grouping : mapping of str to float, optional
+        FALCON's `sigmas` and `cohesive`, by default its authors'.
+    map_layer : str, optional
+        Layer of the maps by which FALCON crops.
+    describer : Describer, optional
+        MILAN's.
+    """
+    lines, run = [], {row.method for row in table.rows if row.scores}
+    if EQUAL in run:
+        match = "as do its authors" if dissect_k == DISSECT_K else f"its authors {DISSECT_K}"
+        lines.append(
+            f"CLIP-Dissect uses {dissect_k} image{'s' * (dissect_k > 1)} per neuron, {match}; its "
+            "other settings are its authors', and none is tuned to this network."
+        )
+    if "FALCON" in run:
+        lines += _falcon(grouping or {}, layer, map_layer)
+    if "MILAN" in run and describer:
+        same = describer.encoder.digest == target.digest
+        lines.append(
+            "MILAN generates free text, from which the words of the concept set are extracted. Its "
+            "decoder was trained on regions of concept-world images with the masks and names that "
+            f"Network Dissection uses. Its image encoder is {describer.encoder.name}, "
+            + ("the network under study." if same else f"another network than {target.name}.")
+        )
+    if "Network Dissection" in run and layer == LOGITS:
+        lines.append("Final neurons have one value per image, so Network Dissection sees no parts.")
+    if any(method.endswith(PUBLISHED) for method in run):
+        lines.append(
+            "Labels as published come from their authors' runs, with possibly other images and "
+            "weights."
+        )
+    if layer != LOGITS and target.prefix_tokens and target.class_token:
+        lines.append("Names come from the class token, but the truth from patch tokens.")
+    return lines
+
+
+def _falcon(grouping: Mapping[str, float], layer: str, map_layer: str | None) -> list[str]:
+    sigmas, cohesive = grouping.get("sigmas", SIGMAS), grouping.get("cohesive", COHESIVE)
+    crops = f"crops images by the maps of {map_layer}" if map_layer else "crops no images"
+    lines = [
+        "FALCON takes words and phrases from captions, not from the concept set, and names groups "
+        "of neurons; neurons in no group are left without a name.",
+        f"FALCON's features are active above {sigmas:g} standard deviations, and its groups are "
+        f"coherent above {cohesive:g} (its authors': {SIGMAS:g} and {COHESIVE:g}); it {crops}.",
+    ]
+    if layer not in (LOGITS, map_layer):
+        lines[1] += f" Its features do not depend on the maps of {layer}."
+    return lines

@@ -1,39 +1,63 @@
-"""The paper's tables: methods in rows, scores in columns, and beside each how far it could go.
+"""Tables of naming methods: WWW, Tables 2 to 4, with upper bounds and paired differences.
 
-`assemble` scores the answers of several methods against one truth. A method that was not run keeps
-its row, and a score that was not measured its column: nothing is left blank. `differences` compares
-the rows neuron by neuron, which alone tells who wins.
+`assemble` scores the names that several methods give to the same neurons. Methods that were not
+run, and scores that were not measured, are kept as "not run". `differences` compares the rows
+neuron by neuron.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 from torch import Tensor
 
-from wwwlib.scores import ceilings
-from wwwlib.scores.agreement import Score, Words, f1, hit_rate, text_cosine
-from wwwlib.scores.paired import Comparison, compare, holm
-from wwwlib.studies.answers import Answer, best_f1, remembered
+from wwwlib import scores
+from wwwlib.scores import Comparison, Score, Words
 
 NOT_RUN = "not run"
+Measure = tuple[Callable[[Words, Words], Score], Callable[[Words, Sequence[str]], Score] | None]
+
+
+@dataclass(frozen=True)
+class MethodNames:
+    """The names that one method gives to N neurons.
+
+    Attributes
+    ----------
+    names : list of list of str, or None
+        Names of each neuron, empty where the method abstains; None for a method that was not run.
+    words : sequence of str, or None
+        The concept set that they are chosen from; None for a method that generates free text,
+        which has no upper bound.
+    size : int, optional
+        Number of names per neuron, for methods that do not choose it.
+    informed : bool
+        Whether the method uses the annotations that define the truth. It then is a reference, and
+        does not compete with the others.
+    """
+
+    names: Words | None = None
+    words: Sequence[str] | None = ()
+    size: int | None = None
+    informed: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method's scores, and the best mean that an answer of its kind could reach, by metric.
+    """One method's scores by metric, and the upper bounds of their means.
 
-    A metric that was not measured, or has no ceiling, is missing in the mapping.
+    Metrics that were not measured, or have no upper bound, are missing in the mappings.
     """
 
     method: str
     scores: Mapping[str, Score]
-    ceilings: Mapping[str, float]
+    upper_bounds: Mapping[str, float]
     size: int | None = None
     informed: bool = False
 
     def cells(self, metrics: Sequence[str], digits: int = 4) -> dict[str, str]:
-        """Return the row as text: "mean ± stderr (ceiling)" by metric, sizes and abstentions."""
+        """Return the row as text: "mean ± stderr (bound)" by metric, set size and abstentions."""
         texts = {metric: self._cell(metric, digits) for metric in metrics}
         first = next(iter(self.scores.values()), None)
         texts["set size"] = NOT_RUN if first is None else f"{first.size:.2f}"
@@ -43,9 +67,9 @@ class Row:
     def _cell(self, metric: str, digits: int) -> str:
         if metric not in self.scores:
             return NOT_RUN
-        score = self.scores[metric]
-        best = f" ({self.ceilings[metric]:.{digits}f})" if metric in self.ceilings else ""
-        return f"{score.mean:.{digits}f} ± {score.stderr:.{digits}f}{best}"
+        score, bound = self.scores[metric], self.upper_bounds.get(metric)
+        text = f"{score.mean:.{digits}f} ± {score.stderr:.{digits}f}"
+        return text if bound is None else f"{text} ({bound:.{digits}f})"
 
 
 @dataclass(frozen=True)
@@ -81,7 +105,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Difference:
-    """A method's score less the reference's, neuron by neuron.
+    """A method's score minus the reference's, neuron by neuron.
 
     Attributes
     ----------
@@ -98,70 +122,75 @@ class Difference:
     comparison: Comparison
     p: float
 
+    def __str__(self) -> str:
+        low, high = self.comparison.interval
+        return (
+            f"{self.comparison.difference:+.3f} [{low:+.3f}, {high:+.3f}], "
+            f"p = {self.comparison.p:.2g} → {self.p:.2g}"
+        )
+
 
 def assemble(
     title: str,
-    answers: Mapping[str, Answer],
+    methods: Mapping[str, MethodNames],
     truth: Words,
     encoders: Mapping[str, Callable[[list[str]], Tensor] | None],
-    others: Mapping[str, Callable[[Words, Words], Score] | None] | None = None,
-    limits: Mapping[str, Callable[[Words, Sequence[str]], Score] | None] | None = None,
+    others: Mapping[str, Measure | None] | None = None,
 ) -> Table:
-    """Score several methods' answers about the same neurons.
+    """Score the names of several methods for the same neurons.
 
     Parameters
     ----------
     title : str
-    answers : mapping of method to Answer
+    methods : mapping of method to MethodNames
     truth : list of list of str
-        For each of the N neurons the words that are right.
+        The synonyms of each of the N neurons.
     encoders : mapping of column to text encoder
-        Such as {"CLIP cos": clip.encode_texts, "mpnet cos": None}; None says "not run".
-    others : mapping of column to function (names, truth) -> Score, optional
-        Scores that the paper does not have, after its own; None says "not run".
-    limits : mapping of column to function (truth, words) -> Score, optional
-        The ceilings of `others`, where they have one.
+        Such as {"CLIP cos": clip.encode_texts, "mpnet cos": None}; None for a column not run.
+    others : mapping of column to (measure, upper bound), optional
+        Further scores: a function (names, truth) -> Score, and a function (truth, words) -> Score
+        or None; None for a column not run.
 
     Returns
     -------
     Table
-        Columns: the encoders', F1, hit rate, the others. Ceilings are those of the answer's
-        concept set, F1's of answers of that many names where the method has no choice.
+        Columns: the encoders', F1, hit rate, the others. Upper bounds are those of the method's
+        concept set; that of F1 is of the method's number of names where it is fixed.
 
     Raises
     ------
     ValueError
-        If a method names another number of neurons than there are.
+        If a method names another number of neurons than there are in the truth.
     """
-    encoders = {name: encode and remembered(encode) for name, encode in encoders.items()}
-    cosines = {
-        name: cache(partial(_best_cosine, truth, encode=encode))
-        for name, encode in encoders.items()
-        if encode
+    measures: dict[str, Measure | None] = {}
+    for column, encode in encoders.items():
+        options = {"encode": scores.cached(encode)} if encode else None
+        measures[column] = options and (
+            partial(scores.text_cosine, **options),
+            partial(scores.text_cosine_upper_bound, **options),
+        )
+    measures |= {
+        "F1": (scores.f1, scores.f1_upper_bound),
+        "hit rate": (scores.hit_rate, scores.hit_rate_upper_bound),
+        **(others or {}),
     }
-    others = others or {}
-    own = {
-        name: cache(partial(_mean_limit, limit, truth))
-        for name, limit in (limits or {}).items()
-        if limit and others.get(name)
-    }
-    reach = {**cosines, "hit rate": partial(_best_hits, truth), **own}
-    measures = {
-        **{n: partial(text_cosine, encode=encode) for n, encode in encoders.items() if encode},
-        "F1": f1,
-        "hit rate": hit_rate,
-        **{name: of for name, of in others.items() if of},
-    }
+    run = {column: measure for column, measure in measures.items() if measure}
+
+    @cache
+    def bound(column: str, words: tuple[str, ...], size: int | None) -> float:
+        fixed = {"size": size, "fixed": True} if size and column == "F1" else {}
+        return run[column][1](truth, words, **fixed).mean
+
     rows = []
-    for method, answer in answers.items():
-        scores, best = {}, {}
-        if answer.names is not None:
-            scores = {name: of(answer.names, truth) for name, of in measures.items()}
-        if scores and answer.words is not None:
-            best = {name: limit(tuple(answer.words)) for name, limit in reach.items()}
-            best["F1"] = best_f1(truth, answer)
-        rows.append(Row(method, scores, best, answer.size, answer.informed))
-    return Table(title, (*encoders, "F1", "hit rate", *others), tuple(rows))
+    for method, own in methods.items():
+        values, bounds = {}, {}
+        if own.names is not None:
+            values = {column: score(own.names, truth) for column, (score, _) in run.items()}
+        if values and own.words is not None:
+            words = tuple(own.words)
+            bounds = {c: bound(c, words, own.size) for c, (_, limit) in run.items() if limit}
+        rows.append(Row(method, values, bounds, own.size, own.informed))
+    return Table(title, tuple(measures), tuple(rows))
 
 
 def differences(
@@ -173,23 +202,23 @@ def differences(
     ----------
     table : Table
     reference : str
-        A row; if it was not run there is nothing to compare with.
+        A row; if it was not run the result is empty.
     seed, samples : int
-        See `compare`.
+        See `scores.compare`.
 
     Returns
     -------
     list of Difference
-        Method less reference: above 0 the method is better. Holm's correction is over the list.
+        Method minus reference: above 0 the method is better. Holm's correction is over the list.
     """
     base = table[reference].scores
     pairs = [
-        (row.method, metric, compare(score, base[metric], seed, samples))
+        (row.method, metric, scores.compare(score, base[metric], seed, samples))
         for row in table.rows
         for metric, score in row.scores.items()
         if row.method != reference and metric in base
     ]
-    adjusted = holm([found.p for _, _, found in pairs])
+    adjusted = scores.holm([found.p for _, _, found in pairs])
     return [
         Difference(method, metric, reference, found, p)
         for (method, metric, found), p in zip(pairs, adjusted, strict=True)
@@ -203,21 +232,91 @@ def difference_cells(gaps: Sequence[Difference]) -> dict[str, dict[str, str]]:
     """
     cells: dict[str, dict[str, str]] = {}
     for gap in gaps:
-        low, high = gap.comparison.interval
-        cells.setdefault(gap.method, {})[gap.metric] = (
-            f"{gap.comparison.difference:+.3f} [{low:+.3f}, {high:+.3f}], "
-            f"p = {gap.comparison.p:.2g} → {gap.p:.2g}"
-        )
+        cells.setdefault(gap.method, {})[gap.metric] = str(gap)
     return cells
 
 
-def _best_cosine(truth: Words, words: Sequence[str], encode: Callable) -> float:
-    return ceilings.text_cosine(truth, words, encode).mean
+def only(methods: Mapping[str, MethodNames], neurons: Sequence[int]) -> dict[str, MethodNames]:
+    """Restrict the names to some neurons, in that order."""
+    return {
+        method: own if own.names is None else replace(own, names=[own.names[i] for i in neurons])
+        for method, own in methods.items()
+    }
 
 
-def _best_hits(truth: Words, words: Sequence[str]) -> float:
-    return ceilings.hit_rate(truth, words).mean
+def truncate(names: Words, sizes: Sequence[int]) -> list[list[str]]:
+    """Keep each neuron's first names, as many as another method gave it, and at least one.
+
+    This compares two methods at equal k. Where the other method abstains the first name is kept,
+    since abstaining is the other method's choice alone.
+
+    Raises
+    ------
+    ValueError
+        If there is not one size for each neuron, or a neuron has fewer names than its size.
+    """
+    kept = [list(own[: max(1, size)]) for own, size in zip(names, sizes, strict=True)]
+    for i, (own, size) in enumerate(zip(kept, sizes, strict=True)):
+        if own and len(own) < size:
+            raise ValueError(
+                f"Neuron {i} has {len(own)} names, but {size} are to be kept; request at least "
+                f"{max(sizes)} names of the method."
+            )
+    return kept
 
 
-def _mean_limit(limit: Callable, truth: Words, words: Sequence[str]) -> float:
-    return limit(truth, words).mean
+def by_class(
+    methods: Mapping[str, MethodNames], truth: Words, classes: Sequence[int] | None = None
+) -> dict[str, dict[str, float]]:
+    """Compute F1 and hit rate by meaning, with names and truth restated as classes.
+
+    Parameters
+    ----------
+    methods : mapping of method to MethodNames
+        Of N neurons; methods that were not run are left out.
+    truth, classes
+        The synonyms of all classes, and the class of each neuron; see `scores.by_synset`.
+
+    Returns
+    -------
+    dict of method to {"F1 by class": mean, "hit rate by class": mean}
+    """
+    found = {}
+    for method, own in methods.items():
+        if own.names is not None:
+            pair = scores.by_synset(own.names, truth, classes)
+            found[method] = {
+                "F1 by class": scores.f1(*pair).mean,
+                "hit rate by class": scores.hit_rate(*pair).mean,
+            }
+    return found
+
+
+def vocabulary_use(own: MethodNames) -> dict[str, object]:
+    """Summarise a method's names: share of neurons named, distinct names, most frequent name."""
+    count = Counter(name for names in own.names for name in names)
+    name, times = count.most_common(1)[0] if count else ("none", 0)
+    return {
+        "neurons": len(own.names),
+        "named": sum(map(bool, own.names)) / len(own.names),
+        "names in use": len(count),
+        "most frequent": name,
+        "its share": times / len(own.names),
+    }
+
+
+def name_similarity(
+    layers: Mapping[str, Mapping[str, MethodNames]], encode: Callable[[list[str]], Tensor]
+) -> dict[str, float]:
+    """Return the mean text cosine of two methods' names for the same neurons, by layer.
+
+    Neurons that either method leaves without a name, and layers with names of one method only, are
+    left out.
+    """
+    found = {}
+    for layer, methods in layers.items():
+        if len(methods) == 2:
+            pairs = zip(*(own.names for own in methods.values()), strict=True)
+            if named := [pair for pair in pairs if all(pair)]:
+                found[layer] = scores.text_cosine(*zip(*named, strict=True), encode).mean
+    return found

@@ -1,10 +1,15 @@
-"""Partial credit by WordNet: "dog" for "beagle" is nearer the truth than "teapot" is.
+"""Partial credit for names by WordNet's hypernyms: Wu-Palmer similarity, and grades for figures.
 
-Wu and Palmer's similarity (1994) of two meanings is ``2 depth(c) / (2 depth(c) + links up to c)``,
-with c a common hypernym. WordNet is no tree: of several common hypernyms, that one counts which
-makes the most of the pair. It is no score of the paper's, and never stands among those.
+Neither is a score of the paper. The Wu-Palmer similarity (1994) of two synsets is
+``2 depth(c) / (2 depth(c) + links up to c)``, with c a common hypernym. WordNet is a graph, not a
+tree: of several common hypernyms the one with the highest similarity counts.
+
+A grade is "right" for a synonym of the truth, "near" if any synset of the name lies within two
+hypernym links (up or down) of any true synset, and else "wrong": "vessel" and "ship" are near
+"boat", but "dog" is three links from "beagle".
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from math import inf
@@ -12,16 +17,20 @@ from math import inf
 import torch
 
 from wwwlib.language import Synset, fold
-from wwwlib.scores.agreement import Score, Words, distinct, word_sets
+from wwwlib.scores import Score, Words, distinct, score_names, word_sets
+
+RIGHT, NEAR, WRONG, NO_NAME = "right", "near", "wrong", "no name"
+GRADES = (RIGHT, NEAR, WRONG, NO_NAME)  # from the best to none
+LINKS = 2
 
 
 class Hypernyms:
-    """WordNet's nouns as a tree of meanings, for words and synsets.
+    """WordNet's nouns as a graph of synsets.
 
     Parameters
     ----------
     synsets : mapping of str to Synset
-        From :func:`wwwlib.language.read_synsets`.
+        From `language.read_synsets`.
     """
 
     def __init__(self, synsets: Mapping[str, Synset]):
@@ -30,40 +39,31 @@ class Hypernyms:
         for wnid, synset in synsets.items():
             for lemma in synset.lemmas:
                 self._senses.setdefault(fold(lemma), []).append(wnid)
-        self._heights = cache(self._climb)
-        self._depth = cache(self._measure)
+        self.above = cache(self._above)
+        self.depth = cache(self._depth)
 
     def __contains__(self, wnid: str) -> bool:
-        """Tell whether a synset is known."""
         return wnid in self._synsets
 
-    def senses(self, word: str) -> tuple[str, ...]:
-        """Return the identifiers of a word's noun meanings; none for an unknown word."""
-        return tuple(self._senses.get(fold(word), ()))
+    def senses(self, words: Iterable[str]) -> tuple[str, ...]:
+        """Return the synsets of some words; none for an unknown word."""
+        return tuple(wnid for word in words for wnid in self._senses.get(fold(word), ()))
 
     def similarity(self, a: str, b: str) -> float:
-        """Return Wu and Palmer's similarity of two synsets, in (0, 1]; 0 without a common root."""
-        above_a, above_b = self._heights(a), self._heights(b)
-        common = above_a.keys() & above_b.keys()
-        pairs = ((self._depth(h), above_a[h] + above_b[h]) for h in common)
-        return max((_closeness(depth, links) for depth, links in pairs), default=0.0)
+        """Return the Wu-Palmer similarity of two synsets, in (0, 1]; 0 without a common root."""
+        return max((_closeness(self.depth(h), n) for h, n in self._common(a, b)), default=0.0)
 
     def steps(self, a: str, b: str) -> float:
         """Return the fewest hypernym links between two synsets, up and down; inf without a path."""
-        above_a, above_b = self._heights(a), self._heights(b)
-        common = above_a.keys() & above_b.keys()
-        return min((above_a[h] + above_b[h] for h in common), default=inf)
+        return min((links for _, links in self._common(a, b)), default=inf)
 
-    def above(self, wnid: str) -> Mapping[str, int]:
+    def _common(self, a: str, b: str) -> list[tuple[str, int]]:
+        """Return the common hypernyms of two synsets, with the links up to each from both."""
+        one, two = self.above(a), self.above(b)
+        return [(h, one[h] + two[h]) for h in one.keys() & two.keys()]
+
+    def _above(self, wnid: str) -> Mapping[str, int]:
         """Return every hypernym of a synset, itself included, with the fewest links up to it."""
-        return self._heights(wnid)
-
-    def depth(self, wnid: str) -> int:
-        """Return the depth of a synset: 1 for a root, one more for each link down from it."""
-        return self._depth(wnid)
-
-    def _climb(self, wnid: str) -> dict[str, int]:
-        """Find `above`."""
         steps, level = {wnid: 0}, [wnid]
         while level:
             above = {h for one in level for h in self._synsets[one].hypernyms} - steps.keys()
@@ -71,24 +71,26 @@ class Hypernyms:
             level = list(above)
         return steps
 
-    def _measure(self, wnid: str) -> int:
-        """Find `depth`, the longest way down."""
-        return 1 + max(map(self._depth, self._synsets[wnid].hypernyms), default=0)
+    def _depth(self, wnid: str) -> int:
+        """Return the length of the longest way down to a synset: 1 for a root."""
+        return 1 + max(map(self.depth, self._synsets[wnid].hypernyms), default=0)
+
+
+# Wu-Palmer similarity -------------------------------------------------------------------------
 
 
 def wu_palmer(pred: Words, truth: Words | Sequence[str], hypernyms: Hypernyms) -> Score:
-    """Score the mean over a neuron's names of their best similarity to its truth.
+    """Mean over a neuron's names of their highest Wu-Palmer similarity to its truth.
 
-    A word is taken in whichever meaning suits it best; a word that WordNet does not know scores 0.
+    Of several synsets of a word the most similar one counts; an unknown word scores 0.
 
     Parameters
     ----------
     pred : list of list of str
-        The names of N neurons; empty where one abstains, which scores 0.
+        The names of N neurons; empty where a neuron abstains, which scores 0.
     truth : list of list of str, or list of str
-        Synonyms of each neuron; or its synset ("n02012849"), so that a bird is no machine.
+        The synonyms of each neuron; or its synset, such as "n02012849".
     hypernyms : Hypernyms
-        The tree of meanings.
 
     Returns
     -------
@@ -100,33 +102,50 @@ def wu_palmer(pred: Words, truth: Words | Sequence[str], hypernyms: Hypernyms) -
     ValueError
         If the lists differ in length, a neuron has no truth, or a synset is unknown.
     """
-    meanings = right_meanings(truth, hypernyms)
-    by_id = all(isinstance(one, str) for one in truth)
-    names, _ = word_sets(pred, [[one] for one in truth] if by_id else truth)
+    pairs = word_sets(pred, [[one] if isinstance(one, str) else one for one in truth])
+
+    def best(name: str, true: Iterable[str]) -> float:
+        synsets = hypernyms.senses([name])
+        return max((hypernyms.similarity(a, b) for a in synsets for b in true), default=0.0)
+
     values = [
-        sum(_credit(name, right, hypernyms) for name in given) / max(1, len(given))
-        for given, right in zip(names, meanings, strict=True)
+        sum(best(name, true) for name in names) / max(1, len(names))
+        for (names, _), true in zip(pairs, true_synsets(truth, hypernyms), strict=True)
     ]
-    return Score.of("Wu-Palmer", values, names)
+    return score_names("Wu-Palmer", pairs, values)
 
 
-def wu_palmer_ceiling(
+def wu_palmer_upper_bound(
     truth: Words | Sequence[str], words: Iterable[str], hypernyms: Hypernyms
 ) -> Score:
-    """Return the best that any answer from a concept set could score; a single word reaches it.
+    """Best score that names from a concept set can reach, which a single word does.
 
-    Parameters are those of `wu_palmer`, and the concept set. Through each hypernym only the nearest
-    of the words' meanings matters, so that no two meanings are ever compared.
+    Parameters are those of `wu_palmer`, and the concept set. For each hypernym only the nearest
+    synset of the words matters, so that words and truth are not compared pair by pair.
     """
-    below = _by_hypernym(words, hypernyms)
-    values = [_best_credit(right, below, hypernyms) for right in right_meanings(truth, hypernyms)]
+    below: dict[str, int] = {}  # every hypernym of the words, with the fewest links down to one
+    for wnid in dict.fromkeys(hypernyms.senses(words)):
+        for h, links in hypernyms.above(wnid).items():
+            below[h] = min(links, below.get(h, links))
+    values = [
+        max(
+            (
+                _closeness(hypernyms.depth(h), up + below[h])
+                for wnid in true
+                for h, up in hypernyms.above(wnid).items()
+                if h in below
+            ),
+            default=0.0,
+        )
+        for true in true_synsets(truth, hypernyms)
+    ]
     return Score("Wu-Palmer", torch.tensor(values).double(), torch.ones(len(values)).long())
 
 
-def right_meanings(truth: Words | Sequence[str], hypernyms: Hypernyms) -> list[tuple[str, ...]]:
-    """Return each neuron's right meanings: its synset, or all meanings of its synonyms."""
+def true_synsets(truth: Words | Sequence[str], hypernyms: Hypernyms) -> list[tuple[str, ...]]:
+    """Return each neuron's true synsets: its synset, or all synsets of its synonyms."""
     if not all(isinstance(one, str) for one in truth):
-        return [_meanings(distinct(one), hypernyms) for one in truth]
+        return [hypernyms.senses(distinct(one)) for one in truth]
     if unknown := [one for one in truth if one not in hypernyms]:
         raise ValueError(
             f"{unknown[0]!r} is no synset of this WordNet; give identifiers such as 'n02012849', "
@@ -135,32 +154,74 @@ def right_meanings(truth: Words | Sequence[str], hypernyms: Hypernyms) -> list[t
     return [(one,) for one in truth]
 
 
-def _by_hypernym(words: Iterable[str], hypernyms: Hypernyms) -> dict[str, int]:
-    """Return for every synset above any meaning of the words the fewest links down to one."""
-    below: dict[str, int] = {}
-    for meaning in dict.fromkeys(_meanings(distinct(words), hypernyms)):
-        for h, links in hypernyms.above(meaning).items():
-            below[h] = min(links, below.get(h, links))
-    return below
-
-
-def _best_credit(right: Iterable[str], below: Mapping[str, int], hypernyms: Hypernyms) -> float:
-    """Return the best similarity of any meaning of the words to any right meaning."""
-    ways = ((h, up + below[h]) for a in right for h, up in hypernyms.above(a).items() if h in below)
-    return max((_closeness(hypernyms.depth(h), links) for h, links in ways), default=0.0)
-
-
 def _closeness(depth: int, links: int) -> float:
-    """Return Wu and Palmer's similarity through a hypernym of some depth, so many links away."""
     return 2 * depth / (2 * depth + links)
 
 
-def _meanings(words: Iterable[str], hypernyms: Hypernyms) -> tuple[str, ...]:
-    """Return all meanings of some words."""
-    return tuple(wnid for word in words for wnid in hypernyms.senses(word))
+# Grades ---------------------------------------------------------------------------------------
 
 
-def _credit(name: str, right: Iterable[str], hypernyms: Hypernyms) -> float:
-    """Return the best similarity of any meaning of a name to any right meaning."""
-    pairs = [(a, b) for a in hypernyms.senses(name) for b in right]
-    return max((hypernyms.similarity(a, b) for a, b in pairs), default=0.0)
+def grade(
+    name: str, truth: Sequence[str], hypernyms: Hypernyms | None = None, links: int = LINKS
+) -> str:
+    """Grade one name.
+
+    Parameters
+    ----------
+    name : str
+        Case and white space do not count.
+    truth : sequence of str
+        The synonyms of the neuron's true concept.
+    hypernyms : Hypernyms, optional
+        Without WordNet no name is near.
+    links : int
+        Maximum number of hypernym links of a near name.
+
+    Returns
+    -------
+    {"right", "near", "wrong"}
+    """
+    if fold(name) in distinct(truth):
+        return RIGHT
+    if hypernyms is None:
+        return WRONG
+    pairs = ((a, b) for a in hypernyms.senses([name]) for b in hypernyms.senses(truth))
+    return NEAR if any(hypernyms.steps(a, b) <= links for a, b in pairs) else WRONG
+
+
+def graded(
+    names: Sequence[str], truth: Sequence[str], hypernyms: Hypernyms | None = None
+) -> tuple[tuple[str, str], ...]:
+    """Return a neuron's distinct names, in their own spelling, with their grades."""
+    kept = {fold(name): name for name in reversed(names)}
+    return tuple((kept[one], grade(one, truth, hypernyms)) for one in distinct(names))
+
+
+def count_grades(pred: Words, truth: Words, hypernyms: Hypernyms | None = None) -> dict[str, int]:
+    """Count neurons by the best grade of their names.
+
+    Parameters
+    ----------
+    pred, truth : list of list of str
+        The names and the synonyms of N neurons.
+    hypernyms : Hypernyms, optional
+        As for `grade`.
+
+    Returns
+    -------
+    dict of grade to int
+        All four grades, the best first; "no name" for neurons that abstain.
+    """
+    word_sets(pred, truth)
+    count = Counter(
+        min((g for _, g in graded(names, right, hypernyms)), key=GRADES.index, default=NO_NAME)
+        for names, right in zip(pred, truth, strict=True)
+    )
+    return {one: count[one] for one in GRADES}
+
+
+def grading_rule(hypernyms: Hypernyms | None) -> str:
+    """Return the rule of the grades in a sentence, as applied with or without WordNet."""
+    if hypernyms is None:
+        return "right: a synonym of the truth; wrong: any other. No name is near without WordNet."
+    return f"right: a synonym of the truth; near: within {LINKS} hypernym links; wrong: any other."

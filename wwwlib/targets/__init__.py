@@ -1,12 +1,23 @@
-"""The networks under study: torchvision's, timm's, the world's, or any `nn.Module`.
+"""Networks to be explained: torchvision's, timm's, an extension's, or any `nn.Module`.
 
-A `Target` is a classifier with all that its explanation depends on: preprocessing, class names,
-layer names, how its tokens lie on the image, and the digest of its weights. `load` builds one by
-name, `wrap` makes one of a network that you bring.
+A `Target` is a classifier with everything that its explanation depends on: preprocessing, class
+names, layer names, the layout of its tokens, and the digest of its weights. `load` builds one by
+name, `wrap` from a model.
 """
 
-from wwwlib.targets.library import load
-from wwwlib.targets.target import LAYOUTS, LOGITS, Target, wrap
-from wwwlib.targets.weights import read_weights
+from wwwlib.targets.library import load, read_weights
+from wwwlib.targets.target import (
+    LAYOUTS,
+    LOGITS,
+    Box,
+    Target,
+    crop_mask,
+    denormalize,
+    visible_box,
+    wrap,
+)
 
-__all__ = ["LAYOUTS", "LOGITS", "Target", "load", "read_weights", "wrap"]
+__all__ = [
+    "LAYOUTS", "LOGITS", "Box", "Target", "crop_mask", "denormalize", "load", "read_weights",
+    "visible_box", "wrap",
+]  # fmt: skip

@@ -1,27 +1,20 @@
 """Targets by name: ``torchvision/resnet50``, ``timm/vit_base_patch16_224``, ``world/conv``.
 
-Each library brings its own builder, weights, preprocessing and class names; all end in `wrap`.
+Each library has its own builder, weights, preprocessing and class names. Weights from files are
+read without unpickling anything but tensors. A library is imported when a name asks for it.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 
-import timm
 import torch
-from timm.data import (
-    ImageNetInfo,
-    create_transform,
-    infer_imagenet_subset,
-    resolve_model_data_config,
-)
-from torch import nn
-from torchvision import models
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
-from wwwlib.images import imagenet_synsets
 from wwwlib.registry import EXTENSIONS, extension
 from wwwlib.targets.target import Target, nearest, wrap
-from wwwlib.targets.weights import fill, read_weights
 
 RANDOM = "random"
 
@@ -39,17 +32,17 @@ def load(
     Parameters
     ----------
     name : str
-        ``torchvision/<model>``, ``timm/<model>`` (with or without a pretrained tag), or
-        ``world/conv``, ``world/vit``, ``world/conv-biased``, ``world/vit-biased``.
+        ``torchvision/<model>``, ``timm/<model>`` (with or without a pretrained tag), or a network
+        of an extension, such as ``world/conv``, ``world/vit`` or ``world/conv-biased``.
     weights : str or path, optional
         A file (``.safetensors``, or ``.pth`` with nothing but tensors); "random" for an untrained
-        network; for torchvision also "DEFAULT" or another name of its weights. None means the
-        library's default pretrained weights, fetched from the network unless cached.
+        network; for torchvision also "DEFAULT" or another name of its weights. None stands for the
+        library's default pretrained weights, downloaded unless cached.
     classes : iterable of str, optional
-        Class names, where they are not the library's own (``resnet18`` trained on Places365).
+        Class names, where they differ from the library's (``resnet18`` trained on Places365).
     mean, std : sequence of 3 floats, optional
-        Normalise with these instead of the network's own values. The paper's code fed ViT-B/16
-        the mean and standard deviation of ResNet-50.
+        Normalisation instead of the network's own. The paper's code used the mean and standard
+        deviation of ResNet-50 for ViT-B/16.
 
     Returns
     -------
@@ -59,10 +52,10 @@ def load(
     Raises
     ------
     ValueError
-        If the name is unknown (the nearest are named), or the weights do not fit.
+        If the name is unknown (the message lists similar ones), or the weights do not fit.
     FileNotFoundError
-        If the weights are missing and cannot be fetched; the sentence says which file to put
-        where, and how large it is.
+        If the weights are missing and cannot be downloaded; the message gives the file, its size
+        and where to put it.
     """
     builders = {"torchvision": _torchvision, "timm": _timm, **dict.fromkeys(EXTENSIONS, _extension)}
     library, _, model_name = name.partition("/")
@@ -78,32 +71,30 @@ def load(
             raise ValueError(f"{key} is {value}; give three numbers, for red, green and blue.")
     classes = None if classes is None else tuple(classes)
     target = builders[library](name, model_name, weights, classes, normalise)
-    # The order in which convolutions are fastest; values and shapes stay as they are.
+    # The memory order in which convolutions are fastest; values and shapes stay the same.
     target.model.to(memory_format=torch.channels_last)
     return target
 
 
 def _torchvision(name, model_name, weights, classes, normalise) -> Target:
+    from torchvision import models
+
     check_known(name, model_name, models.list_models(module=models))
     choices = models.get_model_weights(model_name)
     wanted = str(weights or "DEFAULT").removeprefix(f"{choices.__name__}.")
-    chosen = _torchvision_choice(choices, wanted)
+    if wanted in choices.__members__:
+        chosen = choices[wanted]
+    else:  # a file: preprocessing is that of the published weights with its name, or the default
+        named = (c for c in choices if Path(c.url).name == Path(wanted).name)
+        chosen = next(named, choices.DEFAULT)
     model = models.get_model(model_name, weights=None, **_architecture(model_name, chosen, classes))
     if wanted in choices.__members__:
-        fill(model, _torchvision_weights(name, chosen), str(chosen))
+        _fill(model, _torchvision_weights(name, chosen), str(chosen))
     else:
         names = ", ".join(repr(choice) for choice in choices.__members__)
         usual = f"pass weights=None for the usual ones, one of {names}, or 'random'"
         fill_from_file(name, model, weights, chosen.meta["_file_size"], usual)
     return wrap(model, chosen.transforms(**normalise), classes or chosen.meta["categories"], name)
-
-
-def _torchvision_choice(choices, wanted: str):
-    """Return the library's weights that were asked for, or whose preprocessing a file needs."""
-    if wanted in choices.__members__:
-        return choices[wanted]
-    file_name = Path(wanted).name
-    return next((c for c in choices if Path(c.url).name == file_name), choices.DEFAULT)
 
 
 def _architecture(model_name: str, chosen, classes) -> dict:
@@ -116,13 +107,13 @@ def _architecture(model_name: str, chosen, classes) -> dict:
     return arguments
 
 
-def _torchvision_weights(name, chosen) -> dict[str, torch.Tensor]:
+def _torchvision_weights(name, chosen) -> dict[str, Tensor]:
     try:
         state = chosen.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except OSError as error:
         cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(chosen.url).name
         raise FileNotFoundError(
-            f"The weights of {name} could not be fetched ({error}): download {chosen.url} "
+            f"The weights of {name} could not be downloaded ({error}): download {chosen.url} "
             f"({chosen.meta['_file_size']:.0f} MB) elsewhere and put it at {str(cache)!r}, or pass "
             "weights=<file>."
         ) from error
@@ -133,6 +124,9 @@ def _torchvision_weights(name, chosen) -> dict[str, torch.Tensor]:
 
 
 def _timm(name, model_name, weights, classes, normalise) -> Target:
+    import timm
+    from timm.data import create_transform, resolve_model_data_config
+
     architecture, _, tag = model_name.partition(".")
     check_known(name, architecture, timm.list_models())
     if tag:
@@ -150,6 +144,8 @@ def _timm(name, model_name, weights, classes, normalise) -> Target:
 
 
 def _timm_pretrained(name, model_name) -> nn.Module:
+    import timm
+
     try:
         return timm.create_model(model_name, pretrained=True)
     except Exception as error:  # the hub, its cache and its network each have their own errors
@@ -157,16 +153,16 @@ def _timm_pretrained(name, model_name) -> nn.Module:
         source = model.pretrained_cfg.get("hf_hub_id") or model.pretrained_cfg.get("url")
         where = f"model.safetensors of {source}" if source else "a weights file (timm has none)"
         raise FileNotFoundError(
-            f"The weights of {name} could not be fetched ({type(error).__name__}): download "
+            f"The weights of {name} could not be downloaded ({type(error).__name__}): download "
             f"{where} (about {megabytes(model):.0f} MB) elsewhere and pass weights=<file>."
         ) from error
 
 
 def _imagenet_names(name, model) -> tuple[str, ...]:
-    """Return the names of the ImageNet edition with as many classes as the model."""
+    """Return the class names of the ImageNet subset with as many classes as the model."""
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
     subset = infer_imagenet_subset(model)
-    if subset == "imagenet-1k":
-        return tuple(lemmas[0] for lemmas in imagenet_synsets().values())
     if subset is None:
         raise ValueError(
             f"{name} has {getattr(model, 'num_classes', 'unnamed')} outputs, for which there are "
@@ -182,13 +178,91 @@ def _extension(name, model_name, weights, classes, normalise) -> Target:
 
 
 def check_known(name: str, found: str, names: Sequence[str]) -> None:
-    """Raise if `found` is none of `names`, naming the nearest."""
+    """Raise a ValueError with the most similar names if `found` is not among `names`."""
     if found not in names:
         raise ValueError(f"There is no target {name!r}; the nearest are {nearest(found, names)}.")
 
 
-def fill_from_file(name, model, weights, megabytes, usual) -> None:
-    """Read and fill in a weights file, or say which file was expected; leave "random" as it is."""
+def megabytes(model: nn.Module) -> float:
+    """Return the size of a model's state dict in MB."""
+    return sum(p.numel() * p.element_size() for p in model.state_dict().values()) / 1e6
+
+
+# Weights from files ---------------------------------------------------------------------------
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read a state dict from ``.safetensors``, ``.pth`` and the like.
+
+    A checkpoint that wraps it under "state_dict" or "model" is unwrapped, and the prefix "module."
+    of `DataParallel` is removed.
+
+    Parameters
+    ----------
+    path : path
+        The file; everything but ``.safetensors`` is read with ``weights_only=True``.
+
+    Returns
+    -------
+    dict of str to Tensor
+        On the CPU.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is damaged, or holds anything but tensors and plain values.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no weights file {str(path)!r}.")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises nearly anything on invalid bytes
+        raise ValueError(
+            f"The weights file {str(path)!r} is damaged, or holds more than tensors, which could "
+            f"run code ({type(error).__name__}); get it again, or save its state_dict."
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    if not isinstance(state, Mapping) or not all(torch.is_tensor(v) for v in state.values()):
+        raise ValueError(
+            f"The weights file {str(path)!r} holds no state dict; save model.state_dict()."
+        )
+    if all(name.startswith("module.") for name in state):
+        return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return state  # the same object: PyTorch reads the version of old formats from its attribute
+
+
+def fill_from_file(
+    name: str, model: nn.Module, weights: str | Path, megabytes: float, usual: str
+) -> None:
+    """Load a weights file into a model; the name "random" leaves the model as it is.
+
+    Parameters
+    ----------
+    name : str
+        The target, for error messages.
+    model : nn.Module
+    weights : str or path
+        The file, or "random".
+    megabytes : float
+        Size of the file that is expected.
+    usual : str
+        What to do instead, as the end of a sentence.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If a tensor is missing, left over, or of another shape; the message names the first.
+    """
     if str(weights) == RANDOM:
         return
     path = Path(weights).expanduser()
@@ -197,9 +271,15 @@ def fill_from_file(name, model, weights, megabytes, usual) -> None:
             f"There is no weights file {str(path)!r} for {name}: put its state dict there (.pth or "
             f".safetensors, about {megabytes:.1f} MB), or {usual}."
         )
-    fill(model, read_weights(path), repr(str(path)))
+    _fill(model, read_weights(path), repr(str(path)))
 
 
-def megabytes(model: nn.Module) -> float:
-    """Return the size of a model's state dict."""
-    return sum(p.numel() * p.element_size() for p in model.state_dict().values()) / 1e6
+def _fill(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, AssertionError) as error:
+        complaint = shorten(" ".join(str(error).splitlines()[1:]), 240, placeholder=" ...")
+        raise ValueError(
+            f"The weights from {source} do not fit the network; are they of this architecture, "
+            f"with this number of classes? ({complaint})"
+        ) from error

@@ -1,30 +1,34 @@
-"""A network with all that its explanation depends on."""
+"""A classifier with everything that its explanation depends on, and the geometry of its input."""
 
 import difflib
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.models import VisionTransformer
 
 from wwwlib.store import digest, tensor_digest
 
 LOGITS = "logits"  # the name of the final layer, everywhere
 LAYOUTS = ("BNHW", "BHWN", "BTN", "BN")
 
+Preprocess = Callable[[Image.Image], Tensor]
+Box = tuple[float, float, float, float]
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Target:
-    """A classifier f and how to feed and read it.
+    """A classifier f, its preprocessing, its class names, and the layout of its layers.
 
     Attributes
     ----------
     name : str
-        For people and keys.
+        Used in tables and in the keys of artifacts.
     model : nn.Module
         In evaluation mode; maps x (B, 3, H, W) to logits (B, C).
     preprocess : callable
@@ -34,18 +38,19 @@ class Target:
     digest : str
         SHA-256 of the weights at the time of wrapping.
     layouts : dict of str to str
-        For layers whose output cannot be told by its shape: one of `LAYOUTS`.
+        One of `LAYOUTS` for each layer whose shape does not determine its layout.
     prefix_tokens : int or None
-        Tokens before the patch tokens (class token, registers); None: it is no token network.
+        Number of tokens before the patch tokens (class token, registers); None for networks
+        without tokens.
     grid : (int, int) or None
-        Rows and columns of patch tokens; None: a square grid, if the count is a square.
+        Rows and columns of patch tokens; None stands for a square grid.
     class_token : bool
-        Whether the first prefix token stands for the whole image.
+        Whether the first prefix token represents the whole image.
     """
 
     name: str
     model: nn.Module
-    preprocess: Callable[[Image.Image], Tensor]
+    preprocess: Preprocess
     classes: tuple[str, ...]
     digest: str
     layouts: Mapping[str, str] = field(default_factory=dict)
@@ -58,19 +63,19 @@ class Target:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         first = next(chain(self.model.parameters(), self.model.buffers()), None)
         return torch.device("cpu") if first is None else first.device
 
     def to(self, device: str | torch.device) -> "Target":
-        """Move the model, in place as PyTorch does, and return the target."""
+        """Move the model to a device, in place as `nn.Module.to` does, and return the target."""
         return replace(self, model=self.model.to(device))
 
     def layers(self) -> tuple[str, ...]:
         """Return the names of the layers that `activations.capture` takes, ending in "logits".
 
-        These are all modules that compute something, in order of definition; containers that are
-        never called, such as `nn.ModuleList`, are left out.
+        All modules with a `forward` method, in order of definition; containers that are never
+        called, such as `nn.ModuleList`, are left out.
         """
         names = (
             name
@@ -85,7 +90,7 @@ class Target:
         Raises
         ------
         ValueError
-            If there is no such layer; the sentence names the nearest ones.
+            If there is no such layer; the message lists the most similar names.
         """
         if layer == LOGITS:
             return self.model
@@ -97,27 +102,27 @@ class Target:
         return self.model.get_submodule(layer)
 
     def key(self) -> dict:
-        """Return what an artifact made with this target depends on, as JSON values.
+        """Return what an artifact computed with this target depends on, as JSON values.
 
-        Preprocessing is known by what it does to a fixed image, not only by its name: two lambdas
-        look alike.
+        Preprocessing is identified by its result on a fixed image in addition to its `repr`, which
+        is the same for different lambdas.
 
         Raises
         ------
         ValueError
-            If preprocessing the same image twice gives two results.
+            If preprocessing the same image twice gives different results.
         """
-        first, second = (tensor_digest({"x": self.preprocess(_test_card())}) for _ in range(2))
+        first, second = (tensor_digest({"x": self.preprocess(_test_image())}) for _ in range(2))
         if first != second:
             raise ValueError(
-                f"The preprocessing of {self.name} gives another result each time; leave out "
-                "random augmentation."
+                f"The preprocessing of {self.name} gives another result each time; remove random "
+                "augmentation from it."
             )
         return {
             "name": self.name,
             "weights": self.digest,
-            "architecture": digest(_lasting_repr(self.model)),
-            "preprocess": [_lasting_repr(self.preprocess), first],
+            "architecture": digest(_stable_repr(self.model)),
+            "preprocess": [_stable_repr(self.preprocess), first],
             "layouts": dict(self.layouts),
             "tokens": [self.prefix_tokens, self.grid, self.class_token],
         }
@@ -125,7 +130,7 @@ class Target:
 
 def wrap(
     model: nn.Module,
-    preprocess: Callable[[Image.Image], Tensor],
+    preprocess: Preprocess,
     classes: Iterable[str],
     name: str,
     layouts: Mapping[str, str] | None = None,
@@ -137,25 +142,25 @@ def wrap(
     Parameters
     ----------
     model : nn.Module
-        Maps (B, 3, H, W) to logits (B, C); it is switched to evaluation mode.
+        Maps (B, 3, H, W) to logits (B, C). It is switched to evaluation mode.
     preprocess : callable
-        From a PIL RGB image to (3, H, W), the same each time.
+        Maps a PIL RGB image to (3, H, W), deterministically.
     classes : iterable of str
         The C class names; their number is checked when logits are captured.
     name : str
         A name for tables and keys.
     layouts : dict of str to str, optional
-        Layer to one of "BNHW", "BHWN" (channels last), "BTN" (tokens), "BN", for outputs that
-        cannot be told by their shape.
+        Maps a layer to "BNHW", "BHWN" (channels last), "BTN" (tokens) or "BN", where the shape of
+        its output is ambiguous.
     prefix_tokens : int, optional
-        Tokens before the patch tokens; found out by itself for torchvision's and timm's networks.
+        Number of tokens before the patch tokens. Detected for transformers of torchvision and timm.
     grid : (int, int), optional
-        Rows and columns of the patch tokens; likewise.
+        Rows and columns of the patch tokens. Detected likewise.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as described; the sentence names it.
+        If an argument is invalid; the message names it.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}, but must be a torch.nn.Module.")
@@ -170,7 +175,7 @@ def wrap(
         model=model.eval(),
         preprocess=preprocess,
         classes=classes,
-        digest=weights_digest(model),
+        digest=tensor_digest({k: v for k, v in model.state_dict().items() if torch.is_tensor(v)}),
         layouts=dict(layouts or {}),
         prefix_tokens=found_prefix if prefix_tokens is None else prefix_tokens,
         grid=found_grid if grid is None else tuple(grid),
@@ -180,14 +185,8 @@ def wrap(
     return target
 
 
-def weights_digest(model: nn.Module) -> str:
-    """Return the SHA-256 of all parameters and buffers, with their names."""
-    state = model.state_dict()
-    return tensor_digest({name: value for name, value in state.items() if torch.is_tensor(value)})
-
-
 def nearest(word: str, words: Iterable[str], count: int = 5) -> str:
-    """Return the words most like `word`, quoted, for an error message."""
+    """Return the `count` words most similar to `word`, quoted, for an error message."""
     close = difflib.get_close_matches(word, list(words), n=count, cutoff=0.0)
     return ", ".join(repr(found) for found in close)
 
@@ -209,7 +208,8 @@ def _check_overrides(target: Target) -> None:
 
 def _token_geometry(model: nn.Module) -> tuple[int | None, tuple[int, int] | None]:
     """Return prefix tokens and grid of torchvision's and timm's transformers, else None twice."""
-    if isinstance(model, VisionTransformer):
+    torchvision = sys.modules.get("torchvision.models")  # imported if the model is one of its own
+    if torchvision and isinstance(model, torchvision.VisionTransformer):
         side = model.image_size // model.patch_size
         return 1, (side, side)
     prefix = getattr(model, "num_prefix_tokens", None)
@@ -219,12 +219,113 @@ def _token_geometry(model: nn.Module) -> tuple[int | None, tuple[int, int] | Non
     return int(prefix), (int(grid[0]), int(grid[1]))
 
 
-def _lasting_repr(thing: object) -> str:
+def _stable_repr(thing: object) -> str:
     """Return the repr without memory addresses, which differ from one run to the next."""
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(thing))
 
 
-def _test_card() -> Image.Image:
+def _test_image() -> Image.Image:
     """Return a fixed colour image with ramps and edges, larger than most networks' input."""
     ramp, disc = Image.linear_gradient("L"), Image.radial_gradient("L")
     return Image.merge("RGB", (ramp, ramp.rotate(90), disc)).resize((400, 300))
+
+
+# The input as an image ------------------------------------------------------------------------
+
+
+def denormalize(target: Target, image: Image.Image, x: Tensor) -> Image.Image:
+    """Return the preprocessed image with its normalisation undone.
+
+    Preprocessing may be any callable, but normalisation is affine in each pixel's colour. The
+    preprocessed versions of a black and a white image of the same size therefore determine it, and
+    also which pixels (padding) do not depend on the image.
+
+    Parameters
+    ----------
+    target : Target
+    image : PIL.Image.Image
+        The original image, RGB.
+    x : Tensor, shape (3, H, W)
+        ``target.preprocess(image)``.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB, W x H pixels; black where the input does not depend on the image.
+    """
+    black, white = (
+        target.preprocess(Image.new("RGB", image.size, colour)) for colour in ("black", "white")
+    )
+    span = white - black
+    colour = torch.where(span == 0, 0.0, (x - black) / torch.where(span == 0, 1.0, span))
+    pixels = (colour.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+    return Image.fromarray(pixels.cpu().contiguous().numpy())
+
+
+def visible_box(target: Target, size: tuple[int, int]) -> Box:
+    """Return the part of an image that remains after the target's preprocessing.
+
+    Two images whose brightness increases from left to right and from top to bottom are
+    preprocessed; the brightness of an output pixel is its position in the original.
+
+    Parameters
+    ----------
+    target : Target
+    size : (int, int)
+        Width and height of the images.
+
+    Returns
+    -------
+    (left, top, right, bottom)
+        As fractions of width and height, in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If preprocessing changes positions other than by resizing and cropping.
+    """
+    left, right = _visible_span(target, size, horizontal=True)
+    top, bottom = _visible_span(target, size, horizontal=False)
+    return left, top, right, bottom
+
+
+def crop_mask(mask: np.ndarray, box: Box) -> np.ndarray:
+    """Crop an array (H, W) over a whole image to a box such as `visible_box` returns.
+
+    The box is rounded to whole pixels; at least one row and one column remain.
+    """
+    left, top, right, bottom = box
+    rows, columns = _pixels(top, bottom, mask.shape[0]), _pixels(left, right, mask.shape[1])
+    return mask[rows, columns]
+
+
+def _pixels(start: float, stop: float, length: int) -> slice:
+    first = min(round(start * length), length - 1)
+    return slice(first, max(first + 1, round(stop * length)))
+
+
+def _visible_span(target: Target, size: tuple[int, int], horizontal: bool) -> tuple[float, float]:
+    """Return where the visible part starts and ends along one side of the image."""
+    width, height = size
+    length, across = (width, height) if horizontal else (height, width)
+    ramp = (np.arange(length) + 0.5) * 255 / length
+    dither = (np.arange(across) % 16 + 0.5) / 16  # so that lines average to more than 8 bits
+    pixels = np.uint8(np.floor(ramp + dither[:, None]))
+    pixels = pixels if horizontal else pixels.T
+    image = Image.fromarray(np.repeat(pixels[..., None], 3, axis=2))
+    output = np.asarray(denormalize(target, image, target.preprocess(image)), float).mean(2) / 255
+    output = output if horizontal else output.T
+    places = (np.arange(output.shape[1]) + 0.5) / output.shape[1]
+    edge = output.shape[1] // 8  # there interpolation repeats the border
+    inner = slice(edge, output.shape[1] - edge)
+    slope, start = np.polyfit(places[inner], output.mean(0)[inner], 1)
+    tolerance = 0.02 + 1 / length  # a few levels of 8 bits, and one pixel
+    ends = start, start + slope
+    error = np.abs(output - (start + slope * places))[:, inner].max()
+    if error > tolerance or slope <= 0 or ends[0] < -tolerance or ends[1] > 1 + tolerance:
+        raise ValueError(
+            f"The preprocessing of {target.name} does more to an image of {width} x {height} "
+            "pixels than to resize and crop it, so that masks cannot be aligned with it; give a "
+            "target whose preprocessing only resizes and crops."
+        )
+    return max(0.0, float(ends[0])), min(1.0, float(ends[1]))

@@ -42,7 +42,7 @@ from wwwlib.baselines.falcon.groups import (
 from wwwlib.concepts import ConceptTable
 from wwwlib.distributed import Options
 from wwwlib.images import ImageSet, batches, subset
-from wwwlib.language import Encoder, distinct_features
+from wwwlib.language import Encoder, image_features
 from wwwlib.store import digest
 from wwwlib.targets import Target
 
@@ -190,16 +190,16 @@ def falcon(
     cam_layer = find_cam_layer(target, x, layer, cam_layer)
     found = [Group(group.features, group.images[:most]) for group in find_groups(z, sigmas, least)]
     boxes = _boxes(target, images, layer, found, cam_layer, threshold, **options)
-    features = partial(distinct_features, encoder, **{**options, "progress": False})
+    features = partial(image_features, encoder, **{**options, "progress": False})
     explained = []
     for group, own in zip(found, boxes, strict=True):
         crops = crop_to_boxes(target, images, group.images, own)
-        v = features(crops, torch.arange(len(own)))
+        v = features(crops, range(len(own)))
         similarity = cohesion(v)
         counter, words = [], {}
         if similarity > cohesive:
             counter = counter_examples(z, group)
-            against = features(images, torch.tensor(counter, dtype=torch.int64))
+            against = features(images, counter)
             scores = (_scores(captions, one, near) for one in (v, against))
             words = contrast(*scores, top=top)
         explained.append(

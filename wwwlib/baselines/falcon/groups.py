@@ -14,11 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from wwwlib import maps
-from wwwlib.atlas import as_seen
 from wwwlib.baselines.grad_cam import depends_on, gradient_heatmap
 from wwwlib.images import ImageSet
 from wwwlib.store import digest
-from wwwlib.targets import Target
+from wwwlib.targets import Target, denormalize
 
 SIGMAS, LEAST = 5.0, 11  # FALCON's: standard deviations above the mean; images of a group
 Box = tuple[int, int, int, int]
@@ -246,7 +245,7 @@ class _Crops:
 
     def __call__(self, i: int) -> Image.Image:
         image = self.reader(self.indices[i])
-        return as_seen(self.target, image, self.target.preprocess(image)).crop(self.boxes[i])
+        return denormalize(self.target, image, self.target.preprocess(image)).crop(self.boxes[i])
 
 
 def cohesion(v: Tensor) -> float:

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from wwwlib.atlas import as_seen, seen_part
 from wwwlib.baselines.common import concept_table
 from wwwlib.baselines.milan.exemplars import choose, features, masks, quantiles
 from wwwlib.baselines.milan.networks import (
@@ -39,7 +38,7 @@ from wwwlib.exemplars import Exemplars
 from wwwlib.images import ImageSet
 from wwwlib.registry import require
 from wwwlib.store import tensor_digest
-from wwwlib.targets import Target
+from wwwlib.targets import Target, denormalize, visible_box
 
 __all__ = [
     "BEAM", "LENGTH", "QUANTILE", "WEIGHT", "Candidates", "Describer", "K", "candidates",
@@ -217,7 +216,7 @@ def _features(target, layer, images, chosen, describer, quantile, options) -> Te
 
 
 def _check_same_part(target: Target, encoder: Target, size: tuple[int, int]) -> None:
-    own, other = (seen_part(network, size) for network in (target, encoder))
+    own, other = (visible_box(network, size) for network in (target, encoder))
     if max(abs(a - b) for a, b in zip(own, other, strict=True)) > _TOLERANCE:
         raise ValueError(
             f"Of an image of {size[0]} x {size[1]} pixels, {target.name} uses the part "
@@ -386,6 +385,6 @@ def _original_input(target: Target, images: ImageSet, i: int) -> Tensor:
     from torchvision.transforms import functional
 
     image = images.image(i)
-    x = functional.pil_to_tensor(as_seen(target, image, target.preprocess(image)))
+    x = functional.pil_to_tensor(denormalize(target, image, target.preprocess(image)))
     size = [_ORIGINAL_SIZE, _ORIGINAL_SIZE]
     return functional.convert_image_dtype(functional.resize(x, size, antialias=True))

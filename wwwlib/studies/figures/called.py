@@ -22,8 +22,8 @@ from wwwlib.plots.style import (
     measure,
     styled,
 )
-from wwwlib.studies.grades import NEAR, RIGHT, WRONG
-from wwwlib.studies.side_by_side import Called, Marked
+from wwwlib.studies.qualitative import Graded, NeuronNames
+from wwwlib.studies.wordnet import NEAR, RIGHT, WRONG
 
 SYMBOLS = {RIGHT: "✓", NEAR: "≈", WRONG: "✗", None: "·"}
 _COLOURS = {RIGHT: "#00704f", NEAR: BLUE, WRONG: VERMILION, None: GREY}
@@ -34,12 +34,12 @@ _SYMBOL = 0.15
 
 
 @styled
-def called(neurons: Sequence[Called], rule: str) -> Figure:
+def called(neurons: Sequence[NeuronNames], rule: str) -> Figure:
     """Draw a block for each neuron: exemplars, truth, and what every method calls it.
 
     Parameters
     ----------
-    neurons : sequence of Called
+    neurons : sequence of NeuronNames
         Each final neuron followed by those that carry it.
     rule : str
         How names were marked, which stands below.
@@ -62,7 +62,7 @@ def called(neurons: Sequence[Called], rule: str) -> Figure:
     sheet = Sheet(2 * MARGIN + sum(heights) + 0.1 + (1 + len(foot)) * leading())
     y = MARGIN
     for one, height in zip(neurons, heights, strict=True):
-        if y > MARGIN and not one.carries:
+        if y > MARGIN and not one.hidden:
             sheet.rule(y - 0.06, MARGIN, WIDTH - MARGIN)
         _block(sheet, y, one, across)
         y += height
@@ -71,16 +71,16 @@ def called(neurons: Sequence[Called], rule: str) -> Figure:
     return sheet.figure
 
 
-def _height(one: Called, across: int) -> float:
+def _height(one: NeuronNames, across: int) -> float:
     """Return the room that a neuron takes, the distance to the next one included."""
     rows = -(-max(1, len(one.pictures)) // across)
     pictures = rows * (_SIDE + _GAP)
-    return leading(BODY) + 0.06 + max(pictures, (1 + len(one.answers)) * leading()) + 0.14
+    return leading(BODY) + 0.06 + max(pictures, (1 + len(one.names)) * leading()) + 0.14
 
 
-def _block(sheet: Sheet, y: float, one: Called, across: int) -> None:
+def _block(sheet: Sheet, y: float, one: NeuronNames, across: int) -> None:
     """Draw one neuron."""
-    left = MARGIN + _INDENT * one.carries
+    left = MARGIN + _INDENT * one.hidden
     width = WIDTH - MARGIN - left
     sheet.write(left, y, fit(one.title, width, BODY, bold=True), BODY, bold=True)
     y += leading(BODY) + 0.06
@@ -95,13 +95,13 @@ def _block(sheet: Sheet, y: float, one: Called, across: int) -> None:
     sheet.write(x, y, "truth", bold=True)
     truth = listing(one.truth, room)[0] if one.truth else "not known"
     sheet.write(names, y, truth, bold=bool(one.truth), colour=GREY if not one.truth else INK)
-    for method, answer in one.answers.items():
+    for method, answer in one.names.items():
         y += leading()
         sheet.write(x, y, fit(method, names - x - 0.05))
         _names(sheet, names, y, answer, room)
 
 
-def _names(sheet: Sheet, x: float, y: float, answer: Marked | None, room: float) -> None:
+def _names(sheet: Sheet, x: float, y: float, answer: Graded | None, room: float) -> None:
     """Write marked names in a line, as many as fit, and how many did not."""
     if not answer:
         sheet.write(x, y, "not run" if answer is None else "no concept", colour=GREY)
@@ -122,9 +122,9 @@ def _names(sheet: Sheet, x: float, y: float, answer: Marked | None, room: float)
         sheet.write(x - 0.06, y, f"+{left} more", colour=GREY)
 
 
-def _key(sheet: Sheet, y: float, neurons: Sequence[Called]) -> None:
+def _key(sheet: Sheet, y: float, neurons: Sequence[NeuronNames]) -> None:
     """Explain the symbols that were drawn."""
-    drawn = {m for one in neurons for answer in one.answers.values() for _, m in answer or ()}
+    drawn = {m for one in neurons for answer in one.names.values() for _, m in answer or ()}
     x = MARGIN
     for mark, symbol in SYMBOLS.items():
         if mark in drawn:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from wwwlib.plots.sheet import MARGIN, Sheet, leading
 from wwwlib.plots.style import BODY, GREY, HEAD, INK, SMALL, VERMILION, WIDTH, fit, styled
 from wwwlib.plots.where import heat_key, heated, outline
-from wwwlib.studies.replies import Reply
+from wwwlib.studies.qualitative import LocalExplanation
 
 NOTHING, NOT_RUN = "—, does not say", "not run here"
 _METHOD, _WHAT, _WHERE = 1.0, 2.5, 1.15  # inches; the rest is for WHY
@@ -18,7 +18,7 @@ _LINES = 3  # of one neuron's names
 
 
 @styled
-def demonstration(image, title: str, about: str, replies: Sequence[Reply]) -> Figure:
+def demonstration(image, title: str, about: str, replies: Sequence[LocalExplanation]) -> Figure:
     """Draw a row for each method and a column for each question.
 
     Parameters
@@ -27,7 +27,7 @@ def demonstration(image, title: str, about: str, replies: Sequence[Reply]) -> Fi
         As the network saw it.
     title, about : str
         What was predicted, and what the methods are asked about.
-    replies : sequence of Reply
+    replies : sequence of LocalExplanation
         Their heatmaps and regions are (H, W).
 
     Returns
@@ -72,7 +72,7 @@ def _columns() -> tuple[float, float, float, float]:
     )
 
 
-def _texts(reply: Reply) -> tuple[list[str], list[str]]:
+def _texts(reply: LocalExplanation) -> tuple[list[str], list[str]]:
     """Return the lines of WHAT and of WHY."""
     nothing = NOTHING if reply.ran else NOT_RUN
     what, why = reply.what or (nothing,), reply.why or (nothing,)
@@ -84,7 +84,7 @@ def _fitted(said: Sequence[str], width: float) -> list[str]:
     return [part for line in said for part in fit(line, width, lines=_LINES)]
 
 
-def _height(reply: Reply) -> float:
+def _height(reply: LocalExplanation) -> float:
     what, why = _texts(reply)
     said = len(what) * leading() + (_CROP + 0.08 if reply.pictures else 0)
     name = len(fit(reply.method, _METHOD - 0.1, bold=True, lines=2)) * leading()
@@ -92,7 +92,7 @@ def _height(reply: Reply) -> float:
     return max(said, len(why) * leading(), name, shown) + _AIR
 
 
-def _row(sheet: Sheet, columns: Sequence[float], y: float, image, reply: Reply) -> None:
+def _row(sheet: Sheet, columns: Sequence[float], y: float, image, reply: LocalExplanation) -> None:
     """Draw what one method says."""
     what, why = _texts(reply)
     sheet.write(columns[0], y, fit(reply.method, _METHOD - 0.1, bold=True, lines=2), bold=True)
@@ -104,7 +104,7 @@ def _row(sheet: Sheet, columns: Sequence[float], y: float, image, reply: Reply) 
     sheet.write(columns[3], y, why, colour=_ink(reply.why))
 
 
-def _where(sheet: Sheet, x: float, y: float, image, reply: Reply) -> None:
+def _where(sheet: Sheet, x: float, y: float, image, reply: LocalExplanation) -> None:
     """Draw a heatmap over the image, or the outline of a region on it."""
     if reply.where is None:
         sheet.write(x, y, fit(NOTHING if reply.ran else NOT_RUN, _WHERE), colour=GREY)
@@ -126,7 +126,7 @@ def _ink(said: Sequence[str] | None) -> str:
     return GREY if said is None else INK
 
 
-def _check(image, replies: Sequence[Reply]) -> None:
+def _check(image, replies: Sequence[LocalExplanation]) -> None:
     """Refuse what would be drawn in the wrong place, or not at all."""
     if not replies:
         raise ValueError("There is no reply to draw; give at least one.")

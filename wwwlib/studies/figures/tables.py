@@ -25,8 +25,8 @@ def methods(tables: Sequence[Table], reference: str = "WWW") -> Figure:
     Returns
     -------
     Figure
-        Points with one standard error on both sides; a tall tick is the ceiling. A score that no
-        method of any table has, for want of an encoder, has no panel.
+        Points with one standard error on both sides; a tall tick is the upper bound. A score that
+        no method of any table has, for want of an encoder, has no panel.
 
     Raises
     ------
@@ -75,10 +75,9 @@ def _panel(axes, table: Table, metric: str, reference: str, width: float) -> Non
             )  # fmt: skip
             continue
         score, look = row.scores[metric], _look(row, reference)
-        if metric in row.ceilings:
-            axes.plot(
-                row.ceilings[metric], place, "|", color=VERMILION, markersize=9, markeredgewidth=2
-            )
+        if metric in row.upper_bounds:
+            bound = row.upper_bounds[metric]
+            axes.plot(bound, place, "|", color=VERMILION, markersize=9, markeredgewidth=2)
         axes.errorbar(score.mean, place, xerr=score.stderr, capsize=2, linewidth=1.2, **look)
     axes.set_xlim(min(-0.06, axes.get_xlim()[0]), 1.08)
     axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])

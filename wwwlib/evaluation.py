@@ -1,8 +1,8 @@
-"""Does a map point at what it should? The pointing game, and the overlap of regions with masks.
+"""Evaluation of maps against pixel masks: the pointing game and intersection over union.
 
-The pointing game asks of a heatmap only where its maximum lies; intersection over union asks of a
-region how well it covers a mask. Truth is a mask per image, and one `Score` value is one image, or
-one pair of a region and a mask; its `sizes` count the pixels that were pointed at.
+The pointing game tests where the maximum of a heatmap lies; intersection over union tests how well
+a region covers a mask. One `Score` value is one image, or one pair of a region and a mask; its
+`sizes` are the numbers of pixels pointed at.
 """
 
 from collections.abc import Hashable, Sequence
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wwwlib.scores.agreement import Score
+from wwwlib.scores import Score
 
 
 def pointing_game(m: Tensor, mask: Tensor, tolerance: float = 0) -> Score:
-    """Score where the maximum of each heatmap lies: 1 on the mask, 0 beside it.
+    """Score 1 where the maximum of a heatmap lies on the mask, else 0.
 
     Parameters
     ----------
@@ -24,15 +24,14 @@ def pointing_game(m: Tensor, mask: Tensor, tolerance: float = 0) -> Score:
     mask : Tensor
         (B, H, W) bool, the true pixels, at least one for each image.
     tolerance : float
-        A maximum that is at most so many pixels (Euclidean distance of pixels' centres) from the
-        mask also hits; 0 is the strict game.
+        Maxima within this distance of the mask (Euclidean, in pixels between pixel centres) also
+        hit; 0 is the strict game.
 
     Returns
     -------
     Score
-        Values in [0, 1]: where several pixels share the maximum, the share of them that hit, which
-        is what choosing one of them at random is expected to score. A flat map points everywhere,
-        and so scores as a random guess.
+        Values in [0, 1]: where several pixels share the maximum, the share of them that hits, the
+        expectation of choosing one at random. A flat map scores the area of the mask.
 
     Raises
     ------
@@ -50,14 +49,14 @@ def pointing_game(m: Tensor, mask: Tensor, tolerance: float = 0) -> Score:
             f"Heatmap {bad[0]} is not finite, so it has no maximum; leave out its image."
         )
     top = m == m.amax((1, 2), keepdim=True)
-    hits = (top & within(mask, tolerance)).sum((1, 2))
+    hits = (top & dilate(mask, tolerance)).sum((1, 2))
     sizes = top.sum((1, 2))
     name = f"pointing game, within {tolerance:g} px" if tolerance else "pointing game"
     return Score(name, (hits.double() / sizes).cpu(), sizes.cpu())
 
 
 def iou(region: Tensor, mask: Tensor) -> Score:
-    """Score how well regions cover masks: pixels in both, divided by pixels in either.
+    """Intersection over union of regions and masks.
 
     Parameters
     ----------
@@ -69,8 +68,8 @@ def iou(region: Tensor, mask: Tensor) -> Score:
     Returns
     -------
     Score
-        Values in [0, 1]; an empty region scores 0 and counts as an abstention. A region of a fixed
-        area cannot reach 1 on a mask of another: see `iou_ceiling`.
+        Values in [0, 1]; an empty region scores 0 and counts as abstained. A region of a fixed
+        area cannot reach 1 on a mask of another area: see `iou_upper_bound`.
 
     Raises
     ------
@@ -84,8 +83,8 @@ def iou(region: Tensor, mask: Tensor) -> Score:
     return Score("IoU", (both.double() / either).cpu(), region.sum((1, 2)).cpu())
 
 
-def iou_ceiling(region: Tensor, mask: Tensor) -> Score:
-    """Score the best that any regions of these areas could reach: the smaller over the larger.
+def iou_upper_bound(region: Tensor, mask: Tensor) -> Score:
+    """Best IoU that regions of these areas can reach: the smaller area over the larger.
 
     Parameters, values and errors are those of `iou`.
     """
@@ -96,7 +95,7 @@ def iou_ceiling(region: Tensor, mask: Tensor) -> Score:
 
 
 def by_group(score: Score, groups: Sequence[Hashable]) -> dict[Hashable, Score]:
-    """Split a score, for instance by the categories of the concepts.
+    """Split a score into groups, such as the categories of the concepts.
 
     Parameters
     ----------
@@ -123,35 +122,36 @@ def by_group(score: Score, groups: Sequence[Hashable]) -> dict[Hashable, Score]:
     for i, group in enumerate(groups):
         places.setdefault(group, []).append(i)
     return {
-        group: Score(score.name, score.values[at], score.sizes[at]) for group, at in places.items()
+        group: Score(score.name, score.values[at], None if score.sizes is None else score.sizes[at])
+        for group, at in places.items()
     }
 
 
-def within(mask: Tensor, tolerance: float) -> Tensor:
-    """Widen masks by a disc: every pixel at most `tolerance` pixels from a true one.
+def dilate(mask: Tensor, radius: float) -> Tensor:
+    """Dilate masks by a disc.
 
     Parameters
     ----------
     mask : Tensor
         (B, H, W) bool.
-    tolerance : float
+    radius : float
         Radius of the disc in pixels, at least 0.
 
     Returns
     -------
     Tensor
-        (B, H, W) bool.
+        (B, H, W) bool, every pixel at most `radius` pixels from a true one.
 
     Raises
     ------
     ValueError
-        If the tolerance is negative or not finite.
+        If the radius is negative or not finite.
     """
-    if not 0 <= tolerance < float("inf"):
-        raise ValueError(f"tolerance is {tolerance}; give a distance in pixels, 0 or more.")
-    reach = min(int(tolerance), max(mask.shape[1:]))  # a larger disc would cover nothing more
+    if not 0 <= radius < float("inf"):
+        raise ValueError(f"The tolerance is {radius}; give a distance in pixels, 0 or more.")
+    reach = min(int(radius), max(mask.shape[1:]))  # a larger disc would cover nothing more
     steps = torch.arange(-reach, reach + 1, device=mask.device)
-    disc = (steps[:, None] ** 2 + steps**2 <= tolerance**2).float()
+    disc = (steps[:, None] ** 2 + steps**2 <= radius**2).float()
     return functional.conv2d(mask[:, None].float(), disc[None, None], padding=reach)[:, 0] > 0.5
 
 
@@ -165,6 +165,6 @@ def _check(given: Tensor, mask: Tensor, what: str) -> None:
         raise ValueError(f"The masks are {mask.dtype}; give bool, true where the concept is.")
     if empty := (~mask.flatten(1).any(1)).nonzero()[:, 0].tolist():
         raise ValueError(
-            f"Mask {empty[0]} is empty: nothing could hit it; leave out images that do not show "
-            "what is looked for, and say how many."
+            f"Mask {empty[0]} is empty, so nothing can hit it; leave out images without the "
+            "concept, and report how many."
         )

@@ -11,11 +11,17 @@ from yaml import safe_load
 from wwwlib import images, plots, targets, world
 from wwwlib.contributions import taylor
 from wwwlib.exemplars import Exemplars
-from wwwlib.scores import Answer
-from wwwlib.studies import figures, replies
-from wwwlib.studies.grades import rule
-from wwwlib.studies.replies import Reply
-from wwwlib.studies.side_by_side import Called, Layer, contributions, gather, missing
+from wwwlib.studies import figures, qualitative
+from wwwlib.studies.qualitative import (
+    LayerNames,
+    LocalExplanation,
+    NeuronNames,
+    class_contributions,
+    classes_without_images,
+    neuron_names,
+)
+from wwwlib.studies.tables import MethodNames
+from wwwlib.studies.wordnet import grading_rule
 
 PHOTOS = Path(__file__).resolve().parents[1] / "papermill_runs" / "profiles" / "photos.yaml"
 LONG = "an exceedingly long-winded name of more than forty characters, $x$ and <b>"
@@ -37,30 +43,30 @@ def layer(name, count, answers, truth):
     none = torch.zeros(1, count)
     status = torch.zeros(count, dtype=torch.int8)
     top = Exemplars(index, torch.zeros(count, 3), status, none, none, torch.zeros(1), 48)
-    return Layer(name, top, answers, truth)
+    return LayerNames(name, top, answers, truth)
 
 
 def test_what_a_neuron_is_called_by_hand(probe):
     """A right and a wrong name, silence, a method not run; and a neuron of unknown truth."""
     answers = {
-        "WWW": Answer([["Boat", "sea"], ["sun"]]),
-        "mute": Answer([[], []]),
-        "MILAN": Answer(),
+        "WWW": MethodNames([["Boat", "sea"], ["sun"]]),
+        "mute": MethodNames([[], []]),
+        "MILAN": MethodNames(),
     }
     known = layer("l", 2, answers, {0: ["boat"]})
-    one = known.called(0, "here: ", probe, None, 5)
+    one = known.neuron(0, probe, None, 5, "here: ")
     assert one.title == "here: neuron 0 of l" and one.truth == ("boat",)
-    assert one.answers == {"WWW": (("Boat", "right"), ("sea", "wrong")), "mute": (), "MILAN": None}
+    assert one.names == {"WWW": (("Boat", "right"), ("sea", "wrong")), "mute": (), "MILAN": None}
     assert len(one.pictures) == 2, "an exemplar that is missing is left out"
-    other = known.called(1, "", probe, None, 2)
-    assert other.truth == () and other.answers["WWW"] == (("sun", None),)
-    assert len(other.pictures) == 2 and not other.carries
+    other = known.neuron(1, probe, None, 2)
+    assert other.truth == () and other.names["WWW"] == (("sun", None),)
+    assert len(other.pictures) == 2 and not other.hidden and one.hidden
 
 
 def test_hidden_neurons_are_those_of_the_largest_class_contribution(target, probe):
     """Against a plain mean of Eq. 3 over the class's images, one image at a time."""
     classes = [int(probe.label(0)), int(probe.label(5))]
-    found = contributions(target, probe, "layer4", classes, progress=False)
+    found = class_contributions(target, probe, "layer4", classes, progress=False)
     for row, c in zip(found, classes, strict=True):
         own = [i for i in range(len(probe)) if probe.label(i) == c]
         literal = sum(
@@ -68,16 +74,18 @@ def test_hidden_neurons_are_those_of_the_largest_class_contribution(target, prob
             for i in own
         ) / len(own)  # fmt: skip
         torch.testing.assert_close(row, literal, rtol=1e-4, atol=1e-6)
-    silent = {"WWW": Answer([[]] * 128)}
-    final = layer("logits", 24, {"WWW": Answer([[]] * 24)}, {})
-    called = gather(target, probe, final, layer("layer4", 128, silent, {}), classes, progress=False)
-    assert [one.carries for one in called] == [False, True, True] * 2
+    silent = {"WWW": MethodNames([[]] * 128)}
+    final = layer("logits", 24, {"WWW": MethodNames([[]] * 24)}, {})
+    called = neuron_names(
+        target, probe, final, layer("layer4", 128, silent, {}), classes, progress=False
+    )
+    assert [one.hidden for one in called] == [False, True, True] * 2
     assert called[0].title == f"neuron {classes[0]} of logits"
     for place, row in ((1, found[0]), (4, found[1])):
         best = row.argsort(descending=True)[:2].tolist()
         told = [called[place + i].title.rsplit(": ")[1] for i in (0, 1)]
         assert told == [f"neuron {n} of layer4" for n in best]
-        assert called[place].title.startswith(f"1. carries {row.max() / row.sum():.0%} of ")
+        assert called[place].title.startswith(f"1. {row.max() / row.sum():.0%} of the contr")
 
 
 def test_a_class_without_images_is_refused(target, probe):
@@ -85,7 +93,7 @@ def test_a_class_without_images_is_refused(target, probe):
     with pytest.raises(
         ValueError, match="is of class 3 of world/conv; choose classes among the 23"
     ):
-        contributions(target, only, "layer4", [3], progress=False)
+        class_contributions(target, only, "layer4", [3], progress=False)
 
 
 @pytest.mark.real
@@ -99,10 +107,10 @@ def test_classes_of_profile_photos_are_pictured(real, count):
 
 def test_a_probe_set_of_other_classes_shows_none(target, probe):
     other = targets.load("timm/test_resnet", "random")
-    assert missing(other, probe, [2, 5]) == [2, 5]
-    assert missing(target, probe, [2, 5]) == []
+    assert classes_without_images(other, probe, [2, 5]) == [2, 5]
+    assert classes_without_images(target, probe, [2, 5]) == []
     sharks = replace(probe, classes=("great_white_shark",), labels=(0,) * len(probe))
-    assert missing(other, sharks, [2, 5]) == [5], "a folder of some of its classes"
+    assert classes_without_images(other, sharks, [2, 5]) == [5], "a folder of some of its classes"
 
 
 # One image
@@ -110,7 +118,7 @@ def test_a_probe_set_of_other_classes_shows_none(target, probe):
 
 @pytest.fixture(scope="module")
 def asked(target, probe):
-    return replies.ask(
+    return qualitative.predict(
         target, probe.image(1), "layer4", top=2, truth=target.classes[probe.label(1)]
     )
 
@@ -119,49 +127,52 @@ def test_all_are_asked_about_the_neurons_that_carry_the_prediction(target, probe
     """A linear head follows layer4: the shares are those of |W z|."""
     w = taylor(target, target.preprocess(probe.image(1))[None], "layer4")[0]
     assert list(asked.neurons) == w.argsort(descending=True)[:2].tolist()
-    assert asked.title.startswith("predicted: ") and asked.title.endswith(", rightly")
-    assert replies.ask(target, probe.image(1), "layer4", truth="x").title.endswith("; it is x")
-    assert replies.ask_of(target, probe, 1, "layer4", 2).title == asked.title
+    assert asked.title.startswith("predicted: ") and asked.title.endswith(", correct")
+    assert qualitative.predict(target, probe.image(1), "layer4", truth="x").title.endswith(
+        "; the truth is x"
+    )
     assert asked.image.size == (64, 64) and all(str(n) in asked.about for n in asked.neurons)
     names = [[f"w{n}"] for n in range(128)]
     names[asked.neurons[1]] = []
-    own = replies.www(asked, names, class_w=asked.found.w[0])
+    own = qualitative.explain_www(asked, names, class_w=asked.found.w[0])
     first, second = asked.neurons
     assert own.what == (f"{first}: w{first}", f"{second}: no concept")
     share = (w[first] / w.sum()).item()
-    assert own.why[0] == f"neuron {first} carries {share:.0%}" and own.why[-1].endswith("r = 1.00")
+    assert own.why[0] == f"neuron {first}: {share:.0%}" and own.why[-1].endswith("r = 1.00")
     assert own.where.shape == (64, 64) and own.where.amin() >= 0
 
 
 def test_methods_say_no_more_than_they_can(target, asked):
     names = [["a", "b"]] * 128
-    named = replies.named("MILAN", asked, names)
+    named = qualitative.explain_names("MILAN", asked, names)
     assert named.where is None and named.why is None and named.what[0].endswith(": a, b")
-    seen = replies.dissected(asked, names, torch.full((128,), torch.inf))
+    seen = qualitative.explain_dissection(asked, names, torch.full((128,), torch.inf))
     assert seen.where.dtype == torch.bool and not seen.where.any() and seen.why is None
-    assert replies.www(asked, names).why[-1] == "its class in general: not known"
-    assert not replies.named("MILAN", asked, None).ran
-    cam = replies.cam(target, asked)
+    assert qualitative.explain_www(asked, names).why[-1] == "its class: not known"
+    assert not qualitative.explain_names("MILAN", asked, None).ran
+    cam = qualitative.explain_grad_cam(target, asked)
     assert cam.what is None and cam.why is None and cam.where.shape == (64, 64)
 
 
-def test_the_class_in_general_needs_its_images(target, probe, asked):
-    c = int(asked.found.classes[0])
-    w = replies.in_general(target, asked, probe)
-    torch.testing.assert_close(w, contributions(target, probe, "layer4", [c], progress=False)[0])
-    kept = [i for i in range(48) if probe.label(i) == c and i != 1]
-    without = contributions(target, images.subset(probe, kept), "layer4", [c], progress=False)[0]
-    apart = replies.in_general(target, asked, probe, apart=probe.names[1])
-    torch.testing.assert_close(apart, without)
-    assert replies.in_general(target, asked, images.subset(probe, [1]), probe.names[1]) is None
+def test_images_of_the_predicted_class_leave_the_image_itself_out(target, probe, asked):
+    c = asked.cls
+    own = [i for i in range(48) if probe.label(i) == c]
+    found = qualitative.images_of_class(target, asked, probe)
+    assert [found.names[i] for i in range(len(found))] == [probe.names[i] for i in own]
+    w = class_contributions(target, found, "layer4", [c], progress=False)
+    torch.testing.assert_close(w, class_contributions(target, probe, "layer4", [c], progress=False))
+    apart = qualitative.images_of_class(target, asked, probe, without=probe.names[1])
+    assert len(apart) == len(own) - 1 and probe.names[1] not in list(apart.names)
+    alone = images.subset(probe, [1])
+    assert qualitative.images_of_class(target, asked, alone, probe.names[1]) is None
     none = images.subset(probe, [i for i in range(48) if probe.label(i) != c])
-    assert replies.in_general(target, asked, none) is None
-    assert "no image of this class" in replies.taken_apart(target, asked, none).what[0]
+    assert qualitative.images_of_class(target, asked, none) is None
+    assert "no image of this class" in qualitative.explain_craft(target, asked, none).what[0]
 
 
 def test_craft_shows_crops_for_names(target, asked):
-    found = replies.taken_apart(
-        target, asked, world.image_set(480, 0), concepts=3, tested=1, samples=2
+    found = qualitative.explain_craft(
+        target, asked, world.image_set(480, 0), concepts=3, perturbed=1, samples=2
     )
     assert found.where.shape == (64, 64) and len(found.pictures) == 4
     assert found.why[0].startswith("concept 1: Sobol index ") and len(found.why) == 3
@@ -169,36 +180,36 @@ def test_craft_shows_crops_for_names(target, asked):
 
 def test_craft_says_of_how_many_images_its_concepts_come(target, asked):
     """Twenty of a class of the world's 480; the image asked about may be one of them, or alone."""
-    probe, few = world.image_set(480, 0), {"concepts": 3, "tested": 1, "samples": 2}
-    own = replies.of_class(target, asked, probe)
-    seen = replies.taken_apart(target, asked, probe, **few).what[0]
-    assert "from 20 other images of the class: no name, but crops" in seen
-    seen = replies.taken_apart(target, asked, probe, name=own.names[0], **few).what[0]
-    assert "from 20 images of the class with this one:" in seen
+    probe, few = world.image_set(480, 0), {"concepts": 3, "perturbed": 1, "samples": 2}
+    own = qualitative.images_of_class(target, asked, probe)
+    seen = qualitative.explain_craft(target, asked, probe, **few).what[0]
+    assert "from 20 other images of the class; crops, no name" in seen
+    seen = qualitative.explain_craft(target, asked, probe, name=own.names[0], **few).what[0]
+    assert "from 20 images of the class with this one;" in seen
     alone = images.subset(own, [0])
     assert (
-        "from this image alone:"
-        in replies.taken_apart(target, asked, alone, name=own.names[0], **few).what[0]
+        "from this image alone;"
+        in qualitative.explain_craft(target, asked, alone, name=own.names[0], **few).what[0]
     )
     assert (
         "from 1 other image of the class"
-        in replies.taken_apart(target, asked, alone, **few).what[0]
+        in qualitative.explain_craft(target, asked, alone, **few).what[0]
     )
 
 
 def test_only_what_craft_cannot_take_apart_is_answered_with_nothing(target, asked):
     """A wrong argument is nobody's answer, and is not swallowed."""
     probe = world.image_set(96, 0)
-    told = replies.taken_apart(target, asked, probe, layer="layer4.0").what[0]
-    assert told.startswith("nothing: The layer 'layer4.0' of world/conv has values down to")
+    told = qualitative.explain_craft(target, asked, probe, layer="layer4.0").what[0]
+    assert told.startswith("none: The layer 'layer4.0' of world/conv has values down to")
     with pytest.raises(ValueError, match="samples is 12"):
-        replies.taken_apart(target, asked, probe, samples=12)
+        qualitative.explain_craft(target, asked, probe, samples=12)
 
 
 # Drawn
 
 
-def block(carries=False):
+def block(hidden=False):
     answers = {
         "WWW": (("boat", "right"), (LONG, "near"), ("x" * 90, "wrong")),
         "CLIP-Dissect equal k": ((LONG * 2, "wrong"), ("sea", "near")),
@@ -207,24 +218,24 @@ def block(carries=False):
         "MILAN": None,
     }
     pictures = tuple(world.image_set(5).image(i) for i in range(5))
-    return Called(f"neuron 1 of {LONG}", ("boat", LONG), pictures, answers, carries)
+    return NeuronNames(f"neuron 1 of {LONG}", ("boat", LONG), pictures, answers, hidden)
 
 
 def answered(picture):
     heat = torch.rand(picture.height, picture.width)
     crops = tuple(picture for _ in range(9))
     return [
-        Reply("WWW", (f"1: {LONG * 3}", "2: b"), heat, (LONG,)),
-        Reply("an exceedingly long name of a method", None, heat > 0.5, None),
-        Reply("CRAFT", ("crops",), heat > 2, ("index", LONG * 4), crops),
-        Reply("nothing at all"),
-        Reply("MILAN", ran=False),
+        LocalExplanation("WWW", (f"1: {LONG * 3}", "2: b"), heat, (LONG,)),
+        LocalExplanation("an exceedingly long name of a method", None, heat > 0.5, None),
+        LocalExplanation("CRAFT", ("crops",), heat > 2, ("index", LONG * 4), crops),
+        LocalExplanation("nothing at all"),
+        LocalExplanation("MILAN", ran=False),
     ]
 
 
 CASES = {
-    "called": lambda: figures.called([block(), block(True)], rule(None)),
-    "called_one": lambda: figures.called([Called("t", (), (), {"A": None})], LONG),
+    "called": lambda: figures.called([block(), block(True)], grading_rule(None)),
+    "called_one": lambda: figures.called([NeuronNames("t", (), (), {"A": None})], LONG),
     "demonstration": lambda: figures.demonstration(
         world.image_set(1).image(0), LONG, LONG, answered(world.image_set(1).image(0))
     ),
@@ -273,4 +284,4 @@ def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(ValueError, match="There is no reply to draw"):
         figures.demonstration(picture, "", "", [])
     with pytest.raises(ValueError, match=r"map of A has shape \(2, 2\), but the image is 64 x 64"):
-        figures.demonstration(picture, "", "", [Reply("A", where=torch.rand(2, 2))])
+        figures.demonstration(picture, "", "", [LocalExplanation("A", where=torch.rand(2, 2))])

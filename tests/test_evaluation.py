@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from wwwlib import maps, plots, scores, targets
+from wwwlib import evaluation, maps, plots, scores, targets
 from wwwlib.baselines.grad_cam import grad_cam
 
 
@@ -62,7 +62,7 @@ def literal_iou(region, mask):
 
 def test_a_maximum_on_the_mask_hits_and_one_beside_it_misses():
     m = torch.cat([peak(1, 1), peak(2, 2)])
-    score = scores.pointing_game(m, CORNER.expand(2, -1, -1))
+    score = evaluation.pointing_game(m, CORNER.expand(2, -1, -1))
     assert score.values.tolist() == [1, 0]
     assert score.mean == 0.5
     assert score.name == "pointing game"
@@ -72,25 +72,25 @@ def test_tolerance_is_a_euclidean_distance_and_its_border_still_hits_by_hand():
     """(2, 2) is sqrt 2 from the mask's nearest pixel (1, 1), (1, 3) is 2, (4, 4) is sqrt 18."""
     m = torch.cat([peak(2, 2), peak(1, 3), peak(4, 4)])
     mask = CORNER.expand(3, -1, -1)
-    assert scores.pointing_game(m, mask, 1).values.tolist() == [0, 0, 0]
-    assert scores.pointing_game(m, mask, 1.5).values.tolist() == [1, 0, 0]
-    assert scores.pointing_game(m, mask, 2).values.tolist() == [1, 1, 0]
-    assert scores.pointing_game(m, mask, 4).values.tolist() == [1, 1, 0]
-    assert scores.pointing_game(m, mask, 5).values.tolist() == [1, 1, 1]
-    assert scores.pointing_game(m, mask, 1e9).values.tolist() == [1, 1, 1]
+    assert evaluation.pointing_game(m, mask, 1).values.tolist() == [0, 0, 0]
+    assert evaluation.pointing_game(m, mask, 1.5).values.tolist() == [1, 0, 0]
+    assert evaluation.pointing_game(m, mask, 2).values.tolist() == [1, 1, 0]
+    assert evaluation.pointing_game(m, mask, 4).values.tolist() == [1, 1, 0]
+    assert evaluation.pointing_game(m, mask, 5).values.tolist() == [1, 1, 1]
+    assert evaluation.pointing_game(m, mask, 1e9).values.tolist() == [1, 1, 1]
 
 
 def test_pixels_that_share_the_maximum_score_the_share_of_them_that_hit():
     """One of two maxima lies on the mask: breaks if the first, or any, decided alone."""
     m = peak(0, 0) + peak(4, 4)
-    score = scores.pointing_game(m, CORNER)
+    score = evaluation.pointing_game(m, CORNER)
     assert score.values.tolist() == [0.5]
     assert score.sizes.tolist() == [2]
 
 
 def test_a_flat_map_scores_as_a_random_guess():
     for value in (0.0, 3.0):
-        score = scores.pointing_game(torch.full((1, 5, 5), value), CORNER)
+        score = evaluation.pointing_game(torch.full((1, 5, 5), value), CORNER)
         assert score.values.tolist() == pytest.approx([4 / 25])
 
 
@@ -100,19 +100,19 @@ def test_pointing_game_equals_its_literal_version(tolerance):
     m = torch.randint(0, 4, (12, 7, 9))
     mask = torch.rand(12, 7, 9) < 0.08
     mask[:, 3, 4] = True
-    score = scores.pointing_game(m.float(), mask, tolerance)
+    score = evaluation.pointing_game(m.float(), mask, tolerance)
     assert score.values.tolist() == pytest.approx(literal_pointing(m, mask, tolerance))
 
 
 def test_a_random_map_scores_the_area_of_the_mask():
     """Over many maps of independent pixels; breaks if a side of the image were preferred."""
-    score = scores.pointing_game(torch.rand(20_000, 5, 5), CORNER.expand(20_000, -1, -1))
+    score = evaluation.pointing_game(torch.rand(20_000, 5, 5), CORNER.expand(20_000, -1, -1))
     assert abs(score.mean - 4 / 25) < 4 * score.stderr
 
 
 def test_scaling_a_heatmap_changes_nothing():
     m, mask = torch.rand(6, 8, 8), torch.rand(6, 8, 8) < 0.3
-    one, other = scores.pointing_game(m, mask), scores.pointing_game(7 * m, mask)
+    one, other = evaluation.pointing_game(m, mask), evaluation.pointing_game(7 * m, mask)
     assert one.values.tolist() == other.values.tolist()
 
 
@@ -123,29 +123,31 @@ def test_iou_by_hand():
     """4 pixels against the corner's 4, two shared: 2/6. All 25 pixels: 4/25. Nothing: 0."""
     shifted = mask_of(".##..", ".##..", ".....", ".....", ".....")
     regions = torch.cat([CORNER, shifted, torch.ones_like(CORNER), torch.zeros_like(CORNER)])
-    score = scores.iou(regions, CORNER.expand(4, -1, -1))
+    score = evaluation.iou(regions, CORNER.expand(4, -1, -1))
     assert score.values.tolist() == pytest.approx([1, 1 / 3, 4 / 25, 0])
     assert score.sizes.tolist() == [4, 4, 25, 0]
     assert score.abstained == 1
 
 
-def test_iou_equals_its_literal_version_and_never_passes_its_ceiling():
+def test_iou_equals_its_literal_version_and_never_passes_its_upper_bound():
     region, mask = torch.rand(30, 6, 7) < 0.3, torch.rand(30, 6, 7) < 0.5
-    score, ceiling = scores.iou(region, mask), scores.iou_ceiling(region, mask)
+    score, bound = evaluation.iou(region, mask), evaluation.iou_upper_bound(region, mask)
     assert score.values.tolist() == pytest.approx(literal_iou(region, mask))
-    assert (score.values <= ceiling.values).all()
+    assert (score.values <= bound.values).all()
 
 
-def test_the_ceiling_is_reached_by_a_region_within_the_mask_and_by_one_around_it():
+def test_the_upper_bound_is_reached_by_a_region_within_the_mask_and_by_one_around_it():
     within, around = CORNER.clone(), torch.ones_like(CORNER)
     within[0, 0, 0] = False
     regions, mask = torch.cat([within, around]), CORNER.expand(2, -1, -1)
-    assert torch.equal(scores.iou(regions, mask).values, scores.iou_ceiling(regions, mask).values)
+    assert torch.equal(
+        evaluation.iou(regions, mask).values, evaluation.iou_upper_bound(regions, mask).values
+    )
 
 
 def test_by_group_keeps_every_value_once_in_order_of_appearance():
     score = scores.Score("IoU", torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([1, 2, 3, 4]))
-    parts = scores.by_group(score, ["part", "object", "part", "scene"])
+    parts = evaluation.by_group(score, ["part", "object", "part", "scene"])
     assert list(parts) == ["part", "object", "scene"]
     assert parts["part"].values.tolist() == pytest.approx([0.1, 0.3])
     assert parts["part"].sizes.tolist() == [1, 3]
@@ -156,7 +158,7 @@ def test_by_group_keeps_every_value_once_in_order_of_appearance():
 def test_scores_of_maps_can_be_compared_pair_by_pair():
     """Breaks if two tolerances, which are two scores, could be compared with each other."""
     m, mask = torch.rand(20, 8, 8), torch.rand(20, 8, 8) < 0.3
-    strict, near = (scores.pointing_game(m, mask, tolerance) for tolerance in (0, 2))
+    strict, near = (evaluation.pointing_game(m, mask, tolerance) for tolerance in (0, 2))
     assert scores.compare(strict, strict).difference == 0
     with pytest.raises(ValueError, match="cannot be compared"):
         scores.compare(strict, near)
@@ -195,9 +197,11 @@ def test_heatmaps_that_do_not_fit_their_titles_are_refused():
 # What a user may get wrong ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("measure", [scores.pointing_game, scores.iou, scores.iou_ceiling])
+@pytest.mark.parametrize(
+    "measure", [evaluation.pointing_game, evaluation.iou, evaluation.iou_upper_bound]
+)
 def test_masks_that_do_not_fit_are_refused(measure):
-    given = CORNER if measure is not scores.pointing_game else CORNER.float()
+    given = CORNER if measure is not evaluation.pointing_game else CORNER.float()
     with pytest.raises(ValueError, match=r"\(1, 5, 5\) and the masks \(1, 4, 5\)"):
         measure(given, CORNER[:, :4])
     with pytest.raises(ValueError, match="Mask 0 is empty"):
@@ -210,24 +214,24 @@ def test_a_heatmap_that_is_not_finite_is_refused_by_its_number():
     m = torch.cat([peak(0, 0), peak(0, 0)])
     m[1, 2, 2] = torch.nan
     with pytest.raises(ValueError, match="Heatmap 1 is not finite"):
-        scores.pointing_game(m, CORNER.expand(2, -1, -1))
+        evaluation.pointing_game(m, CORNER.expand(2, -1, -1))
 
 
 @pytest.mark.parametrize("tolerance", [-1, math.inf, math.nan])
 def test_a_senseless_tolerance_is_refused(tolerance):
     with pytest.raises(ValueError, match="tolerance is"):
-        scores.pointing_game(peak(0, 0), CORNER, tolerance)
+        evaluation.pointing_game(peak(0, 0), CORNER, tolerance)
 
 
 def test_regions_that_are_no_regions_are_refused():
     with pytest.raises(ValueError, match=r"float32; give bool, as maps.region"):
-        scores.iou(peak(0, 0), CORNER)
+        evaluation.iou(peak(0, 0), CORNER)
 
 
 def test_groups_of_another_number_are_refused():
-    score = scores.iou(CORNER, CORNER)
+    score = evaluation.iou(CORNER, CORNER)
     with pytest.raises(ValueError, match="2 groups for 1 values"):
-        scores.by_group(score, ["part", "object"])
+        evaluation.by_group(score, ["part", "object"])
 
 
 # Grad-CAM, the rival ------------------------------------------------------------------------

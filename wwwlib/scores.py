@@ -1,0 +1,414 @@
+"""Agreement of neuron names with ground truth: scores, upper bounds and paired comparisons.
+
+Names and truth are sets of words: case, white space and repetition do not count. A neuron without
+a name (it abstains) scores 0. The scores are those of WWW, section 4.1 and Tables 2 to 4.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wwwlib.language import fold
+
+Words = Sequence[Sequence[str]]
+Encode = Callable[[list[str]], Tensor]
+BLOCK = 2**21  # resampled values held at once
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score of N neurons, or of N images.
+
+    Attributes
+    ----------
+    name : str
+        The measure, such as "F1".
+    values : Tensor
+        (N,) float64, one value for each neuron.
+    sizes : Tensor, optional
+        (N,) int64, the number of distinct names of each neuron; None for scores of other things
+        than names.
+    """
+
+    name: str
+    values: Tensor
+    sizes: Tensor | None = None
+
+    @property
+    def mean(self) -> float:
+        """Mean over neurons."""
+        return self.values.mean().item()
+
+    @property
+    def stderr(self) -> float:
+        """Standard error of the mean, std/sqrt(n) with the sample's std; NaN for one neuron."""
+        return self.values.std().item() / len(self) ** 0.5 if len(self) > 1 else torch.nan
+
+    @property
+    def size(self) -> float:
+        """Mean number of distinct names over all neurons, abstaining neurons included."""
+        return torch.nan if self.sizes is None else self.sizes.double().mean().item()
+
+    @property
+    def abstained(self) -> int:
+        """Number of neurons without a name."""
+        return 0 if self.sizes is None else int((self.sizes == 0).sum())
+
+    def __len__(self) -> int:
+        """Return the number N of neurons."""
+        return len(self.values)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} {self.mean:.4f} ± {self.stderr:.4f} "
+            f"(n = {len(self)}, {self.abstained} abstained)"
+        )
+
+
+def hit_rate(pred: Words, truth: Words) -> Score:
+    """Score 1 for a neuron if any of its names is any synonym of its truth, else 0.
+
+    Parameters
+    ----------
+    pred : list of list of str
+        The names of each of N neurons; empty where a neuron abstains.
+    truth : list of list of str
+        The synonyms of each neuron's true concept.
+
+    Returns
+    -------
+    Score
+        Values in {0, 1}.
+
+    Raises
+    ------
+    ValueError
+        If the lists differ in length, are empty, or a neuron has no truth.
+    """
+    pairs = word_sets(pred, truth)
+    return score_names("hit rate", pairs, [bool(names & right) for names, right in pairs])
+
+
+def f1(pred: Words, truth: Words) -> Score:
+    """F1 of the set of names against the set of synonyms, ``2 |A and B| / (|A| + |B|)``.
+
+    Parameters and errors are those of `hit_rate`.
+
+    Returns
+    -------
+    Score
+        Values in [0, 1].
+    """
+    pairs = word_sets(pred, truth)
+    values = [2 * len(names & right) / (len(names) + len(right)) for names, right in pairs]
+    return score_names("F1", pairs, values)
+
+
+def text_cosine(pred: Words, truth: Words, encode: Encode) -> Score:
+    """Mean cosine over all (name, synonym) pairs, words without template.
+
+    The paper's "CLIP cos" uses the text encoder of CLIP ViT-B/16, its "mpnet cos" a sentence
+    encoder. Each distinct word is encoded once; by linearity the mean over pairs equals the
+    product of the two mean features.
+
+    Parameters
+    ----------
+    pred, truth : list of list of str
+        As for `hit_rate`.
+    encode : callable
+        M strings -> (M, D) features; they are normalised here.
+
+    Returns
+    -------
+    Score
+        Values in [-1, 1]; 0 where a neuron abstains.
+    """
+    pairs = word_sets(pred, truth)
+    features = _word_features([words for pair in pairs for words in pair], encode)
+    values = [
+        (features(names).mean(0) @ features(right).mean(0)).item() if names else 0.0
+        for names, right in pairs
+    ]
+    return score_names("text cosine", pairs, values)
+
+
+def word_sets(pred: Words, truth: Words) -> list[tuple[set[str], set[str]]]:
+    """Return each neuron's names and synonyms as sets of folded words; errors as `hit_rate`."""
+    if len(pred) != len(truth) or not truth:
+        raise ValueError(
+            f"There are names for {len(pred)} neurons and truth for {len(truth)}; give one list "
+            "of each for every neuron, and at least one neuron."
+        )
+    for kind, lists in (("names", pred), ("truth", truth)):
+        for i, words in enumerate(lists):
+            if isinstance(words, str):
+                raise ValueError(
+                    f"The {kind} of neuron {i} is the one string {words!r}; give a list of words."
+                )
+    right = [set(distinct(words)) for words in truth]
+    if not all(right):
+        raise ValueError(
+            f"Neuron {right.index(set())} has no truth; leave neurons without truth out of both "
+            "lists."
+        )
+    return [(set(distinct(names)), own) for names, own in zip(pred, right, strict=True)]
+
+
+def score_names(
+    name: str, pairs: Sequence[tuple[set[str], set[str]]], values: Sequence[float]
+) -> Score:
+    """Make a score of one value for each pair of names and synonyms from `word_sets`."""
+    sizes = torch.tensor([len(names) for names, _ in pairs])
+    return Score(name, torch.tensor(values, dtype=torch.float64), sizes)
+
+
+def distinct(words: Sequence[str]) -> list[str]:
+    """Return the distinct folded words of a list in order, without blank ones."""
+    return list(dict.fromkeys(filter(None, map(fold, words))))
+
+
+def cached(encode: Encode) -> Encode:
+    """Return a text encoder that calls `encode` only once for each distinct word."""
+    known: dict[str, Tensor] = {}
+
+    def look_up(words: list[str]) -> Tensor:
+        new = [word for word in dict.fromkeys(words) if word not in known]
+        if new:
+            known.update(zip(new, encode(new).detach().cpu(), strict=True))
+        return torch.stack([known[word] for word in words])
+
+    return look_up
+
+
+def _word_features(
+    groups: Iterable[Iterable[str]], encode: Encode, batch_size: int = 256
+) -> Callable[[Iterable[str]], Tensor]:
+    """Encode each distinct word once; return a function from words to unit-norm features.
+
+    Words of one length share a batch, so that little of it is padding.
+    """
+    words = sorted({word for group in groups for word in group}, key=lambda w: (len(w), w))
+    parts = [
+        encode(words[start : start + batch_size]).detach().cpu().float()
+        for start in range(0, len(words), batch_size)
+    ]
+    features, row = F.normalize(torch.cat(parts), dim=1), {w: i for i, w in enumerate(words)}
+    return lambda group: features[[row[word] for word in group]]
+
+
+# Classes that share a word --------------------------------------------------------------------
+
+
+def classes_of_words(truth: Words) -> dict[str, list[int]]:
+    """Return for each word of the truth the indices of the classes that have it as a synonym."""
+    classes: dict[str, list[int]] = {}
+    for i, words in enumerate(truth):
+        for word in distinct(words):
+            classes.setdefault(word, []).append(i)
+    return classes
+
+
+def by_synset(
+    pred: Words, truth: Words, classes: Sequence[int] | None = None
+) -> tuple[list[list[str]], list[list[str]]]:
+    """Restate names and truth as classes, so that they are matched by meaning, not by string.
+
+    Each class is one meaning (a synset). A name is replaced by every class that has it as a
+    synonym: a shared word such as "crane" stands for both its classes, of which one is wrong, and
+    two synonyms of one class count once. A name of no class is kept as a wrong name.
+
+    Parameters
+    ----------
+    pred : list of list of str
+        The names of N neurons.
+    truth : list of list of str
+        The synonyms of all C classes, including those of no neuron here.
+    classes : sequence of int, optional
+        The true class of each of the N neurons; by default class i for neuron i.
+
+    Returns
+    -------
+    pred, truth : list of list of str
+        Of the N neurons, for `hit_rate` or `f1`.
+    """
+    classes = range(len(truth)) if classes is None else classes
+    word_sets(pred, [truth[i] for i in classes])
+    known = classes_of_words(truth)
+    restated = [
+        [
+            label
+            for word in distinct(names)
+            for label in ([f"class {i}" for i in known.get(word, ())] or [f"word {word}"])
+        ]
+        for names in pred
+    ]
+    return restated, [[f"class {i}"] for i in classes]
+
+
+# Upper bounds ---------------------------------------------------------------------------------
+
+
+def best_names(truth: Words, words: Iterable[str], size: int | None = None) -> list[list[str]]:
+    """Return the best possible names of each neuron: its synonyms in a concept set.
+
+    Of ImageNet's 1,000 classes 878 have no synonym in Broden's words, for instance.
+
+    Parameters
+    ----------
+    truth : list of list of str
+        The synonyms of N neurons.
+    words : iterable of str
+        The concept set.
+    size : int, optional
+        The maximum number of names; any number by default.
+
+    Returns
+    -------
+    list of list of str
+        Empty for a neuron that no word of the concept set names.
+    """
+    known = set(distinct(words))
+    return [[word for word in distinct(names) if word in known][:size] for names in truth]
+
+
+def hit_rate_upper_bound(truth: Words, words: Iterable[str]) -> Score:
+    """Return the best hit rate that names from a concept set can reach; see `best_names`."""
+    return hit_rate(best_names(truth, words), truth)
+
+
+def f1_upper_bound(
+    truth: Words, words: Iterable[str], size: int | None = None, fixed: bool = False
+) -> Score:
+    """Return the best F1 that names from a concept set can reach; see `best_names`.
+
+    With `fixed` every neuron is given exactly `size` names, as by methods that do not choose their
+    number; the others then are wrong.
+    """
+    best = best_names(truth, words, size)
+    if fixed:
+        best = [[*own, *(f"\0{i}" for i in range(size - len(own)))] for own in best]
+    return f1(best, truth)
+
+
+def text_cosine_upper_bound(
+    truth: Words, words: Sequence[str], encode: Encode, block: int = 256
+) -> Score:
+    """Return the best mean cosine to the synonyms, which a single word of the set reaches.
+
+    Parameters
+    ----------
+    truth : list of list of str
+        The synonyms of N neurons.
+    words : sequence of str
+        The concept set.
+    encode : callable
+        M strings -> (M, D) features.
+    block : int
+        Number of neurons compared with all words at once.
+
+    Returns
+    -------
+    Score
+        Values in [-1, 1].
+    """
+    known, right = distinct(words), [distinct(names) for names in truth]
+    features = _word_features([known, *right], encode)
+    centres, t = torch.stack([features(names).mean(0) for names in right]), features(known)
+    values = torch.cat([(part @ t.T).amax(1) for part in centres.split(block)])
+    return Score("text cosine", values.double(), torch.ones(len(truth), dtype=torch.int64))
+
+
+# Comparison -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The mean difference a - b over neurons, its confidence interval and a two-sided p-value."""
+
+    difference: float
+    interval: tuple[float, float]
+    p: float
+
+
+def compare(
+    score_a: Score, score_b: Score, seed: int = 0, samples: int = 10_000, level: float = 0.95
+) -> Comparison:
+    """Compare two scores of the same neurons by paired bootstrap and permutation tests.
+
+    The interval is the percentile interval of a bootstrap over neurons. The permutation test
+    exchanges the two methods at random within each neuron, and counts the observed arrangement
+    among the permutations, so that p is never 0.
+
+    Parameters
+    ----------
+    score_a, score_b : Score
+        The same score of the same N neurons under two methods.
+    seed : int
+        Seed of both resamplings.
+    samples : int
+        Number of bootstrap samples, and of permutations.
+    level : float
+        Coverage of the interval, in (0, 1).
+
+    Returns
+    -------
+    Comparison
+        For a single neuron the interval is NaN and p is 1.
+
+    Raises
+    ------
+    ValueError
+        If the scores differ in kind or number of neurons.
+    """
+    from scipy.stats import bootstrap
+
+    if score_a.name != score_b.name or len(score_a) != len(score_b):
+        raise ValueError(
+            f"{score_a.name!r} of {len(score_a)} neurons cannot be compared with "
+            f"{score_b.name!r} of {len(score_b)}; take the same score of the same neurons."
+        )
+    gap = (score_a.values - score_b.values).numpy()
+    if len(gap) < 2:
+        return Comparison(float(gap[0]), (np.nan, np.nan), 1.0)
+    rng, batch = np.random.default_rng(seed), max(1, BLOCK // len(gap))
+    low, high = bootstrap(
+        (gap,), np.mean, n_resamples=samples, batch=batch, confidence_level=level,
+        method="percentile", rng=rng,
+    ).confidence_interval  # fmt: skip
+    p = _sign_flip_p(gap, samples, batch, rng)
+    return Comparison(float(gap.mean()), (float(low), float(high)), p)
+
+
+def _sign_flip_p(gap: np.ndarray, samples: int, batch: int, rng: np.random.Generator) -> float:
+    """Permutation test of a paired difference; scipy's permutation_test takes 20 times as long."""
+    flipped = [
+        (rng.integers(0, 2, (min(batch, samples - start), len(gap))) * 2 - 1) @ gap
+        for start in range(0, samples, batch)
+    ]
+    slack = 1e-12 * np.abs(gap).sum()  # the same values in another order differ in the last bit
+    extreme = np.abs(np.concatenate(flipped)) >= abs(gap.sum()) - slack
+    return (1 + int(extreme.sum())) / (1 + samples)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Adjust the p-values of one table for multiple testing by Holm's step-down method.
+
+    Parameters
+    ----------
+    p : sequence of float
+        In [0, 1], in any order.
+
+    Returns
+    -------
+    list of float
+        Adjusted p-values in that order: below .05 means that the family-wise error is below .05.
+    """
+    adjusted, running = [0.0] * len(p), 0.0
+    for rank, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        running = max(running, min(1.0, (len(p) - rank) * p[i]))
+        adjusted[i] = running
+    return adjusted

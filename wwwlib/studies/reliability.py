@@ -1,0 +1,551 @@
+"""HOW SURE: whether an uncertainty finds the errors of a network.
+
+An uncertainty is a number per image, from the logits (`softmax_uncertainty`) or from the
+explanation (`explanation_uncertainty`). `rejection` and `risk_coverage` measure whether it ranks
+errors first, `compare` whether one uncertainty ranks them better than another, and `gain` whether
+it adds information to another.
+
+Images of equal uncertainty have no order: every measure is its expectation over all their orders.
+Intervals are percentile intervals of a bootstrap over images.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from math import isnan
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wwwlib import images, registry
+from wwwlib.studies.readings import Readings
+from wwwlib.studies.survey import Surveyed
+
+Interval = tuple[float, float]
+Values = Sequence[float] | Tensor | np.ndarray
+
+LEAST = 5  # errors, and successes, below which nothing is concluded
+BLOCK = 2**21  # resampled values held at once
+# Floats put a rate such as .58 below its decimal value, float32 by up to 6e-8; its share of 25
+# images must be rounded up all the same.
+SLACK = 1e-7
+NAN = float("nan")
+
+
+# Uncertainties --------------------------------------------------------------------------------
+
+
+def softmax_uncertainty(logits: Tensor) -> dict[str, Tensor]:
+    """Compute four uncertainties from the logits.
+
+    Parameters
+    ----------
+    logits : Tensor
+        (B, C), C at least 2.
+
+    Returns
+    -------
+    dict of str to Tensor
+        (B,) float64 each: "max softmax", 1 minus the highest probability, accurate where that is
+        close to 1; "entropy" of the probabilities, in nats; "margin", 1 minus the difference of
+        the two highest probabilities; "energy", the negative log-sum-exp of the logits.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two classes, or a logit is not finite.
+    """
+    if logits.ndim != 2 or logits.shape[1] < 2 or not logits.isfinite().all():
+        raise ValueError(
+            f"The logits have shape {tuple(logits.shape)}; expected finite values of shape (B, C) "
+            "with at least two classes."
+        )
+    logits = logits.detach().double()
+    ranked = logits.sort(1, descending=True).values
+    rest = (ranked[:, 1:] - ranked[:, :1]).exp()  # relative to the best class, whose value is 1
+    odds = rest.sum(1)
+    logs = logits.log_softmax(1)
+    return {
+        "max softmax": odds / (1 + odds),
+        "entropy": -(logs.exp() * logs).sum(1),
+        "margin": (odds + rest[:, 0]) / (1 + odds),
+        "energy": -logits.logsumexp(1),
+    }
+
+
+def explanation_uncertainty(readings: Readings) -> dict[str, Tensor]:
+    """Return 1 minus each reading, by its name: (B,) float64, and 1 where a reading is NaN."""
+    return {f.name: 1 - getattr(readings, f.name).nan_to_num(0.0) for f in fields(readings)}
+
+
+def uncertainties(found: Surveyed, layer: str, top: int) -> dict[str, Tensor]:
+    """Return all uncertainties of surveyed images: of their explanations, then of their logits.
+
+    Parameters
+    ----------
+    found : Surveyed
+        See `survey.survey`.
+    layer, top : str, int
+        One of the surveyed layers and numbers of neurons.
+
+    Returns
+    -------
+    dict of str to Tensor
+        (n,) float64 each: "1 - r" first, then 1 minus each other reading, then those of
+        `softmax_uncertainty`.
+
+    Raises
+    ------
+    ValueError
+        If that layer and number were not surveyed.
+    """
+    if (layer, top) not in found.readings:
+        raise ValueError(
+            f"Layer {layer!r} with the top {top} neurons was not surveyed; there are "
+            f"{', '.join(f'{name!r} with {k}' for name, k in found.readings)}."
+        )
+    read = explanation_uncertainty(found.readings[layer, top])
+    return {f"1 - {name}": u for name, u in read.items()} | softmax_uncertainty(found.logits)
+
+
+# Errors found ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class RejectionCurve:
+    """Errors among the most uncertain images.
+
+    Attributes
+    ----------
+    rates : Tensor of float64, shape (R,)
+        Shares of the images that are rejected, in [0, 1].
+    rejected : Tensor of int64, shape (R,)
+        Their numbers: `rates` times the number of images, halves rounded up.
+    hits : Tensor of float64, shape (R,)
+        Expected errors among them.
+    low, high : Tensor of float64, shape (R,)
+        Bootstrap band of the hits. Every bootstrap sample has its own number of errors, so the
+        band is wider than a count of these errors can be.
+    recall, recall_low, recall_high : Tensor of float64, shape (R,)
+        The hits as a share of all errors, and its band, in which every sample's hits are a share
+        of its own errors; NaN without errors.
+    oracle, random : Tensor of float64, shape (R,)
+        Hits of a perfect and of a random order.
+    auroc, aurc : float
+        See `auroc` and `risk_coverage`; `auroc` is NaN without errors, or without successes.
+    auroc_interval, aurc_interval : (float, float)
+        Their bootstrap intervals.
+    errors, images : int
+        Number of mispredictions, and of images.
+    """
+
+    rates: Tensor
+    rejected: Tensor
+    hits: Tensor
+    low: Tensor
+    high: Tensor
+    recall: Tensor
+    recall_low: Tensor
+    recall_high: Tensor
+    oracle: Tensor
+    random: Tensor
+    auroc: float
+    aurc: float
+    auroc_interval: Interval
+    aurc_interval: Interval
+    errors: int
+    images: int
+
+
+@dataclass(frozen=True, eq=False)
+class RiskCoverage:
+    """The error rate among the images that are kept, the least uncertain ones.
+
+    Attributes
+    ----------
+    coverage : Tensor of float64, shape (n,)
+        Shares kept: 1/n, 2/n, ..., 1.
+    risk, low, high : Tensor of float64, shape (n,)
+        Expected error rate among them, and its bootstrap band.
+    area : float
+        Mean of the risk over all coverages, AURC; lower is better.
+    interval : (float, float)
+        Bootstrap interval of the area.
+    """
+
+    coverage: Tensor
+    risk: Tensor
+    low: Tensor
+    high: Tensor
+    area: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A measure of one uncertainty minus that of another, with its paired bootstrap interval."""
+
+    difference: float
+    interval: Interval
+
+
+def rejection(
+    uncertainty: Values,
+    wrong: Values,
+    rates: Values,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> RejectionCurve:
+    """Count the errors among the most uncertain images, for several shares of them.
+
+    Parameters
+    ----------
+    uncertainty : Tensor
+        (n,) values, n at least 2; infinities are allowed, NaN is not.
+    wrong : Tensor
+        (n,) bool or 0 and 1, true for a misprediction.
+    rates : sequence of float
+        (R,) shares to reject, in [0, 1].
+    samples : int
+        Number of bootstrap samples.
+    level : float
+        Coverage of bands and intervals, in (0, 1).
+    seed : int
+        Seed of the bootstrap.
+
+    Returns
+    -------
+    RejectionCurve
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, an uncertainty is NaN, or a rate lies outside [0, 1].
+
+    References
+    ----------
+    WWW, Figure 4, right.
+    """
+    u, wrong = _checked(uncertainty, wrong)
+    rates = torch.as_tensor(rates, dtype=torch.float64)
+    if not ((rates >= 0) & (rates <= 1)).all():
+        raise ValueError(f"The rates {rates.tolist()} are not all in [0, 1].")
+    n, errors = len(u), int(wrong.sum())
+    rejected = ((rates + SLACK) * n + 0.5).floor().clamp(max=n).long()
+
+    def measures(drawn: np.ndarray) -> np.ndarray:
+        found = _found(u[drawn], wrong[drawn])
+        hits = np.moveaxis(found[..., rejected.numpy()], -1, 0)
+        return np.stack([*hits, *_ratio(hits, found[..., -1]), _auroc(found), _aurc(found)])
+
+    whole = torch.tensor(measures(np.arange(n)))
+    ends = torch.tensor(_bootstrap(measures, n, samples, level, seed))
+    parts = [len(rates), len(rates), 1, 1]
+    hits, recall, auroc_, aurc_ = whole.split(parts)
+    (low, high), (recall_low, recall_high), auroc_ends, aurc_ends = ends.split(parts, 1)
+    return RejectionCurve(
+        rates=rates,
+        rejected=rejected,
+        hits=hits,
+        low=low,
+        high=high,
+        recall=recall,
+        recall_low=recall_low,
+        recall_high=recall_high,
+        oracle=rejected.clamp(max=errors).double(),
+        random=rejected * errors / n,
+        auroc=auroc_.item(),
+        aurc=aurc_.item(),
+        auroc_interval=tuple(auroc_ends[:, 0].tolist()),
+        aurc_interval=tuple(aurc_ends[:, 0].tolist()),
+        errors=errors,
+        images=n,
+    )
+
+
+def auroc(uncertainty: Values, wrong: Values) -> float:
+    """Return the probability that a random error is more uncertain than a random success.
+
+    Ties count half; NaN without errors or without successes. Parameters are those of `rejection`.
+    """
+    return float(_auroc(_found(*_checked(uncertainty, wrong))))
+
+
+def risk_coverage(
+    uncertainty: Values, wrong: Values, samples: int = 1000, level: float = 0.95, seed: int = 0
+) -> RiskCoverage:
+    """Return the error rate among the least uncertain images, for every number of them.
+
+    Parameters are those of `rejection`. The area is the mean over all n coverages, as defined by
+    Geifman, Uziel and El-Yaniv (ICLR 2019).
+    """
+    u, wrong = _checked(uncertainty, wrong)
+    risk = _risks(_found(u, wrong))
+
+    def measures(drawn: np.ndarray) -> np.ndarray:
+        risks = np.moveaxis(_risks(_found(u[drawn], wrong[drawn])), -1, 0)
+        return np.concatenate([risks, risks.mean(0, keepdims=True)])
+
+    low, high = torch.tensor(_bootstrap(measures, len(u), samples, level, seed))
+    return RiskCoverage(
+        coverage=torch.arange(1, len(u) + 1, dtype=torch.float64) / len(u),
+        risk=torch.tensor(risk),
+        low=low[:-1],
+        high=high[:-1],
+        area=float(risk.mean()),
+        interval=(low[-1].item(), high[-1].item()),
+    )
+
+
+def compare(
+    uncertainty: Values,
+    other: Values,
+    wrong: Values,
+    samples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+    least: int = LEAST,
+    measure: str = "auroc",
+) -> Difference:
+    """Compare two uncertainties on the same images by a paired bootstrap.
+
+    Parameters
+    ----------
+    uncertainty, other : Tensor
+        (n,) uncertainties of the same images.
+    wrong, samples, level, seed
+        As for `rejection`.
+    least : int
+        With fewer errors, or fewer successes, the result is NaN.
+    measure : {"auroc", "aurc"}
+        The measure compared. Of AURC, the mean risk over all coverages, less is better.
+
+    Returns
+    -------
+    Difference
+        The measure of `uncertainty` minus that of `other`.
+
+    Raises
+    ------
+    ValueError
+        If the measure is unknown, or as for `rejection`.
+    """
+    if measure not in MEASURES:
+        raise ValueError(f"Unknown measure {measure!r}; choose one of {', '.join(MEASURES)}.")
+    u, wrong = _checked(uncertainty, wrong)
+    other, _ = _checked(other, wrong)
+    if _too_few(wrong, least):
+        return Difference(NAN, (NAN, NAN))
+
+    def gap(drawn: np.ndarray) -> np.ndarray:
+        one, two = (_found(of[drawn], wrong[drawn]) for of in (u, other))
+        return MEASURES[measure](one) - MEASURES[measure](two)
+
+    interval = _bootstrap(gap, len(u), samples, level, seed)
+    return Difference(float(gap(np.arange(len(u)))), tuple(interval.tolist()))
+
+
+def compare_within(
+    uncertainty: Tensor, other: Tensor, wrong: Tensor, groups: Values, **options: object
+) -> dict[int, Difference]:
+    """Compare two uncertainties within each group of images, such as each class.
+
+    Parameters
+    ----------
+    uncertainty, other, wrong
+        As for `compare`.
+    groups : sequence of int
+        (n,) the group of each image.
+    **options
+        As for `compare`.
+
+    Returns
+    -------
+    dict of int to Difference
+        By group, ascending; without the groups that have too few errors or successes.
+    """
+    groups = torch.as_tensor(groups)
+    each = {group: groups == group for group in groups.unique().tolist()}
+    found = {
+        group: compare(uncertainty[own], other[own], wrong[own], **options)
+        for group, own in each.items()
+    }
+    return {group: one for group, one in found.items() if not isnan(one.difference)}
+
+
+def _found(place: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """Return (..., n + 1): expected errors among the 0, 1, ..., n most uncertain of n images.
+
+    Within a group of equal uncertainty every image counts as the group's share of errors.
+    """
+    order = np.argsort(place, axis=-1, kind="stable")
+    place, wrong = (np.take_along_axis(one, order, -1) for one in (place, wrong))
+    n, count = place.shape[-1], np.arange(place.shape[-1] + 1)
+    edge = np.ones((*place.shape[:-1], n + 1), dtype=bool)  # of groups
+    edge[..., 1:-1] = place[..., 1:] != place[..., :-1]
+    start = np.maximum.accumulate(np.where(edge, count, 0), -1)
+    end = np.minimum.accumulate(np.where(edge, count, n)[..., ::-1], -1)[..., ::-1]
+    found = np.zeros(edge.shape)
+    np.cumsum(wrong, axis=-1, out=found[..., 1:])
+    before, after = (np.take_along_axis(found, at, -1) for at in (start, end))
+    return before + (after - before) * (count - start) / np.maximum(end - start, 1)
+
+
+def _auroc(found: np.ndarray) -> np.ndarray:
+    """Return the area under the ROC curve, in trapezoids, so that ties count half."""
+    errors, n = found[..., -1], found.shape[-1] - 1
+    right = np.arange(n + 1) - found
+    area = np.diff(right, axis=-1) * (found[..., 1:] + found[..., :-1]) / 2
+    return _ratio(area.sum(-1), errors * (n - errors))
+
+
+def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return a / b  # NaN without errors
+
+
+def _risks(found: np.ndarray) -> np.ndarray:
+    """Return (..., n): the error rate among the 1, 2, ..., n least uncertain images."""
+    n = found.shape[-1] - 1
+    return (found[..., -1:] - found[..., :-1])[..., ::-1] / np.arange(1, n + 1)
+
+
+def _aurc(found: np.ndarray) -> np.ndarray:
+    return _risks(found).mean(-1)
+
+
+MEASURES = {"auroc": _auroc, "aurc": _aurc}
+
+
+def _bootstrap(
+    statistic: Callable[[np.ndarray], np.ndarray], n: int, samples: int, level: float, seed: int
+) -> np.ndarray:
+    """Return the (2, ...) percentile interval of a statistic of (S, n) resampled images.
+
+    Samples without errors, or without successes, have no AUROC and are left out of its interval.
+    """
+    from scipy.stats import bootstrap
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of NaN
+        found = bootstrap(
+            (np.arange(n),), lambda drawn, axis: statistic(drawn), n_resamples=samples,
+            batch=max(1, BLOCK // n), vectorized=True, method="percentile",
+            rng=np.random.default_rng(seed),
+        ).bootstrap_distribution  # fmt: skip
+        return np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2], axis=-1)
+
+
+def _checked(uncertainty: Values, wrong: Values) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images' places by falling uncertainty, ties equal, and the errors as bool."""
+    u, wrong = (np.asarray(torch.as_tensor(one).detach().cpu()) for one in (uncertainty, wrong))
+    if u.ndim != 1 or u.shape != wrong.shape or len(u) < 2:
+        raise ValueError(
+            f"The uncertainty has shape {u.shape} and wrong {wrong.shape}; expected the same (n,) "
+            "twice, n at least 2."
+        )
+    if not ((wrong == 0) | (wrong == 1)).all():
+        raise ValueError("wrong holds values other than 0 and 1; give 1 for each misprediction.")
+    if unknown := int(np.isnan(u).sum()):
+        raise ValueError(
+            f"The uncertainty is nan for {unknown} of {len(u)} images; leave these images out, or "
+            "give them a value."
+        )
+    value, place = np.unique(u, return_inverse=True)
+    place = len(value) - 1 - place  # small integers sort much faster than floats
+    return place.astype(np.int16 if len(value) < 2**15 else np.int64), wrong.astype(bool)
+
+
+def _too_few(wrong: np.ndarray, least: int) -> bool:
+    return min(wrong.sum(), (~wrong).sum()) < least
+
+
+# Combination ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a second uncertainty adds to a first, on images that neither model was fitted on.
+
+    Attributes
+    ----------
+    alone, both : float
+        AUROC of the two models on the test half.
+    difference : float
+        `both` minus `alone`.
+    interval : (float, float)
+        Of the difference, by paired bootstrap.
+    weights : (float, float)
+        Of the two standardised uncertainties in the model of both.
+    errors : int
+        Mispredictions in the test half.
+    """
+
+    alone: float
+    both: float
+    difference: float
+    interval: Interval
+    weights: tuple[float, float]
+    errors: int
+
+
+def gain(
+    uncertainty: Values,
+    second: Values,
+    wrong: Values,
+    seed: int = 0,
+    samples: int = 2000,
+    level: float = 0.95,
+) -> Gain:
+    """Measure what a second uncertainty adds to a first one.
+
+    A logistic regression on both is fitted on one half of the images and tested on the other,
+    against one on the first uncertainty alone.
+
+    Parameters
+    ----------
+    uncertainty, second : Tensor
+        (n,) finite uncertainties of the same images. Give a probability of error as log-odds.
+    wrong : Tensor
+        (n,) bool.
+    seed : int
+        Seed of the halves, stratified by `wrong`, and of the bootstrap.
+    samples : int
+        Number of bootstrap samples.
+    level : float
+        Coverage of the interval, in (0, 1). For m uncertainties tried one after the other take
+        ``1 - 0.05 / m``.
+
+    Returns
+    -------
+    Gain
+        Values are NaN where there are fewer than ten errors or ten successes.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, or an uncertainty is NaN or infinite.
+    """
+    linear_model = registry.require("sklearn.linear_model", "notebooks")
+    pipeline = registry.require("sklearn.pipeline", "notebooks")
+    preprocessing = registry.require("sklearn.preprocessing", "notebooks")
+    (_, wrong), _ = _checked(uncertainty, wrong), _checked(second, wrong)
+    pair = np.stack([np.asarray(uncertainty, float), np.asarray(second, float)], 1)
+    if not np.isfinite(pair).all():
+        raise ValueError("An uncertainty is infinite; clamp it, so that a model can be fitted.")
+    train, test = images.halves(wrong.tolist(), seed)
+    if _too_few(wrong, 2 * LEAST):
+        return Gain(NAN, NAN, NAN, (NAN, NAN), (NAN, NAN), int(wrong[test].sum()))
+    odds, weights = [], ()
+    for columns in (slice(1), slice(2)):
+        model = pipeline.make_pipeline(
+            preprocessing.StandardScaler(), linear_model.LogisticRegression()
+        )
+        model.fit(pair[train, columns], wrong[train])
+        odds.append(model.decision_function(pair[test, columns]))
+        weights = tuple(model[-1].coef_[0].tolist())
+    found = compare(odds[1], odds[0], wrong[test], samples=samples, level=level, seed=seed)
+    alone, both = (auroc(one, wrong[test]) for one in odds)
+    return Gain(alone, both, found.difference, found.interval, weights, int(wrong[test].sum()))

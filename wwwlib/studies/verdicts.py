@@ -1,0 +1,139 @@
+"""Verdicts: claims with their estimates, intervals and outcomes, decided by the run."""
+
+from dataclasses import dataclass
+from math import isnan
+
+from wwwlib.studies.reliability import LEAST, NAN, Interval, RejectionCurve
+
+HELD, FAILED, UNDECIDED = "held", "did not hold", "undecided"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim, its estimate, and its outcome.
+
+    Attributes
+    ----------
+    claim : str
+    value : float
+        The estimate; NaN where nothing was measured.
+    interval : (float, float)
+        Of `value`.
+    bound : float
+        The claim is that the true value lies above it.
+    outcome : {"held", "did not hold", "undecided"}
+    why : str
+        The reason where nothing was measured.
+    """
+
+    claim: str
+    value: float
+    interval: Interval
+    bound: float
+    outcome: str
+    why: str = ""
+
+    def __str__(self) -> str:
+        if isnan(self.value):
+            return f"{self.claim}: {self.outcome}, {self.why or 'nothing was measured'}."
+        low, high = self.interval
+        return f"{self.claim}: {self.outcome}, {self.value:.3f} (interval {low:.3f} to {high:.3f})."
+
+
+def verdict(
+    claim: str,
+    value: float = NAN,
+    interval: Interval = (NAN, NAN),
+    bound: float = 0.0,
+    why: str = "",
+) -> Verdict:
+    """Decide the claim that a value lies above a bound.
+
+    Parameters
+    ----------
+    claim : str
+        In words, without its outcome.
+    value : float
+        The estimate; NaN (or left out) where there is none.
+    interval : (float, float)
+        Its interval.
+    bound : float
+        The claim is that the true value exceeds it.
+    why : str
+        Reason why there is no estimate.
+
+    Returns
+    -------
+    Verdict
+        Held if the whole interval lies above the bound, did not hold if none of it does, and
+        undecided if the bound lies within, or nothing was measured.
+    """
+    low, high = interval
+    if isnan(value) or isnan(low) or isnan(high):
+        outcome = UNDECIDED
+    elif low > bound:
+        outcome = HELD
+    else:
+        outcome = FAILED if high <= bound else UNDECIDED
+    return Verdict(claim, value, (low, high), bound, outcome, why)
+
+
+def judge(
+    claim: str, curve: RejectionCurve, bound: float = 0.5, least: int = LEAST, why: str = ""
+) -> Verdict:
+    """Decide the claim that an uncertainty's AUROC lies above a bound.
+
+    Parameters
+    ----------
+    claim : str
+        In words, without its outcome.
+    curve : RejectionCurve
+        Of that uncertainty.
+    bound : float
+        By default that of a random order.
+    least : int
+        With fewer errors, or fewer successes, the claim is undecided: the bootstrap interval of a
+        few images is too narrow.
+    why : str
+        The reason in that case; by default the numbers of errors and images.
+
+    Returns
+    -------
+    Verdict
+    """
+    if min(curve.errors, curve.images - curve.errors) < least:
+        return verdict(claim, bound=bound, why=why or f"{curve.errors} of {curve.images} are wrong")
+    return verdict(claim, curve.auroc, curve.auroc_interval, bound)
+
+
+def judge_share(claim: str, count: int, total: int, bound: float, why: str = "") -> Verdict:
+    """Decide the claim that a share lies above a bound.
+
+    Parameters
+    ----------
+    claim : str
+        In words, without its outcome.
+    count, total : int
+        The share, as `count` of `total`.
+    bound : float
+        In [0, 1): the claim is that the share exceeds it. A single case lifts the interval above
+        0, so take the smallest share that would matter.
+    why : str
+        Reason why `total` is 0, if it is.
+
+    Returns
+    -------
+    Verdict
+        With Wilson's interval, which has a width even where the share is 0 or 1.
+
+    Raises
+    ------
+    ValueError
+        If `count` is larger than `total`.
+    """
+    from scipy.stats import binomtest
+
+    if not total:
+        return verdict(claim, bound=bound, why=why or "there is nothing to count")
+    ends = binomtest(count, total).proportion_ci(method="wilson")
+    return verdict(claim, count / total, (float(ends.low), float(ends.high)), bound)
