@@ -277,8 +277,7 @@ class Run:
         except (OSError, ValueError) as error:  # such as a full disk: the others may still fit
             reason = execute.one_line(f"its record cannot be written ({error})")
             self.manifest.record(job.name).update(state="failed", error=reason)
-            with contextlib.suppress(OSError, ValueError):
-                self.manifest.save()
+            self.save()
         seconds = time.monotonic() - began
         if reason:
             return f"FAILED after {seconds:.0f} s: {reason}"
@@ -358,10 +357,15 @@ class Run:
             **more,
         }
 
+    def save(self) -> None:
+        """Save the manifest if that is possible; the failure of a notebook is reported anyway."""
+        with contextlib.suppress(OSError, ValueError):
+            self.manifest.save()
+
     def close(self, jobs: list[Job], seconds: float) -> int:
         """Print how the run ended and where its files are; return the exit code."""
         self.manifest.content |= {"seconds": round(seconds, 1)}
-        self.manifest.save()
+        self.save()
         failed = [job.name for job in jobs if self.manifest.record(job.name)["state"] != "done"]
         done, folder = len(jobs) - len(failed), Path(os.path.relpath(self.folder))
         print(f"\nProfile {self.profile.name!r}: {done} of {len(jobs)} done in {seconds:.0f} s.")
