@@ -56,7 +56,7 @@ def place(where: str | Place) -> Place:
         If no installed package reads this kind of URL.
     """
     if "://" not in str(where):
-        return Path(where)
+        return Path(where).expanduser()
     upath = require("upath", "notebooks")
     try:
         found = upath.UPath(str(where))
@@ -77,17 +77,11 @@ def existing(root: str | Place) -> Place:
     NotADirectoryError
         If there is no such folder.
     """
-    root = expanded(root)
+    root = place(root)
     root = root.absolute() if isinstance(root, Path) else root
     if not root.is_dir():
         raise NotADirectoryError(f"There is no folder {str(root)!r}; give one that holds images.")
     return root
-
-
-def expanded(root: str | Place) -> Place:
-    """Return `place(root)`, with ``~`` replaced by the home folder."""
-    root = place(root)
-    return root.expanduser() if isinstance(root, Path) else root
 
 
 def subfolders(root: str | Place) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ ImageNet's indices.
 
 import csv
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,10 +23,10 @@ from wwwlib.images.files import (
     decode,
     examine_all,
     existing,
-    expanded,
     folder,
     naming,
     open_files,
+    place,
     subfolders,
 )
 from wwwlib.images.image_set import ImageSet, subset
@@ -76,9 +77,9 @@ def imagenet(root: str | Place, **options) -> ImageSet:
     synsets = imagenet_synsets()
     numbers = {wnid: i for i, wnid in enumerate(synsets)}
     found = subfolders(root)
-    foreign = [name for name in found if name not in numbers]
-    if foreign or not found:
-        what = f"the subfolder {foreign[0]!r} is none" if foreign else "there is no subfolder"
+    unknown = [name for name in found if name not in numbers]
+    if unknown or not found:
+        what = f"the subfolder {unknown[0]!r} is none" if unknown else "there is no subfolder"
         raise ValueError(
             f"The folder {str(root)!r} should hold one subfolder a class, named by ImageNet-1k "
             f"wnid (such as n01440764), but {what}; give the folder right above those."
@@ -118,7 +119,7 @@ def imagenette(root: str | Place, split: str = "val", size: str = "320px", **opt
             f"Imagenette has the splits 'train' and 'val' and the sizes {', '.join(_IMAGENETTE)}; "
             f"you asked for {split!r} and {size!r}."
         )
-    home = expanded(root) / _IMAGENETTE[size]
+    home = place(root) / _IMAGENETTE[size]
     if not home.exists():
         raise FileNotFoundError(
             f"Imagenette is not in {str(home)!r}; unpack {home.name}.tgz there, for example by "
@@ -150,7 +151,7 @@ def places365(root: str | Place, split: str = "val", *, small: bool = True, **op
     ValueError
         If a class folder is not in the list of classes, or as for `folder`.
     """
-    root = expanded(root)
+    root = place(root)
     options = {"name": f"places365-{split}", **options}
     if isinstance(root, Path) and any(root.glob("places365_*.txt")):
         return _torchvision_places(root, split, small, options)
@@ -159,22 +160,39 @@ def places365(root: str | Place, split: str = "val", *, small: bool = True, **op
             f"Places365 is not in {str(root)!r}: put {_PLACES_CLASSES} there beside torchvision's "
             f"file lists or beside {split}/<class>/ folders."
         )
-    lines = (root / _PLACES_CLASSES).read_text(encoding="utf-8").split("\n")
-    pairs = (line.rsplit(maxsplit=1) for line in lines if line.strip())
-    places = {_scene(path): int(number) for path, number in pairs}
-    numbers = {scene.replace("/", "-"): i for scene, i in places.items()}
-    foreign = [name for name in subfolders(root / split) if name not in numbers]
-    if foreign:
+    scenes = places365_scenes(root / _PLACES_CLASSES)
+    numbers = {scene.replace("/", "-"): i for i, scene in enumerate(scenes)}
+    unknown = [name for name in subfolders(root / split) if name not in numbers]
+    if unknown:
         raise ValueError(
-            f"The folder {foreign[0]!r} in {str(root / split)!r} is no class of {_PLACES_CLASSES}; "
+            f"The folder {unknown[0]!r} in {str(root / split)!r} is no class of {_PLACES_CLASSES}; "
             "write /a/arena/hockey as arena-hockey."
         )
-    return class_folders(root / split, numbers, sorted(places, key=places.get), **options)
+    return class_folders(root / split, numbers, scenes, **options)
 
 
-def _scene(path: str) -> str:
-    """Return "arena/hockey" for "/a/arena/hockey"."""
-    return path.lstrip("/").split("/", 1)[1]
+def places365_scenes(path: str | Place) -> list[str]:
+    """Return the scenes of ``categories_places365.txt``, in order of their class index.
+
+    The line ``/a/arena/hockey 19`` makes "arena/hockey" class 19.
+
+    Raises
+    ------
+    ValueError
+        If a line is of another form; the message gives its number.
+    """
+    scenes = {}
+    lines = place(path).read_text(encoding="utf-8-sig").split("\n")
+    for number, line in enumerate(lines, start=1):
+        found = re.fullmatch(r"/\w/(\S+) (\d+)", line.strip())
+        if found:
+            scenes[found[1]] = int(found[2])
+        elif line.strip():
+            raise ValueError(
+                f"Line {number} of {str(path)!r} is {line.strip()!r}; expected a scene such as "
+                "'/b/balcony/exterior 24'."
+            )
+    return sorted(scenes, key=scenes.get)
 
 
 def _torchvision_places(root, split, small, options) -> ImageSet:
@@ -186,12 +204,14 @@ def _torchvision_places(root, split, small, options) -> ImageSet:
         raise FileNotFoundError(f"Places365 in {str(root)!r} is incomplete: {error}") from error
     paths = [str(Path(path).relative_to(places.images_dir)) for path, _ in places.imgs]
     classes = sorted(places.class_to_idx, key=places.class_to_idx.get)
-    names = [_scene(path) for path in classes]
+    names = [path.lstrip("/").split("/", 1)[1] for path in classes]
     return open_files(places.images_dir, paths, places.targets, names, **options)
 
 
 def broden(root: str | Place, split: str | None = None, **options) -> ImageSet:
-    """Open Broden's images, those that its index lists; for its masks see `baselines.masks`.
+    """Open Broden's images, those that its index lists.
+
+    For its masks see `baselines.network_dissection`.
 
     Parameters
     ----------

@@ -14,6 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from wwwlib.images import imagenet_synsets
+from wwwlib.images.sources import places365_scenes
 from wwwlib.language.embedding import embed_texts
 from wwwlib.language.encoders import Encoder
 from wwwlib.registry import EXTENSIONS, extension
@@ -290,18 +291,7 @@ def _places(path: str | Path, reading: str) -> list[list[str]]:
         raise ValueError(
             f"The reading {reading!r} is unknown; choose one of {', '.join(PLACES_READINGS)}."
         )
-    places = []
-    for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip():
-            continue
-        parts = line.split()[0].split("/")
-        if len(parts) < 3 or parts[0] or not all(parts[1:]):
-            raise ValueError(
-                f"Line {number} of {str(path)!r} is {line.strip()!r}; expected a scene such as "
-                "'/b/balcony/exterior 24'."
-            )
-        places.append(parts[2:])
-    return places
+    return [scene.split("/") for scene in places365_scenes(path)]
 
 
 def _spaced(parts: list[str]) -> str:
