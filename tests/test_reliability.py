@@ -191,16 +191,6 @@ def test_a_measure_that_is_none_is_refused():
         reliability.compare(torch.rand(9), torch.rand(9), torch.arange(9) < 4, measure="accuracy")
 
 
-def test_within_groups_only_their_own_images_count():
-    one, wrong = draw(6, 90)
-    other, groups = torch.rand(90), torch.arange(90) % 3
-    wrong[groups == 2] = False
-    found = reliability.compare_within(one, other, wrong, groups, samples=20)
-    assert list(found) == [0, 1], "a group without errors is left out"
-    own = groups == 1
-    assert found[1] == reliability.compare(one[own], other[own], wrong[own], samples=20)
-
-
 def test_without_errors_there_is_no_auroc_but_still_a_curve():
     curve = reliability.rejection(torch.rand(20), torch.zeros(20), RATES, samples=3)
     assert np.isnan(curve.auroc) and curve.hits.tolist() == [0] * 11 and curve.aurc == 0
