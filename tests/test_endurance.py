@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from manifest import input_fingerprints
 from PIL import Image
-from profiles import House
-from witness import witness
+from profiles import Project
 
 import wwwlib.atlas.atlas
 import wwwlib.store
@@ -34,10 +34,10 @@ STAGE = """
 import itertools, os, sys, types
 import torch
 torch.set_num_threads(1)
-import wwwlib.exemplars.streaming as streaming
+import wwwlib.distributed.passes as passes
 from test_endurance import images, language, small_atlas
 language.encoder("world"), world.image_set(40, seed=21)  # slow the first time
-streaming.time = types.SimpleNamespace(monotonic=itertools.count(0, 30).__next__)  # save often
+passes.time = types.SimpleNamespace(monotonic=itertools.count(0, 30).__next__)  # save often
 print("ready", flush=True)
 for line in sys.stdin:
     child = os.fork()
@@ -285,12 +285,12 @@ def test_a_picture_changed_with_the_same_size_and_time_is_noticed(folder, tmp_pa
 
 def test_a_notebook_runs_again_when_a_picture_changed_with_the_same_size_and_time(folder):
     """Breaks if the runner calls it done already."""
-    house = House(folder.parent / "house")
-    (house.root / "notebooks").mkdir(parents=True)
-    before = witness(house, str(folder))
-    assert witness(house, str(folder)) == before
+    project = Project(folder.parent / "project")
+    (project.root / "notebooks").mkdir(parents=True)
+    before = input_fingerprints(project, str(folder))
+    assert input_fingerprints(project, str(folder)) == before
     change(folder / "03.bmp")
-    assert witness(house, str(folder)) != before
+    assert input_fingerprints(project, str(folder)) != before
 
 
 def test_what_a_newer_version_wrote_is_neither_read_nor_touched(tmp_path, monkeypatch):
