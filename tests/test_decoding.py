@@ -15,7 +15,7 @@ from torchvision.models import ResNet50_Weights
 from torchvision.transforms import InterpolationMode, v2
 
 from wwwlib import exemplars, images, targets, world
-from wwwlib.exemplars.__main__ import main
+from wwwlib.exemplars import main
 from wwwlib.store import Store, digest
 
 ASIS = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32)])  # levels 0..255, nothing resized
@@ -380,16 +380,15 @@ def equal(one, two):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("shard", [None, 8])
-def test_exemplars_are_those_of_pillow_where_pixels_are(files, tmp_path, workers, shard, decoded):
-    """Breaks if an image is lost, or the decoder does not reach a pass shared by shards."""
+def test_exemplars_are_those_of_pillow_where_pixels_are(files, tmp_path, workers, decoded):
+    """Breaks if an image is lost, or the decoder does not reach the pass."""
     network, probe = targets.load("world/conv"), images.folder(files)
     options = {"k": 9, "batch_size": 4, "workers": workers, "progress": False}
     pillow = exemplars.collect(network, probe, LAYERS, **options)
     assert not decoded
-    options |= {"store": Store(tmp_path), "shard": shard, "decoder": "torchvision"}
+    options |= {"store": Store(tmp_path), "decoder": "torchvision"}
     assert equal(pillow, exemplars.collect(network, probe, LAYERS, **options))
-    assert sum(decoded) == 16 + (3 if shard else 1)  # every JPEG once, and a card for each shard
+    assert sum(decoded) == 16 + 1  # every JPEG once, and the test card
 
 
 def test_keys_name_the_decoder_only_where_it_is_not_pillow(files, tmp_path, decoded):
@@ -450,7 +449,7 @@ def test_the_command_line_takes_both(files, tmp_path, monkeypatch, capsys, decod
     pillow, torchvision, smaller = capsys.readouterr().out.splitlines()
     assert pillow == torchvision != smaller
     assert main([*command, "--decoder", "torchvision", "--ray", "1"]) == 2
-    assert "with --ray tasks decode, which have no GPU" in capsys.readouterr().err
+    assert "actors is 1, which needs" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

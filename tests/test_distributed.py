@@ -1,22 +1,32 @@
 """Passes over images: results do not depend on batches, interruptions, or the processes' number."""
 
 import os
+import re
+import signal
 import socket
+import subprocess
+import sys
+from dataclasses import fields
 from fractions import Fraction
 from functools import reduce
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from wwwlib import targets, world
+from wwwlib import exemplars, language, targets, world
 from wwwlib.activations import capture
+from wwwlib.atlas.classes import by_gradient
+from wwwlib.baselines.network_dissection import dissect
 from wwwlib.distributed import Options, Pass, class_sums, class_totals, concatenate, run
 from wwwlib.distributed.passes import _stretches
 from wwwlib.distributed.sums import exact_parts, merge_class_sums
 from wwwlib.distributed.workers import ranks
-from wwwlib.store import NullStore, Store
+from wwwlib.store import NullStore, Store, tensor_digest
+from wwwlib.studies.survey import survey
 
 COUNT, BATCH, LAYERS = 90, 8, ["layer4", "logits"]
 
@@ -173,30 +183,53 @@ def crew(processes, size, task, stores):
     return found
 
 
-def batches_and_values(store):
+def digest_of(made):
+    """Digest records and tensors in any nesting of dictionaries, tuples and lists."""
+    if isinstance(made, torch.Tensor):
+        return tensor_digest({"x": made})
+    if isinstance(made, dict):
+        return [(str(key), digest_of(value)) for key, value in made.items()]
+    if isinstance(made, tuple | list):
+        return [digest_of(value) for value in made]
+    return digest_of(vars(made)) if hasattr(made, "__dict__") else made
+
+
+def all_passes(store):
+    """Make passes of all kinds; returns digests, and the batches of the first and at the end."""
     target, seen = targets.load("world/conv"), []
     target.model.register_forward_pre_hook(lambda _, x: seen.append(len(x[0])))
-    found = run(
-        activations(target, world.image_set(COUNT, seed=11)),
-        batch_size=BATCH, store=store, progress=False,
-    )  # fmt: skip
-    return len(seen), {layer: found[layer]["z"].tolist() for layer in found}
+    images, masks = world.image_set_with_masks(COUNT, 11)
+    options = {"batch_size": BATCH, "store": store, "progress": False}
+    made = [run(activations(target, images), **options)]
+    first = len(seen)
+    made.append(top := exemplars.collect(target, images, LAYERS, 5, **options))
+    made.append(by_gradient(target, images, ["layer2"], **options))
+    clip = language.encoder("world")
+    made.append(language.embed_exemplars(clip, images, top["logits"], **options))
+    made.append(survey(target, images, made[2][0], (3,), **options))
+    made.append(dissect(target, images, masks, ["layer2"], **options))
+    before = len(seen)
+    run(activations(target, images), **options)
+    return digest_of(made), first, len(seen) - before
 
 
-@pytest.mark.parametrize("size", [1, 2, 5])
-@pytest.mark.parametrize("shared", [True, False])
-def test_every_rank_receives_what_one_process_computes(tmp_path, processes, size, shared):
-    """Breaks if an image is read twice or never, or in another batch, or by a stale result."""
-    _, expected = batches_and_values(None)
+@pytest.fixture(scope="module")
+def alone():
+    return all_passes(None)[0]
+
+
+@pytest.mark.parametrize("size, shared", [(1, True), (2, False), (5, True)])
+def test_every_rank_receives_the_bytes_that_one_process_computes(
+    tmp_path, processes, alone, size, shared
+):
+    """Breaks if an image is read twice or never, or in another batch, or a sum rounds."""
     stores = [tmp_path / ("all" if shared else str(rank)) for rank in range(size)]
-    found = crew(processes, size, batches_and_values, stores)
-    assert sum(calls for calls, _ in found) == 12
-    assert all(values == expected for _, values in found)
+    found = crew(processes, size, all_passes, stores)
+    assert [digests == alone for digests, _, _ in found] == [True] * size, found
+    assert sum(first for _, first, _ in found) == 12
+    assert [again for _, _, again in found] == [0] * size, "only rank 0 asks its store"
     left = [p for p in tmp_path.rglob("*.checkpoint/*") if p.suffix != ".lock"]
     assert not left, "checkpoints go once the whole is kept"
-    again = crew(processes, size, batches_and_values, stores)
-    assert [calls for calls, _ in again] == [0] * size
-    assert all(values == expected for _, values in again)
 
 
 def of_other_images(store):
@@ -215,3 +248,113 @@ def test_a_process_without_torchrun_is_alone(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     assert ranks().size == 1
+
+
+# torchrun -------------------------------------------------------------------------------------
+
+PRINTED = re.compile(r"^(\w+): \d+ neurons, exemplars (\w{16})$", re.MULTILINE)
+
+
+def command(store, *launcher, **variables):
+    """Collect exemplars from the command line and return what it printed of each layer."""
+    arguments = ["world/conv", "world", "--layers", *LAYERS, "--count", "90", "--batch-size", "8"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WWW_STORE": str(store), **variables}
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, "wwwlib.exemplars", *arguments],
+        env=environment, capture_output=True, text=True, timeout=240, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return PRINTED.findall(done.stdout)
+
+
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def test_two_processes_of_torchrun_find_what_one_finds(tmp_path):
+    one = command(tmp_path / "one")
+    two = command(tmp_path / "two", *TORCHRUN, "-m")
+    assert [layer for layer, _ in one] == LAYERS
+    assert one == two
+
+
+RESTARTED = """
+import os, sys, torch
+from test_distributed import activations, targets, world, run
+from wwwlib.store import Store, tensor_digest
+torch.set_num_threads(1)
+root, seen, target = sys.argv[1], [], targets.load("world/conv")
+attempt, rank = os.environ["TORCHELASTIC_RESTART_COUNT"], os.environ["RANK"]
+def fail(*_):
+    seen.append(1)
+    if rank == "1" and attempt == "0" and len(seen) == 5:
+        os._exit(3)
+target.model.register_forward_pre_hook(fail)
+options = {"batch_size": 8, "checkpoint_seconds": 0, "store": Store(root), "progress": False}
+found = run(activations(target, world.image_set(90, seed=11)), **options)
+digest = tensor_digest({layer: found[layer]["z"] for layer in found})
+with open(f"{root}/{rank}.txt", "w") as file:
+    file.write(f"{len(seen)} {digest}")
+"""
+
+
+def test_after_an_elastic_restart_each_rank_resumes_at_its_checkpoint(tmp_path):
+    """Rank 1 fails at its fifth batch of six; all are restarted, and repeat nothing but that."""
+    script = tmp_path / "script.py"
+    script.write_text(RESTARTED)
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", *TORCHRUN, "--max-restarts", "1", str(script), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (_, first), (calls, second) = ((tmp_path / f"{r}.txt").read_text().split() for r in (0, 1))
+    assert calls == "2" and first == second
+    alone = run(activations(targets.load("world/conv"), world.image_set(90, seed=11)), batch_size=8)
+    assert first == tensor_digest({layer: alone[layer]["z"] for layer in alone})
+
+
+# Ray ------------------------------------------------------------------------------------------
+
+
+class Fragile(nn.Module):
+    """A network whose process is killed, once, at its fourth batch."""
+
+    def __init__(self, model, marker):
+        super().__init__()
+        self.model, self.marker, self.seen = model, str(marker), 0
+
+    def forward(self, x):
+        self.seen += 1
+        if self.seen == 4 and not os.path.exists(self.marker):
+            Path(self.marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.model(x)
+
+
+@pytest.mark.slow
+def test_ray_finds_the_same_though_an_actor_is_killed(tmp_path, monkeypatch):
+    """Breaks if a stretch in the hands of a dead actor is lost, or its state counted twice."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for Ray's processes
+    ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    monkeypatch.setattr("wwwlib.distributed.passes._RAY_IMAGES", 16)
+    conv, probe = targets.load("world/conv"), world.image_set(COUNT, seed=11)
+    fragile = targets.wrap(
+        Fragile(conv.model, tmp_path / "killed"), conv.preprocess, conv.classes, "fragile"
+    )
+    options = {"k": 6, "batch_size": BATCH, "store": Store(tmp_path / "store"), "actors": 2}
+    layers = ["model.layer4", "logits"]
+    try:
+        found = exemplars.collect(fragile, probe, layers, **options)
+    finally:
+        ray.shutdown()
+    assert (tmp_path / "killed").exists(), "no actor was killed: nothing was tested"
+    left = [p for p in (tmp_path / "store").glob("stretches*/*") if p.suffix != ".lock"]
+    assert not left
+    again = exemplars.collect(fragile, probe, layers, **options)  # starts no cluster
+    alone = exemplars.collect(conv, probe, LAYERS, 6, batch_size=BATCH, progress=False)
+    for one, two in zip(layers, LAYERS, strict=True):
+        for each in fields(exemplars.Exemplars):
+            values = [getattr(made[name], each.name) for made, name in
+                      ((found, one), (again, one), (alone, two))]  # fmt: skip
+            assert digest_of(values[0]) == digest_of(values[1]) == digest_of(values[2])

@@ -34,10 +34,10 @@ STAGE = """
 import itertools, os, sys, types
 import torch
 torch.set_num_threads(1)
-import wwwlib.exemplars.streaming as streaming
+import wwwlib.distributed.passes as passes
 from test_endurance import images, language, small_atlas
 language.encoder("world"), world.image_set(40, seed=21)  # slow the first time
-streaming.time = types.SimpleNamespace(monotonic=itertools.count(0, 30).__next__)  # save often
+passes.time = types.SimpleNamespace(monotonic=itertools.count(0, 30).__next__)  # save often
 print("ready", flush=True)
 for line in sys.stdin:
     child = os.fork()

@@ -1,16 +1,20 @@
 """Exemplars: streaming must equal sorting everything at once, interrupted or not."""
 
+import sys
 import time
+from functools import reduce
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
 from wwwlib import images, targets, world
-from wwwlib.exemplars import CONSTANT, NOT_FINITE, OK, collect, stream
+from wwwlib.exemplars import CONSTANT, NOT_FINITE, OK, _merge, _ranked, collect, main
 from wwwlib.images import ImageSet
-from wwwlib.store import Store
+from wwwlib.store import Store, tensor_digest
 from wwwlib.targets import wrap
 
 CLASSES = 3
@@ -66,15 +70,21 @@ def table():
 @pytest.mark.parametrize("k", [1, 8, 97])
 def test_streaming_equals_a_full_sort_ties_included(table, batch_size, k):
     """Breaks when ties are left to topk, which orders them as it likes."""
-    found = collect(target(table), numbered(97), ["hidden"], k, batch_size, progress=False)
+    found = collect(
+        target(table), numbered(97), ["hidden"], k, batch_size=batch_size, progress=False
+    )
     expected = literal(table, k)
     assert torch.equal(found["hidden"].index, expected)
     assert torch.equal(found["hidden"].value, table.T.gather(1, expected))
 
 
 def test_workers_change_nothing(table):
-    one = collect(target(table), numbered(97), ["hidden"], 9, 8, workers=0, progress=False)
-    two = collect(target(table), numbered(97), ["hidden"], 9, 8, workers=2, progress=False)
+    one = collect(
+        target(table), numbered(97), ["hidden"], 9, batch_size=8, workers=0, progress=False
+    )
+    two = collect(
+        target(table), numbered(97), ["hidden"], 9, batch_size=8, workers=2, progress=False
+    )
     assert torch.equal(one["hidden"].index, two["hidden"].index)
 
 
@@ -82,7 +92,7 @@ def test_all_layers_are_read_in_one_pass(table):
     """Breaks when images go through the network once a layer."""
     network, calls = target(table), []
     network.model.register_forward_hook(lambda *_: calls.append(1))
-    found = collect(network, numbered(97), ["hidden", "logits"], 5, 97, progress=False)
+    found = collect(network, numbered(97), ["hidden", "logits"], 5, batch_size=97, progress=False)
     assert len(calls) == 1
     assert torch.equal(found["logits"].index, literal(table[:, :CLASSES], 5))
 
@@ -94,7 +104,9 @@ def test_neurons_that_say_nothing_are_marked():
     table[:, 4] = torch.nan
     table[2, 0] = torch.nan
     table[3, 1] = torch.inf
-    found = collect(target(table), numbered(20), ["hidden"], 4, 6, progress=False)["hidden"]
+    found = collect(target(table), numbered(20), ["hidden"], 4, batch_size=6, progress=False)[
+        "hidden"
+    ]
     assert found.status.tolist() == [OK, OK, OK, CONSTANT, NOT_FINITE]
     assert found.index[3].tolist() == [0, 1, 2, 3]
     assert found.index[4].tolist() == [-1] * 4
@@ -106,14 +118,18 @@ def test_neurons_that_say_nothing_are_marked():
 def test_a_neuron_with_too_few_finite_values_keeps_them_first():
     table = torch.full((6, 3), torch.nan)
     table[4, 0], table[1, 0] = 1.0, 2.0
-    found = collect(target(table), numbered(6), ["hidden"], 4, 2, progress=False)["hidden"]
+    found = collect(target(table), numbered(6), ["hidden"], 4, batch_size=2, progress=False)[
+        "hidden"
+    ]
     assert found.index[0].tolist() == [1, 4, -1, -1]
     assert found.status[0] == NOT_FINITE
 
 
 def test_class_sums_by_label_and_by_prediction(table):
     labels = [i % CLASSES if i % 5 else None for i in range(97)]
-    found = collect(target(table - 6), numbered(97, labels), ["hidden"], 3, 16, progress=False)
+    found = collect(
+        target(table - 6), numbered(97, labels), ["hidden"], 3, batch_size=16, progress=False
+    )
     sums = torch.zeros(CLASSES, 7, dtype=torch.float64)
     absolute, count = sums.clone(), torch.zeros(CLASSES, dtype=torch.int64)
     for row, label in zip((table - 6).double(), labels, strict=True):
@@ -129,8 +145,10 @@ def test_class_sums_by_label_and_by_prediction(table):
 def test_labels_of_other_classes_do_not_count(table):
     """Breaks when the label of a folder with its own classes is taken for one of the network's."""
     foreign = numbered(97, [i % 9 for i in range(97)], classes=tuple("abcdefghi"))
-    found = collect(target(table), foreign, ["hidden"], 3, 16, progress=False)["hidden"]
-    plain = collect(target(table), numbered(97), ["hidden"], 3, 16, progress=False)["hidden"]
+    found = collect(target(table), foreign, ["hidden"], 3, batch_size=16, progress=False)["hidden"]
+    plain = collect(target(table), numbered(97), ["hidden"], 3, batch_size=16, progress=False)[
+        "hidden"
+    ]
     assert torch.equal(found.class_count, plain.class_count)
 
 
@@ -139,7 +157,7 @@ def test_errors_are_sentences_before_any_work(table):
         collect(target(table), numbered(97), ["hidden"], 98)
     with pytest.raises(ValueError, match="k is 0"):
         collect(target(table), numbered(97), ["hidden"], 0)
-    with pytest.raises(ValueError, match=r"give a list of names, \['hidden'\]"):
+    with pytest.raises(ValueError, match=r"give a list, \['hidden'\]"):
         collect(target(table), numbered(97), "hidden", 3)
     with pytest.raises(ValueError, match=r"no layer 'hiden'.*'hidden'"):
         collect(target(table), numbered(97), ["hiden"], 3, progress=False)
@@ -189,24 +207,21 @@ def test_an_interrupt_from_the_keyboard_loses_nothing(table, tmp_path):
 
 
 def test_a_checkpoint_of_other_layers_is_not_continued(table, tmp_path):
-    class Slot:
-        kept = None
+    """Breaks if the states of layers that are no longer missing stand in for those that are."""
+    network, calls = target(table), []
+    options = {"batch_size": 10, "store": Store(tmp_path), "progress": False}
 
-        def load(self):
-            return self.kept
+    def fail_late(*_):
+        calls.append(1)
+        if len(calls) == 6:
+            raise RuntimeError("stopped")
 
-    slot = Slot()
-    slot.kept = type("Kept", (), {"record": {"layers": ["x"], "done": 90}, "tensors": {}})
-    seen = []
-    stream(
-        target(table),
-        numbered(97),
-        lambda state, indices, x: seen.append(len(indices)) or state,
-        slot,
-        {"layers": ["y"]},
-        progress=False,
-    )
-    assert sum(seen) == 97
+    hook = network.model.register_forward_hook(fail_late)
+    with pytest.raises(RuntimeError, match="stopped"):
+        collect(network, numbered(97), ["hidden", "logits"], 5, checkpoint_seconds=0, **options)
+    hook.remove()
+    found = collect(network, numbered(97), ["hidden"], 5, **options)
+    assert torch.equal(found["hidden"].index, literal(table, 5))
 
 
 def run_pass(store, pause=0.0, started=None):
@@ -217,9 +232,15 @@ def run_pass(store, pause=0.0, started=None):
     if started:
         started.send("started")
     collect(
-        network, numbered(97), ["hidden", "logits"], 5, 8, store=Store(store), progress=False,
+        network,
+        numbered(97),
+        ["hidden", "logits"],
+        5,
+        batch_size=8,
+        store=Store(store),
+        progress=False,
         checkpoint_seconds=0,
-    )  # fmt: skip
+    )
 
 
 def contents(store):
@@ -270,8 +291,10 @@ def test_a_batch_too_large_for_the_memory_is_halved_and_nothing_else_changes(tab
     """Breaks if an image is lost or seen twice where a batch is cut, or the size is not kept."""
     network = target(table)
     memory = Small(network, most)
-    found = collect(network, numbered(97), ["hidden"], 9, 32, progress=False)["hidden"]
-    plain = collect(target(table), numbered(97), ["hidden"], 9, 32, progress=False)["hidden"]
+    found = collect(network, numbered(97), ["hidden"], 9, batch_size=32, progress=False)["hidden"]
+    plain = collect(target(table), numbered(97), ["hidden"], 9, batch_size=32, progress=False)[
+        "hidden"
+    ]
     for name in ("index", "value", "class_sum", "class_count"):
         assert torch.equal(getattr(found, name), getattr(plain, name)), name
     failed = [size for size in memory.seen if size > most]
@@ -283,7 +306,7 @@ def test_where_not_one_image_fits_a_sentence_says_so(table):
     network = target(table)
     Small(network, 0)
     with pytest.raises(RuntimeError, match="Not even one image fits into the memory of cpu"):
-        collect(network, numbered(97), ["hidden"], 5, 4, progress=False)
+        collect(network, numbered(97), ["hidden"], 5, batch_size=4, progress=False)
 
 
 def test_half_precision_is_near_full_precision_and_kept_apart_from_it(tmp_path):
@@ -298,3 +321,71 @@ def test_half_precision_is_near_full_precision_and_kept_apart_from_it(tmp_path):
     assert (full.value - half.value).abs().max() < full.value.abs().max() / 32
     with pytest.raises(ValueError, match="precision is 'int8'; use one of float32, bfloat16"):
         collect(network, probe, ["layer4"], 3, precision="int8")
+
+
+# States of stretches --------------------------------------------------------------------------
+
+NEURONS, K = 4, 5
+
+
+@st.composite
+def stretches(draw):
+    """Draw activations full of ties, some not finite, and cut them into adjacent stretches."""
+    count = draw(st.integers(3, 30))
+    some = st.sampled_from([0.0, -0.0, 1.0, 0.1, 1e-4, -3.5, 250.3, float("nan"), float("inf")])
+    row = st.lists(some, min_size=NEURONS, max_size=NEURONS)
+    z = torch.tensor(draw(st.lists(row, min_size=count, max_size=count)))
+    members = torch.tensor(draw(st.lists(st.integers(0, 2), min_size=count, max_size=count)))
+    borders = draw(st.sets(st.integers(1, count - 1), min_size=2, max_size=6))
+    pieces = torch.arange(count).tensor_split(sorted(borders))
+    return [_ranked(i, z[i], members[i], K) for i in pieces], _ranked(
+        torch.arange(count), z, members, K
+    )
+
+
+def merge(one, other):
+    return _merge(K, one, other)
+
+
+@given(stretches())
+@settings(deadline=None)
+def test_adjacent_stretches_merge_to_the_state_of_all_images(drawn):
+    """Breaks if ties are kept by arrival instead of by index, or a sum by order of addition."""
+    pieces, whole = drawn
+    assert tensor_digest(reduce(merge, pieces)) == tensor_digest(whole)
+
+
+@given(stretches())
+@settings(deadline=None)
+def test_merging_is_associative(drawn):
+    (a, b, c, *_), _ = drawn
+    assert tensor_digest(merge(merge(a, b), c)) == tensor_digest(merge(a, merge(b, c)))
+
+
+# Command line ---------------------------------------------------------------------------------
+
+REFUSED = {
+    "network": (["world/cnov", "world"], "world/cnov"),
+    "kind of probe set": (["world/conv", "wrld"], "no probe set 'wrld'"),
+    "folder": (["world/conv", "folder", "/no/such/folder"], "no folder '/no/such/folder'"),
+    "number of exemplars": (["world/conv", "world", "--count", "3"], "k = 40 exemplars"),
+    "layer": (["world/conv", "world", "--count", "3", "--k", "2", "--layers", "lyer4"], "layer4"),
+    "cluster": (["world/conv", "world", "--count", "3", "--k", "2", "--ray", "-1"], "actors is -1"),
+}
+
+
+@pytest.mark.parametrize("words, expected", REFUSED.values(), ids=REFUSED)
+def test_wrong_arguments_of_the_command_line_are_explained(
+    tmp_path, monkeypatch, capsys, words, expected
+):
+    monkeypatch.setenv("WWW_STORE", str(tmp_path))
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert expected in error and "Traceback" not in error
+
+
+def test_without_ray_its_option_names_the_extra(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WWW_STORE", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    assert main(["world/conv", "world", "--count", "3", "--k", "2", "--ray", "1"]) == 2
+    assert "pip install 'wwwlib[ray]'" in capsys.readouterr().err

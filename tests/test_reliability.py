@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from wwwlib import concepts, images, scores
-from wwwlib.studies import readings, reliability, survey, verdicts
+from wwwlib.studies import reliability, survey, verdicts
 
 RATES = torch.linspace(0, 1, 11)
 
@@ -253,7 +253,7 @@ def test_uncertainties_a_survey_are_one_less_its_readings_and_those_of_its_logit
     one, two = (torch.rand(6, 4, generator=noise).double() for _ in range(2))
     one[0, 2] = torch.nan
     logits = torch.randn(4, 3, generator=noise)
-    read = {("late", 5): readings.Readings(*one), ("late", 3): readings.Readings(*two)}
+    read = {("late", 5): survey.Readings(*one), ("late", 3): survey.Readings(*two)}
     found = reliability.uncertainties(survey.Surveyed(logits, logits.argmax(1), read), "late", 5)
     assert next(iter(found)) == "1 - r"
     assert found["1 - r"].tolist() == [1 - one[0, 0], 1 - one[0, 1], 1, 1 - one[0, 3]]

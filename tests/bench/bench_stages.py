@@ -22,8 +22,7 @@ from PIL import Image
 
 from wwwlib import exemplars, images, targets
 from wwwlib.activations import capture
-from wwwlib.exemplars.collecting import PRECISIONS
-from wwwlib.exemplars.running import Running
+from wwwlib.exemplars import PRECISIONS, _merge, _ranked
 
 
 def generate(folder, count):
@@ -51,25 +50,24 @@ class Stages:
 
 
 @torch.inference_mode()
-def measure(target, probe, layers, k, batch, workers, precision, decoder):
+def measure(target, probe, layers, k, batch_size, workers, precision, decoder):
     """Return seconds by stage of one pass in which nothing overlaps."""
     device, dtype, state = target.device, PRECISIONS[precision], {}
     autocast = partial(torch.autocast, device.type, dtype, dtype is not torch.float32)
-    pin, classes = device.type == "cuda", len(target.classes)
-    options = {"pin_memory": pin, "decoder": decoder, "device": device}
-    read = images.batches(probe, target.preprocess, batch, workers, **options)
+    options = {"pin_memory": device.type == "cuda", "decoder": decoder, "device": device}
+    read = images.batches(probe, target.preprocess, batch_size, workers, **options)
     stage = Stages(device)
     for indices, x in read:
         stage("decode and preprocess")
-        indices, x = indices.to(device), x.to(device, non_blocking=True)
+        x = x.to(device, non_blocking=True)
         stage("copy")
         with autocast(), capture(target, layers) as taken:
             logits = target.model(x)
         stage("network")
         for layer in layers:
             z = taken[layer].z.float()
-            running = Running.of(state, layer) or Running.empty(z.shape[1], k, classes, device)
-            state |= running.update(indices, z, logits.argmax(1)).as_state(layer)
+            own = _ranked(indices, z, logits.argmax(1), k)
+            state[layer] = _merge(k, state[layer], own) if layer in state else own
         stage("the rest")
     return stage.seconds
 
@@ -92,14 +90,15 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         generate(folder, options.images)
         probe = images.folder(folder, progress=False)
-        call = (options.layers, options.k, options.batch)
+        call = (options.layers, options.k)
         warm = images.subset(probe, range(min(len(probe), max(options.k, options.batch))))
         how = {"precision": options.precision, "decoder": options.decoder}
-        measure(target, warm, *call, 0, **how)
+        how["batch_size"] = options.batch
+        measure(target, warm, *call, workers=0, **how)
         for workers in options.workers:
-            row = measure(target, probe, *call, workers, **how)
+            row = measure(target, probe, *call, workers=workers, **how)
             start = time.perf_counter()
-            exemplars.collect(target, probe, *call, workers, progress=False, **how)
+            exemplars.collect(target, probe, *call, workers=workers, progress=False, **how)
             rows[workers] = {**row, "sum": sum(row.values()), "pass": time.perf_counter() - start}
     print(
         f"{options.target}, {options.images} images, {options.precision}, {options.device}, "

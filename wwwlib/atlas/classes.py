@@ -1,27 +1,26 @@
 """Class contributions: the mean of w over the images of every class (WWW, section 3.4).
 
-Before a linear head they follow from the sums that the exemplar pass kept anyway. Elsewhere one
-pass reads all layers at once, with the gradient at each image's class, and adds without rounding.
+Before a linear head they follow from the class sums of the exemplars. Elsewhere one pass captures
+all layers, with the gradient of each image's class, and adds exactly.
 """
 
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 
 import torch
 from torch import Tensor
 
-from wwwlib.contributions import Contributions, contribute_all
+from wwwlib.contributions import contribute_all
+from wwwlib.distributed import Pass, State, class_sums, class_totals, merge_class_sums, run
 from wwwlib.exemplars import Exemplars
-from wwwlib.exemplars.exact import parts, whole
-from wwwlib.exemplars.shards import Pass, Shard, answer, discard, shard_size, together
 from wwwlib.images import ImageSet, subset
-from wwwlib.store import Store, digest
+from wwwlib.store import digest
 from wwwlib.targets import Target
 
-_KIND = "class-contributions"
 _JOINS = re.compile(r"[\s_/-]+")
 
 
@@ -157,10 +156,9 @@ def by_gradient(
     images: ImageSet,
     layers: Sequence[str],
     signed: bool = False,
-    store: Store | None = None,
     **options: object,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Find the class contributions of any layers, by one pass over labelled images.
+    """Compute the class contributions of any layers, by one pass over labelled images.
 
     Parameters
     ----------
@@ -168,13 +166,11 @@ def by_gradient(
     images : ImageSet
         Labels in the network's numbering; an image without one counts for its prediction.
     layers : sequence of str
-        All are read in the same forward and backward pass.
+        All are captured in the same forward and backward pass.
     signed : bool
         Whether contributions keep their sign.
-    store : Store, optional
-        Keeps the result, and the state of a pass that was killed.
     **options
-        See `exemplars.stream`.
+        Fields of `distributed.Options`.
 
     Returns
     -------
@@ -183,67 +179,43 @@ def by_gradient(
     count : Tensor of int64, shape (C,)
         Images of each class.
     """
-    key = {
-        "target": target.key(),
-        "images": images.fingerprint,
-        "layers": list(layers),
-        "signed": signed,
-    }
-    asked = gradients(target, images, layers, signed)
-    size, state = store is not None and shard_size(), None
-    if size and store.load(_KIND, key) is None:
-        state = together(asked, store, size, lambda: bool(store.load(_KIND, key)), **options)
+    labels = torch.tensor([-1 if label is None else label for label in images.labels])
+    no_heads = dict.fromkeys(layers, False)
 
-    def make(slot=None):
-        found = dict(state or answer(asked, Shard(0, len(images)), slot, **options))
-        counted = {"count": found.pop("count").cpu()}
-        return counted | {name: whole(tensor).cpu() for name, tensor in found.items()}, {}
-
-    sums = make()[0] if store is None else store.fetch(_KIND, key, make).tensors
-    if size:  # a kill after the last save may have left some behind
-        discard(asked, store, size, options.get("batch_size", 64))
-    count = sums["count"]
-    return {layer: sums[f"sum/{layer}"] / count.double().unsqueeze(1) for layer in layers}, count
-
-
-def gradients(
-    target: Target, images: ImageSet, layers: Sequence[str], signed: bool = False
-) -> Pass:
-    """Return the question that `by_gradient` asks, for whoever answers its shards elsewhere."""
-    identity = {"layers": list(layers), "signed": signed, "sums": "exact"}
-    step = _Adding(target, images, layers, signed)
-    return Pass(target, images, step, _merge, identity, "class contributions")
-
-
-def _merge(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor + other[name] for name, tensor in one.items()}
-
-
-class _Adding:
-    """One step of the pass: add a batch's contributions to the sums of its classes."""
-
-    def __init__(self, target: Target, images: ImageSet, layers: Sequence[str], signed: bool):
-        self.target, self.layers, self.signed = target, tuple(layers), signed
-        self.no_heads = dict.fromkeys(layers, False)
-        labels = [-1 if label is None else label for label in images.labels]
-        self.labels = torch.tensor(labels, device=target.device)
-
-    def __call__(self, state: Mapping[str, Tensor], indices: Tensor, x: Tensor) -> dict:
-        state, given = dict(state), self.labels[indices]
+    def step(layers: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
+        given, states = labels[indices].to(x.device), []
         for part, classes in ((given >= 0, given), (given < 0, None)):
             if part.any():
                 some = None if classes is None else classes[part]
-                found = contribute_all(
-                    self.target, x[part], self.layers, some, self.signed, self.no_heads
+                found = contribute_all(target, x[part], layers, some, signed, no_heads)
+                states.append(
+                    {
+                        layer: class_sums(one.w.where(one.w.isfinite(), 0), one.classes)
+                        for layer, one in found.items()
+                    }
                 )
-                self.add(state, found)
-        return state
+        first, *second = states
+        return {
+            layer: reduce(merge_class_sums, [state, *(other[layer] for other in second)])
+            for layer, state in first.items()
+        }
 
-    def add(self, state: dict[str, Tensor], found: Mapping[str, Contributions]) -> None:
-        """Add contributions (B, N) to the sums (C, 2, N) of their classes, kept in two parts."""
-        number = len(self.target.classes)
-        for layer, one in found.items():
-            w = parts(one.w.where(one.w.isfinite(), 0))
-            before = state.get(f"sum/{layer}", w.new_zeros(number, *w.shape[1:]))
-            state[f"sum/{layer}"] = before.index_add(0, one.classes, w)
-        state["count"] = state.get("count", 0) + one.classes.bincount(minlength=number)
+    def finish(state: State) -> State:
+        return dict(zip(("sum", "count"), class_totals(state, len(target.classes)), strict=True))
+
+    found = run(
+        Pass(
+            target,
+            images,
+            layers,
+            step,
+            merge_class_sums,
+            "class-contributions",
+            {"signed": signed},
+            finish,
+            "class contributions",
+        ),
+        **options,
+    )
+    count = found[layers[0]]["count"]
+    return {layer: found[layer]["sum"] / count.double().unsqueeze(1) for layer in layers}, count

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from wwwlib.distributed.workers import Ranks, map_on_actors, ranks
-from wwwlib.images import ImageSet, batches, subset
+from wwwlib.images import Fitting, ImageSet, batches, subset
 from wwwlib.store import NullStore, Slot, Store, digest, from_bytes, to_bytes
 from wwwlib.targets import Target
 
@@ -330,9 +330,10 @@ class _Work:
     layers: list[str]
     batch_size: int
 
-    def fitting(self) -> "_Fitting":
+    def fitting(self) -> Fitting:
+        """Return ``(state, indices, x) -> state``, which merges the state of a batch into one."""
         step = self.p.step
-        return _Fitting(
+        return Fitting(
             lambda state, indices, x: self.merge(state, step(self.layers, indices, x)),
             self.p.target.device,
         )
@@ -357,44 +358,6 @@ class _Work:
         ):
             state = step(state, some, part)
         return to_bytes(_flat(state))
-
-
-class _Fitting:
-    """Applies ``step(state, indices, x) -> state`` in parts that fit into the device's memory.
-
-    A batch that does not fit is halved, and so are those after it.
-    """
-
-    def __init__(self, step: Callable, device: torch.device):
-        self.step, self.device = step, device
-        self.most = None  # images at once, known once memory ran out
-
-    def __call__(self, state: dict, indices: Tensor, x: Tensor) -> dict:
-        done = 0
-        while done < len(indices):
-            part = slice(done, done + (self.most or len(indices)))
-            size = len(indices[part])
-            fits, state = self._tried(state, indices[part], x[part])
-            if fits:
-                done += size
-            elif size > 1:
-                self.most = size // 2
-            else:
-                raise RuntimeError(
-                    f"Not even one image fits into the memory of {self.device} beside what it "
-                    "holds; free some of it, read fewer layers, or use device=cpu."
-                )
-        return state
-
-    def _tried(self, state: dict, indices: Tensor, x: Tensor) -> tuple[bool, dict]:
-        """Take one step if there is memory for it; otherwise return the state as it was."""
-        try:
-            return True, self.step(state, indices, x.to(self.device, non_blocking=True))
-        except torch.OutOfMemoryError:
-            pass  # what the step held is freed with the traceback, so only after this block
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
-        return False, state
 
 
 def _stretches(count: int, batch_size: int, parts: int) -> list[range]:
@@ -428,4 +391,4 @@ def _nested(flat: State, device: torch.device | str = "cpu") -> dict[str, State]
 
 
 def _on_cpu(state: State) -> State:
-    return {name: tensor.cpu() for name, tensor in state.items()}
+    return {name: state[name].cpu() for name in sorted(state)}

@@ -165,7 +165,7 @@ class Fitting:
         ``step(state, indices, x) -> state`` for `indices` (B,) and `x` (B, 3, H, W). It must not
         modify the state that it receives: a step that ran out of memory is repeated.
     device : str or torch.device
-        Device to which indices and images are copied.
+        Device to which images are copied; indices stay where they are.
     """
 
     def __init__(
@@ -203,8 +203,7 @@ class Fitting:
     def _tried(self, state: State, indices: Tensor, x: Tensor) -> tuple[bool, State]:
         """Return (True, new state), or (False, old state) if memory ran out."""
         try:
-            indices, x = indices.to(self.device), x.to(self.device, non_blocking=True)
-            return True, self.step(state, indices, x)
+            return True, self.step(state, indices, x.to(self.device, non_blocking=True))
         except torch.OutOfMemoryError:
             pass  # the tensors of the step are freed with the traceback, after this block
         if torch.cuda.is_initialized():

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from wwwlib import images, registry
-from wwwlib.studies.readings import Readings
-from wwwlib.studies.survey import Surveyed
+from wwwlib.studies.survey import Readings, Surveyed
 
 Interval = tuple[float, float]
 Values = Sequence[float] | Tensor | np.ndarray

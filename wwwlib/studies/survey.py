@@ -1,27 +1,129 @@
-"""Read the explanation of every image of a set, on images that the class side has never seen.
+"""Explanations of many images at once: how evidence for image and class agrees, and its names.
 
-`survey` is one pass over the tested images, and `Survey` its step: per image the logits, the
-prediction and how its evidence agrees with that of its class. What follows from these for doubt is
-the business of `reliability`.
+r, the paper's measure, compares two heatmaps. The other readings compare what heatmaps are made of:
+the neurons that both share, the two contribution vectors, and the share of the strongest neurons.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
+from wwwlib import maps
 from wwwlib.contributions import contribute_all, head
-from wwwlib.exemplars import stream
+from wwwlib.distributed import Pass, State, concatenate, run
 from wwwlib.images import ImageSet
-from wwwlib.store import Store, tensor_digest
-from wwwlib.studies.readings import Readings, readings
+from wwwlib.store import tensor_digest
 from wwwlib.targets import Target
 
 
 @dataclass(frozen=True, eq=False)
+class Readings:
+    """How an image's explanation agrees with that of its predicted class; high is agreement.
+
+    All are (B,) float64, nan where there is nothing to compare: no images of that class, or no
+    positive contribution.
+
+    Attributes
+    ----------
+    r : Tensor
+        Cosine of the sample's heatmap and the class's, each of its own top k, in [0, 1].
+    r_sample, r_class : Tensor
+        The same with both heatmaps over the sample's top k, and over the class's.
+    overlap : Tensor
+        Share of the two top-k sets that is common, in [0, 1].
+    correlation : Tensor
+        Pearson's, of the two contribution vectors over all N neurons.
+    carried : Tensor
+        Share of the sample's whole contribution that its top k carry.
+    """
+
+    r: Tensor
+    r_sample: Tensor
+    r_class: Tensor
+    overlap: Tensor
+    correlation: Tensor
+    carried: Tensor
+
+
+@torch.no_grad()
+def readings(
+    a: Tensor, w: Tensor, general: Tensor, top: int = 5, size: maps.Size = None
+) -> Readings:
+    """Compare the contributions of images with those of their classes.
+
+    Parameters
+    ----------
+    a : Tensor
+        (B, N, h, w) activation maps.
+    w : Tensor
+        (B, N) contributions to the prediction.
+    general : Tensor
+        (B, N) class contributions of the predicted classes; rows that are not finite are unknown.
+    top : int
+        Neurons per heatmap, k.
+    size : int, (int, int) or None
+        Of the heatmaps; see `maps.resize`.
+
+    Returns
+    -------
+    Readings
+
+    References
+    ----------
+    WWW, section 3.4 and Figure 4: heatmap similarity.
+    """
+    general = general.to(a.device)
+    known = (general.isfinite() & w.isfinite()).all(1) & a.flatten(1).isfinite().all(1)
+    known &= (general > 0).any(1) & (w > 0).any(1)
+    found = _compare(a[known], w[known].to(a.device), general[known], top, size)
+    filled = []
+    for values in found:
+        every = torch.full((len(a),), torch.nan, dtype=torch.float64, device=a.device)
+        every[known] = values
+        filled.append(every.cpu())
+    return Readings(*filled)
+
+
+def _compare(a, w, general, top, size) -> tuple[Tensor, ...]:
+    """Return the readings of images all of whose values are known.
+
+    In float64: most r are so near to 1 that float32 would tie them.
+    """
+    a, w, general = a.double(), w.double(), general.double()
+    mine, theirs = _members(w, top), _members(general, top)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of zero maps, whose r is nan
+        sample, cls = maps.heatmap(a, w, top, size), maps.heatmap(a, general, top, size)
+        cls_here = maps.heatmap(a, general * mine, top, size)
+        sample_there = maps.heatmap(a, w * theirs, top, size)
+    total = w.abs().sum(1)
+    return (
+        maps.similarity(sample, cls),
+        maps.similarity(sample, cls_here),
+        maps.similarity(sample_there, cls),
+        (mine & theirs).sum(1).double() / mine.sum(1),
+        _correlation(w, general),
+        (w.abs() * mine).sum(1) / total,
+    )
+
+
+def _members(w: Tensor, top: int) -> Tensor:
+    """Return (B, N) bool: the strongest `top` neurons of each row."""
+    index, _ = maps.strongest(w, top)
+    return torch.zeros_like(w, dtype=torch.bool).scatter(1, index, True)
+
+
+def _correlation(u: Tensor, v: Tensor) -> Tensor:
+    u, v = (x.double() - x.double().mean(1, keepdim=True) for x in (u, v))
+    return (u * v).sum(1) / (u.norm(dim=1) * v.norm(dim=1))
+
+
+@dataclass(frozen=True, eq=False)
 class Surveyed:
-    """What a survey found out.
+    """Predictions of n images and the readings of their explanations.
 
     Attributes
     ----------
@@ -36,9 +138,9 @@ class Surveyed:
     readings: dict[tuple[str, int], Readings]
 
     def at(self, chosen: Tensor) -> "Surveyed":
-        """Return the record of some images: a mask (n,) or indices."""
+        """Return the results of some images: a mask (n,) or indices."""
         read = {
-            key: Readings(*(getattr(one, field.name)[chosen] for field in fields(one)))
+            key: Readings(*(getattr(one, each.name)[chosen] for each in fields(one)))
             for key, one in self.readings.items()
         }
         return Surveyed(self.logits[chosen], self.predicted[chosen], read)
@@ -50,91 +152,132 @@ def survey(
     class_w: Mapping[str, Tensor],
     tops: Sequence[int],
     signed: bool = False,
-    store: Store | None = None,
     **options: object,
 ) -> Surveyed:
-    """Read the explanation of every image of a set.
+    """Compute the readings of every image of a set, in one pass.
 
     Parameters
     ----------
-    target, class_w, tops, signed
-        As for `Survey`.
+    target : Target
     images : ImageSet
         The tested images, none of them behind `class_w`; see `images.check_apart`.
-    store : Store, optional
-        Keeps the result, and the state of a pass that was killed.
+    class_w : mapping of str to Tensor
+        For each layer the class contributions (C, N); rows of nan for unknown classes.
+    tops : sequence of int
+        Neurons per heatmap, k; results are computed for each.
+    signed : bool
+        Whether contributions keep their sign, as those of the classes did.
     **options
-        See `exemplars.stream`.
+        Fields of `distributed.Options`.
 
     Returns
     -------
     Surveyed
     """
-    step = Survey(target, class_w, tops, signed)
+    heads = {layer: head(target, layer) or False for layer in class_w}
+
+    def step(names: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
+        found = contribute_all(target, x, class_w, signed=signed, linear=heads)
+        one = next(iter(found.values()))
+        state = {"logits": one.logits.float().cpu(), "predicted": one.classes.cpu()}
+        for layer, seen in found.items():
+            a = seen.activations.maps.double()
+            general = class_w[layer].cpu()[seen.classes.cpu()]
+            for top in tops:
+                read = readings(a, seen.w, general, top, tuple(x.shape[-2:]))
+                for each in fields(read):
+                    state[f"{layer}|{top}|{each.name}"] = getattr(read, each.name)
+        return {name: state for name in names}
+
     key = {
-        "target": target.key(),
-        "images": images.fingerprint,
         "class_w": tensor_digest(dict(class_w)),
+        "layers": list(class_w),
         "tops": list(tops),
         "signed": signed,
-        "readings": "float64",
     }
+    reading = Pass(target, images, ["survey"], step, concatenate, "survey", key, label="survey")
+    state = run(reading, **options)["survey"]
+    read = {
+        (layer, top): Readings(*(state[f"{layer}|{top}|{each.name}"] for each in fields(Readings)))
+        for layer in class_w
+        for top in tops
+    }
+    return Surveyed(state["logits"], state["predicted"], read)
 
-    def make(slot: object = None) -> tuple[dict[str, Tensor], dict]:
-        return stream(target, images, step, slot, label="survey", **options), {}
 
-    return step.finish(make()[0] if store is None else store.fetch("survey", key, make).tensors)
+# Names ---------------------------------------------------------------------------------------
 
 
-class Survey:
-    """A step for `exemplars.stream`: read a batch of explanations, and keep the numbers.
+@dataclass(frozen=True, eq=False)
+class NamedTracks:
+    """The names in the explanations of B images.
+
+    Attributes
+    ----------
+    predicted : Tensor of int64, shape (B,)
+        The predicted classes.
+    sample, cls : list of list of str
+        For each image the major concepts of the neurons of its sample track, and of its predicted
+        class's track, the most important neuron's first. Names may be repeated.
+    """
+
+    predicted: Tensor
+    sample: list[list[str]]
+    cls: list[list[str]]
+
+
+def named_tracks(
+    target: Target,
+    images: ImageSet,
+    layer: str,
+    names: Sequence[Sequence[str]],
+    class_w: Tensor,
+    top: int = 5,
+    **options: object,
+) -> NamedTracks:
+    """Name the neurons of both tracks of every image, as `Atlas.explain` does.
 
     Parameters
     ----------
     target : Target
-        The network.
-    class_w : mapping of str to Tensor
-        For each layer the class contributions (C, N); rows of nan for unknown classes.
-    tops : sequence of int
-        Neurons per heatmap, k; each is tried.
-    signed : bool
-        Whether contributions keep their sign, as those of the classes did.
+    images : ImageSet
+        The B images.
+    layer : str
+        A layer of N neurons.
+    names : sequence of sequence of str
+        The major concepts of its neurons, as `concepts.discover` finds them.
+    class_w : Tensor
+        (C, N) class contributions, as `LayerRecord.class_w`.
+    top : int
+        Neurons per track.
+    **options
+        Fields of `distributed.Options`.
+
+    Returns
+    -------
+    NamedTracks
+
+    Raises
+    ------
+    ValueError
+        If a predicted class has no class contributions, or the network's output is not finite.
     """
+    heads = {layer: head(target, layer) or False}
 
-    def __init__(
-        self,
-        target: Target,
-        class_w: Mapping[str, Tensor],
-        tops: Sequence[int],
-        signed: bool = False,
-    ):
-        self.target, self.tops, self.signed = target, tuple(tops), signed
-        self.class_w = {layer: w.to(target.device) for layer, w in class_w.items()}
-        self.heads = {layer: head(target, layer) or False for layer in class_w}
+    def step(layers: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
+        found = contribute_all(target, x, layers, linear=heads)
+        return {name: {"w": one.w, "predicted": one.classes} for name, one in found.items()}
 
-    def __call__(self, state: Mapping[str, Tensor], indices: Tensor, x: Tensor) -> dict:
-        """Add a batch `x` (B, 3, H, W) to the state."""
-        found = contribute_all(self.target, x, self.class_w, signed=self.signed, linear=self.heads)
-        one = next(iter(found.values()))
-        batch = {"logits": one.logits.float().cpu(), "predicted": one.classes.cpu()}
-        for layer, seen in found.items():
-            a, general = seen.activations.maps.double(), self.class_w[layer][seen.classes]
-            for top in self.tops:
-                read = readings(a, seen.w, general, top, tuple(x.shape[-2:]))
-                for field in fields(read):
-                    batch[f"{layer}|{top}|{field.name}"] = getattr(read, field.name)
-        return {
-            name: torch.cat([state[name].cpu(), values]) if name in state else values
-            for name, values in batch.items()
-        }
+    contributions = Pass(target, images, [layer], step, concatenate, "contributions")
+    found = run(contributions, **options)[layer]
+    return NamedTracks(
+        predicted=found["predicted"],
+        sample=_named(found["w"], names, top),
+        cls=_named(class_w[found["predicted"]], names, top),
+    )
 
-    def finish(self, state: Mapping[str, Tensor]) -> Surveyed:
-        """Turn the state after the last image into a record."""
-        found = {
-            (layer, top): Readings(
-                *(state[f"{layer}|{top}|{field.name}"] for field in fields(Readings))
-            )
-            for layer in self.class_w
-            for top in self.tops
-        }
-        return Surveyed(state["logits"], state["predicted"], found)
+
+def _named(w: Tensor, names: Sequence[Sequence[str]], top: int) -> list[list[str]]:
+    """Return the names of the neurons with the largest w (B, N), row by row."""
+    rows = maps.strongest(w, top)[0].tolist()
+    return [[name for i in row for name in names[i]] for row in rows]

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
-from wwwlib import contributions, exemplars, maps, targets, world
+from wwwlib import atlas, contributions, language, maps, targets, world
 from wwwlib.activations import capture
 from wwwlib.store import Store
-from wwwlib.studies import readings, survey
+from wwwlib.studies.survey import Readings, Surveyed, named_tracks, readings, survey
 
 
 def literal_reading(a, w, general, k, size):
@@ -42,7 +42,7 @@ def test_readings_agree_with_loops_over_neurons():
     noise = torch.Generator().manual_seed(3)
     a = torch.randn(4, 9, 3, 3, generator=noise)
     w, general = torch.rand(4, 9, generator=noise), torch.rand(4, 9, generator=noise)
-    found = readings.readings(a, w, general, 3, 8)
+    found = readings(a, w, general, 3, 8)
     for i in range(4):
         for name, value in literal_reading(a[i], w[i], general[i], 3, 8).items():
             assert getattr(found, name)[i].item() == pytest.approx(value, abs=1e-13), name
@@ -53,7 +53,7 @@ def test_one_shared_neuron_makes_both_heatmaps_one():
     noise = torch.Generator().manual_seed(4)
     a = torch.randn(60, 9, 4, 4, generator=noise)
     w, general = torch.rand(60, 9, generator=noise), torch.rand(60, 9, generator=noise)
-    found = readings.readings(a, w, general, 1, 16)
+    found = readings(a, w, general, 1, 16)
     assert (found.r_sample == 1).all() and (found.r_class == 1).all()
 
 
@@ -62,7 +62,7 @@ def test_an_image_like_its_class_agrees_and_with_an_unknown_class_there_is_nothi
     a, w = torch.rand(3, 6, 4, 4), torch.rand(3, 6)
     general = w.clone()
     general[1], general[2] = torch.nan, 0.0
-    found = readings.readings(a, w, general, 2)
+    found = readings(a, w, general, 2)
     for name, read in vars(found).items():
         assert read[1:].isnan().all(), name
         if name != "carried":
@@ -87,9 +87,7 @@ def test_a_survey_reads_every_image_as_it_would_alone(toy):
     tested, layers = world.image_set(10, 5), ("relu", "late")
     sizes = {"relu": 6, "late": 8}
     class_w = {layer: torch.rand(4, sizes[layer]) for layer in layers}
-    survey = survey.Survey(toy, class_w, (2, 3))
-    state = exemplars.stream(toy, tested, survey, batch_size=4, progress=False)
-    found = survey.finish(state)
+    found = survey(toy, tested, class_w, (2, 3), batch_size=4, progress=False)
     assert list(found.readings) == [("relu", 2), ("relu", 3), ("late", 2), ("late", 3)]
     for i in (0, 5, 9):
         x = toy.preprocess(tested.image(i))[None]
@@ -99,7 +97,7 @@ def test_a_survey_reads_every_image_as_it_would_alone(toy):
         c = logits.argmax(1)
         assert found.predicted[i] == c
         w = contributions.taylor(toy, x, "late", c)
-        one = readings.readings(taken["late"].maps, w, class_w["late"][c], 3, (64, 64))
+        one = readings(taken["late"].maps, w, class_w["late"][c], 3, (64, 64))
         assert found.readings["late", 3].r[i].item() == pytest.approx(one.r.item(), abs=1e-5)
 
 
@@ -108,7 +106,7 @@ def test_a_stored_survey_is_that_of_its_class_side_alone(toy, tmp_path):
     store, tested = Store(tmp_path), world.image_set(6, 5)
     one, two = ({"late": torch.rand(4, 8)} for _ in range(2))
     first, again, other = (
-        survey.survey(toy, tested, w, (3,), store=store, progress=False) for w in (one, one, two)
+        survey(toy, tested, w, (3,), store=store, progress=False) for w in (one, one, two)
     )
     key = ("late", 3)
     assert torch.equal(first.readings[key].r, again.readings[key].r)
@@ -117,10 +115,57 @@ def test_a_stored_survey_is_that_of_its_class_side_alone(toy, tmp_path):
 
 def test_some_images_of_a_survey_keep_their_own_values():
     """Breaks if logits, predictions and readings part ways."""
-    read = readings.Readings(*torch.rand(6, 5))
-    whole = survey.Surveyed(torch.rand(5, 3), torch.arange(5), {("late", 3): read})
+    read = Readings(*torch.rand(6, 5))
+    whole = Surveyed(torch.rand(5, 3), torch.arange(5), {("late", 3): read})
     for chosen in (torch.tensor([False, True, False, False, True]), torch.tensor([1, 4])):
         some = whole.at(chosen)
         assert some.predicted.tolist() == [1, 4]
         assert torch.equal(some.logits, whole.logits[[1, 4]])
         assert torch.equal(some.readings["late", 3].overlap, read.overlap[[1, 4]])
+
+
+# Names ---------------------------------------------------------------------------------------
+
+
+class Colours:
+    """An encoder that sees nothing but the mean colour, and reads letters as if it could."""
+
+    name, dim = "colours", 3
+
+    def preprocess(self, image):
+        pixels = torch.frombuffer(bytearray(image.resize((8, 8)).tobytes()), dtype=torch.uint8)
+        return pixels.view(8, 8, 3).permute(2, 0, 1) / 255
+
+    def encode_images(self, x):
+        return torch.nn.functional.normalize(x.mean((2, 3)), dim=1)
+
+    def encode_texts(self, texts):
+        rows = [[sum(map(ord, text)) % prime for prime in (7, 11, 13)] for text in texts]
+        return torch.nn.functional.normalize(torch.tensor(rows).float() + 1, dim=1)
+
+
+@pytest.mark.parametrize("layer", ["layer4", "layer3"])
+def test_names_equal_those_of_explain(layer):
+    """Breaks if neurons are chosen or ordered in another way, or a batch mixes its images."""
+    torch.manual_seed(0)
+    target = targets.load("world/conv", "random")
+    probe, asked = world.image_set(48, 3), world.image_set(7, 4)
+    words = language.ConceptSet(world.SEEN[:40])
+    book = atlas.build(target, probe, Colours(), words, [layer], k=2, progress=False)
+    record = book.layer(layer)
+    found = named_tracks(
+        target, asked, layer, record.major.names, record.class_w, top=3, batch_size=3
+    )
+    for i in range(len(asked)):
+        one = book.explain(asked.image(i), top=3)
+        assert found.predicted[i] == one.predicted
+        assert found.sample[i] == [name for n in one.sample.neurons for name in n.names]
+        assert found.cls[i] == [name for n in one.cls.neurons for name in n.names]
+    assert any(found.sample)
+
+
+def test_a_class_without_images_is_refused():
+    target = targets.load("world/conv", "random")
+    unknown = torch.full((len(target.classes), 128), torch.nan)
+    with pytest.raises(ValueError, match="without finite contributions"):
+        named_tracks(target, world.image_set(2, 4), "layer4", [["a"]] * 128, unknown)

@@ -1,0 +1,254 @@
+"""Exemplars: for every neuron the K probe images with the highest activation (D_rep).
+
+One pass keeps a sorted list of K images per neuron and exact sums by class, so memory depends on
+neurons and K, not on the number of images. The result is that of sorting everything at once. Run
+as a program it fills the store ahead of the notebooks, on as many GPUs as there are:
+
+    python -m wwwlib.exemplars world/conv world --layers layer4 logits
+    torchrun --nproc-per-node 8 -m wwwlib.exemplars torchvision/resnet50 imagenet ./val
+    python -m wwwlib.exemplars torchvision/resnet50 imagenet ./val --ray 8
+"""
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass, fields
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from wwwlib import images as image_sets
+from wwwlib import targets
+from wwwlib.activations import capture
+from wwwlib.distributed import (
+    Pass,
+    State,
+    class_sums,
+    class_totals,
+    merge_class_sums,
+    run,
+)
+from wwwlib.images import DECODERS, ImageSet
+from wwwlib.store import Store, tensor_digest
+from wwwlib.targets import LOGITS, Target
+
+OK, CONSTANT, NOT_FINITE = 0, 1, 2
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, eq=False)
+class Exemplars:
+    """The probe images that activate every neuron of a layer most (D_rep).
+
+    Attributes
+    ----------
+    index : Tensor of int64, shape (N, K)
+        Image indices, best first; equal values in the order of their indices. -1 where a neuron
+        had no finite activation left.
+    value : Tensor of float32, shape (N, K)
+        Their neuron activations z; -inf beside an index of -1.
+    status : Tensor of int8, shape (N,)
+        `OK`, `CONSTANT` (the same value on every image) or `NOT_FINITE` (fewer than K finite
+        values).
+    class_sum, class_abs : Tensor of float64, shape (C, N)
+        Sums of z and of |z| over the images of each class.
+    class_count : Tensor of int64, shape (C,)
+        Images of each class: by label where an image has one of the network's, else by prediction.
+    images : int
+        Number of images in the probe set.
+    """
+
+    index: Tensor
+    value: Tensor
+    status: Tensor
+    class_sum: Tensor
+    class_abs: Tensor
+    class_count: Tensor
+    images: int
+
+
+def collect(
+    target: Target,
+    images: ImageSet,
+    layers,
+    k: int = 40,
+    precision: str = "float32",
+    **options: object,
+) -> dict[str, Exemplars]:
+    """Find the exemplars of every neuron of the given layers.
+
+    Parameters
+    ----------
+    target : Target
+    images : ImageSet
+        The probe set, D_probe.
+    layers : sequence of str
+        Layer names; the final layer is "logits". All are captured in one pass.
+    k : int
+        Exemplars per neuron, at most the number of probe images; the paper's code uses 40.
+    precision : {"float32", "bfloat16", "float16"}
+        What the network computes in (PyTorch's autocast); sums are in float64 all the same. Less
+        than float32 is faster on most accelerators, and changes a few exemplars.
+    **options
+        Fields of `distributed.Options`.
+
+    Returns
+    -------
+    dict of str to Exemplars
+
+    Raises
+    ------
+    ValueError
+        If k is less than 1 or more than there are images, or a layer, precision or decoder does not
+        exist.
+
+    References
+    ----------
+    WWW, section 3.2.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; use one of {', '.join(PRECISIONS)}.")
+    if k < 1:
+        raise ValueError(f"k is {k}, but every neuron needs at least one exemplar: give k >= 1.")
+    if len(images) < k:
+        raise ValueError(
+            f"k = {k} exemplars were asked for, but the probe set {images.name!r} has "
+            f"{len(images)} images: give a smaller k or more images."
+        )
+    key = {"k": k} | ({} if precision == "float32" else {"precision": precision})
+    step = partial(_step, target, _labels(target, images), k, PRECISIONS[precision])
+    merge, finish = partial(_merge, k), partial(_finish, k, len(target.classes))
+    ranking = Pass(target, images, layers, step, merge, "exemplars", key, finish, "exemplars")
+    found = run(ranking, **options)
+    return {layer: Exemplars(**own, images=len(images)) for layer, own in found.items()}
+
+
+def _ranked(indices: Tensor, z: Tensor, classes: Tensor, k: int) -> State:
+    """Return the state of one batch: each neuron's k best images, extremes, and sums by class."""
+    finite = z.isfinite()
+    index = torch.where(finite, indices.to(z.device)[:, None], -1).T
+    # A stable sort keeps earlier images before later ones of the same value; topk does not.
+    value, order = torch.where(finite, z, -torch.inf).T.sort(dim=1, descending=True, stable=True)
+    known = torch.where(finite, z, 0.0)
+    return {
+        "index": index.gather(1, order[:, :k]),
+        "value": value[:, :k].contiguous(),
+        # Adding 0.0 makes one of the two zeros, between which a minimum is free to choose.
+        "low": torch.where(finite, z, torch.inf).amin(0) + 0.0,
+        "high": value[:, 0] + 0.0,
+        "finite": finite.sum(0),
+        **class_sums(torch.stack([known, known.abs()], 1), classes),
+    }
+
+
+def _merge(k: int, one: State, other: State) -> State:
+    """Merge the states of adjacent images, those of the earlier ones first."""
+    value, order = torch.cat([one["value"], other["value"]], 1).sort(
+        dim=1, descending=True, stable=True
+    )
+    index = torch.cat([one["index"], other["index"]], 1)
+    return {
+        "index": index.gather(1, order[:, :k]),
+        "value": value[:, :k].contiguous(),
+        "low": torch.minimum(one["low"], other["low"]),
+        "high": torch.maximum(one["high"], other["high"]),
+        "finite": one["finite"] + other["finite"],
+        **merge_class_sums(one, other),
+    }
+
+
+def _finish(k: int, classes: int, state: State) -> State:
+    sums, count = class_totals(state, classes)
+    status = torch.full_like(state["finite"], OK, dtype=torch.int8)
+    status[state["low"] == state["high"]] = CONSTANT
+    status[state["finite"] < k] = NOT_FINITE
+    return {
+        "index": state["index"],
+        "value": state["value"],
+        "status": status,
+        "class_sum": sums[:, 0],
+        "class_abs": sums[:, 1],
+        "class_count": count,
+    }
+
+
+def _labels(target: Target, images: ImageSet) -> Tensor:
+    """Return labels (I,), -1 where an image has none in the network's own numbering."""
+    ours = len(images.classes) == len(target.classes)
+    return torch.tensor([label if ours and label is not None else -1 for label in images.labels])
+
+
+@torch.inference_mode()
+def _step(target, labels, k, dtype, layers, indices, x) -> dict[str, State]:
+    lower = dtype is not torch.float32
+    with (
+        torch.autocast(x.device.type, dtype, lower),
+        capture(target, (*layers, LOGITS)) as captured,
+    ):
+        target.model(x)
+    given, predicted = labels[indices].to(x.device), captured[LOGITS].z.argmax(1)
+    classes = torch.where(given >= 0, given, predicted)
+    return {layer: _ranked(indices, captured[layer].z.float(), classes, k) for layer in layers}
+
+
+# Command line --------------------------------------------------------------------------------
+
+
+def main(argv=None) -> int:
+    """Collect exemplars into the store; returns the exit code."""
+    given = _arguments(argv)
+    try:
+        target = targets.load(given.target, weights=given.weights).to(given.device)
+        probe = image_sets.load(given.probe, given.root, given.count, given.seed, given.least_side)
+        if given.crops:
+            probe = image_sets.crops(probe)
+        found = collect(
+            target,
+            probe,
+            given.layers,
+            given.k,
+            given.precision,
+            store=Store.default(),
+            batch_size=given.batch_size,
+            workers=given.workers,
+            decoder=given.decoder,
+            actors=given.ray,
+        )
+    except (ValueError, OSError, ImportError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    if os.environ.get("RANK", "0") == "0":
+        for layer, one in found.items():
+            tensors = {f.name: getattr(one, f.name) for f in fields(one) if f.name != "images"}
+            print(f"{layer}: {len(one.index)} neurons, exemplars {tensor_digest(tensors)[:16]}")
+    return 0
+
+
+def _arguments(argv):
+    own = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("target", help="a network, such as torchvision/resnet50 or world/conv")
+    add("probe", help=f"world, or one of {', '.join(image_sets.FOLDERS)}")
+    add("root", nargs="?", help="folder or URL of the images")
+    add("--weights", help="a file, or what targets.load takes")
+    add("--layers", nargs="+", default=[LOGITS], metavar="LAYER")
+    add("--k", type=int, default=40, help="exemplars per neuron")
+    add("--count", type=int, help="so many images, evenly spaced")
+    add("--least-side", type=int, metavar="PIXELS", help="decode larger JPEG files at a fraction")
+    add("--seed", type=int, default=0, help="of the world")
+    add("--crops", action="store_true", help="take five crops of each image")
+    add("--batch-size", type=int, default=64)
+    add("--workers", type=int, default=0, help="processes that decode")
+    add("--precision", choices=PRECISIONS, default="float32")
+    add("--decoder", choices=DECODERS, default="pillow", help="torchvision: on the device")
+    add("--device", default=own, help="such as cpu or cuda; default: this process's GPU, or cpu")
+    add("--ray", type=int, default=0, metavar="ACTORS", help="work on a Ray cluster")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
