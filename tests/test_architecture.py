@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CORE = (
     "store", "registry", "images", "targets", "activations", "distributed", "exemplars",
     "language", "concepts", "contributions", "maps", "atlas", "scores", "evaluation", "plots",
+    "short_way",
 )  # fmt: skip
 FOLDERS = {  # and the other folders that each may import, beside the core
     "world": set(),
