@@ -94,7 +94,7 @@ def test_stand_ins_have_the_form_of_the_real_thing(staged):
         probe = images.load(kind, staged.data / root, dry_run.IMAGES)
         assert set(probe.labels) == set(dry_run.SHOWN)
         assert min(map(probe.labels.count, dry_run.SHOWN)) >= 10, "class sides from many images"
-    from wwwlib.baselines.masks import broden
+    from wwwlib.baselines.network_dissection import broden
 
     shown, masks = broden(staged.data / "broden1_224")
     assert len(shown) == dry_run.IMAGES and len(masks(0)) == 2
