@@ -1,11 +1,15 @@
-"""Shared fixtures: real input where this machine has it, and equal seeds for every test."""
+"""Shared fixtures, the distribution of tests over processes, and equal seeds for every test."""
 
 import multiprocessing
 import os
 import random
 import sys
+import warnings
+from itertools import combinations
 from multiprocessing import forkserver
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread a test process, one process a core
 
 import numpy as np
 import pytest
@@ -13,6 +17,19 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks the network is a broken test
+
+
+def pytest_collection_modifyitems(items):
+    """Run tests that share a fixture of their module in one process, so that it is made once.
+
+    All other tests go to whichever process is idle (`--dist loadgroup`).
+    """
+    for item in items:
+        shared = (d for own in item._fixtureinfo.name2fixturedefs.values() for d in own)
+        if "processes" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("processes"))
+        elif any(fixture.scope == "module" for fixture in shared):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def _need(variable: str, default: Path, what: str) -> Path:
@@ -79,3 +96,26 @@ def drawn(monkeypatch):
         return list(dict.fromkeys(seen))
 
     return draw
+
+
+@pytest.fixture
+def readable(drawn):
+    """Return a function that draws a figure and checks that each text is whole, and covers none."""
+
+    def check(make):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            figure = make()
+            texts = drawn(figure)
+        boxes, page = [(text, text.get_window_extent()) for text in texts], figure.bbox
+        for text, box in boxes:
+            inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page.x1 and box.y1 <= page.y1
+            assert inside, f"{text.get_text()!r} at {box} leaves the page {page}"
+            assert text.get_fontsize() >= 8 and not text.get_parse_math()
+        for (text, box), (other, its) in combinations(boxes, 2):
+            across = min(box.x1, its.x1) - max(box.x0, its.x0)
+            down = min(box.y1, its.y1) - max(box.y0, its.y0)
+            assert across <= 1 or down <= 1, f"{text.get_text()!r} covers {other.get_text()!r}"
+        return [text.get_text() for text in texts]
+
+    return check

@@ -1,4 +1,4 @@
-"""Captured layers equal those of a hand-written hook, and what cannot be read says so."""
+"""Captured layers equal those of a hand-written hook, and unreadable outputs are errors."""
 
 import pytest
 import timm
@@ -270,7 +270,7 @@ def test_registers_without_class_token_are_averaged_over_patches():
 
 
 class Odd(nn.Module):
-    """Layers whose outputs cannot be read, or are read wrongly by the careless."""
+    """Layers whose outputs cannot be read, or are easily misread."""
 
     def __init__(self):
         super().__init__()
@@ -307,7 +307,7 @@ class Odd(nn.Module):
         ("bodi", ValueError, "no layer 'bodi'; the nearest are 'body'"),
     ],
 )
-def test_layers_that_cannot_be_read_say_so(layer, error, text):
+def test_layers_that_cannot_be_read_are_errors_with_a_reason(layer, error, text):
     target = wrapped(Odd())
     with pytest.raises(error, match=text), capture(target, [layer]):
         target.model(torch.randn(2, 3, 4, 4))
@@ -354,7 +354,7 @@ def test_class_names_and_logits_must_be_equally_many():
         target.model(torch.randn(2, 3, 4, 4))
 
 
-def test_one_forward_pass_and_no_more():
+def test_exactly_one_forward_pass_is_allowed():
     target = wrapped(Odd())
     x = torch.randn(2, 3, 4, 4)
     early = pytest.raises(RuntimeError, match="'body' is not captured yet")
@@ -394,7 +394,7 @@ def test_gradients_flow_to_raw_and_through_it():
     assert torch.autograd.grad(logits.sum(), x)[0].abs().sum() > 0
 
 
-def test_gradients_are_laid_on_the_grid_like_maps():
+def test_gradients_are_arranged_like_maps():
     model, layer, size, *_ = torchvision_vit()
     target = wrapped(model)
     with capture(target, [layer]) as captured:

@@ -85,7 +85,7 @@ def test_other_formats_are_decoded_whole(tmp_path, format):
     assert np.array_equal(whole.image(0), small.image(0))
 
 
-def test_the_fingerprint_knows_the_least_side_and_is_without_it_what_it_was(tmp_path):
+def test_the_fingerprint_depends_on_the_least_side_only_if_it_is_given(tmp_path):
     """Breaks if sets that decode differently share results, or if all old ones are lost."""
     data = jpeg(photograph(3))
     folder_of(tmp_path, data)
@@ -195,7 +195,7 @@ def encoded(image, format, **options):
 
 
 def all_sorts():
-    """Return files by what is special about them: first those that torchvision is to decode."""
+    """Return files by kind: those that torchvision decodes, and others."""
     image = photograph(20, (90, 61))
     plain = {f"subsampling {n}": jpeg(image, subsampling=n) for n in (0, 1, 2)}
     plain |= {"progressive": jpeg(image, progressive=True), "grey": jpeg(image.convert("L"))}
@@ -213,7 +213,7 @@ def sorts(tmp_path):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """A list of how many files torchvision was given at once, and then those that it refuses."""
+    """A list with the number of files in each call of torchvision's decoder."""
     seen, decode = [], torchvision_io.decode_jpeg
 
     def noted(files, *options):
@@ -231,8 +231,8 @@ def read(found, decoder, preprocess=ASIS, **options):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("start", [0, 3])
-def test_all_sorts_of_files_have_the_pixels_that_pillow_sees(sorts, workers, start):
-    """Breaks if files are mixed up, turned as EXIF says, or a kind is read as another."""
+def test_all_kinds_of_files_have_the_pixels_of_pillow(sorts, workers, start):
+    """Breaks if files are mixed up, rotated by EXIF, or one kind is read as another."""
     options = {"batch_size": 4, "workers": workers, "start": start}
     expected, found = (read(sorts, decoder, **options) for decoder in images.DECODERS)
     assert found[0].tolist() == list(range(start, 11))
@@ -240,7 +240,7 @@ def test_all_sorts_of_files_have_the_pixels_that_pillow_sees(sorts, workers, sta
 
 
 def test_torchvision_decodes_plain_files_a_batch_at_a_time_and_no_other(sorts, decoded):
-    """Breaks if everything quietly goes through Pillow, or what others may read otherwise."""
+    """Breaks if all files go through Pillow, or files that decoders read differently do not."""
     plain, other = all_sorts()
     read(sorts, "torchvision", batch_size=len(plain) + 1)
     assert decoded == [1, len(plain)]  # the test card, then the first batch; the second has none
@@ -248,13 +248,13 @@ def test_torchvision_decodes_plain_files_a_batch_at_a_time_and_no_other(sorts, d
     assert last == [True] * len(plain) + [False] * len(other)
 
 
-def test_what_torchvision_refuses_goes_through_pillow(sorts, monkeypatch):
+def test_files_that_torchvision_rejects_go_through_pillow(sorts, monkeypatch):
     """Breaks if one such file ends the pass, or takes the rest of its batch with it."""
     decode, refused = torchvision_io.decode_jpeg, sorts.undecoded(1)
 
     def choosy(files, *options):
         if any(file.numpy().tobytes() == refused for file in files):
-            raise RuntimeError("nothing that I know")
+            raise RuntimeError("unknown format")
         return decode(files, *options)
 
     monkeypatch.setattr(torchvision_io, "decode_jpeg", choosy)
@@ -266,7 +266,7 @@ def test_what_torchvision_refuses_goes_through_pillow(sorts, monkeypatch):
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("harm", ["deleted", "changed", "damaged"])
-def test_a_bad_file_gives_the_sentence_that_pillow_gives(tmp_path, monkeypatch, workers, harm):
+def test_a_bad_file_gives_the_same_error_with_both_decoders(tmp_path, monkeypatch, workers, harm):
     whole = jpeg(photograph(21))
     folder_of(tmp_path, whole, whole[:2000] if harm == "damaged" else whole)
     with monkeypatch.context() as patched:  # else opening would find the damage
@@ -276,19 +276,19 @@ def test_a_bad_file_gives_the_sentence_that_pillow_gives(tmp_path, monkeypatch, 
         (tmp_path / "01.jpg").unlink()
     elif harm == "changed":
         (tmp_path / "01.jpg").write_bytes(jpeg(photograph(22)))
-    said = []
+    messages = []
     for decoder in images.DECODERS:
         with pytest.raises(ValueError, match=r"01\.jpg' cannot be used: it[^\n]+$") as caught:
             read(found, decoder, workers=workers)
-        said.append(str(caught.value))
-    assert said[0] == said[1]
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
 
 
 def bare(i):
     return photograph(30 + i, (40, 30))
 
 
-def test_sets_without_files_take_part_as_pillow_sees_them(tmp_path):
+def test_sets_without_files_have_the_pixels_of_pillow(tmp_path):
     """Breaks if a set whose reader is any function, a crop or the world cannot be read."""
     few = images.folder(folder_of(tmp_path, jpeg(photograph(23)), jpeg(photograph(24))))
     own = images.ImageSet("own", "own", ("a", "b"), (None,) * 2, (), bare)
@@ -298,7 +298,7 @@ def test_sets_without_files_take_part_as_pillow_sees_them(tmp_path):
 
 
 def test_files_decoded_smaller_are_left_to_pillow(tmp_path, decoded):
-    """Breaks if pixels are not those that the set's fingerprint promises."""
+    """Breaks if pixels are not those that the fingerprint describes."""
     files = [jpeg(photograph(25)), jpeg(photograph(26, (128, 96)))]
     small = images.folder(folder_of(tmp_path, *files), least_side=96)
     expected, x = (read(small, decoder)[1] for decoder in images.DECODERS)
@@ -334,7 +334,7 @@ UNFILTERED = v2.Compose([v2.Resize(64, antialias=False), ASIS])
     ("preprocess", "why"),
     [(of_images_only, "AttributeError: 'Tensor' object"), (UNFILTERED, "the result differs")],
 )
-def test_preprocessing_that_treats_tensors_otherwise_is_refused_at_once(sorts, preprocess, why):
+def test_preprocessing_that_treats_tensors_differently_is_refused_at_once(sorts, preprocess, why):
     """Breaks if a pass of hours begins with other pixels, or ends in a traceback."""
     with pytest.raises(ValueError, match=rf"it does to a PIL image \({why}.*decoder='pillow'\.$"):
         images.batches(sorts, preprocess, decoder="torchvision")
@@ -350,7 +350,7 @@ def test_a_device_that_decodes_no_jpeg_is_named_at_once(sorts, monkeypatch):
         images.batches(sorts, ASIS, decoder="torchvision")
 
 
-def test_images_of_different_sizes_are_explained_as_elsewhere(tmp_path):
+def test_images_of_different_sizes_are_the_same_error(tmp_path):
     folder_of(tmp_path, jpeg(photograph(27)), jpeg(photograph(28, (90, 61))))
     with pytest.raises(ValueError, match="different shapes"):
         read(images.folder(tmp_path), "torchvision")

@@ -4,9 +4,8 @@ import math
 
 import pytest
 import torch
-from PIL import Image
 
-from wwwlib import evaluation, plots, scores
+from wwwlib import evaluation, scores
 
 
 def mask_of(*rows):
@@ -161,36 +160,6 @@ def test_scores_of_maps_can_be_compared_pair_by_pair():
     assert scores.compare(strict, strict).difference == 0
     with pytest.raises(ValueError, match="cannot be compared"):
         scores.compare(strict, near)
-
-
-# Heatmaps side by side ----------------------------------------------------------------------
-
-
-def marks(figure):
-    """Return where the crosses are, each once."""
-    lines = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
-    return [(line.get_xdata()[0], line.get_ydata()[0]) for line in lines[::2]]
-
-
-def test_heatmaps_mark_the_maximum_in_its_place_and_none_on_a_flat_map():
-    """Breaks if rows and columns were exchanged: (0, 3) is far right in the first row."""
-    image = Image.new("RGB", (5, 5))
-    m = torch.cat([peak(0, 3), peak(4, 0), torch.zeros(1, 5, 5)])[None]
-    titles = [["*a* $b$", "<b>", "flat"]]
-    figure = plots.heatmaps([image], m, titles, ["image"], masks=[CORNER[0]])
-    (first, above), (second, below) = marks(figure)
-    boxes = [one.get_extent() for one in figure.axes[0].images]
-    assert first == pytest.approx(boxes[1][0] + 0.7 * (boxes[1][1] - boxes[1][0]))
-    assert above == pytest.approx(boxes[1][3] + 0.1 * (boxes[1][2] - boxes[1][3]))
-    assert second == pytest.approx(boxes[2][0] + 0.1 * (boxes[2][1] - boxes[2][0]))
-    assert below > above
-    assert {"*a* $b$", "<b>"} <= {text.get_text() for text in figure.axes[0].texts}
-
-
-def test_heatmaps_that_do_not_fit_their_titles_are_refused():
-    image = Image.new("RGB", (5, 5))
-    with pytest.raises(ValueError, match=r"\(1, 1, 5, 5\) for 1 images"):
-        plots.heatmaps([image], peak(0, 0)[None], [["one", "two"]], ["image"])
 
 
 # What a user may get wrong ------------------------------------------------------------------

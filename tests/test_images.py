@@ -35,7 +35,7 @@ def write(path, image=None, **options):
 
 
 def to_tensor(image):
-    """Unlike a lambda, it can travel to a worker."""
+    """Unlike a lambda, it can be pickled for a worker."""
     return pil_to_tensor(image).float()
 
 
@@ -91,7 +91,7 @@ def test_order_does_not_follow_the_file_system(tree, monkeypatch):
     assert (found.names, found.fingerprint) == (expected.names, expected.fingerprint)
 
 
-def test_links_that_lead_back_up_are_not_followed(tree):
+def test_links_to_a_parent_folder_are_not_followed(tree):
     (tree / "a" / "loop").symlink_to(tree, target_is_directory=True)
     (tree / "a" / "self").symlink_to("self")
     (tree / "a" / "gone.png").symlink_to("nowhere.png")
@@ -100,7 +100,7 @@ def test_links_that_lead_back_up_are_not_followed(tree):
     assert {s.path for s in found.skipped} == {"a/self", "a/gone.png"}
 
 
-def test_fingerprint_knows_content_names_and_labels(tree, tmp_path_factory):
+def test_the_fingerprint_depends_on_content_names_and_labels(tree, tmp_path_factory):
     first = images.folder(tree).fingerprint
     copy = tmp_path_factory.mktemp("copy")
     shutil.copytree(tree, copy, dirs_exist_ok=True)
@@ -151,7 +151,7 @@ def test_modes_that_lose_colours_are_skipped(tree, mode):
 @pytest.mark.parametrize("format", ["jpg", "png", "gif", "webp", "bmp", "tif"])
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
 def test_truncated_files_are_found_when_the_folder_opens(tree, format, share):
-    """The cheap check must not be cheaper than the truth: it agrees with full decoding."""
+    """The fast check agrees with full decoding."""
     data = write(tree / f"whole.{format}", noise(3, (300, 200))).read_bytes()
     (tree / "a" / f"cut.{format}").write_bytes(data[: int(len(data) * share)])
     found = images.folder(tree, tolerate=0.1)
@@ -180,7 +180,7 @@ def test_decode_counts_pixels_before_decoding():
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_the_cheap_check_sees_what_full_decoding_sees(tmp_path, progressive):
+def test_the_fast_check_agrees_with_full_decoding(tmp_path, progressive):
     """Wherever a JPEG is cut, opening the folder and reading the image agree."""
     image = noise(2, (64, 48)).resize((256, 192))
     data = write(tmp_path / "x.jpg", image, progressive=progressive).read_bytes()
@@ -198,7 +198,7 @@ def _decodes(data):
     return True
 
 
-def test_too_many_bad_files_or_none_left_fail_in_one_sentence(tree):
+def test_too_many_bad_files_or_no_good_ones_are_an_error(tree):
     (tree / "a" / "bad.jpg").write_bytes(b"")
     with pytest.raises(ValueError, match=r"1 of 11 files .*tolerated 5%.*'a/bad.jpg'.*empty"):
         images.folder(tree)
@@ -219,7 +219,7 @@ def test_missing_and_empty_folders(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="only POSIX has names that are no text")
-def test_names_that_are_no_text_can_be_shown(tmp_path):
+def test_names_that_are_not_valid_unicode_can_be_displayed(tmp_path):
     path = os.path.join(os.fsencode(tmp_path), b"caf\xe9.png")
     with open(path, "wb") as file:
         noise().save(file, "PNG")
@@ -282,7 +282,7 @@ def test_batches_refuse_bad_arguments_at_once(tree, arguments, text):
         images.batches(images.folder(tree), to_tensor, **arguments)
 
 
-def test_preprocessing_that_gives_no_equal_tensors_is_explained(tree):
+def test_preprocessing_to_different_shapes_is_an_error(tree):
     write(tree / "b" / "5.png", noise(1, (50, 30)))
     found = images.folder(tree)
     with pytest.raises(ValueError, match="different shapes"):
@@ -411,7 +411,7 @@ def test_world_images_are_those_that_sample_describes():
 
 
 class Pairs(torch.utils.data.Dataset):
-    """A data set as people write them, of whatever items it is given."""
+    """A map-style data set of the given items."""
 
     def __init__(self, *items):
         self.items = items
@@ -466,7 +466,7 @@ def test_classes_of_a_torch_data_set_are_its_own_or_numbers():
         (("path.png", 0), "its image is a str"),
         ((noise(mode="CMYK"), 0), "colour mode is CMYK"),
         ((torch.zeros(1, 8, 8), 0), r"float32 \(1, 8, 8\), not \(3, H, W\)"),
-        ((torch.full((3, 8, 8), -0.5), 0), r"values are -0\.5 to -0\.5, .* before normalisation"),
+        ((torch.full((3, 8, 8), -0.5), 0), r"values are -0\.5 to -0\.5; .* before normalisation"),
         ((torch.full((3, 8, 8), torch.nan), 0), "values are nan"),
         ((noise(), 3), "label is 3, but there are 3 classes"),
     ],
@@ -503,7 +503,7 @@ def test_real_photographs_open_as_imagenet(real):
 
 
 def test_drawing_on_an_image_of_the_world_does_not_change_the_next_copy():
-    """Breaks when the kept painting itself is handed out."""
+    """Breaks if the cached image itself is returned."""
     probe = world.image_set(1, seed=11)
     clean = probe.image(0).tobytes()
     probe.image(0).paste("red", (0, 0, 8, 8))
@@ -524,7 +524,7 @@ def test_one_name_with_other_pixels_is_another_image():
 
 
 def test_one_photograph_under_two_names_is_one_image(tmp_path):
-    """Breaks if a copy with another name may stand on both sides."""
+    """Breaks if a copy under another name may be on both sides."""
     for side, names in (("known", "ab"), ("tested", "cde")):
         (tmp_path / side).mkdir()
         for name in names:

@@ -17,7 +17,7 @@ from wwwlib.store import Store
 
 
 class Toy:
-    """An encoder whose features can be worked out by hand, and that counts what it is asked."""
+    """An encoder with features computable by hand, which records its inputs."""
 
     name, dim = "toy", 4
 
@@ -40,7 +40,7 @@ class Toy:
 # Concept sets
 
 
-def test_words_are_cleaned_and_what_was_dropped_is_remembered():
+def test_words_are_cleaned_and_dropped_entries_are_recorded():
     concepts = language.ConceptSet(["  Hot  dog ", "", "cat", "HOT DOG", "\t", "cat", "hot_dog"])
     assert concepts.words == ("Hot dog", "cat", "hot_dog")
     assert concepts.repeated == ("HOT DOG", "cat")
@@ -90,7 +90,7 @@ def test_a_paragraph_is_refused_with_its_line(tmp_path):
         language.from_file(path)
 
 
-def test_the_digest_knows_words_order_and_template_but_no_source(tmp_path):
+def test_the_digest_depends_on_words_order_and_template_but_not_on_the_source(tmp_path):
     (tmp_path / "words.txt").write_text("cat\ndog\ncat\n")
     base = language.ConceptSet(["cat", "dog"])
     assert base.digest == language.from_file(tmp_path / "words.txt").digest
@@ -108,7 +108,7 @@ def test_files_from_windows_and_with_a_byte_order_mark_read_the_same(tmp_path):
     assert language.from_file(path).words == ("cat", "hälfte")
 
 
-def test_files_that_cannot_be_read_say_why(tmp_path):
+def test_files_that_cannot_be_read_are_errors_with_a_reason(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file .*absent\.txt"):
         language.from_file(tmp_path / "absent.txt")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
@@ -130,7 +130,7 @@ def test_embedding_is_batched_in_order_and_of_unit_norm():
     assert encoder.texts == [*concepts.sentences, "A photo of a"]
 
 
-def test_the_store_spares_the_encoder_unless_words_template_or_encoder_change(tmp_path):
+def test_texts_are_encoded_again_only_if_words_template_or_encoder_change(tmp_path):
     encoder, store = Toy(), Store(tmp_path)
     concepts = language.ConceptSet(["cat", "dog"])
     first = concepts.embed(encoder, store)
@@ -146,7 +146,7 @@ def test_the_store_spares_the_encoder_unless_words_template_or_encoder_change(tm
     assert len(encoder.texts) == 11
 
 
-def test_an_interrupted_embedding_goes_on_where_it_was(tmp_path, monkeypatch):
+def test_an_interrupted_embedding_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr("wwwlib.language.embedding.CHECKPOINT", 2)
     concepts = language.ConceptSet([f"a{'a' * i}" for i in range(20)])
     whole, _ = concepts.embed(Toy(), Store(tmp_path / "whole"), batch_size=2)
@@ -176,7 +176,7 @@ def test_an_interrupted_embedding_goes_on_where_it_was(tmp_path, monkeypatch):
         (torch.ones(2) / 2, "one row for each"),
     ],
 )
-def test_an_encoder_is_held_to_its_word(features, sentence):
+def test_features_of_an_encoder_are_validated(features, sentence):
     encoder = Toy()
     encoder.encode_texts = lambda texts: features
     with pytest.raises(ValueError, match=sentence):
@@ -270,7 +270,7 @@ def test_wordnet_is_parsed(tmp_path):
     assert first.repeated == ("Entity",)
 
 
-def test_wordnet_is_found_where_the_environment_says(tmp_path, monkeypatch):
+def test_wordnet_is_found_through_environment_variables(tmp_path, monkeypatch):
     folder = tmp_path / "corpora" / "wordnet"
     folder.mkdir(parents=True)
     (folder / "data.noun").write_text(NOUNS)
@@ -282,11 +282,11 @@ def test_wordnet_is_found_where_the_environment_says(tmp_path, monkeypatch):
     assert len(language.wordnet_nouns()) == 2
 
 
-def test_wordnet_that_is_missing_broken_or_misread_says_so(tmp_path):
+def test_wordnet_that_is_missing_or_broken_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="apt-get install wordnet-base"):
         language.wordnet_nouns(tmp_path)
     (tmp_path / "data.noun").write_text(NOUNS + "00002 broken line\n")
-    with pytest.raises(ValueError, match=r"Line 5 of .* is no noun synset \('00002 broken line'\)"):
+    with pytest.raises(ValueError, match=r"Line 5 of .* is no noun synset of WordNet \('00002 broken line'\)"):
         language.wordnet_nouns(tmp_path)
 
 
@@ -420,7 +420,7 @@ def test_quick_gelu_of_a_folder_is_the_networks(clip_folder, tmp_path):
     assert plain.name != other.name
 
 
-def test_what_open_clip_cannot_load_says_what_to_do(clip_folder, tmp_path):
+def test_errors_of_open_clip_give_a_remedy(clip_folder, tmp_path):
     with pytest.raises(ValueError, match="open_clip has no model 'ViT-Q-1'"):
         language.open_clip("ViT-Q-1", "openai")
     with pytest.raises(ValueError, match=r"None is no tag .* choose one of"):
@@ -438,19 +438,19 @@ def test_what_open_clip_cannot_load_says_what_to_do(clip_folder, tmp_path):
 
 
 def test_a_model_and_tag_name_an_encoder(clip, clip_folder):
-    """Both spellings of a CLIP reach open_clip; anything else is a function of one's own."""
+    """Both spellings of a CLIP reach open_clip; anything else is a user's function."""
     assert language.encoder(f"open_clip:local-dir:{clip_folder}").name == clip.name
     for spec in ("ViT-B-32/openai", "open_clip:ViT-B-32/openai"):
         with pytest.raises(ValueError, match="use 'ViT-B-32-quickgelu'"):
             language.encoder(spec)
     for spec in ("ViT-B-32", "open_clip:ViT-B-32"):
-        with pytest.raises(ValueError, match="names no weights: write open_clip:MODEL/TAG"):
+        with pytest.raises(ValueError, match="names no weights: write MODEL/TAG"):
             language.encoder(spec)
     with pytest.raises(FileNotFoundError, match="no file"):
         language.encoder("absent.py:make")
 
 
-def test_an_encoder_of_ones_own_is_loaded_from_file_and_module(tmp_path, monkeypatch):
+def test_a_users_encoder_is_loaded_from_file_and_module(tmp_path, monkeypatch):
     (tmp_path / "own_encoder.py").write_text(
         "from __future__ import annotations\n"
         "from dataclasses import dataclass\n"
@@ -471,7 +471,7 @@ def test_an_encoder_of_ones_own_is_loaded_from_file_and_module(tmp_path, monkeyp
     monkeypatch.syspath_prepend(tmp_path)
     assert language.load("own_encoder:make").dim == 4
     sys.modules.pop("own_encoder")
-    with pytest.raises(TypeError, match=r"'name' must be .*'dim' must be .*'encode_texts' must be"):
+    with pytest.raises(TypeError, match="lacks name, dim, preprocess, encode_images, enc"):
         language.load(f"{path}:half")
     with pytest.raises(AttributeError, match="no function 'absent'"):
         language.load(f"{path}:absent")
@@ -487,12 +487,12 @@ def test_an_encoder_of_ones_own_is_loaded_from_file_and_module(tmp_path, monkeyp
         ("no_such_file.py:make", FileNotFoundError, r"no file 'no_such_file\.py'"),
     ],
 )
-def test_an_encoder_that_cannot_be_loaded_says_why(spec, error, sentence):
+def test_encoders_that_cannot_be_loaded_are_errors_with_a_reason(spec, error, sentence):
     with pytest.raises(error, match=sentence):
         language.load(spec)
 
 
-def test_a_sentence_encoder_that_is_missing_says_what_to_do(tmp_path):
+def test_a_missing_sentence_encoder_is_an_error_with_a_remedy(tmp_path):
     with pytest.raises(FileNotFoundError, match="all-mpnet-base-v2"):
         language.sentence_encoder(tmp_path / "absent")
 
@@ -555,7 +555,7 @@ def test_image_features_keep_the_order_asked_for(probe):
 
 
 def test_images_are_encoded_in_halves_where_memory_runs_out(probe):
-    """Breaks if a cut batch loses a row, or the encoder is asked the same images again."""
+    """Breaks if a split batch loses a row, or images are encoded twice."""
 
     class Small(Toy):
         def encode_images(self, pixels):
@@ -569,8 +569,8 @@ def test_images_are_encoded_in_halves_where_memory_runs_out(probe):
     assert small.images == 6
 
 
-def test_encoding_that_was_interrupted_goes_on_where_it_was(probe, tmp_path):
-    """Breaks if an hour of CLIP is lost with the process."""
+def test_an_interrupted_encoding_of_images_resumes(probe, tmp_path):
+    """Breaks if the features computed before a kill are lost."""
 
     class Stopped(Toy):
         def encode_images(self, pixels):
@@ -589,7 +589,7 @@ def test_encoding_that_was_interrupted_goes_on_where_it_was(probe, tmp_path):
 
 
 def test_features_kept_in_the_store_are_not_computed_again(probe, tmp_path):
-    """Breaks when the store is not asked, or its key forgets the images."""
+    """Breaks if the store is not used, or its key lacks the images."""
     exemplars = SimpleNamespace(
         index=torch.tensor([[0, 3], [3, 5]]), status=torch.tensor([0, 0], dtype=torch.int8)
     )
@@ -607,13 +607,13 @@ TITLES = {
     "two of a kind": (["file:/a/b.txt", "file:c.txt"], ["file:b.txt", "file:c.txt"]),
     "two files of one name": (["broden:/a/b", "broden:/c/b"], ["broden:/a/b", "broden:/c/b"]),
     "the installed one and another": (["wordnet", "wordnet:/a/b/"], ["wordnet", "wordnet:b"]),
-    "a kind that says nothing": (["file:/a/b.txt"], ["file:b.txt"]),
+    "a kind that is no title": (["file:/a/b.txt"], ["file:b.txt"]),
     "named twice": (["world", "world"], ["world"]),
 }
 
 
 @pytest.mark.parametrize("specs, expected", TITLES.values(), ids=TITLES)
-def test_titles_of_concept_sets_are_short_and_tell_them_apart(specs, expected):
-    """Breaks if a table's title holds somebody's path, or two concept sets share a row."""
+def test_titles_of_concept_sets_are_short_and_distinct(specs, expected):
+    """Breaks if a table's title contains a local path, or two concept sets share a row."""
     found = language.titles(specs)
     assert list(found) == list(dict.fromkeys(specs)) and list(found.values()) == expected

@@ -90,7 +90,7 @@ def test_world_networks(name):
 
 
 @pytest.mark.parametrize("name", ["conv", "vit", "conv-biased", "vit-biased"])
-def test_world_weights_are_found_or_asked_for(name):
+def test_world_weights_are_found_or_named_in_an_error(name):
     file = world.DATA / f"{name}.safetensors"
     if not file.is_file():
         with pytest.raises(FileNotFoundError, match=rf"{name}\.safetensors.*MB.*make world"):
@@ -152,14 +152,14 @@ def test_a_file_that_holds_no_state_dict_is_refused(tmp_path):
         targets.read_weights(tmp_path / "list.pth")
 
 
-def test_missing_weights_say_which_file_how_large_and_what_else():
+def test_errors_of_missing_weights_give_file_size_and_alternatives():
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth.*97\.8 MB.*'IMAGENET1K_V1'"):
         targets.load("torchvision/resnet50", "nowhere.pth")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth.*22\.9 MB.*'random'"):
         targets.load("timm/vit_tiny_patch16_224", "nowhere.pth")
 
 
-def test_unreachable_weights_say_what_to_download_and_where_to_put_it(monkeypatch, tmp_path):
+def test_errors_of_failed_downloads_give_file_and_place(monkeypatch, tmp_path):
     """None and "DEFAULT" mean the library's own weights, which need the network once."""
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
     for weights in (None, "DEFAULT", "ResNet18_Weights.IMAGENET1K_V1"):
@@ -242,7 +242,7 @@ def test_world_refuses_what_it_does_not_take():
         targets.load("world/conv", "random", mean=(0, 0, 0))
 
 
-def test_timm_without_class_names_asks_for_them():
+def test_timm_without_class_names_is_an_error():
     with pytest.raises(ValueError, match=r"has 0 outputs.*pass classes="):
         targets.load("timm/vit_small_patch8_224.dino", "random")
 
@@ -272,8 +272,8 @@ def test_wrap_names_the_bad_argument(options, error, text):
         targets.wrap(to_tensor, to_tensor, ["a"], "x")
 
 
-def test_key_is_json_and_tells_targets_apart():
-    """Another key must never get an old artifact; an equal target must find its own."""
+def test_keys_are_json_and_distinguish_targets():
+    """Different targets must not share artifacts; equal targets must."""
     model = small()
     base = digest(wrapped(model).key())
     assert digest(wrapped(model).key()) == base
@@ -299,7 +299,7 @@ def test_random_preprocessing_is_refused():
 
 
 @pytest.mark.parametrize("name", ["torchvision/resnet18", "timm/resnet18", "world/conv"])
-def test_targets_can_travel_to_workers(name):
+def test_targets_can_be_pickled(name):
     target = targets.load(name, "random")
     again = pickle.loads(pickle.dumps(target))
     assert again.key() == target.key()
@@ -353,7 +353,7 @@ def test_importing_targets_imports_no_library_of_networks():
 
 
 @pytest.mark.real
-def test_real_efficientnet_knows_the_photographs(real, real_weights):
+def test_real_efficientnet_classifies_the_photographs(real, real_weights):
     """A known answer, .883 on 1,000 photographs; here on 64 of them."""
     from wwwlib import images
 

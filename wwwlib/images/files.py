@@ -56,7 +56,7 @@ def place(where: str | Place) -> Place:
         If no installed package reads this kind of URL.
     """
     if "://" not in str(where):
-        return Path(where)
+        return Path(where).expanduser()
     upath = require("upath", "notebooks")
     try:
         found = upath.UPath(str(where))
@@ -64,8 +64,7 @@ def place(where: str | Place) -> Place:
         return found
     except (ImportError, ValueError) as error:
         raise ValueError(
-            f"The URL {str(where)!r} cannot be read ({error}); install the package that fsspec "
-            "names, or give a folder."
+            f"The URL {str(where)!r} cannot be read ({error}); install the package it names."
         ) from error
 
 
@@ -77,17 +76,11 @@ def existing(root: str | Place) -> Place:
     NotADirectoryError
         If there is no such folder.
     """
-    root = expanded(root)
+    root = place(root)
     root = root.absolute() if isinstance(root, Path) else root
     if not root.is_dir():
         raise NotADirectoryError(f"There is no folder {str(root)!r}; give one that holds images.")
     return root
-
-
-def expanded(root: str | Place) -> Place:
-    """Return `place(root)`, with ``~`` replaced by the home folder."""
-    root = place(root)
-    return root.expanduser() if isinstance(root, Path) else root
 
 
 def subfolders(root: str | Place) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ ImageNet's indices.
 
 import csv
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,10 +23,10 @@ from wwwlib.images.files import (
     decode,
     examine_all,
     existing,
-    expanded,
     folder,
     naming,
     open_files,
+    place,
     subfolders,
 )
 from wwwlib.images.image_set import ImageSet, subset
@@ -76,9 +77,9 @@ def imagenet(root: str | Place, **options) -> ImageSet:
     synsets = imagenet_synsets()
     numbers = {wnid: i for i, wnid in enumerate(synsets)}
     found = subfolders(root)
-    foreign = [name for name in found if name not in numbers]
-    if foreign or not found:
-        what = f"the subfolder {foreign[0]!r} is none" if foreign else "there is no subfolder"
+    unknown = [name for name in found if name not in numbers]
+    if unknown or not found:
+        what = f"the subfolder {unknown[0]!r} is none" if unknown else "there is no subfolder"
         raise ValueError(
             f"The folder {str(root)!r} should hold one subfolder a class, named by ImageNet-1k "
             f"wnid (such as n01440764), but {what}; give the folder right above those."
@@ -118,7 +119,7 @@ def imagenette(root: str | Place, split: str = "val", size: str = "320px", **opt
             f"Imagenette has the splits 'train' and 'val' and the sizes {', '.join(_IMAGENETTE)}; "
             f"you asked for {split!r} and {size!r}."
         )
-    home = expanded(root) / _IMAGENETTE[size]
+    home = place(root) / _IMAGENETTE[size]
     if not home.exists():
         raise FileNotFoundError(
             f"Imagenette is not in {str(home)!r}; unpack {home.name}.tgz there, for example by "
@@ -150,7 +151,7 @@ def places365(root: str | Place, split: str = "val", *, small: bool = True, **op
     ValueError
         If a class folder is not in the list of classes, or as for `folder`.
     """
-    root = expanded(root)
+    root = place(root)
     options = {"name": f"places365-{split}", **options}
     if isinstance(root, Path) and any(root.glob("places365_*.txt")):
         return _torchvision_places(root, split, small, options)
@@ -159,22 +160,38 @@ def places365(root: str | Place, split: str = "val", *, small: bool = True, **op
             f"Places365 is not in {str(root)!r}: put {_PLACES_CLASSES} there beside torchvision's "
             f"file lists or beside {split}/<class>/ folders."
         )
-    lines = (root / _PLACES_CLASSES).read_text(encoding="utf-8").split("\n")
-    pairs = (line.rsplit(maxsplit=1) for line in lines if line.strip())
-    places = {_scene(path): int(number) for path, number in pairs}
-    numbers = {scene.replace("/", "-"): i for scene, i in places.items()}
-    foreign = [name for name in subfolders(root / split) if name not in numbers]
-    if foreign:
+    scenes = places365_scenes(root / _PLACES_CLASSES)
+    numbers = {scene.replace("/", "-"): i for i, scene in enumerate(scenes)}
+    unknown = [name for name in subfolders(root / split) if name not in numbers]
+    if unknown:
         raise ValueError(
-            f"The folder {foreign[0]!r} in {str(root / split)!r} is no class of {_PLACES_CLASSES}; "
+            f"The folder {unknown[0]!r} in {str(root / split)!r} is no class of {_PLACES_CLASSES}; "
             "write /a/arena/hockey as arena-hockey."
         )
-    return class_folders(root / split, numbers, sorted(places, key=places.get), **options)
+    return class_folders(root / split, numbers, scenes, **options)
 
 
-def _scene(path: str) -> str:
-    """Return "arena/hockey" for "/a/arena/hockey"."""
-    return path.lstrip("/").split("/", 1)[1]
+def places365_scenes(path: str | Place) -> list[str]:
+    """Return the scenes of ``categories_places365.txt``, in order of their class index.
+
+    The line ``/a/arena/hockey 19`` makes "arena/hockey" class 19.
+
+    Raises
+    ------
+    ValueError
+        If a line is of another form; the message gives its number.
+    """
+    scenes = {}
+    lines = place(path).read_text(encoding="utf-8-sig").split("\n")
+    for number, line in enumerate(lines, start=1):
+        found = re.fullmatch(r"/\w/(\S+) (\d+)", line.strip())
+        if found:
+            scenes[found[1]] = int(found[2])
+        elif line.strip():
+            raise ValueError(
+                f"Line {number} of {str(path)!r} is {line.strip()!r}; expected a scene: '/a/bar 5'."
+            )
+    return sorted(scenes, key=scenes.get)
 
 
 def _torchvision_places(root, split, small, options) -> ImageSet:
@@ -186,12 +203,14 @@ def _torchvision_places(root, split, small, options) -> ImageSet:
         raise FileNotFoundError(f"Places365 in {str(root)!r} is incomplete: {error}") from error
     paths = [str(Path(path).relative_to(places.images_dir)) for path, _ in places.imgs]
     classes = sorted(places.class_to_idx, key=places.class_to_idx.get)
-    names = [_scene(path) for path in classes]
+    names = [path.lstrip("/").split("/", 1)[1] for path in classes]
     return open_files(places.images_dir, paths, places.targets, names, **options)
 
 
 def broden(root: str | Place, split: str | None = None, **options) -> ImageSet:
-    """Open Broden's images, those that its index lists; for its masks see `baselines.masks`.
+    """Open Broden's images, those that its index lists.
+
+    For its masks see `baselines.network_dissection`.
 
     Parameters
     ----------
@@ -234,8 +253,7 @@ def broden_table(path: Place, columns: list[str]) -> list[dict[str, str]]:
     """Read one of Broden's CSV files and check that it has the given columns."""
     if not path.is_file():
         raise FileNotFoundError(
-            f"There is no {path.name} in {str(path.parent)!r}; give the folder of an unpacked "
-            "Broden, such as broden1_224."
+            f"There is no {path.name} in {str(path.parent)!r}; give the folder of Broden."
         )
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
@@ -320,8 +338,7 @@ class _Items:
             image, _ = _item(self.data, self.indices[i])
             if _pixel_hash(image) != self.hashes[i]:
                 raise ValueError(
-                    "it changed since the image set was made; remove random augmentation, or make "
-                    "the set again"
+                    "it changed since the set was made; remove random augmentation, or make it anew"
                 )
             return image
 
@@ -353,8 +370,7 @@ def _from_tensor(x: Tensor) -> Image.Image:
     if x.is_floating_point():
         if not (x.min() >= 0 and x.max() <= 1):
             raise ValueError(
-                f"its values are {x.min():.3g} to {x.max():.3g}, not in [0, 1]; give images before "
-                "normalisation"
+                f"its values are {x.min():.3g} to {x.max():.3g}; give [0, 1], before normalisation"
             )
         x = (x * 255).round().byte()
     return Image.fromarray(np.ascontiguousarray(x.cpu().permute(1, 2, 0).numpy()))
@@ -406,8 +422,7 @@ def load(
     if provided := extension(kind):
         if least_side is not None:
             raise ValueError(
-                f"least_side is {least_side}, but the {kind} has no files to decode smaller; leave "
-                "it out."
+                f"least_side is {least_side}, but the {kind} has no files; leave it out."
             )
         return provided.image_set(count, seed)
     if kind not in FOLDERS:
@@ -419,7 +434,6 @@ def load(
         return images
     if not 1 <= count <= len(images):
         raise ValueError(
-            f"{count} images were asked for, but {str(root)!r} has {len(images)}; give a count "
-            "from 1 to that number."
+            f"{str(root)!r} has {len(images)} images; count is {count}, give 1 to that number."
         )
     return subset(images, [i * len(images) // count for i in range(count)])
