@@ -16,7 +16,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks the network is a broken test
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that uses the network is a broken test
+# jsonschema's check of IRIs, which no notebook has, compiles grammars for seconds when imported.
+sys.modules.setdefault("rfc3987_syntax", None)
 
 
 def pytest_collection_modifyitems(items):
