@@ -260,7 +260,7 @@ def save(figure: Figure, folder: str | Path, name: str, alt: str) -> Shown:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
-    if mark := os.environ.get("WWW_REHEARSAL"):  # set by the runner where results mean nothing
+    if mark := os.environ.get("WWW_DRY_RUN"):  # set by the runner where results mean nothing
         where = {"ha": "center", "va": "center", "rotation": 20, "alpha": 0.6, "zorder": 1000}
         figure.text(0.5, 0.5, mark, color="red", fontsize=14, wrap=True, **where)
         alt = f"{mark}: {alt}"
