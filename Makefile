@@ -60,7 +60,7 @@ pages: $(VENV)/installed-docs
 
 test: install-test
 	$(BIN)/python -m pytest $(PYTEST)
-	@echo 'All passed. What each test guards stands in tests/; now: make reproduce'
+	@echo 'All passed; now: make reproduce'
 
 test-slow: $(VENV)/installed-slow
 	$(BIN)/python -m pytest -m slow $(PYTEST)

@@ -1,136 +1,265 @@
-"""Is everything there that a profile needs, and is it right? Nothing runs, nothing is changed.
+"""What a profile needs beside this repository, and whether it is there and right.
 
-A file is known by its SHA-256, or by as much of it as its publisher tells; a data set by its count
-and by the names of its files, which their numbering foretells. Which folder each lies in is known
-by the digest of the listing, if somebody tells it; if not, `seen` compares it with an earlier one.
+The needs are declared in ``needs.yaml``; addresses, sizes and checksums of weights come from the
+library that publishes them. Nothing is downloaded or changed here. A file is verified by its
+SHA-256, or the part of it that is published; a data set by the number and names of its files. What
+has no published checksum is recorded in ``seen.json`` in the data folder by the first check that
+finds it right, and later checks compare with that.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import json
+import os
 import re
+import sys
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from needs import Need
+import yaml
+from parameters import nearest
 
-from wwwlib.store import file_digest
-
+PATH = Path(__file__).with_name("needs.yaml")
+SEEN = "seen.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What was found of a need: what is wrong with it, or else how it was recognised.
+class Need:
+    """One file, folder or repository of the Hugging Face hub, and what is known to be in it."""
 
-    Its `digest` is there where no published checksum vouches for it, for a later check to compare.
+    name: str
+    what: str
+    licence: str
+    size: str = "size unknown"
+    source: str = ""  # an address, perhaps with an instruction
+    path: Path | None = None  # None for the hub, which has its own cache
+    folder: bool = False
+    url: str | None = None  # where it may be downloaded without asking
+    archive: Path | None = None  # where the download of a folder goes, to be unpacked
+    repo: str | None = None  # of the hub; `holds` are its files
+    holds: tuple[str, ...] = ()  # files or folders that must be in it
+    sha256: str | None = None  # all of it, or as many first digits as are published
+    md5: str | None = None  # of an archive, or a file without a published SHA-256
+    lines: int | None = None
+    synsets: int | None = None
+    folders: int | None = None
+    files: int | None = None
+    each: int | None = None  # files in every folder
+    pattern: str | None = None  # names of the files, by number from 1
+    listing: str | None = None  # SHA-256 of the sorted paths of all files, or its beginning
+    indexed: str | None = None  # folder of the images that index.csv lists, as in Broden
+    weights: tuple[str, int] | None = None  # a target and its classes, whose network it must fit
+
+    @property
+    def downloadable(self) -> bool:
+        """Whether it may be downloaded without asking."""
+        return bool(self.url or self.repo)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of checking a need: its fault, or else how it was verified.
+
+    `digest` is set where no published checksum exists, for a later check to compare.
     """
 
     need: Need
     fault: str | None
-    known_by: str = ""
+    verified_by: str = ""
     digest: str | None = None
-
-
-def check(needs: Iterable[Need]) -> list[Finding]:
-    """Look at every need."""
-    return [examine(need) for need in needs]
-
-
-def examine(need: Need) -> Finding:
-    """Look at one need."""
-    look = _hub if need.repo else _folder if need.folder else _file
-    try:
-        ways, mark = look(need)
-    except _Fault as fault:
-        return Finding(need, str(fault))
-    except OSError as error:
-        return Finding(need, f"cannot be read ({error.strerror or error})")
-    except (UnicodeDecodeError, csv.Error) as error:
-        return Finding(need, f"is damaged, or another file ({error})")
-    return Finding(need, None, ", ".join(ways), mark)
-
-
-def told(findings: Iterable[Finding], data: Path) -> str:
-    """Return the findings in words: what is right in a line each, what is not with what to do."""
-    lines, wrong = [], 0
-    for found in findings:
-        need = found.need
-        if found.fault is None:
-            lines.append(f"  right    {need.name}: {found.known_by}")
-            continue
-        wrong += 1
-        if found.digest:  # it is there, and right but for being another than before
-            lines.append(f"  CHANGED  {need.name}: {found.fault}")
-            continue
-        lines += [
-            f"  MISSING  {need.name}: {found.fault}",
-            f"             what     {need.what} ({need.size})",
-            f"             from     {need.source}",
-            f"             terms    {need.licence}",
-            f"             put it   {need.place}",
-            f"             fetch    {'by --fetch' if may_fetch(need) else 'by yourself'}",
-        ]
-    if not lines:
-        return "It needs nothing beside this repository."
-    end = f"{wrong} of {wrong + sum(f.fault is None for f in findings)} are missing or wrong."
-    return "\n".join([f"Data folder: {data} (WWW_DATA names another one)", *lines, end])
-
-
-def may_fetch(need: Need) -> bool:
-    """Whether it may be downloaded without asking anybody."""
-    return bool(need.url or need.repo)
 
 
 class _Fault(Exception):
     pass
 
 
+# What is needed -----------------------------------------------------------------------------
+
+
+def load(names: Iterable[str], data: Path, path: Path = PATH) -> list[Need]:
+    """Return the needs of these names.
+
+    Parameters
+    ----------
+    names : iterable of str
+        From a profile's ``needs:``.
+    data : Path
+        The data folder.
+    path : Path
+        The YAML file that declares them.
+
+    Raises
+    ------
+    ValueError
+        If there is no need of a name, or an entry has an unknown field.
+    """
+    known = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"There is no need {name!r} in {path.name}; {nearest(name, [*known])}."
+            )
+    return [_need(name, dict(known[name]), data) for name in names]
+
+
+def _need(name: str, entry: dict[str, Any], data: Path) -> Need:
+    for library, facts in _FACTS.items():
+        if library in entry:
+            entry |= facts(entry.pop(library))
+    if "hub" in entry:
+        entry["repo"] = entry.pop("hub")
+    if "repo" in entry:
+        entry.setdefault("source", f"https://huggingface.co/{entry['repo']}")
+    for kind in ("folder", "file"):
+        if kind in entry:
+            entry |= {"path": data / entry.pop(kind), "folder": kind == "folder"}
+    if "archive" in entry:
+        entry["archive"] = data / entry["archive"]
+    entry.setdefault("source", entry.get("url", ""))
+    allowed = {field.name for field in fields(Need)} - {"name"}
+    for field in entry:
+        if field not in allowed:
+            raise ValueError(f"The need {name!r} has an unknown field {field!r}.")
+    sequences = {key: tuple(entry[key]) for key in ("holds", "weights") if key in entry}
+    return Need(name, **entry | sequences)
+
+
+def _torchvision(weights: str) -> dict[str, Any]:
+    """Read the first digits of the SHA-256 from the file name, as torchvision does."""
+    import torch
+    from torchvision import models
+
+    chosen = models.get_weight(weights)
+    file = Path(chosen.url).name
+    return {
+        "path": Path(torch.hub.get_dir()) / "checkpoints" / file,
+        "url": chosen.url,
+        "sha256": re.search(r"-([0-9a-f]{8,})\.", file)[1],
+        "size": f"{chosen.meta['_file_size']:.0f} MB",
+    }
+
+
+def _timm(model: str) -> dict[str, Any]:
+    import timm
+
+    repo = timm.get_pretrained_cfg(model).hf_hub_id
+    return {"repo": repo, "holds": ("model.safetensors",)}
+
+
+def _open_clip(spec: str) -> dict[str, Any]:
+    import open_clip
+
+    repo = open_clip.get_pretrained_cfg(*spec.split("/"))["hf_hub"].rstrip("/")
+    return {"repo": repo, "holds": ("open_clip_model.safetensors",)}
+
+
+def _torchvision_data(kind: str) -> dict[str, Any]:
+    from torchvision.datasets import Imagenette, Places365
+
+    if kind == "imagenette":
+        url, md5 = Imagenette._ARCHIVES["320px"]
+        return {"url": url, "md5": md5}
+    lists = {"scenes": Places365._CATEGORIES_META, "val": Places365._FILE_LIST_META["val"]}
+    return {"md5": lists[kind.removeprefix("places365-")][1]}
+
+
+_FACTS = {
+    "torchvision": _torchvision,
+    "timm": _timm,
+    "open_clip": _open_clip,
+    "torchvision_data": _torchvision_data,
+}
+
+
+# Checking -----------------------------------------------------------------------------------
+
+
+def examine(need: Need) -> Finding:
+    """Check one need."""
+    checker = _hub if need.repo else _folder if need.folder else _file
+    try:
+        ways, digest = checker(need)
+    except _Fault as fault:
+        return Finding(need, str(fault))
+    except OSError as error:
+        return Finding(need, f"cannot be read ({error.strerror or error})")
+    except (UnicodeDecodeError, csv.Error) as error:
+        return Finding(need, f"is damaged, or another file ({error})")
+    return Finding(need, None, ", ".join(ways), digest)
+
+
+def table(findings: Sequence[Finding], data: Path) -> str:
+    """Return the findings as text: one line for what is right, and what to do about the rest."""
+    lines = []
+    for found in findings:
+        need = found.need
+        if found.fault is None:
+            lines.append(f"  right    {need.name}: {found.verified_by}")
+        elif found.digest:  # right in itself, but not the one that was there before
+            lines.append(f"  CHANGED  {need.name}: {found.fault}")
+        else:
+            lines += [
+                f"  MISSING  {need.name}: {found.fault}",
+                f"             what     {need.what} ({need.size})",
+                f"             from     {need.source}",
+                f"             terms    {need.licence}",
+                f"             put it   {need.path or f'the cache of the hub, as {need.repo}'}",
+                f"             fetch    {'by --fetch' if need.downloadable else 'by yourself'}",
+            ]
+    if not lines:
+        return "It needs nothing beside this repository."
+    wrong = sum(found.fault is not None for found in findings)
+    end = f"{wrong} of {len(findings)} are missing or wrong."
+    return "\n".join([f"Data folder: {data} (WWW_DATA names another one)", *lines, end])
+
+
 def _file(need: Need) -> tuple[list[str], str | None]:
-    path, mark = need.path, None
+    path, digest = need.path, None
     if not path.is_file():
         raise _Fault(f"there is no file {str(path)!r}")
-    ways = [hashed(path, need.sha256)] if need.sha256 else []
+    ways = [_hashed(path, "sha256", need.sha256)] if need.sha256 else []
     if need.md5:
-        ways.append(_md5(path, need.md5))
+        ways.append(_hashed(path, "md5", need.md5))
     if need.lines is not None:
-        found = len(path.read_text(encoding="utf-8").split("\n")) - path.read_bytes().endswith(
-            b"\n"
-        )
-        _same(found, need.lines, "lines")
-        ways.append(f"{found:,} lines")
+        text = path.read_text(encoding="utf-8")
+        _same(len(text.split("\n")) - text.endswith("\n"), need.lines, "lines")
+        ways.append(f"{need.lines:,} lines")
     if need.weights:
-        mark = _fitted(path, *need.weights)
+        digest = _fitted(path, *need.weights)
         target, classes = need.weights
-        ways.append(f"fits {target} with {classes} classes, weights {mark[:16]}")
-    return ways, mark
+        ways.append(f"fits {target} with {classes} classes, weights {digest[:16]}")
+    return ways, digest
 
 
-def hashed(path: Path, expected: str) -> str:
-    """Return in words by how much of its SHA-256 a file is known, or raise."""
-    found = file_digest(path)
-    if not found.startswith(expected):
+def wrong_digest(path: Path, kind: str, expected: str) -> str | None:
+    """Return the digest of a file if it does not begin with the expected digits."""
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, kind).hexdigest()
+    return None if found.startswith(expected) else found[: min(len(expected), 16)]
+
+
+def _hashed(path: Path, kind: str, expected: str) -> str:
+    """Return which checksum of a file was verified, or raise."""
+    name = {"sha256": "SHA-256", "md5": "MD5"}[kind]
+    if found := wrong_digest(path, kind, expected):
         raise _Fault(
-            f"{str(path)!r} is another file: its SHA-256 begins with "
-            f"{found[: min(len(expected), 16)]}, not {expected[:16]}; delete it and get it again"
+            f"{str(path)!r} is another file: its {name} begins with {found}, not {expected[:16]}; "
+            "delete it and get it again"
         )
-    if len(expected) == 64:
-        return f"SHA-256 {found[:16]}..."
-    return f"the first {len(expected)} digits of SHA-256, {expected}, all that is published"
-
-
-def _md5(path: Path, expected: str) -> str:
-    found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    if found != expected:
-        raise _Fault(f"{str(path)!r} is another file: its MD5 is {found}, not {expected}")
-    return f"MD5 {found}"
+    if len(expected) < 32:
+        return f"the first {len(expected)} digits of {name}, {expected}, all that is published"
+    return f"{name} {expected[:16]}..."
 
 
 def _fitted(path: Path, target: str, classes: int) -> str:
-    """Put a checkpoint without a published checksum into its network; return its digest."""
+    """Load a checkpoint without a published checksum into its network; return its digest."""
     from wwwlib import targets
 
     try:
@@ -140,7 +269,7 @@ def _fitted(path: Path, target: str, classes: int) -> str:
 
 
 def _folder(need: Need) -> tuple[list[str], str | None]:
-    path, mark = need.path, None
+    path, digest = need.path, None
     if not path.is_dir():
         raise _Fault(f"there is no folder {str(path)!r}")
     for name in need.holds:
@@ -148,11 +277,11 @@ def _folder(need: Need) -> tuple[list[str], str | None]:
             raise _Fault(f"{str(path)!r} holds no {name}")
     ways = [f"holds {', '.join(need.holds)}"] if need.holds else []
     if need.folders is not None:
-        _wnids(path, need.folders)
+        _check_wnids(path, need.folders)
         ways.append(f"{need.folders:,} folders")
     if need.files is not None:
         listing = _listing(need)
-        mark = None if need.listing else listing
+        digest = None if need.listing else listing
         ways.append(f"{need.files:,} files, listing {listing[:16]}")
     if need.indexed:
         ways.append(f"{_indexed(path, need.indexed):,} images in its index")
@@ -160,10 +289,10 @@ def _folder(need: Need) -> tuple[list[str], str | None]:
         with (path / "data.noun").open(encoding="utf-8") as lines:
             _same(sum(not line.startswith("  ") for line in lines), need.synsets, "synsets")
         ways.append(f"{need.synsets:,} synsets")
-    return ways, mark
+    return ways, digest
 
 
-def _wnids(path: Path, count: int) -> None:
+def _check_wnids(path: Path, count: int) -> None:
     from wwwlib.images import imagenet_synsets
 
     found = {p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")}
@@ -173,16 +302,16 @@ def _wnids(path: Path, count: int) -> None:
 
 
 def _listing(need: Need) -> str:
-    """Compare the files' names with those foretold; return the digest of their paths."""
-    seen = [p for p in need.path.rglob("*") if p.is_file()]
-    paths = sorted(p for p in seen if not p.name.startswith("."))
+    """Compare the files' names with the expected ones; return the digest of their paths."""
+    every = [p for p in need.path.rglob("*") if p.is_file()]
+    paths = sorted(p for p in every if not p.name.startswith("."))
     _same(len(paths), need.files, "files")
-    names = sorted(path.name for path in paths)
     if need.pattern:
+        names = sorted(path.name for path in paths)
         expected = sorted(need.pattern.format(i) for i in range(1, need.files + 1))
-        if digest(names) != digest(expected):
-            odd = next(a for a, b in zip(names, expected, strict=True) if a != b)
-            raise _Fault(f"the file {odd!r} does not belong to it, or another one is missing")
+        odd = [a for a, b in zip(names, expected, strict=True) if a != b]
+        if odd:
+            raise _Fault(f"the file {odd[0]!r} does not belong to it, or another one is missing")
     if need.each:
         sizes = Counter(path.parent.name for path in paths)
         name, size = max(sizes.items(), key=lambda item: abs(item[1] - need.each))
@@ -190,7 +319,8 @@ def _listing(need: Need) -> str:
             raise _Fault(f"the folder {name!r} holds {size} files, expected {need.each}")
     if not all(path.stat().st_size for path in paths):
         raise _Fault("some of its files are empty")
-    found = digest([path.relative_to(need.path).as_posix() for path in paths])
+    listing = "\n".join(path.relative_to(need.path).as_posix() for path in paths)
+    found = hashlib.sha256(listing.encode()).hexdigest()
     if need.listing and not found.startswith(need.listing):
         raise _Fault(
             f"its files lie in other folders than they should: the SHA-256 of their listing begins "
@@ -200,7 +330,7 @@ def _listing(need: Need) -> str:
 
 
 def _indexed(path: Path, images: str) -> int:
-    """Count the images of Broden's index, which must be there; its labels must be, too."""
+    """Count the images of Broden's index, which must be there, as must its labels."""
     listed, _ = _column(path / "index.csv", "image"), _column(path / "label.csv", "name")
     lost = [name for name in listed if not (path / images / name).is_file()]
     if lost:
@@ -216,27 +346,88 @@ def _column(path: Path, name: str) -> list[str]:
     return found
 
 
-def digest(names: Iterable[str]) -> str:
-    """Return the SHA-256 of names, a line each."""
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
-
-
 def _hub(need: Need) -> tuple[list[str], None]:
-    """Look into the hub's cache, which names a large file by its SHA-256."""
+    """Check the cache of the hub, where a large file has its SHA-256 as its name."""
     from huggingface_hub import try_to_load_from_cache
 
-    known = 0
+    verified = 0
     for name in need.holds:
         found = try_to_load_from_cache(need.repo, name)
         if not isinstance(found, str) or not Path(found).is_file():
-            raise _Fault(f"the hub's cache holds no {name} of {need.repo}")
+            raise _Fault(f"the cache of the hub holds no {name} of {need.repo}")
         blob = Path(found).resolve()
         if _SHA256.fullmatch(blob.name):
-            hashed(blob, blob.name)
-            known += 1
-    return [f"{len(need.holds)} files in the hub's cache, {known} checked by their SHA-256"], None
+            _hashed(blob, "sha256", blob.name)
+            verified += 1
+    return [f"{len(need.holds)} files in the cache, {verified} checked by their SHA-256"], None
 
 
 def _same(found: int, expected: int, what: str) -> None:
     if found != expected:
         raise _Fault(f"it has {found:,} {what}, expected {expected:,}")
+
+
+# Comparing with earlier checks --------------------------------------------------------------
+
+
+def compare(findings: Sequence[Finding], data: Path) -> list[Finding]:
+    """Compare the digests of what was found right with earlier ones, and record new ones.
+
+    Parameters
+    ----------
+    findings : sequence of Finding
+    data : Path
+        The data folder.
+
+    Returns
+    -------
+    list of Finding
+        The same; what has changed since has a fault, and keeps its digest.
+
+    Raises
+    ------
+    ValueError
+        If the record is damaged.
+    """
+    path = data / SEEN
+    known = _read(path)
+    found = {f.need.name: f.digest for f in findings if f.fault is None and f.digest}
+    today = datetime.now(UTC).date().isoformat()
+    new = {n: {"digest": d, "on": today} for n, d in found.items() if n not in known}
+    if new:
+        _write(path, {**known, **new})
+    return [_compared(f, known, path) if f.need.name in found else f for f in findings]
+
+
+def _compared(found: Finding, known: Mapping[str, Any], path: Path) -> Finding:
+    before = known.get(found.need.name)
+    if before is None:
+        return replace(found, verified_by=f"{found.verified_by}, recorded for later checks")
+    if before["digest"] == found.digest:
+        return replace(found, verified_by=f"{found.verified_by}, as on {before['on']}")
+    fault = (
+        f"it differs from what was here on {before['on']} ({found.verified_by}); put that back, or "
+        f"delete its entry in {path} if the change is intended"
+    )
+    return replace(found, fault=fault)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {name: {"digest": one["digest"], "on": one["on"]} for name, one in record.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error!r}); delete it, and the next check records what it finds."
+        ) from error
+
+
+def _write(path: Path, record: Mapping[str, Any]) -> None:
+    draft = path.with_suffix(".tmp")
+    try:
+        draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        os.replace(draft, path)
+    except OSError as error:  # a data folder may be read-only
+        print(f"{path} cannot be written ({error.strerror}); nothing is recorded.", file=sys.stderr)

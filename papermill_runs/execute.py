@@ -1,28 +1,41 @@
-"""Run one notebook in this process: the runner starts it once for each, and survives it.
+"""Execute notebooks, each in a process of its own: on this machine or as tasks of a Ray cluster.
 
-``python execute.py job.json`` executes what the job says and exits with 0; else it leaves one
-sentence in the job's ``reason`` file and exits with 1. Should the process that started it (its
-number is in ``WWW_STARTED_BY``) die, so does this.
+``python execute.py job.json`` executes one notebook in its process and exits with 0, or writes one
+sentence to the job's ``reason`` file and exits with 1. It ends when the process that started it
+(``WWW_STARTED_BY``) ends. The runner starts several of them from threads, which only wait; each has
+a share of the cores, and one GPU to itself while there are enough.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import queue
+import re
+import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
-import papermill
-from nbclient.exceptions import DeadKernelError
-from papermill.exceptions import PapermillExecutionError
+KERNEL_START = 300  # seconds; a busy machine needs more than the default minute
+POLL = 0.2  # seconds between two looks at a process, and at whether the user interrupts
+RAY_CORES = 2  # of each notebook on a cluster: the kernel, and what decodes for it
 
-KERNEL_START = 300  # seconds; a busy machine needs more than the usual minute
+# Runs a command in a folder with an environment, its output in a log; returns the exit code.
+Launcher = Callable[[list[str], Path, dict[str, str], Path], int]
+_STOP = threading.Event()
+_THREAD = threading.local()  # .slot: the place of this thread, .of: how many there are
 
 
-def execute(source: str, output: str, parameters: dict) -> str | None:
+# In the notebook's process -------------------------------------------------------------------
+
+
+def execute(source: str, output: str, parameters: dict[str, Any]) -> str | None:
     """Execute a notebook and return None, or in one sentence why it failed.
 
     Parameters
@@ -32,6 +45,10 @@ def execute(source: str, output: str, parameters: dict) -> str | None:
     parameters : dict
         Values, already checked against the declared ones.
     """
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
     try:
         papermill.execute_notebook(
             source,
@@ -43,12 +60,11 @@ def execute(source: str, output: str, parameters: dict) -> str | None:
             start_timeout=KERNEL_START,
         )
     except PapermillExecutionError as error:
-        said = " ".join(str(error.evalue).split())
-        return f"cell {error.cell_index + 1} raised {error.ename}: {said:.500}"
+        return f"cell {error.cell_index + 1} raised {error.ename}: {error.evalue}"
     except DeadKernelError:
         return "the kernel died, killed or out of memory, before the notebook's end"
-    except Exception as error:  # whatever it is, the runner must hear of it and go on
-        return f"{type(error).__name__}: {' '.join(str(error).split()):.500}"
+    except Exception as error:  # the runner records any failure and goes on
+        return f"{type(error).__name__}: {error}"
     return None
 
 
@@ -59,13 +75,146 @@ def follow(parent: int) -> None:
     os._exit(1)
 
 
-if __name__ == "__main__":
-    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    starter = int(os.environ["WWW_STARTED_BY"])
-    threading.Thread(target=follow, args=(starter,), daemon=True).start()
+def main(path: str) -> int:
+    """Execute the notebook of a job file and return the exit code."""
+    job = json.loads(Path(path).read_text(encoding="utf-8"))
+    parent = int(os.environ["WWW_STARTED_BY"])
+    threading.Thread(target=follow, args=(parent,), daemon=True).start()
     with tempfile.TemporaryDirectory() as own:  # IPython's history needs a disk of this machine
         os.environ["IPYTHONDIR"] = own
         reason = execute(job["source"], job["output"], job["parameters"])
     if reason:
-        Path(job["reason"]).write_text(reason, encoding="utf-8")
-    sys.exit(bool(reason))
+        Path(job["reason"]).write_text(reason, encoding="utf-8", errors="backslashreplace")
+    return int(bool(reason))
+
+
+# In the runner's process ---------------------------------------------------------------------
+
+
+def one_line(text: str, limit: int = 600) -> str:
+    """Return text without escape sequences, control characters and line breaks, cut at a limit."""
+    plain = re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?)", "", text)
+    words = " ".join(plain.split())
+    return "".join(c for c in words if c.isprintable())[:limit]
+
+
+def each(step: Callable[[Any], str], jobs: list, at_once: int) -> Iterator[tuple[Any, str]]:
+    """Take a step for every job, several at once, and yield job and outcome as they end.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If the user interrupts: after all running steps have ended.
+    """
+    _STOP.clear()
+    slots: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for slot in range(at_once):
+        slots.put(slot)
+
+    def settle() -> None:
+        _THREAD.slot, _THREAD.of = slots.get(), at_once
+
+    pool = ThreadPoolExecutor(at_once, initializer=settle)
+    try:
+        waiting = {pool.submit(step, job): job for job in jobs}
+        for one in as_completed(waiting):
+            yield waiting[one], one.result()
+    finally:  # an interruption, too
+        _STOP.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def launch(command: list[str], folder: Path, environment: dict[str, str], log: Path) -> int:
+    """Run a command as a process of this machine and return its exit code."""
+    environment = environment | {"WWW_STARTED_BY": str(os.getpid())}
+    with log.open("w") as output:
+        child = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
+        try:
+            while True:
+                try:
+                    return child.wait(timeout=POLL)
+                except subprocess.TimeoutExpired:
+                    raise_if_interrupted()
+        finally:
+            child.kill()
+
+
+def raise_if_interrupted() -> None:
+    """Raise KeyboardInterrupt in a thread of `each` once the main thread was interrupted."""
+    if _STOP.is_set():
+        raise KeyboardInterrupt
+
+
+def environment() -> dict[str, str]:
+    """Return the variables of a process started by this thread: its cores and its GPU."""
+    slot, of = getattr(_THREAD, "slot", 0), getattr(_THREAD, "of", 1)
+    found = {}
+    if of > 1 and "OMP_NUM_THREADS" not in os.environ:
+        found["OMP_NUM_THREADS"] = str(max(1, cores() // of))
+    if of > 1 or "LOCAL_RANK" in os.environ:
+        place = slot if of > 1 else int(os.environ["LOCAL_RANK"])
+        if devices := gpus():
+            found["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)]
+    return found
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    known = hasattr(os, "sched_getaffinity")  # only on some systems
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+
+
+def gpus() -> list[str]:
+    """Return the names of the GPUs that this process may use, as in CUDA_VISIBLE_DEVICES."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name.strip() for name in given.split(",") if name.strip()]
+    import torch  # slow, and only needed here
+
+    return [str(i) for i in range(torch.cuda.device_count())]
+
+
+def connect() -> Launcher:
+    """Join the Ray cluster that RAY_ADDRESS names, or start one here; return its launcher.
+
+    Repository, run folder, store and data must lie under the same paths on all its machines.
+    """
+    from wwwlib.registry import require
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray = require("ray", "ray")
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False, log_to_driver=False)
+    return launch_on_ray
+
+
+def launch_on_ray(command: list[str], folder: Path, environment: dict[str, str], log: Path) -> int:
+    """Run a command as a task of the cluster, on a GPU if there are any; return its exit code."""
+    import ray
+
+    own = {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}  # set by the cluster where the task runs
+    changed = {name: value for name, value in environment.items() - os.environ.items()}
+    passed = {name: value for name, value in changed.items() if name not in own}
+    has = ray.cluster_resources()
+    # What a dead machine took with it fails, and runs again with the next command.
+    task = ray.remote(max_retries=0)(_process).options(
+        num_cpus=min(RAY_CORES, int(has.get("CPU", 1))), num_gpus=int(has.get("GPU", 0) > 0)
+    )
+    running = task.remote(command, str(folder), passed, str(log))
+    try:
+        while not ray.wait([running], timeout=POLL)[0]:
+            raise_if_interrupted()
+    except KeyboardInterrupt:
+        ray.cancel(running, force=True)  # the notebook's process ends with its worker
+        raise
+    return ray.get(running)
+
+
+def _process(command: list[str], folder: str, passed: dict[str, str], log: str) -> int:
+    environment = os.environ | passed | {"WWW_STARTED_BY": str(os.getpid())}
+    with open(log, "w") as output:
+        return subprocess.call(command, cwd=folder, env=environment, stdout=output, stderr=output)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

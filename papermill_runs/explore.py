@@ -2,8 +2,8 @@
 
     python papermill_runs/explore.py [--port 8866] [--theme light]
 
-It listens on 127.0.0.1 and answers whoever has the token that it prints. Nobody can change or run
-anything but the page's own controls, no file is served, and nothing is fetched from elsewhere.
+It listens on 127.0.0.1 and requires the token that it prints. Only the page's own controls work: no
+code can be changed or run, no file is served, and nothing is loaded from elsewhere.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def command(notebook: Path, port: int, theme: str = "light") -> list[str]:
 
 
 def environment(token: str) -> dict[str, str]:
-    """Return what the server is told aside from its command line, which others could read."""
+    """Return the server's environment; its command line, which others could read, has no token."""
     others = os.environ.get("JUPYTER_PATH")
     return os.environ | {
         "JUPYTER_TOKEN": token,
@@ -47,7 +47,7 @@ def main() -> int:
     asked = parser.parse_args()
     token = secrets.token_urlsafe(24)
     print(f"The explorer: http://127.0.0.1:{asked.port}/?token={token}")
-    print("The first page takes a minute or two: networks are looked at once. Ctrl-C ends it.")
+    print("The first page takes a minute or two: networks are analysed once. Ctrl-C ends it.")
     try:
         return subprocess.call(command(NOTEBOOK, asked.port, asked.theme), env=environment(token))
     except KeyboardInterrupt:

@@ -1,47 +1,51 @@
-"""Download what a profile needs and may be downloaded: resumed, checked, then put in its place.
+"""Download what a profile needs: resumed, verified, then put in its place.
 
-A file grows beside its place under another name and takes its own only when it was found right, so
-that what has the right name is whole. Nothing that lay there is deleted or written over: it is kept
-under another name. The hub's own client does the same for the hub.
+A file grows beside its place under another name, so that what has the right name is complete.
+Nothing that is there is deleted or overwritten: it is kept under another name.
 """
 
 from __future__ import annotations
 
 import gzip
+import http.client
 import os
 import sys
 import tarfile
 import tempfile
+import time
+import urllib.error
+import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from check import examine, may_fetch
-from download import download
+from check import Need, examine, wrong_digest
 from filelock import FileLock
-from needs import Need
+from tqdm import tqdm
 
+CHUNK = 1 << 20  # bytes
+TIMEOUT = 60  # seconds without a byte
+ATTEMPTS = 5  # each of them resumes the one before
+TEMPORARY = (408, 429)  # errors of the client that pass: too slow, too often
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
 
 
 def fetch(needs: Iterable[Need]) -> int:
-    """Get what is missing and may be had; return how many still are missing."""
+    """Download what is missing and may be downloaded; return how many are still missing."""
     missing = 0
     for need in needs:
         if examine(need).fault is None:
             continue
-        if not may_fetch(need):
-            print(f"{need.name}: not for --fetch: {need.licence}; see --check", file=sys.stderr)
-            missing += 1
-            continue
-        try:
-            get(need)
-            fault = examine(need).fault
-        except (OSError, ValueError) as error:
-            fault = str(error)
+        fault = f"not for --fetch: {need.licence}; see --check"
+        if need.downloadable:
+            try:
+                get(need)
+                fault = examine(need).fault
+            except (OSError, ValueError) as error:
+                fault = str(error)
         if fault:
             print(f"{need.name}: {fault}", file=sys.stderr)
             missing += 1
@@ -56,24 +60,24 @@ def get(need: Need) -> None:
     Raises
     ------
     OSError
-        If it cannot be had; what has come so far is kept.
+        If the download fails; what has come so far is kept.
     ValueError
-        If what came is not right; then what lies in its place stays there.
+        If what came is not right; then what is in its place stays there.
     """
     if need.repo:
         _from_hub(need)
         return
     target = need.archive or need.path
-    checks = {"sha256": need.sha256, "md5": need.md5}
     part = target.with_name(f"{target.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
     need.path.parent.mkdir(parents=True, exist_ok=True)
+    digests = {"sha256": need.sha256, "md5": need.md5}
     with FileLock(f"{part}.lock"):
-        download(need.url, part, {kind: value for kind, value in checks.items() if value})
+        download(need.url, part, {kind: value for kind, value in digests.items() if value})
         try:
             _place(need, part)
         except ValueError:
-            part.unlink(missing_ok=True)  # or the next attempt would begin with it
+            part.unlink(missing_ok=True)  # the next attempt would resume it
             raise
         part.unlink(missing_ok=True)
 
@@ -84,39 +88,39 @@ def _from_hub(need: Need) -> None:
     try:
         snapshot_download(need.repo, allow_patterns=list(need.holds))
     except Exception as error:  # the hub's client and its network each have their own errors
-        raise OSError(f"{need.source} cannot be had ({type(error).__name__})") from error
+        raise OSError(f"{need.source} cannot be downloaded ({type(error).__name__})") from error
 
 
 def _place(need: Need, part: Path) -> None:
-    """Look at what came before anything in its place is touched; then put it there."""
-    with tempfile.TemporaryDirectory(dir=need.path.parent, prefix=".fetched-") as room:
-        fresh = Path(room) / need.path.name
+    """Check a download before anything in its place is touched; then put it there."""
+    with tempfile.TemporaryDirectory(dir=need.path.parent, prefix=".fetched-") as place:
+        fresh = Path(place) / need.path.name
         if need.archive:
-            fresh = unpack(part, Path(room), need.path.name)
+            fresh = unpack(part, Path(place), need.path.name)
         else:
             os.replace(part, fresh)
         if fault := examine(replace(need, path=fresh)).fault:
             fault = fault.replace(str(fresh), need.url)
             raise ValueError(f"what came is not right, so that nothing was put in place: {fault}")
         if aside := set_aside(need.path):
-            print(f"{need.name}: what lay at {need.path} is kept as {aside}")
+            print(f"{need.name}: what was at {need.path} is kept as {aside}")
         os.replace(fresh, need.path)
 
 
-def unpack(archive: Path, room: Path, name: str) -> Path:
+def unpack(archive: Path, place: Path, name: str) -> Path:
     """Unpack an archive that holds a folder of this name, or its content; return the folder.
 
     Raises
     ------
     ValueError
-        If it is no archive, or holds a path that leads out of it.
+        If it is not an archive, or holds a path that leads out of it.
     """
-    content = room / "content"
+    content = place / "content"
     content.mkdir()
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as packed:
-                packed.extractall(content)  # takes .. and / out of names itself
+                packed.extractall(content)  # removes .. and / from names itself
         else:
             with tarfile.open(archive) as packed:
                 packed.extractall(content, filter="data")
@@ -127,10 +131,102 @@ def unpack(archive: Path, room: Path, name: str) -> Path:
 
 
 def set_aside(path: Path) -> Path | None:
-    """Give what lies at a path another name, and return that; None where nothing lies."""
-    if not os.path.lexists(path):  # a link to nowhere is somebody's, too
+    """Rename what is at a path and return the new path; None where there is nothing."""
+    if not os.path.lexists(path):  # a broken link is kept, too
         return None
     names = (path.with_name(f"{path.name}.replaced-{i}") for i in count(1))
     aside = next(one for one in names if not os.path.lexists(one))
     os.rename(path, aside)
     return aside
+
+
+# One file -----------------------------------------------------------------------------------
+
+
+def download(url: str, part: Path, expected: Mapping[str, str], attempts: int = ATTEMPTS) -> None:
+    """Download into a file.
+
+    With a checksum, what an earlier attempt left in the file is resumed; without one it could not
+    be seen whether both parts are of the same version, and the download starts again.
+
+    Parameters
+    ----------
+    url : str
+        http or https.
+    part : Path
+    expected : mapping
+        Digest, or its beginning, by algorithm ("sha256", "md5"); may be empty.
+    attempts : int
+        How often a broken connection is tried again.
+
+    Raises
+    ------
+    OSError
+        If the download fails; what has come so far is kept.
+    ValueError
+        If what came is not what was expected; it is deleted.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"{url!r} is not an http address.")
+    for attempt in range(1, attempts + 1):
+        try:
+            complete = _append(url, part, resume=bool(expected))
+            wrong = _wrong(part, expected)
+            if not wrong:
+                return
+            if complete:
+                part.unlink()
+                raise ValueError(f"what came from {url} is another file: {wrong}; it was deleted")
+            raise ConnectionError("it ended early")
+        except (OSError, http.client.HTTPException) as error:
+            if attempt == attempts or _is_final(error):
+                kept = part.stat().st_size if part.exists() else 0
+                raise OSError(
+                    f"{url} cannot be downloaded ({str(error) or type(error).__name__}); "
+                    f"{kept:,} bytes are kept, and the same command goes on"
+                ) from error
+            time.sleep(min(2 ** (attempt - 1), 10))
+
+
+def _is_final(error: Exception) -> bool:
+    refused = isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500
+    return refused and error.code not in TEMPORARY
+
+
+def _append(url: str, part: Path, resume: bool) -> bool:
+    """Append what is missing; return whether the end is known to be the end of the file."""
+    have = part.stat().st_size if resume and part.exists() else 0
+    ranged = {"Range": f"bytes={have}-"} if have else {}
+    request = urllib.request.Request(url, headers={"User-Agent": "wwwlib", **ranged})
+    try:
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{have}":
+            return True  # nothing is missing
+        if error.code == 416:
+            part.unlink()
+            raise ConnectionError("the file at this address is shorter") from error
+        raise
+    have = have if answer.status == 206 else 0
+    length = answer.headers.get("Content-Length")
+    total = have + int(length) if length else None
+    bar = tqdm(
+        total=total, initial=have, desc=part.stem, unit="B", unit_scale=True, unit_divisor=1000
+    )
+    with answer, open(part, "ab" if have else "wb") as file, bar:
+        while block := answer.read1(CHUNK):  # what has come before a break is written, too
+            file.write(block)
+            bar.update(len(block))
+        file.flush()
+        os.fsync(file.fileno())
+        size = file.tell()
+    if total is not None and size < total:
+        raise ConnectionError(f"the connection ended after {size:,} of {total:,} bytes")
+    return total is not None or answer.chunked
+
+
+def _wrong(part: Path, expected: Mapping[str, str]) -> str | None:
+    for kind, value in expected.items():
+        if found := wrong_digest(part, kind, value):
+            return f"its {kind} begins with {found}, not {value[:16]}"
+    return None

@@ -1,7 +1,7 @@
-"""The record of a run: what was run, with what, by which code, and what came out.
+"""The record of a run: what was run, with which parameters and code, and what came out.
 
-It is the runner's own word, kept notebook by notebook in ``manifest.json``. What a saved notebook
-says of itself is no evidence: after its kernel was killed it still calls every cell completed.
+The runner writes it notebook by notebook to ``manifest.json``. A saved notebook is no evidence:
+after its kernel was killed, its metadata still call every cell completed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from profiles import House, Job, Profile
-from witness import witness
+from parameters import is_finite
+from profiles import Job, Profile, Project, texts
 
+from wwwlib.images.files import list_files
 from wwwlib.store import digest, file_digest, versions
 
 REPORTED = {"scalars": dict, "data": dict, "artifacts": dict, "device": str}
@@ -35,7 +37,7 @@ class Manifest:
 
     path: Path
     content: dict[str, Any] = field(default_factory=dict)
-    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)  # notebooks at once
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @classmethod
     def open(cls, path: Path) -> Manifest:
@@ -51,29 +53,27 @@ class Manifest:
             warnings.warn(f"{path} is damaged ({error}); everything runs again.", stacklevel=2)
         return cls(path, {"notebooks": {}})
 
-    def begin(self, house: House, profile: Profile) -> None:
-        """Write down what runs, where, and from which code, keeping records of what may stay."""
+    def begin(self, project: Project, profile: Profile) -> None:
+        """Record what runs, where, and from which code; keep the records of the same notebooks."""
         kept = {n: r for n, r in self.content["notebooks"].items() if n in profile.notebooks}
         for record in kept.values():
-            if record["state"] == "running":  # the runner itself was killed
-                record |= {
-                    "state": "interrupted",
-                    "error": "the runner did not live to see its end",
-                }
+            if record.get("state") == "running":  # the runner itself was killed
+                record |= {"state": "interrupted", "error": "the runner ended before it"}
         pending = {n: {"state": "pending"} for n in profile.notebooks}
         self.content = {
             "profile": profile.name,
             "description": profile.description,
             "started": now(),
-            **commit(house.root),
-            **environment(),
-            "source": tree_digest(house.root / "wwwlib", house.root / "data"),
+            **commit(project.root),
+            **current(project),
             "notebooks": pending | kept,
         }
+        if project.stand_ins:
+            self.content["dry_run"] = profile.description
         self.save()
 
     def record(self, name: str) -> dict[str, Any]:
-        """Return what is known of a notebook."""
+        """Return the record of a notebook."""
         return self.content["notebooks"][name]
 
     def update(self, name: str, **entries: Any) -> None:
@@ -82,15 +82,15 @@ class Manifest:
             self.content["notebooks"][name] |= entries
             self.save()
 
-    def start(self, house: House, job: Job) -> None:
-        """Record that a notebook runs from now on; what an earlier run said of it goes."""
+    def start(self, project: Project, job: Job) -> None:
+        """Replace a notebook's record by one in state "running"."""
         record = {
             "state": "running",
             "started": now(),
             "parameters": job.effective,
             "seeds": {k: v for k, v in job.effective.items() if k.split("_")[-1] == "seed"},
-            "key": self.key(house, job),
-            **commit(house.root),
+            "key": self.key(project, job),
+            **commit(project.root),
         }
         with self.lock:
             self.content["notebooks"][job.name] = record
@@ -99,24 +99,25 @@ class Manifest:
     def save(self) -> None:
         """Replace the file as a whole: a reader finds the old or the new one."""
         draft = self.path.with_suffix(".tmp")
-        with open(draft, "w", encoding="utf-8") as file:
-            json.dump(self.content, file, indent=1, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, self.path)
+        with self.lock:  # of notebooks that end at the same time
+            with open(draft, "w", encoding="utf-8") as file:
+                json.dump(self.content, file, indent=1, allow_nan=False)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, self.path)
 
-    def key(self, house: House, job: Job) -> str:
-        """Digest of all that decides what a notebook makes."""
+    def key(self, project: Project, job: Job) -> str:
+        """Digest of everything that decides a notebook's results."""
         parts = [self.content[name] for name in ("source", "versions", "device")]
-        inputs = witness(house, job.effective)
+        inputs = input_fingerprints(project, job.effective)
         return digest([file_digest(job.source), job.effective, inputs, parts])
 
-    def done(self, house: House, job: Job) -> bool:
-        """Whether an earlier run made exactly this, and it still lies there as it was made."""
-        record = self.record(job.name)
+    def done(self, project: Project, job: Job) -> bool:
+        """Whether an earlier run made exactly this, and its files are unchanged since."""
+        record = self.content["notebooks"].get(job.name, {})
         return (
-            record["state"] == "done"
-            and record.get("key") == self.key(house, job)
+            record.get("state") == "done"
+            and record.get("key") == self.key(project, job)
             and record.get("files") == files(self.path.parent, job.name)
         )
 
@@ -127,16 +128,21 @@ def results(folder: Path) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If it is absent, holds NaN, or one of its entries has another form than `REPORTED`.
+        If it is absent, not JSON, holds NaN or infinity, or one of its entries has another form
+        than `REPORTED`.
     """
     try:
-        found = json.loads((folder / RESULTS).read_text("utf-8"), parse_constant=_refuse)
+        found = json.loads((folder / RESULTS).read_text("utf-8"))
     except FileNotFoundError:
         raise ValueError(f"it ended without writing {RESULTS} into its folder `out`") from None
-    except ValueError as error:
+    except OSError as error:
+        raise ValueError(f"its {RESULTS} cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"its {RESULTS} is not valid JSON ({error})") from error
     if not isinstance(found, dict):
         raise ValueError(f"its {RESULTS} holds a {type(found).__name__}, not an object")
+    if not is_finite(found):
+        raise ValueError(f"its {RESULTS} holds NaN or infinity; write null instead")
     for name, kind in REPORTED.items():
         if not isinstance(found.get(name, kind()), kind):
             raise ValueError(
@@ -151,30 +157,64 @@ def files(run: Path, name: str) -> dict[str, str]:
     return {p.relative_to(run).as_posix(): file_digest(p) for p in made if p.is_file()}
 
 
-def tree_digest(*folders: Path) -> str:
-    """Digest of the names and bytes of all files in some folders, compiled ones apart."""
-    found = [(p, folder.parent) for folder in folders for p in sorted(folder.rglob("*"))]
-    sources = [(p, above) for p, above in found if p.is_file() and "__pycache__" not in p.parts]
-    return digest([[str(p.relative_to(above)), file_digest(p)] for p, above in sources])
+# Fingerprints of input files ----------------------------------------------------------------
 
 
-def commit(root: Path) -> dict[str, Any]:
-    """Return the commit at hand and whether the tree differs from it; None without git."""
+def input_fingerprints(project: Project, values: Any) -> dict[str, list]:
+    """Return name, times and size of every file that parameters name, by path from the root.
 
-    def git(*words: str) -> str | None:
-        try:
-            command = ["git", "-C", str(root), *words]
-            said = subprocess.run(command, capture_output=True, text=True, check=True)
-            return said.stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            return None
+    Content is not read: a probe set of 50,000 images takes a second.
 
-    status = git("status", "--porcelain")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+    Parameters
+    ----------
+    project : Project
+        Relative paths start at its notebooks.
+    values : object
+        Of one parameter or of many, however deep in lists and dicts.
+    """
+    root = project.root.resolve()
+    named = {path for text in texts(values) for path in _paths(project, text)}
+    return {os.path.relpath(path, root): _fingerprint(path) for path in sorted(named)}
 
 
-def environment() -> dict[str, Any]:
-    """Return the machine's platform and device, and the versions of Python and the libraries."""
+def behind_url(values: Any) -> str | None:
+    """Return a value that is a URL, whose content may change unnoticed, if there is one."""
+    return next((text for text in texts(values) if "://" in text), None)
+
+
+def _paths(project: Project, text: str) -> Iterator[Path]:
+    """Yield what exists of ``path``, ``kind:path``, ``library:kind:path``, ``file.py:name``."""
+    root, parts = project.root.resolve(), text.split(":")
+    endings = {":".join(parts[i:]) for i in range(len(parts))}
+    for one in filter(None, endings | {text.rpartition(":")[0]}):
+        named = project.notebooks / os.path.expanduser(one)
+        if os.path.exists(named):
+            path = named.resolve()
+            # What the runs themselves write is no input, nor is a folder that holds it.
+            if not (root.is_relative_to(path) or path.is_relative_to(root / "papermill_runs")):
+                yield path
+
+
+def _fingerprint(path: Path) -> list[list]:
+    if not path.is_dir():
+        return [_stat(path.name, path)]
+    return [_stat(name, path / name) for name in list_files(path)]
+
+
+def _stat(name: str, path: Path) -> list:
+    """Return the time of the inode, too: it shows a file with the size and time of another one."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:  # a link to nowhere
+        return [name]
+    return [name, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size]
+
+
+# Code and machine ---------------------------------------------------------------------------
+
+
+def current(project: Project) -> dict[str, Any]:
+    """Return platform, device, library versions and source digest as they are now."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     if torch.backends.mps.is_available():
         device = "mps"
@@ -183,13 +223,32 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "device": device,
         "versions": {"python": sys.version.split()[0], **versions(), **runner},
+        "source": tree_digest(project.root / "wwwlib", project.root / "data"),
     }
+
+
+def tree_digest(*folders: Path) -> str:
+    """Digest of the names and bytes of all files in some folders, compiled ones apart."""
+    found = [(p, folder.parent) for folder in folders for p in sorted(folder.rglob("*"))]
+    sources = [(p, above) for p, above in found if p.is_file() and "__pycache__" not in p.parts]
+    return digest([[str(p.relative_to(above)), file_digest(p)] for p, above in sources])
+
+
+def commit(root: Path) -> dict[str, Any]:
+    """Return the commit and whether the tree differs from it; None without git."""
+
+    def git(*words: str) -> str | None:
+        try:
+            command = ["git", "-C", str(root), *words]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            return done.stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return None
+
+    status = git("status", "--porcelain")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
 
 def now() -> str:
     """Return the time, in seconds, with its zone."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"it holds {constant}; write null for a number that does not exist")

@@ -3,8 +3,9 @@
     python papermill_runs/pages.py                                 the reference copies
     python papermill_runs/pages.py papermill_runs/runs/photos      a run of your own
 
-Formulas become MathML when the page is made. Outputs hold other people's words: their HTML is
-reduced to tables, images and text, and each page's policy forbids whatever could still run or load.
+Formulas become MathML when the page is made. Outputs hold text from outside, such as concept and
+file names: their HTML is reduced to tables, images and text, and each page's policy forbids scripts
+and requests.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from PIL import Image
-from profiles import House
+from profiles import Project
 from publish import tidy
 from pygments.formatters import HtmlFormatter
 
-HOUSE = House(Path(__file__).resolve().parents[1])
+PROJECT = Project(Path(__file__).resolve().parents[1])
 TEMPLATES = Path(__file__).with_name("templates")
 TEACHING = "teaching.html"  # the page made from notebooks/README.md
 _TAGS = (
@@ -57,7 +58,7 @@ _SAVED = re.compile(r"([A-Za-z0-9][\w.-]*)\.png: (.*)", re.DOTALL)  # the repr o
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure inside a page: its file name without ending, its place, its words and its bytes."""
+    """A figure inside a page: its file name without ending, anchor, alt text and bytes."""
 
     name: str
     anchor: str
@@ -67,7 +68,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Page:
-    """A page of the site, with what the contents page says about it."""
+    """A page of the site, with its entry on the contents page."""
 
     file: str
     book: nbformat.NotebookNode
@@ -89,20 +90,24 @@ class Page:
         return ""
 
 
-def main(argv: list[str] | None = None, house: House = HOUSE) -> int:
-    """Do what the command line says and return the exit code."""
+def main(argv: list[str] | None = None, project: Project = PROJECT) -> int:
+    """Carry out a command line and return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "source", nargs="?", type=Path, default=house.reference, help="folder of executed notebooks"
+        "source",
+        nargs="?",
+        type=Path,
+        default=project.reference,
+        help="folder of executed notebooks",
     )
     parser.add_argument(
-        "--out", type=Path, default=house.root / "build" / "pages", help="folder for the pages"
+        "--out", type=Path, default=project.root / "build" / "pages", help="folder for the pages"
     )
-    asked = parser.parse_args(argv)
+    options = parser.parse_args(argv)
     try:
-        index = build(asked.source, asked.out, house.notebooks / "README.md")
+        index = build(options.source, options.out, project.notebooks / "README.md")
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -159,10 +164,10 @@ def build(source: Path, out: Path, teaching: Path | None = None) -> Path:
 
 
 def read(path: Path) -> Page:
-    """Read an executed notebook and what the contents page tells of it."""
+    """Read an executed notebook and its entry on the contents page."""
     book = tidy(nbformat.read(path, as_version=4))
     first = book.cells[0].source if book.cells else ""
-    said = {
+    labelled = {
         label: match[1]
         for label in ("Question", "Paper")
         if (match := re.search(rf"\*\*{label}\.?\*\*\.? *(.+)", first))
@@ -171,7 +176,8 @@ def read(path: Path) -> Page:
     figures = [figure for output in outputs if (figure := figure_of(output))]
     title = _title(first) or path.stem
     return Page(
-        f"{path.stem}.html", book, title, said.get("Question", ""), said.get("Paper", ""),
+        f"{path.stem}.html", book, title, labelled.get("Question", ""),
+        labelled.get("Paper", ""),
         tuple(figures),
     )  # fmt: skip
 
@@ -188,7 +194,7 @@ def figure_of(output: nbformat.NotebookNode) -> Figure | None:
 
 
 def mathml(formula: str, display: str = "inline") -> str:
-    r"""Return a TeX formula as MathML, which browsers draw by themselves.
+    r"""Return a TeX formula as MathML, which browsers draw without a script.
 
     Raises
     ------

@@ -1,12 +1,13 @@
-"""What a notebook lets others set: its cell tagged ``parameters``, read but never run.
+"""The parameters of a notebook: its cell tagged ``parameters``, parsed but never executed.
 
-The cell holds literals only, a line each as ``name: type = value  # help``. That is all the runner
-needs to refuse a name that is not declared and a value of another type before anything starts.
+The cell holds literals only, one a line as ``name: type = value  # help``. The runner therefore
+rejects a name that is not declared and a value of another type before anything starts.
 """
 
 from __future__ import annotations
 
 import ast
+import csv
 import difflib
 import json
 import math
@@ -15,7 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 LINE = re.compile(r"[A-Za-z_]\w*: [^=]+ = .+  # \S.*")
+BOOLEANS = {"true": True, "false": False}
+NONE = ("", "none", "null", "~")
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,16 @@ class Parameter:
     default: Any
     help: str
 
+    @property
+    def is_path(self) -> bool:
+        """Whether every value of it is a path: so for ``..._root``."""
+        return self.name.endswith(("_root", "_roots"))
+
+    @property
+    def may_be_path(self) -> bool:
+        """Whether a word without slash and dot may name a file: so where None is the default."""
+        return self.is_path or ("None" in self.type and self.default in (None, []))
+
 
 def cells(notebook: Path) -> list[dict]:
     """Return a notebook's cells, each ``source`` joined into one string.
@@ -34,7 +49,7 @@ def cells(notebook: Path) -> list[dict]:
     Raises
     ------
     ValueError
-        If the file is no notebook.
+        If the file is not a notebook.
     """
     try:
         found = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
@@ -58,11 +73,11 @@ def declared(notebook: Path) -> dict[str, Parameter]:
             f"{notebook.name} has {len(tagged)} cells tagged 'parameters', but needs exactly one."
         )
     lines = [line for line in tagged[0]["source"].splitlines() if line.strip()]
-    found = [_parse(line, notebook.name) for line in lines]
+    found = [_parameter(line, notebook.name) for line in lines]
     return {parameter.name: parameter for parameter in found}
 
 
-def _parse(line: str, where: str) -> Parameter:
+def _parameter(line: str, where: str) -> Parameter:
     complaint = f"{where}: the parameter line {line!r} is not `name: type = value  # help`"
     if not LINE.fullmatch(line):
         raise ValueError(f"{complaint}; write it so.")
@@ -77,7 +92,7 @@ def _parse(line: str, where: str) -> Parameter:
 
 
 def check(value: Any, kind: str, what: str) -> None:
-    """Raise ValueError, beginning with `what`, unless a value is finite and of a declared type.
+    """Raise ValueError unless a value is finite and of a declared type.
 
     Parameters
     ----------
@@ -86,14 +101,38 @@ def check(value: Any, kind: str, what: str) -> None:
     kind : str
         An annotation made of str, int, float, bool, None, ``list[...]``, ``dict[..., ...]``, ``|``.
     what : str
-        The subject of the sentence.
+        The subject of the sentence in the error.
     """
-    if not _finite(value):
+    if not is_finite(value):
         raise ValueError(f"{what} is {value!r}, which no notebook can hold; give a finite number.")
-    if not _fits(value, ast.parse(kind, mode="eval").body):
+    if not _fits(value, _type(kind)):
         raise ValueError(
             f"{what} is {value!r}, of type {type(value).__name__}, but must be {kind}."
         )
+
+
+def parse(text: str, kind: str, what: str) -> Any:
+    """Convert text from the command line to a declared type.
+
+    Text stays as it is for ``str``. A list is ``a,b`` or ``[a, b]``; double quotes protect an
+    element with a comma. A dict is written as in YAML.
+
+    Parameters
+    ----------
+    text, kind, what : str
+        Text, annotation, and the subject of the sentence in the error.
+
+    Raises
+    ------
+    ValueError
+        If the text has no value of this type.
+    """
+    try:
+        value = _converted(text, _type(kind))
+    except (ValueError, yaml.YAMLError, csv.Error):
+        raise ValueError(f"{what} is {text!r}, but must be {kind}.") from None
+    check(value, kind, what)
+    return value
 
 
 def nearest(name: str, names: list[str]) -> str:
@@ -102,12 +141,17 @@ def nearest(name: str, names: list[str]) -> str:
     return "there is " + ", ".join(close) if close else "there is none"
 
 
-def _finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
+    """Whether a JSON value holds no NaN and no infinity, however deep."""
     if isinstance(value, list):
-        return all(map(_finite, value))
+        return all(map(is_finite, value))
     if isinstance(value, dict):
-        return all(map(_finite, [*value, *value.values()]))
+        return all(map(is_finite, [*value, *value.values()]))
     return not isinstance(value, float) or math.isfinite(value)
+
+
+def _type(kind: str) -> ast.expr:
+    return ast.parse(kind, mode="eval").body
 
 
 def _fits(value: Any, kind: ast.expr) -> bool:
@@ -116,7 +160,7 @@ def _fits(value: Any, kind: ast.expr) -> bool:
             return value is None
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return _fits(value, left) or _fits(value, right)
-        case ast.Name(id="float"):  # 1 is a float to whoever writes a profile
+        case ast.Name(id="float"):  # 1 is a float in YAML written by hand
             return type(value) in (int, float)
         case ast.Name(id="str" | "int" | "bool" as name):
             return type(value).__name__ == name
@@ -130,3 +174,39 @@ def _fits(value: Any, kind: ast.expr) -> bool:
         f"The annotation {ast.unparse(kind)!r} is not known; "
         "use str, int, float, bool, None, list[...], dict[..., ...] and |."
     )
+
+
+def _converted(text: str, kind: ast.expr) -> Any:
+    match kind:
+        case ast.Constant(value=None) if text.strip().lower() in NONE:
+            return None
+        case ast.BinOp(left=left, right=right):
+            try:  # None is written last, but `null` is no text where None is allowed
+                return _converted(text, right)
+            except ValueError:
+                return _converted(text, left)
+        case ast.Name(id="str"):
+            return text
+        case ast.Name(id="int"):
+            return int(text)
+        case ast.Name(id="float"):
+            return float(text)
+        case ast.Name(id="bool") if text.strip().lower() in BOOLEANS:
+            return BOOLEANS[text.strip().lower()]
+        case ast.Subscript(value=ast.Name(id="list"), slice=part):
+            return [_converted(element, part) for element in _elements(text)]
+        case ast.Subscript(value=ast.Name(id="dict")):
+            return yaml.safe_load(text)
+    raise ValueError(f"no {ast.unparse(kind)}")
+
+
+def _elements(text: str) -> list[str]:
+    text = text.strip()
+    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    rows = list(csv.reader([inner], skipinitialspace=True, strict=True))
+    return [_unquoted(element.strip()) for row in rows for element in row if inner.strip()]
+
+
+def _unquoted(text: str) -> str:
+    quoted = len(text) > 1 and text[0] == text[-1] == "'"
+    return text[1:-1] if quoted else text

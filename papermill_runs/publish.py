@@ -2,8 +2,7 @@
 
     python papermill_runs/run.py world --publish      run what is not done yet, then copy
 
-What is published is what a run made from the sources as they are now. A copy loses what is of no
-use to a reader: the runner's clock, and progress bars, which no longer move.
+Only results of the current sources are published. Run times and progress bars are removed.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ import tempfile
 from pathlib import Path
 
 import nbformat
-from profiles import House, Job
+from profiles import Job, Project
 
-LIMIT = 10_000_000  # bytes in all: everybody who clones the repository loads them
+LIMIT = 10_000_000  # bytes in all: every clone of the repository downloads them
 WIDGET = "application/vnd.jupyter.widget-view+json"
 _BAR = re.compile(r"\d+%\|.*\|")  # what tqdm writes
 _SHOWN = re.compile(r"\(papermill_runs/reference/figures/([\w.-]+)\)")
 
 
-def publish(house: House, jobs: list[Job], folder: Path) -> str:
-    """Replace the reference copies by the notebooks of a finished run, and say what was written.
+def publish(project: Project, jobs: list[Job], folder: Path) -> str:
+    """Replace the reference copies by the notebooks of a finished run, and return a summary.
 
     Parameters
     ----------
@@ -39,15 +38,16 @@ def publish(house: House, jobs: list[Job], folder: Path) -> str:
         If a notebook failed or was made from other sources, a figure that the README shows is
         missing, or all together are larger than `LIMIT`. The copies there stay as they are.
     """
-    check(house, jobs, folder)
-    house.reference.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=house.reference.parent, prefix=".reference-") as place:
+    check(project, jobs, folder)
+    project.reference.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=project.reference.parent, prefix=".reference-") as place:
         draft, previous = Path(place) / "new", Path(place) / "old"
         (draft / "figures").mkdir(parents=True)
         for job in jobs:
             book = tidy(nbformat.read(folder / f"{job.name}.ipynb", as_version=4))
             (draft / f"{job.name}.ipynb").write_text(nbformat.writes(book) + "\n", encoding="utf-8")
-        for name in _SHOWN.findall((house.root / "README.md").read_text(encoding="utf-8")):
+        readme = (project.root / "README.md").read_text(encoding="utf-8")
+        for name in _SHOWN.findall(readme):
             shutil.copyfile(_figure(folder, jobs, name), draft / "figures" / name)
         size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
         if size > LIMIT:
@@ -56,19 +56,18 @@ def publish(house: House, jobs: list[Job], folder: Path) -> str:
                 f"The executed copies take {size / 1e6:.1f} MB, and {LIMIT / 1e6:.0f} MB is the "
                 f"most; the largest is {largest.name}: show fewer or smaller figures in it."
             )
-        if house.reference.exists():
-            os.replace(house.reference, previous)
-        os.replace(draft, house.reference)
-    return f"Published {len(jobs)} notebooks, {size / 1e6:.1f} MB, in {house.reference}."
+        if project.reference.exists():
+            os.replace(project.reference, previous)
+        os.replace(draft, project.reference)
+    return f"Published {len(jobs)} notebooks, {size / 1e6:.1f} MB, in {project.reference}."
 
 
-def check(house: House, jobs: list[Job], folder: Path) -> None:
+def check(project: Project, jobs: list[Job], folder: Path) -> None:
     """Raise if a notebook of the run is not finished, or not from the sources as they are now."""
-    from manifest import Manifest, environment, tree_digest  # imports torch
+    from manifest import Manifest, current  # imports torch
 
     manifest = Manifest.open(folder / "manifest.json")
-    source = tree_digest(house.root / "wwwlib", house.root / "data")
-    manifest.content |= {**environment(), "source": source}
+    manifest.content |= current(project)
     for job in jobs:
         record = manifest.content["notebooks"].get(job.name, {})
         if record.get("state") != "done":
@@ -76,7 +75,7 @@ def check(house: House, jobs: list[Job], folder: Path) -> None:
                 f"{job.name} is {record.get('state', 'not run')}, so nothing was published; "
                 "run the profile until all of its notebooks are done."
             )
-        if not manifest.done(house, job):
+        if not manifest.done(project, job):
             raise ValueError(
                 f"{job.name} was made from other sources or settings than there are now, so "
                 "nothing was published; run the same command again."
@@ -84,7 +83,7 @@ def check(house: House, jobs: list[Job], folder: Path) -> None:
 
 
 def tidy(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Return an executed notebook without the runner's notes and without progress bars."""
+    """Return an executed notebook without run times and progress bars."""
     for one in (book, *book.cells):
         one.metadata.pop("papermill", None)
         one.metadata.pop("execution", None)
@@ -97,10 +96,9 @@ def tidy(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def _is_bar(output: nbformat.NotebookNode) -> bool:
-    said = output.get("data", {}).get("text/plain", "") if WIDGET in output.get("data", {}) else ""
-    if output.get("name") == "stderr":
-        said = output.text
-    return bool(_BAR.search(said))
+    data = output.get("data", {})
+    text = data.get("text/plain", "") if WIDGET in data else ""
+    return bool(_BAR.search(output.text if output.get("name") == "stderr" else text))
 
 
 def _figure(folder: Path, jobs: list[Job], name: str) -> Path:

@@ -1,43 +1,25 @@
-"""A finished run beside the paper's tables: cell by cell ours, the paper's, and how far apart.
+"""Compare a finished run with the paper's tables, cell by cell, in standard errors.
 
-The distance is told in standard errors, of both figures where both are known. What the paper's file
-lacks is listed, not guessed; a run in a setting that the paper did not have is told to be one.
+The standard error of the difference is used where both are known. Figures that the file of the
+paper's tables lacks are listed; a run in a setting that the paper did not have is reported as such.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from wwwlib.studies import literature
 
-HEADER = ["run", "table", "method", "metric", "ours", "stderr", "paper", "paper stderr", "apart"]
+KNOWN = ["run", "table", "method", "metric", "ours", "stderr", "paper", "paper stderr", "apart"]
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One figure of ours, and the paper's if it is known."""
-
-    run: str
-    table: str
-    method: str
-    metric: str
-    ours: float
-    stderr: float | None
-    paper: float | None
-    paper_stderr: float | None
-    apart: float | None
-    setting: tuple[str, str, str] | None
-
-
-def cells(folder: Path, tables: Path = literature.PATH) -> list[Cell]:
-    """Read the cells of a run.
+def cells(folder: Path, tables: Path = literature.PATH) -> pd.DataFrame:
+    """Return the cells of a run: columns `KNOWN`, and the setting in the paper's words or None.
 
     Parameters
     ----------
@@ -52,89 +34,79 @@ def cells(folder: Path, tables: Path = literature.PATH) -> list[Cell]:
         If there is no such run, or it has no finished tables.
     """
     records = list(_records(folder))
-    rows: dict[tuple[str, str], list[str]] = {}
-    for name, record in records:
-        rows.setdefault((name, record["table"]), []).append(record["method"])
-    return [_cell(name, one, rows[name, one["table"]], tables) for name, one in records]
-
-
-def _records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"There is no run in {folder}; run the profile first.") from error
-    found = False
-    for name, notebook in manifest["notebooks"].items():
-        results = folder / name / "results.json"
-        if notebook["state"] == "done" and results.exists():
-            for record in json.loads(results.read_text(encoding="utf-8")).get("cells", []):
-                found = True
-                yield name, record
-    if not found:
+    if not records:
         raise ValueError(
             f"The run in {folder} has no finished tables; run 04_quantitative_tables in it."
         )
+    rows: dict[tuple[str, str], list[str]] = {}
+    for run, record in records:
+        rows.setdefault((run, record["table"]), []).append(record["method"])
+    found = [_cell(run, one, rows[run, one["table"]], tables) for run, one in records]
+    return pd.DataFrame(found, columns=[*KNOWN, "setting"])
 
 
-def _cell(run: str, record: dict[str, Any], rows: Sequence[str], tables: Path) -> Cell:
-    setting = tuple(record["setting"]) if record["setting"] else None
-    names = literature.row_names(_spec(setting), rows) if setting else {}
-    method = names.get(record["method"])
-    known = literature.paper_scores(setting, tables).get((method, record["metric"]), (None, None))
-    told = (record["mean"], record["stderr"])
-    plain = (run, record["table"], record["method"], record["metric"])
-    return Cell(*plain, *told, *known, apart(*told, *known), setting)
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"There is no run in {folder}; run the profile first.") from error
 
 
-def _spec(setting: tuple[str, str, str]) -> str:
-    """Return the concept set as parameters name it, of the paper's word for it."""
-    return "broden" if setting[2] == "Broden" else setting[2]
+def _records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, notebook in _manifest(folder)["notebooks"].items():
+        results = folder / name / "results.json"
+        if notebook["state"] == "done" and results.exists():
+            for record in json.loads(results.read_text(encoding="utf-8")).get("cells", []):
+                yield name, record
 
 
-def apart(
-    ours: float, stderr: float | None, theirs: float | None, their_stderr: float | None
-) -> float | None:
-    """Return the difference in standard errors, of all that are known; None without any.
-
-    The figures are taken as independent: sqrt(a² + b²) is the standard error of the difference.
-    """
+def _cell(run: str, record: dict[str, Any], rows: Sequence[str], tables: Path) -> list:
+    setting, theirs, their_stderr = None, None, None
+    if record["setting"]:
+        setting = tuple(record["setting"])
+        concepts = "broden" if setting[2] == "Broden" else setting[2]
+        method = literature.row_names(concepts, rows).get(record["method"])
+        figure = literature.paper_scores(setting, tables).get((method, record["metric"]))
+        theirs, their_stderr = figure or (None, None)
+    ours, stderr = record["mean"], record["stderr"]
     spread = ((stderr or 0.0) ** 2 + (their_stderr or 0.0) ** 2) ** 0.5
-    return (ours - theirs) / spread if theirs is not None and spread else None
+    apart = (ours - theirs) / spread if theirs is not None and spread else None
+    plain = [run, record["table"], record["method"], record["metric"], ours, stderr]
+    return [*plain, theirs, their_stderr, apart, setting and ", ".join(setting)]
 
 
-def told(found: Sequence[Cell], rehearsal: str | None = None) -> str:
+def text(found: pd.DataFrame, dry_run: str | None = None) -> str:
     """Return the comparison in Markdown, which reads as plain text, too."""
-    same = [cell for cell in found if cell.setting]
-    known = [cell for cell in same if cell.paper is not None]
-    lines = [f"**{rehearsal}**", ""] if rehearsal else []
+    same = found[found["setting"].notna()]
+    known = same[same["paper"].notna()]
+    lines = [f"**{dry_run}**", ""] if dry_run else []
     lines += [
         f"{len(found)} cells; {len(same)} in a setting of the paper's; of {len(known)} of them the "
         "paper's figure is known.",
         "",
     ]
-    if not same:
+    if same.empty:
         lines += ["No cell is in the paper's setting: nothing here compares with it.", ""]
-    lines += [*_table(known), ""] if known else []
-    lacking = Counter(cell.setting for cell in same if cell.paper is None)
+    if len(known):
+        lines += [*_table(known[KNOWN]), ""]
+    lacking = same[same["paper"].isna()].groupby("setting").size()
     lines += [
-        f"- wwwlib/studies/paper_tables.csv lacks {count} figures of {', '.join(setting)}"
-        for setting, count in sorted(lacking.items())
+        f"- wwwlib/studies/paper_tables.csv lacks {n} figures of {s}" for s, n in lacking.items()
     ]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _table(known: Sequence[Cell]) -> list[str]:
-    rows = [[_text(value) for value in astuple(cell)[:9]] for cell in known]
-    widths = [max(map(len, column)) for column in zip(HEADER, *rows, strict=True)]
-
-    def line(texts: Sequence[str]) -> str:
-        return f"| {' | '.join(t.ljust(w) for t, w in zip(texts, widths, strict=True))} |"
-
-    return [line(HEADER), line(["-" * width for width in widths]), *map(line, rows)]
+def _table(known: pd.DataFrame) -> list[str]:
+    rows = [KNOWN, *([_text(value) for value in row] for row in known.itertuples(index=False))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, ["-" * width for width in widths])
+    return [
+        f"| {' | '.join(t.ljust(w) for t, w in zip(row, widths, strict=True))} |" for row in rows
+    ]
 
 
 def _text(value: Any) -> str:
-    if value is None:
+    if pd.isna(value):
         return "not known"
     return f"{value:.4f}" if isinstance(value, float) else str(value).replace("|", "\\|")
 
@@ -148,15 +120,9 @@ def write(folder: Path, tables: Path = literature.PATH) -> str:
         As `cells`.
     """
     found = cells(folder, tables)
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    text = told(found, manifest.get("rehearsal"))
-    (folder / "report.md").write_text(text, encoding="utf-8")
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow([*HEADER, "setting", "rehearsal"])
-    for cell in found:
-        values = [getattr(cell, field.name) for field in fields(cell)]
-        values[-1] = ", ".join(cell.setting) if cell.setting else "none of the paper's"
-        writer.writerow([*values, manifest.get("rehearsal", "")])
-    (folder / "report.csv").write_text(buffer.getvalue(), encoding="utf-8")
-    return text
+    dry_run = _manifest(folder).get("dry_run")
+    markdown = text(found, dry_run)
+    (folder / "report.md").write_text(markdown, encoding="utf-8")
+    found["setting"] = found["setting"].fillna("none of the paper's")
+    found.assign(dry_run=dry_run or "").to_csv(folder / "report.csv", index=False)
+    return markdown

@@ -1,23 +1,27 @@
-"""Run the notebooks of a profile, a process each, and keep a record of what came out.
+"""Run the notebooks of a profile, each in a process of its own, and record what came out.
 
-    python papermill_runs/run.py world                  all notebooks of the profile
-    python papermill_runs/run.py world --only 01        some of them
-    python papermill_runs/run.py world --set k=20       with another parameter
-    python papermill_runs/run.py world --jobs 4         four notebooks at once
-    torchrun --nproc-per-node 8 papermill_runs/run.py paper    on eight GPUs
-    python papermill_runs/run.py paper --ray            each notebook a task of a Ray cluster
-    python papermill_runs/run.py world --publish        then keep the copies for readers
-    python papermill_runs/run.py --list                 what there is
-    python papermill_runs/run.py --check paper          is all there that it needs? nothing runs
-    python papermill_runs/run.py --fetch paper          download what is missing and may be had
-    python papermill_runs/run.py --rehearse paper       each step, with random weights, in small
-    python papermill_runs/run.py --report paper         a finished run beside the paper's tables
+    python papermill_runs/run.py world              all notebooks of the profile
+    python papermill_runs/run.py world --only 01    some of them
+    python papermill_runs/run.py world --set ks=20  with another parameter
+    python papermill_runs/run.py world --jobs 4     four notebooks at once
+    python papermill_runs/run.py world --publish    then keep the copies for readers
+    python papermill_runs/run.py --list             the profiles and their notebooks
+    python papermill_runs/run.py --check paper      check all that it needs; nothing runs
+    python papermill_runs/run.py --fetch paper      download what is missing and downloadable
+    python papermill_runs/run.py --dry-run paper    every step with random weights and few images
+    python papermill_runs/run.py --report paper     compare a finished run with the paper's tables
+    python papermill_runs/run.py paper --ray        each notebook is a task of a Ray cluster
+    torchrun --nproc-per-node 8 papermill_runs/run.py paper    eight processes share each notebook
+
+A value after --set is read by the type that the notebook declares: text as it stands, a list as
+a,b or [a, b]; relative paths start at the working directory. By default two notebooks run at once,
+longest first, where there are two cores, and a GPU each if they use one.
 
 A notebook that fails does not stop the others. What is done already, from the same sources,
-parameters and input files, is not done again; input behind a URL may have changed unseen, so that a
-notebook with such input runs each time. The exit code is 0 if all went well, 1 if a notebook
-failed or what it needs is missing, 2 if what was asked for cannot be done, and 130 after an
-interruption.
+parameters and input files, does not run again; input behind a URL may have changed unnoticed, so a
+notebook with such input runs each time. An interrupted run goes on with the same command. The exit
+code is 0 if all went well, 1 if a notebook failed or what it needs is missing, 2 if the command
+cannot be carried out, and 130 after an interruption.
 """
 
 from __future__ import annotations
@@ -31,55 +35,61 @@ import signal
 import sys
 import tempfile
 import time
-from functools import partial
+import uuid
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import inquiries
+import execute
 import profiles
-import publish
-import rehearse
-import side_by_side
-import stand_ins
 from filelock import FileLock, Timeout
-from profiles import House, Job, Profile
+from profiles import Job, Profile, Project
 
-HOUSE = House(Path(__file__).resolve().parents[1])
-PROCESS = ".process-"  # how folders begin that last as long as a notebook's process
+PROJECT = Project(Path(__file__).resolve().parents[1])
+PROCESS = ".process-"  # beginning of folders that last as long as a notebook's process
+INTERRUPTED = 130  # exit code
+FLAGS = {
+    "--ray": "run on the cluster of RAY_ADDRESS",
+    "--force": "run again what is done already",
+    "--check": "check all that it needs",
+    "--fetch": "download what is missing",
+    "--dry-run": "run it with random weights",
+    "--report": "compare a run with the paper",
+    "--publish": "then keep the copies in papermill_runs/reference",
+    "--list": "list the profiles",
+}
 
 
-def main(argv: list[str] | None = None, house: House = HOUSE) -> int:
-    """Do what the command line says and return the exit code."""
-    asked = _arguments(argv)
+def main(argv: list[str] | None = None, project: Project = PROJECT) -> int:
+    """Carry out a command line and return the exit code."""
+    options = _arguments(argv)
     try:
-        if asked.list or not asked.profile:
-            return inquiries.catalogue(house)
-        profile = profiles.load(house, asked.profile)
-        given = profiles.settings(house, asked.set)
-        if asked.rehearse:
-            house, profile = rehearse.begin(house, profile, asked.out)
-        jobs = profiles.plan(house, profile, asked.only, given)
-        if asked.jobs < 1:
-            raise ValueError(f"--jobs {asked.jobs} runs nothing; give 1 or more.")
-        folder = house.run(asked.out or profile.name)
-        if asked.publish and (asked.only or asked.set):
-            raise ValueError("--publish takes a profile as it stands: leave --only and --set out.")
-        if asked.check or asked.fetch or asked.report:
-            return inquiries.answer(asked, house, profile, jobs, folder)
-        if side_by_side.helper():
-            return _help(house, profile, jobs, folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=0):
-            if house.stage:
-                stand_ins.furnish(profile, house)
-            at_once = len(jobs) if asked.ray else asked.jobs  # a cluster lets them wait itself
-            code = run(house, profile, jobs, folder, asked.force, at_once, _launcher(asked))
-            if asked.publish:
-                print(publish.publish(house, jobs, folder))
-            return code
+        if options.list or not options.profile:
+            return catalogue(project)
+        profile = profiles.load(project, options.profile)
+        given = profiles.settings(options.set)
+        if options.dry_run:
+            import dry_run  # slow to import, as manifest, check and report below
+
+            project, profile = dry_run.begin(project, profile, options.out)
+        jobs = profiles.plan(project, profile, options.only, given)
+        if options.jobs is not None and options.jobs < 1:
+            raise ValueError(f"--jobs {options.jobs} runs nothing; give 1 or more.")
+        if options.publish and (options.only or options.set):
+            raise ValueError("--publish takes a whole profile: leave --only and --set out.")
+        folder = project.run(options.out or profile.name)
+        if options.report:
+            import report
+
+            print(report.write(folder), end="")
+            return 0
+        if options.check or options.fetch:
+            return _check(project, profile, jobs, options.fetch)
+        return _carry_out(options, project, profile, jobs, folder)
     except Timeout:
         print(f"Another run writes to {folder}; wait for it or give --out.", file=sys.stderr)
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(execute.one_line(str(error), 2000), file=sys.stderr)
     return 2
 
 
@@ -87,137 +97,291 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("profile", nargs="?", help="which profile; --list shows them")
-    parser.add_argument(
-        "--only", action="append", default=[], metavar="01", help="name of a run, or its beginning"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="another parameter"
-    )
-    parser.add_argument("--out", metavar="NAME", help="folder in papermill_runs/runs")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at once")
-    parser.add_argument("--ray", action="store_true", help="run on the cluster of RAY_ADDRESS")
-    parser.add_argument("--force", action="store_true", help="run again what is done already")
-    parser.add_argument("--check", action="store_true", help="look for all that it needs")
-    parser.add_argument("--fetch", action="store_true", help="download what is missing")
-    parser.add_argument("--rehearse", action="store_true", help="run it with random weights")
-    parser.add_argument("--report", action="store_true", help="compare a run with the paper")
-    parser.add_argument(
-        "--publish", action="store_true", help="then keep the copies in papermill_runs/reference"
-    )
-    parser.add_argument("--list", action="store_true", help="list the profiles")
+    add = parser.add_argument
+    add("profile", nargs="?", help="which profile; --list shows them")
+    add("--only", action="append", default=[], metavar="01", help="name of a run, or its beginning")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="another parameter")
+    add("--out", metavar="NAME", help="folder in papermill_runs/runs")
+    add("--jobs", type=int, metavar="N", help="notebooks at once; default: 2, or 1 on one core")
+    for flag, text in FLAGS.items():
+        add(flag, action="store_true", help=text)
     return parser.parse_args(argv)
 
 
-def _launcher(asked: argparse.Namespace) -> side_by_side.Launcher:
-    """Return what starts a notebook's process: on this machine, or on a Ray cluster."""
-    if not asked.ray:
-        return side_by_side.launch
-    try:
-        import on_ray  # an extra, not for everybody
-    except ImportError as error:
-        raise ValueError(f"--ray needs the extra `ray` ({error}): pip install '.[ray]'.") from error
-    return on_ray.connect()
+def catalogue(project: Project) -> int:
+    """List the profiles with their notebooks."""
+    for name in profiles.names(project):
+        profile = profiles.load(project, name)
+        minutes = sum(profile.minutes.values())
+        print(f"{name}{f' (about {minutes:g} min)' if minutes else ''}: {profile.description}")
+        for notebook in profile.notebooks:
+            print(f"    {notebook}")
+    return 0
 
 
-def run(
-    house: House,
-    profile: Profile,
-    jobs: list[Job],
-    folder: Path,
-    force: bool = False,
-    at_once: int = 1,
-    launch: side_by_side.Launcher = side_by_side.launch,
+def _check(project: Project, profile: Profile, jobs: list[Job], fetching: bool) -> int:
+    """Check or fetch what a profile needs and return the exit code."""
+    import check
+
+    needs = check.load(profile.needs, project.data)
+    if fetching:
+        import fetch
+
+        return int(fetch.fetch(needs) > 0)
+    print(f"Profile {profile.name!r} is valid: {', '.join(job.name for job in jobs)}.")
+    findings = check.compare([check.examine(need) for need in needs], project.data)
+    print(check.table(findings, project.data))
+    lost = [one for one in profiles.missing(project, jobs) if str(project.data) not in one]
+    for one in lost:
+        print(f"  MISSING  {one}")
+    return int(any(one.fault for one in findings) or bool(lost))
+
+
+def _carry_out(
+    options: argparse.Namespace, project: Project, profile: Profile, jobs: list[Job], folder: Path
 ) -> int:
-    """Run jobs into a folder, one after the other or some at once, and return the exit code."""
-    from manifest import Manifest  # imports torch, for which a typing error should not wait
+    """Run the jobs, as the only runner of this folder, and return the exit code."""
+    from wwwlib.distributed import ranks
 
-    for left in folder.glob(f"{PROCESS}*"):  # by a runner that was killed
-        _remove(left)
-    manifest = Manifest.open(folder / "manifest.json")
-    manifest.begin(house, profile)
-    manifest.content |= {"rehearsal": rehearse.BANNER} if house.stage else {}
-    started = time.monotonic()
-    step = partial(_step, house, folder, manifest, force, launch)
+    if project.stand_ins and ranks().rank == 0:
+        import dry_run
+
+        dry_run.furnish(profile, project)
+    if not project.stand_ins and (lost := profiles.missing(project, jobs)):
+        print("\n".join(["Input files are missing, so nothing runs:", *lost]), file=sys.stderr)
+        if profile.needs:
+            print(f"--check {profile.name} shows where they come from.", file=sys.stderr)
+        return 1
+    if ranks().rank:
+        return _run_beside(project, profile, jobs, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock", timeout=0):
+        run = Run.begin(project, profile, folder, _launcher(options))
+        pending = [job for job in jobs if options.force or not run.is_done(job)]
+        run.group = _agree({"group": uuid.uuid4().hex, "jobs": [job.name for job in pending]})[0]
+        at_once = len(jobs) if options.ray else options.jobs or _at_once(jobs)
+        code = run.all(jobs, pending, at_once if ranks().size == 1 else 1)
+        if options.publish and code != INTERRUPTED:
+            import publish
+
+            print(publish.publish(project, jobs, folder))
+    return code
+
+
+def _launcher(options: argparse.Namespace) -> execute.Launcher:
+    """Return the function that starts a notebook's process: on this machine or a Ray cluster."""
     try:
-        if at_once == 1:
-            for number, job in enumerate(jobs, start=1):
-                print(f"[{number}/{len(jobs)}] {job.name} ... ", end="", flush=True)
-                print(step(job), flush=True)
-        else:
-            for number, (job, said) in enumerate(side_by_side.each(step, jobs, at_once), start=1):
-                print(f"[{number}/{len(jobs)}] {job.name} ... {said}", flush=True)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here")
-        return 130
-    return _close(profile, jobs, folder, manifest, time.monotonic() - started)
+        return execute.connect() if options.ray else execute.launch
+    except ImportError as error:
+        raise ValueError(f"--ray needs the extra `ray`: {error}") from error
 
 
-def _step(house: House, folder: Path, manifest, force: bool, launch, job: Job) -> str:
-    """Run one notebook, unless that is done already, and say how it went."""
-    from witness import behind_url  # imports torch
-
-    far = behind_url(job.effective)
-    if not force and not far and manifest.done(house, job):
-        manifest.update(job.name, resumed=True)
-        return "already done"
-    began = time.monotonic()
-    try:
-        reason = _attempt(house, job, folder, manifest, launch)
-    except KeyboardInterrupt:
-        manifest.update(job.name, state="interrupted", error="interrupted by the user")
-        raise
-    seconds = time.monotonic() - began
-    manifest.update(job.name, seconds=round(seconds, 1))
-    if reason:
-        return f"FAILED after {seconds:.0f} s: {reason}"
-    again = f"; runs each time, for what lies at {far} may change unseen" if far else ""
-    return f"done in {seconds:.0f} s{again}"
+def _at_once(jobs: list[Job]) -> int:
+    """Return how many notebooks run at once by default."""
+    on_cpu = all(job.effective.get("device", "cpu") == "cpu" for job in jobs)
+    return min(2, execute.cores() if on_cpu else len(execute.gpus()) or 1)
 
 
-def _help(house: House, profile: Profile, jobs: list[Job], folder: Path) -> int:
-    """Run the same notebooks beside the process that keeps the record, to take over shards."""
-    from manifest import Manifest
+# Under torchrun -----------------------------------------------------------------------------
 
-    records = Manifest.open(folder / "manifest.json").content["notebooks"]
-    left = [job for job in jobs if records.get(job.name, {}).get("state") != "done"]
-    aside = house.run(f"{folder.name}-helper-{side_by_side.helper()}")
+
+def _agree(plan: dict[str, Any] | None = None) -> tuple[str, list[str]]:
+    """Return group and names of the notebooks to run, on every rank those of rank 0."""
+    from wwwlib.distributed import ranks
+
+    if ranks().size > 1:
+        plan = json.loads(ranks().broadcast(json.dumps(plan).encode() if plan else b""))
+    return plan["group"], plan["jobs"]
+
+
+def _run_beside(project: Project, profile: Profile, jobs: list[Job], folder: Path) -> int:
+    """Execute the notebooks of rank 0 at the same time, to share their passes over images."""
+    group, names = _agree()
+    aside = project.run(f"{folder.name}-rank-{os.environ['RANK']}")
     aside.mkdir(parents=True, exist_ok=True)
     try:
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            run(house, profile, left, aside, force=True)
+            run = Run.begin(project, profile, aside, execute.launch)
+            run.group = group
+            jobs = [job for job in jobs if job.name in names]
+            run.all(jobs, jobs, 1)
     finally:
         _remove(aside)
-    return 0  # how it went is for the first process to say
+    return 0  # rank 0 reports failures
 
 
-def _attempt(house: House, job: Job, folder: Path, manifest, launch) -> str | None:
-    """Run one notebook and record how it ended; return the reason if it failed."""
-    from manifest import files, results
+# One run ------------------------------------------------------------------------------------
 
-    _set_aside(folder, job.name, keep=manifest.record(job.name)["state"] == "done")
-    manifest.start(house, job)
-    draft = folder / f"{job.name}.part.ipynb"
-    reason = _execute(house, job, folder, draft, launch)
-    marked = rehearse.stamp(draft, folder / job.name) if house.stage else {}
-    try:
-        reported = {} if reason else results(folder / job.name)
-    except ValueError as error:
-        reason = str(error)
-    if reason:
-        if draft.exists():
-            os.replace(draft, folder / f"{job.name}.failed.ipynb")
-        manifest.update(job.name, state="failed", error=reason)
-        return reason
-    os.replace(draft, folder / f"{job.name}.ipynb")
-    manifest.update(job.name, state="done", files=files(folder, job.name), **reported, **marked)
-    for leftover in (".log", ".previous", ".previous.ipynb"):
-        _remove(folder / f"{job.name}{leftover}")
-    return None
+
+@dataclass
+class Run:
+    """A run into one folder, with its manifest and the function that starts processes."""
+
+    project: Project
+    profile: Profile
+    folder: Path
+    manifest: Any
+    launch: execute.Launcher
+    group: str = ""  # a name that all ranks of torchrun share
+
+    @classmethod
+    def begin(
+        cls, project: Project, profile: Profile, folder: Path, launch: execute.Launcher
+    ) -> Run:
+        """Clear what a killed runner left, and open the manifest."""
+        from manifest import Manifest
+
+        for left in folder.glob(f"{PROCESS}*"):
+            _remove(left)
+        manifest = Manifest.open(folder / "manifest.json")
+        manifest.begin(project, profile)
+        return cls(project, profile, folder, manifest, launch)
+
+    def is_done(self, job: Job) -> bool:
+        """Whether a notebook need not run again."""
+        from manifest import behind_url
+
+        return not behind_url(job.effective) and self.manifest.done(self.project, job)
+
+    def all(self, jobs: list[Job], pending: list[Job], at_once: int) -> int:
+        """Run the pending jobs, so many at once, and return the exit code."""
+        started = time.monotonic()
+        done = [job for job in jobs if job not in pending]
+        for number, job in enumerate(done, start=1):
+            self.manifest.update(job.name, resumed=True)
+            print(f"[{number}/{len(jobs)}] {job.name} ... already done", flush=True)
+        minutes = self.profile.minutes
+        if at_once > 1:
+            pending = sorted(pending, key=lambda job: -minutes.get(job.name, 0.0))
+        try:
+            outcomes = execute.each(self.one, pending, at_once)
+            for number, (job, outcome) in enumerate(outcomes, start=1 + len(done)):
+                print(f"[{number}/{len(jobs)}] {job.name} ... {outcome}", flush=True)
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on from here")
+            return INTERRUPTED
+        return self.close(jobs, time.monotonic() - started)
+
+    def one(self, job: Job) -> str:
+        """Run one notebook and return how it went."""
+        from manifest import behind_url
+
+        print(f"{job.name} started\n", end="", flush=True)
+        began = time.monotonic()
+        try:
+            reason = self.attempt(job)
+            self.manifest.update(job.name, seconds=round(time.monotonic() - began, 1))
+        except KeyboardInterrupt:
+            self.manifest.update(job.name, state="interrupted", error="interrupted by the user")
+            raise
+        except (OSError, ValueError) as error:  # such as a full disk: the others may still fit
+            reason = execute.one_line(f"its record cannot be written ({error})")
+            self.manifest.record(job.name).update(state="failed", error=reason)
+            self.save()
+        seconds = time.monotonic() - began
+        if reason:
+            return f"FAILED after {seconds:.0f} s: {reason}"
+        url = behind_url(job.effective)
+        again = f"; runs each time, because {url} may change unnoticed" if url else ""
+        return f"done in {seconds:.0f} s{again}"
+
+    def attempt(self, job: Job) -> str | None:
+        """Run one notebook and record how it ended; return the reason if it failed."""
+        from manifest import files, results
+
+        folder = self.folder
+        _set_aside(folder, job.name, keep=self.manifest.record(job.name)["state"] == "done")
+        self.manifest.start(self.project, job)
+        draft = folder / f"{job.name}.part.ipynb"
+        reason = self.execute(job, draft)
+        reported, marked = {}, {}
+        try:
+            reported = {} if reason else results(folder / job.name)
+        except ValueError as error:
+            reason = str(error)
+        if self.project.stand_ins:
+            import dry_run
+
+            marked = dry_run.stamp(draft, folder / job.name)
+        if reason:
+            reason = execute.one_line(reason)
+            if draft.exists():
+                os.replace(draft, folder / f"{job.name}.failed.ipynb")
+            self.manifest.update(job.name, state="failed", error=reason)
+            return reason
+        os.replace(draft, folder / f"{job.name}.ipynb")
+        made = files(folder, job.name)
+        self.manifest.update(job.name, state="done", files=made, **reported, **marked)
+        for leftover in (".log", ".previous", ".previous.ipynb"):
+            _remove(folder / f"{job.name}{leftover}")
+        return None
+
+    def execute(self, job: Job, draft: Path) -> str | None:
+        """Execute a notebook in its own process and folder; None if it went well."""
+        here, log = self.project.notebooks, self.folder / f"{job.name}.log"
+        # Beside the results, where every machine of a cluster sees it.
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=PROCESS) as temporary:
+            place = Path(temporary)
+            out = os.path.relpath(self.folder / job.name, here)  # executed copies are published
+            work = {
+                "source": job.source.name,
+                "output": os.path.relpath(draft, here),
+                "parameters": {**job.given, profiles.RESERVED: out},
+                "reason": str(place / "reason.txt"),
+            }
+            (place / "job.json").write_text(json.dumps(work), encoding="utf-8")
+            program = Path(execute.__file__)
+            command = [sys.executable, str(program), str(place / "job.json")]
+            code = self.launch(command, here, self.environment(job, place), log)
+            if code == 0:
+                return None
+            reason = place / "reason.txt"
+            ended = f"its process ended with code {code}; see {log}"
+            return reason.read_text(encoding="utf-8") if reason.exists() else ended
+
+    def environment(self, job: Job, place: Path) -> dict[str, str]:
+        """Return an environment in which the kernel "python3" is this very interpreter."""
+        spec = place / "kernels" / "python3" / "kernel.json"
+        spec.parent.mkdir(parents=True)
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        described = {"argv": argv, "display_name": "Python 3 (ipykernel)", "language": "python"}
+        spec.write_text(json.dumps(described), encoding="utf-8")
+        others = os.environ.get("JUPYTER_PATH")
+        more = {"WWW_DRY_RUN": self.profile.description} if self.project.stand_ins else {}
+        if self.group:
+            more["WWW_GROUP"] = f"{self.group}-{job.name}"
+        return os.environ | {
+            "JUPYTER_PATH": os.pathsep.join([str(place), *([others] if others else [])]),
+            "WWW_STORE": str(self.project.store),
+            **execute.environment(),
+            **more,
+        }
+
+    def save(self) -> None:
+        """Save the manifest if that is possible; the failure of a notebook is reported anyway."""
+        with contextlib.suppress(OSError, ValueError):
+            self.manifest.save()
+
+    def close(self, jobs: list[Job], seconds: float) -> int:
+        """Print how the run ended and where its files are; return the exit code."""
+        self.manifest.content |= {"seconds": round(seconds, 1)}
+        self.save()
+        failed = [job.name for job in jobs if self.manifest.record(job.name)["state"] != "done"]
+        done, folder = len(jobs) - len(failed), Path(os.path.relpath(self.folder))
+        print(f"\nProfile {self.profile.name!r}: {done} of {len(jobs)} done in {seconds:.0f} s.")
+        for name in failed:
+            copy = self.folder / f"{name}.failed.ipynb"
+            where = f"; see {folder / copy.name}" if copy.exists() else ""
+            error = self.manifest.record(name).get("error", "not run")
+            print(f"  failed    {name}: {error}{where}")
+        print(f"  notebooks {folder}/*.ipynb")
+        print(f"  figures   {folder}/<notebook>/, with results.json")
+        print(f"  record    {folder / 'manifest.json'}")
+        return 1 if failed else 0
 
 
 def _set_aside(folder: Path, name: str, keep: bool) -> None:
-    """Clear the place of a notebook; what was done well before stays as ``.previous`` till then."""
+    """Clear the place of a notebook; a finished result stays as ``.previous`` until replaced."""
     for leftover in (".part.ipynb", ".failed.ipynb", ".log"):
         _remove(folder / f"{name}{leftover}")
     for old, previous in ((name, f"{name}.previous"), (f"{name}.ipynb", f"{name}.previous.ipynb")):
@@ -235,64 +399,6 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _execute(house: House, job: Job, folder: Path, draft: Path, launch) -> str | None:
-    """Execute a notebook in a process of its own, in its own folder; None if it went well."""
-    here, log = house.notebooks, folder / f"{job.name}.log"
-    # Beside the results, where every machine of a cluster sees it.
-    with tempfile.TemporaryDirectory(dir=folder, prefix=PROCESS) as temporary:
-        place = Path(temporary)
-        out = os.path.relpath(folder / job.name, here)  # relative: executed copies are published
-        work = {
-            "source": job.source.name,
-            "output": os.path.relpath(draft, here),
-            "parameters": {**job.given, profiles.RESERVED: out},
-            "reason": str(place / "reason.txt"),
-        }
-        (place / "job.json").write_text(json.dumps(work), encoding="utf-8")
-        program = Path(__file__).with_name("execute.py")
-        command = [sys.executable, str(program), str(place / "job.json")]
-        code = launch(command, here, _environment(house, place), log)
-        if code == 0:
-            return None
-        reason = place / "reason.txt"
-        ended = f"its process ended with code {code}; see {log}"
-        return reason.read_text(encoding="utf-8") if reason.exists() else ended
-
-
-def _environment(house: House, place: Path) -> dict[str, str]:
-    """Return an environment in which "python3" is this very interpreter, set up by nobody else."""
-    spec = place / "kernels" / "python3" / "kernel.json"
-    spec.parent.mkdir(parents=True)
-    launch = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    described = {"argv": launch, "display_name": "Python 3 (ipykernel)", "language": "python"}
-    spec.write_text(json.dumps(described), encoding="utf-8")
-    others = os.environ.get("JUPYTER_PATH")
-    return os.environ | {
-        "JUPYTER_PATH": os.pathsep.join([str(place), *([others] if others else [])]),
-        "WWW_STORE": str(house.store),
-        **side_by_side.environment(),
-        **({"WWW_REHEARSAL": rehearse.BANNER} if house.stage else {}),
-    }
-
-
-def _close(profile: Profile, jobs: list[Job], folder: Path, manifest, seconds: float) -> int:
-    """Say how it ended and where to look; return the exit code."""
-    manifest.content |= {"seconds": round(seconds, 1)}
-    manifest.save()
-    failed = [job.name for job in jobs if manifest.record(job.name)["state"] != "done"]
-    done = len(jobs) - len(failed)
-    shown = Path(os.path.relpath(folder))
-    print(f"\nProfile {profile.name!r}: {done} of {len(jobs)} notebooks done in {seconds:.0f} s.")
-    for name in failed:
-        copy = folder / f"{name}.failed.ipynb"
-        where = f"; see {shown / copy.name}" if copy.exists() else ""
-        print(f"  failed    {name}: {manifest.record(name)['error']}{where}")
-    print(f"  read      {shown}/*.ipynb")
-    print(f"  figures   {shown}/<notebook>/, with results.json")
-    print(f"  record    {shown / 'manifest.json'}")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is an interruption
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM is an interruption
     sys.exit(main())

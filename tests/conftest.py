@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import random
 import sys
+import warnings
+from itertools import combinations
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -79,3 +81,26 @@ def drawn(monkeypatch):
         return list(dict.fromkeys(seen))
 
     return draw
+
+
+@pytest.fixture
+def readable(drawn):
+    """Return a function that draws a figure and checks that each text is whole, and covers none."""
+
+    def check(make):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            figure = make()
+            texts = drawn(figure)
+        boxes, page = [(text, text.get_window_extent()) for text in texts], figure.bbox
+        for text, box in boxes:
+            inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page.x1 and box.y1 <= page.y1
+            assert inside, f"{text.get_text()!r} at {box} leaves the page {page}"
+            assert text.get_fontsize() >= 8 and not text.get_parse_math()
+        for (text, box), (other, its) in combinations(boxes, 2):
+            across = min(box.x1, its.x1) - max(box.x0, its.x0)
+            down = min(box.y1, its.y1) - max(box.y0, its.y0)
+            assert across <= 1 or down <= 1, f"{text.get_text()!r} covers {other.get_text()!r}"
+        return [text.get_text() for text in texts]
+
+    return check

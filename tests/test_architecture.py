@@ -12,12 +12,13 @@ from statistics import median
 import nbformat
 import pytest
 from parameters import cells, declared
-from profiles import House, load, names
+from profiles import Project, load, names
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = (
     "store", "registry", "images", "targets", "activations", "distributed", "exemplars",
     "language", "concepts", "contributions", "maps", "atlas", "scores", "evaluation", "plots",
+    "short_way",
 )  # fmt: skip
 FOLDERS = {  # and the other folders that each may import, beside the core
     "world": set(),
@@ -25,7 +26,7 @@ FOLDERS = {  # and the other folders that each may import, beside the core
     "studies": {"world", "baselines"},
     "explorer": {"world", "baselines", "studies"},
 }
-HOUSE = House(ROOT)
+PROJECT = Project(ROOT)
 LIBRARY = sorted((ROOT / "wwwlib").rglob("*.py"))
 CODE = LIBRARY + sorted((ROOT / "papermill_runs").glob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -236,8 +237,8 @@ def test_notebook_begins_with_title_question_paper_needs_and_run_time(path):
         assert f"**{label}" in first["source"].lower(), f"the first cell has no **{label}**"
     assert "?" in first["source"]
     run_time = first["source"].lower().partition("**run time")[2]
-    for profile in names(HOUSE):
-        if path.stem in load(HOUSE, profile).notebooks:
+    for profile in names(PROJECT):
+        if path.stem in load(PROJECT, profile).notebooks:
             assert profile in run_time, f"it does not tell its run time in profile {profile}"
 
 
@@ -322,8 +323,8 @@ def test_notebook_does_not_differ_from_its_neighbours_in_name(path):
         assert not close, f"{name!r} here is {close[0]!r} elsewhere"
 
 
-@pytest.mark.parametrize("name", names(HOUSE))
+@pytest.mark.parametrize("name", names(PROJECT))
 def test_profile_reads_and_tells_what_it_is_for(name):
-    profile = load(HOUSE, name)
+    profile = load(PROJECT, name)
     assert profile.description
     assert profile.minutes or profile.needs, "how long, or what must be there before one can tell"

@@ -1,4 +1,4 @@
-"""What `--check` says of files, folders and the hub's cache: each fault once, and what is right."""
+"""What `--check` reports of files, folders and the cache of the hub."""
 
 import hashlib
 import json
@@ -7,12 +7,10 @@ from pathlib import Path
 
 import check
 import huggingface_hub
-import needs
 import pytest
 import run
-import seen
-from needs import Need
-from profiles import House
+from check import Need
+from profiles import Project
 
 from wwwlib.images import imagenet_synsets
 
@@ -43,7 +41,7 @@ def test_a_folder_of_photographs_that_is_whole_is_right(tmp_path):
     paths = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.JPEG"))
     digest = hashlib.sha256("\n".join(paths).encode()).hexdigest()
     assert found.fault is None
-    assert found.known_by == f"2 folders, 4 files, listing {digest[:16]}"
+    assert found.verified_by == f"2 folders, 4 files, listing {digest[:16]}"
 
 
 BROKEN = {
@@ -95,16 +93,16 @@ def test_what_was_found_right_is_noted_and_a_later_change_is_told(tmp_path, caps
     """Breaks if swapped photographs pass because nobody publishes their listing."""
     (tmp_path / "val").mkdir()
     one = photographs(tmp_path / "val")
-    look = lambda: seen.compared(check.check([one]), tmp_path)[0]  # noqa: E731
-    assert look().known_by.endswith("noted to be compared from now on")
+    look = lambda: check.compare([check.examine(one)], tmp_path)[0]  # noqa: E731
+    assert look().verified_by.endswith("recorded for later checks")
     day = json.loads((tmp_path / "seen.json").read_text())["thing"]["on"]
-    assert look().known_by.endswith(f"as on {day}")
+    assert look().verified_by.endswith(f"as on {day}")
     swap(tmp_path / "val")
     for _ in range(2):
         assert look().fault.startswith(
             f"it differs from what was here on {day} (2 folders, 4 files"
         )
-    said = check.told([look()], tmp_path)
+    said = check.table([look()], tmp_path)
     assert "CHANGED  thing" in said and "1 of 1 are missing or wrong" in said
     swap(tmp_path / "val")
     assert look().fault is None
@@ -119,15 +117,15 @@ def test_what_was_found_right_is_noted_and_a_later_change_is_told(tmp_path, caps
 def test_a_data_folder_that_cannot_be_written_is_checked_all_the_same(tmp_path, capsys):
     one = photographs(tmp_path / "val")
     (tmp_path / "seen.tmp").mkdir()  # stands in the way of the notes
-    assert seen.compared(check.check([one]), tmp_path)[0].fault is None
+    assert check.compare([check.examine(one)], tmp_path)[0].fault is None
     assert "seen.json cannot be written" in capsys.readouterr().err
 
 
 def test_nothing_is_noted_that_a_published_checksum_vouches_for(tmp_path):
     path = tmp_path / "w.pth"
     path.write_bytes(b"weights")
-    found = check.check([need(path, md5=hashlib.md5(b"weights").hexdigest())])
-    assert seen.compared(found, tmp_path) == found and not (tmp_path / "seen.json").exists()
+    found = [check.examine(need(path, md5=hashlib.md5(b"weights").hexdigest()))]
+    assert check.compare(found, tmp_path) == found and not (tmp_path / "seen.json").exists()
 
 
 def broden(root, index="image,split\na/1.jpg,val\n", labels="number,name\n1,sky\n"):
@@ -155,7 +153,7 @@ HOLLOW = {
 @pytest.mark.parametrize("entries, said", HOLLOW.values(), ids=HOLLOW)
 def test_broden_without_its_content_is_not_right(tmp_path, entries, said):
     """Breaks if three names, with nothing behind them, pass for a data set."""
-    assert "1 images in its index" in check.examine(broden(tmp_path)).known_by
+    assert "1 images in its index" in check.examine(broden(tmp_path)).verified_by
     assert said in fault(broden(tmp_path, **entries))
 
 
@@ -176,9 +174,9 @@ def test_a_file_by_its_checksum_whole_or_begun(tmp_path):
     path.write_bytes(b"weights")
     whole = hashlib.sha256(b"weights").hexdigest()
     md5 = hashlib.md5(b"weights").hexdigest()
-    assert "SHA-256" in check.examine(need(path, sha256=whole)).known_by
-    assert "all that is published" in check.examine(need(path, sha256=whole[:8])).known_by
-    assert md5 in check.examine(need(path, md5=md5)).known_by
+    assert "SHA-256" in check.examine(need(path, sha256=whole)).verified_by
+    assert "all that is published" in check.examine(need(path, sha256=whole[:8])).verified_by
+    assert md5[:16] in check.examine(need(path, md5=md5)).verified_by
     path.write_bytes(b"weighty")
     for other in (whole, whole[:8]):
         assert "is another file" in fault(need(path, sha256=other))
@@ -206,7 +204,7 @@ def test_a_checkpoint_without_a_checksum_is_put_into_its_network(tmp_path):
     state = models.resnet18(num_classes=5).state_dict()
     torch.save({"state_dict": {f"module.{name}": v for name, v in state.items()}}, path)
     found = check.examine(need(path, weights=("torchvision/resnet18", 5)))
-    assert "fits" in found.known_by and found.digest[:16] in found.known_by
+    assert "fits" in found.verified_by and found.digest[:16] in found.verified_by
     assert "do not fit" in fault(need(path, weights=("torchvision/resnet18", 6)))
     path.write_bytes(b"no checkpoint")
     assert "damaged" in fault(need(path, weights=("torchvision/resnet18", 5)))
@@ -220,7 +218,7 @@ def test_the_hubs_cache_is_hashed(tmp_path, monkeypatch):
     link.symlink_to(blob)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(link))
     one = Need(**WHO, repo="a/b", holds=("model.safetensors",))
-    assert "1 checked by their SHA-256" in check.examine(one).known_by
+    assert "1 checked by their SHA-256" in check.examine(one).verified_by
     blob.write_bytes(b"bad!")
     assert "is another file" in fault(one)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
@@ -229,21 +227,21 @@ def test_the_hubs_cache_is_hashed(tmp_path, monkeypatch):
 
 def test_what_is_missing_is_told_with_size_source_terms_and_place(tmp_path):
     one = need(tmp_path / "x", size="6 GB", source="https://example.org")
-    said = check.told([check.examine(one)], tmp_path)
+    said = check.table([check.examine(one)], tmp_path)
     for part in ("MISSING  thing", "6 GB", "https://example.org", "MIT", str(tmp_path / "x")):
         assert part in said
     assert "by yourself" in said and "1 of 1 are missing" in said
-    assert "by --fetch" in check.told(
+    assert "by --fetch" in check.table(
         [check.examine(need(tmp_path / "x", url="http://a"))], tmp_path
     )
-    assert check.told([], tmp_path) == "It needs nothing beside this repository."
+    assert check.table([], tmp_path) == "It needs nothing beside this repository."
 
 
 def test_every_declared_need_is_complete_and_asked_of_its_library(tmp_path):
     """Breaks if an entry of needs.yaml is misspelt, or a library no longer tells what it told."""
     import yaml
 
-    found = needs.load(yaml.safe_load(needs.PATH.read_text("utf-8")), tmp_path)
+    found = check.load(yaml.safe_load(check.PATH.read_text("utf-8")), tmp_path)
     for one in found:
         assert one.source.startswith(("http://", "https://")), one.name
         assert one.path or one.repo, one.name
@@ -265,7 +263,7 @@ def test_published_lists_have_the_declared_checksums(real, tmp_path):
         "netdissect-labels": "published/netdissect_resnet50_imagenet_fc.csv",
         "clip-dissect-labels": "published/clip_dissect_resnet50_imagenet_broden.csv",
     }
-    for one in needs.load(places, tmp_path):
+    for one in check.load(places, tmp_path):
         one.path.parent.mkdir(parents=True, exist_ok=True)
         one.path.write_bytes((Path(real) / places[one.name]).read_bytes())
         assert fault(one) is None
@@ -273,11 +271,11 @@ def test_published_lists_have_the_declared_checksums(real, tmp_path):
 
 def test_unknown_needs_and_fields_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no need 'imagenet-vall'.*imagenet-val"):
-        needs.load(["imagenet-vall"], tmp_path)
+        check.load(["imagenet-vall"], tmp_path)
     path = tmp_path / "needs.yaml"
     path.write_text("a: {what: a, licence: b, wait: c}")
     with pytest.raises(ValueError, match="unknown field 'wait'"):
-        needs.load(["a"], tmp_path, path)
+        check.load(["a"], tmp_path, path)
 
 
 @pytest.mark.parametrize("profile", ["paper", "classroom"])
@@ -288,15 +286,15 @@ def test_on_a_machine_without_anything_everything_is_listed(profile, tmp_path, m
     monkeypatch.setenv("WWW_DATA", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
-    assert run.main(["--check", profile], House(ROOT)) == 1
+    assert run.main(["--check", profile], Project(ROOT)) == 1
     said = capsys.readouterr().out
-    wanted = run.profiles.load(House(ROOT), profile).needs
+    wanted = run.profiles.load(Project(ROOT), profile).needs
     assert [line.split()[1][:-1] for line in said.splitlines() if "MISSING" in line] == [*wanted]
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("profile", ["world", "photos"])
 def test_a_profile_that_needs_nothing_is_told_to(profile, capsys):
-    given = ["--set", "probe_root=x", "--set", "weights=x", "--set", "encoder=x"]
-    assert run.main(["--check", profile, *given * (profile == "photos")], House(ROOT)) == 0
+    given = ["--set", f"probe_root={ROOT}", "--set", "weights=x", "--set", "encoder=x"]
+    assert run.main(["--check", profile, *given * (profile == "photos")], Project(ROOT)) == 0
     assert "needs nothing beside this repository" in capsys.readouterr().out

@@ -90,6 +90,12 @@ def test_ranking_is_the_same_with_and_without_the_template():
     assert torch.equal(with_template, concepts.score(v, t).argsort(dim=1, descending=True))
 
 
+def test_subtracting_the_template_from_the_words_changes_the_ranking():
+    v, t, t0 = unit(200, 5, 16), unit(50, 16, seed=1), unit(16, seed=2)
+    turned = concepts.score(v, F.normalize(t - t0, dim=1))
+    assert (turned.argmax(1) != concepts.score(v, t, t0).argmax(1)).any()
+
+
 @pytest.mark.parametrize("alpha", [0.2, 0.5, 0.9, 0.95])
 def test_the_template_is_a_stricter_alpha(alpha):
     """The corrected score at alpha selects as plain cosine at 1-(1-alpha)(1-c/max)."""

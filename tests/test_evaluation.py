@@ -4,10 +4,8 @@ import math
 
 import pytest
 import torch
-from PIL import Image
 
-from wwwlib import evaluation, maps, plots, scores, targets
-from wwwlib.baselines.grad_cam import grad_cam
+from wwwlib import evaluation, scores
 
 
 def mask_of(*rows):
@@ -164,36 +162,6 @@ def test_scores_of_maps_can_be_compared_pair_by_pair():
         scores.compare(strict, near)
 
 
-# Heatmaps side by side ----------------------------------------------------------------------
-
-
-def marks(figure):
-    """Return where the crosses are, each once."""
-    lines = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
-    return [(line.get_xdata()[0], line.get_ydata()[0]) for line in lines[::2]]
-
-
-def test_heatmaps_mark_the_maximum_in_its_place_and_none_on_a_flat_map():
-    """Breaks if rows and columns were exchanged: (0, 3) is far right in the first row."""
-    image = Image.new("RGB", (5, 5))
-    m = torch.cat([peak(0, 3), peak(4, 0), torch.zeros(1, 5, 5)])[None]
-    titles = [["*a* $b$", "<b>", "flat"]]
-    figure = plots.heatmaps([image], m, titles, ["image"], masks=[CORNER[0]])
-    (first, above), (second, below) = marks(figure)
-    boxes = [one.get_extent() for one in figure.axes[0].images]
-    assert first == pytest.approx(boxes[1][0] + 0.7 * (boxes[1][1] - boxes[1][0]))
-    assert above == pytest.approx(boxes[1][3] + 0.1 * (boxes[1][2] - boxes[1][3]))
-    assert second == pytest.approx(boxes[2][0] + 0.1 * (boxes[2][1] - boxes[2][0]))
-    assert below > above
-    assert {"*a* $b$", "<b>"} <= {text.get_text() for text in figure.axes[0].texts}
-
-
-def test_heatmaps_that_do_not_fit_their_titles_are_refused():
-    image = Image.new("RGB", (5, 5))
-    with pytest.raises(ValueError, match=r"\(1, 1, 5, 5\) for 1 images"):
-        plots.heatmaps([image], peak(0, 0)[None], [["one", "two"]], ["image"])
-
-
 # What a user may get wrong ------------------------------------------------------------------
 
 
@@ -232,45 +200,3 @@ def test_groups_of_another_number_are_refused():
     score = evaluation.iou(CORNER, CORNER)
     with pytest.raises(ValueError, match="2 groups for 1 values"):
         evaluation.by_group(score, ["part", "object"])
-
-
-# Grad-CAM, the rival ------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def conv():
-    torch.manual_seed(0)
-    return targets.load("world/conv", "random")
-
-
-def test_grad_cam_equals_captums(conv):
-    captum = pytest.importorskip("captum.attr")
-    x, classes = torch.randn(3, 3, 64, 64), torch.tensor([0, 5, 23])
-    for layer in ("layer2", "layer4"):
-        theirs = captum.LayerGradCam(conv.model, conv.module(layer)).attribute(
-            x, target=classes, relu_attributions=True
-        )
-        ours = grad_cam(conv, x, layer, classes)
-        assert ours.shape == theirs[:, 0].shape
-        assert torch.allclose(ours, theirs[:, 0], rtol=1e-4, atol=1e-7)
-
-
-def test_grad_cam_before_a_linear_head_is_the_class_activation_map(conv):
-    """There the gradient is W[c] over the number of cells (Zhou et al., 2016)."""
-    x = torch.randn(2, 3, 64, 64)
-    found = grad_cam(conv, x, "layer4")
-    a = conv.model[:4](x).detach()
-    classes = conv.model(x).argmax(1)
-    cam = torch.einsum("bi,bihw->bhw", conv.model.fc.weight[classes].detach(), a).clamp(min=0)
-    assert torch.allclose(found, cam / a[0, 0].numel(), rtol=1e-4, atol=1e-7)
-
-
-def test_grad_cam_reads_tokens_on_their_grid_and_leaves_gradients_alone():
-    """Breaks if the class token were averaged with the patches, which captum's would do."""
-    torch.manual_seed(0)
-    vit = targets.load("world/vit", "random")
-    layer = next(name for name in vit.layers() if name.endswith("encoder_layer_1"))
-    x = torch.randn(2, 3, 64, 64)
-    assert grad_cam(vit, x, layer).shape == (2, 8, 8)
-    assert all(weight.grad is None for weight in vit.model.parameters())
-    assert maps.resize(grad_cam(vit, x, layer)[:, None], 64).shape == (2, 1, 64, 64)

@@ -15,7 +15,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from wwwlib import atlas, concepts, images, language, targets, world
 from wwwlib.explorer import Change, Model, Pictures, explorer, markup
-from wwwlib.plots import tiles
+from wwwlib.plots.page import heat_tile, picture_tile, region_tile
 
 EVIL = ('<img src=x onerror="alert(1)">', "<script>alert(2)</script>", "a&b 'c' \"d\"")
 
@@ -388,7 +388,7 @@ def test_a_region_keeps_its_colours_and_the_rest_is_paled():
     image = Image.new("RGB", (20, 20), (200, 40, 40))
     region = torch.zeros(20, 20, dtype=torch.bool)
     region[5:15, 5:15] = True
-    drawn = np.asarray(tiles.region_tile(image, region, 0, 160)).astype(int)
+    drawn = np.asarray(region_tile(image, region, 0, 160)).astype(int)
     assert drawn.shape == (160, 160, 3)
     assert tuple(drawn[80, 80]) == (200, 40, 40)  # inside, as it was
     inside, outside = drawn[80, 80], drawn[5, 5]
@@ -398,5 +398,5 @@ def test_a_region_keeps_its_colours_and_the_rest_is_paled():
 
 def test_tiles_keep_the_proportions_of_the_picture():
     wide = Image.new("RGB", (40, 20))
-    for tile in (tiles.picture_tile(wide, 100), tiles.heat_tile(wide, torch.rand(20, 40), 100)):
+    for tile in (picture_tile(wide, 100), heat_tile(wide, torch.rand(20, 40), 100)):
         assert tile.size == (100, 50)

@@ -1,6 +1,5 @@
-"""The same neurons, and the same image, in every method's words: the records, and the figures."""
+"""The same neurons, and the same image, named by every method."""
 
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,23 +7,19 @@ import pytest
 import torch
 from yaml import safe_load
 
-from wwwlib import images, plots, targets, world
+from wwwlib import images, targets, world
 from wwwlib.contributions import taylor
 from wwwlib.exemplars import Exemplars
-from wwwlib.studies import figures, qualitative
+from wwwlib.studies import qualitative
 from wwwlib.studies.qualitative import (
     LayerNames,
-    LocalExplanation,
-    NeuronNames,
     class_contributions,
     classes_without_images,
     neuron_names,
 )
 from wwwlib.studies.tables import MethodNames
-from wwwlib.studies.wordnet import grading_rule
 
 PHOTOS = Path(__file__).resolve().parents[1] / "papermill_runs" / "profiles" / "photos.yaml"
-LONG = "an exceedingly long-winded name of more than forty characters, $x$ and <b>"
 
 
 @pytest.fixture(scope="module")
@@ -204,84 +199,3 @@ def test_only_what_craft_cannot_take_apart_is_answered_with_nothing(target, aske
     assert told.startswith("none: The layer 'layer4.0' of world/conv has values down to")
     with pytest.raises(ValueError, match="samples is 12"):
         qualitative.explain_craft(target, asked, probe, samples=12)
-
-
-# Drawn
-
-
-def block(hidden=False):
-    answers = {
-        "WWW": (("boat", "right"), (LONG, "near"), ("x" * 90, "wrong")),
-        "CLIP-Dissect equal k": ((LONG * 2, "wrong"), ("sea", "near")),
-        "Network Dissection": ((LONG, None),),
-        "FALCON": (),
-        "MILAN": None,
-    }
-    pictures = tuple(world.image_set(5).image(i) for i in range(5))
-    return NeuronNames(f"neuron 1 of {LONG}", ("boat", LONG), pictures, answers, hidden)
-
-
-def answered(picture):
-    heat = torch.rand(picture.height, picture.width)
-    crops = tuple(picture for _ in range(9))
-    return [
-        LocalExplanation("WWW", (f"1: {LONG * 3}", "2: b"), heat, (LONG,)),
-        LocalExplanation("an exceedingly long name of a method", None, heat > 0.5, None),
-        LocalExplanation("CRAFT", ("crops",), heat > 2, ("index", LONG * 4), crops),
-        LocalExplanation("nothing at all"),
-        LocalExplanation("MILAN", ran=False),
-    ]
-
-
-CASES = {
-    "called": lambda: figures.called([block(), block(True)], grading_rule(None)),
-    "called_one": lambda: figures.called([NeuronNames("t", (), (), {"A": None})], LONG),
-    "demonstration": lambda: figures.demonstration(
-        world.image_set(1).image(0), LONG, LONG, answered(world.image_set(1).image(0))
-    ),
-}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_every_text_is_on_the_page_and_on_no_other(case, drawn):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure = CASES[case]()
-        texts = drawn(figure)
-    boxes = [(text, text.get_window_extent()) for text in texts]
-    for i, (text, box) in enumerate(boxes):
-        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1
-        assert inside and box.y1 <= figure.bbox.y1, f"{text.get_text()!r} leaves the page"
-        assert text.get_fontsize() >= 8 and not text.get_parse_math()
-        for other, its in boxes[:i]:
-            across = min(box.x1, its.x1) - max(box.x0, its.x0)
-            down = min(box.y1, its.y1) - max(box.y0, its.y0)
-            assert across <= 1 or down <= 1, f"{text.get_text()!r} covers {other.get_text()!r}"
-
-
-def test_a_mark_is_a_symbol_and_what_is_missing_is_said(drawn):
-    words = [text.get_text() for text in drawn(CASES["called"]())]
-    assert {"✓", "✗", "no concept", "not run"} <= set(words)
-    assert any(word.endswith("more") for word in words), "names that do not fit are counted"
-
-
-def test_a_question_without_an_answer_says_so(drawn):
-    words = [text.get_text() for text in drawn(CASES["demonstration"]())]
-    assert words.count("—, does not say") == 5
-    assert "nowhere here" in words and words.count("not run here") == 3
-
-
-def test_the_same_record_gives_the_same_bytes(tmp_path):
-    one = plots.save(CASES["called"](), tmp_path / "a", "t", "words")
-    two = plots.save(CASES["called"](), tmp_path / "b", "t", "words")
-    assert one.png.read_bytes() == two.png.read_bytes()
-
-
-def test_what_cannot_be_drawn_is_refused():
-    picture = world.image_set(1).image(0)
-    with pytest.raises(ValueError, match="There is no neuron to draw"):
-        figures.called([], "")
-    with pytest.raises(ValueError, match="There is no reply to draw"):
-        figures.demonstration(picture, "", "", [])
-    with pytest.raises(ValueError, match=r"map of A has shape \(2, 2\), but the image is 64 x 64"):
-        figures.demonstration(picture, "", "", [LocalExplanation("A", where=torch.rand(2, 2))])

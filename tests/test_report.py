@@ -1,4 +1,4 @@
-"""A run beside the paper's tables: hand-worked distances, and silence where nothing compares."""
+"""A run compared with the paper's tables: hand-worked distances, and runs that do not compare."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ PAPER = """table,target,probe,concepts,method,metric,value,stderr,source
 """
 
 
-def run(folder, setting, rehearsal=None):
+def run(folder, setting, dry_run=None):
     """Write a run of one notebook with three cells."""
     record = {"table": "final | layer", "setting": setting, "method": "WWW", "neurons": 9}
     cells = [
@@ -24,7 +24,7 @@ def run(folder, setting, rehearsal=None):
     (folder / "04").mkdir(parents=True)
     (folder / "04" / "results.json").write_text(json.dumps({"cells": cells}))
     manifest = {"notebooks": {"04": {"state": "done"}, "05": {"state": "failed"}}}
-    manifest |= {"rehearsal": rehearsal} if rehearsal else {}
+    manifest |= {"dry_run": dry_run} if dry_run else {}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "paper.csv").write_text(PAPER)
     return folder
@@ -33,8 +33,9 @@ def run(folder, setting, rehearsal=None):
 def test_the_difference_is_told_in_standard_errors(tmp_path):
     """sqrt(.04² + .03²) is .05, so .15 lies one apart from .10; without the paper's, .06 / .02."""
     found = report.cells(run(tmp_path, SETTING), tmp_path / "paper.csv")
-    assert [cell.apart for cell in found] == [pytest.approx(1.0), pytest.approx(3.0), None]
-    assert [cell.paper for cell in found] == [0.1, 0.2, None]
+    assert found["apart"].tolist()[:2] == pytest.approx([1.0, 3.0])
+    assert found["paper"].tolist()[:2] == [0.1, 0.2]
+    assert found.loc[2, ["apart", "paper"]].isna().all()
 
 
 def test_the_papers_figure_belongs_to_published_labels_where_the_table_has_them(tmp_path):
@@ -45,10 +46,11 @@ def test_the_papers_figure_belongs_to_published_labels_where_the_table_has_them(
     cells = json.loads(results.read_text())["cells"][:1]
     names = ("Network Dissection", "Network Dissection as published")
     rows = [cells[0] | {"method": name} for name in names]
-    for given, expected in ((rows, [None, 0.1]), (rows[:1], [0.1])):
+    for given, expected in ((rows, [0.1]), (rows[:1], [0.1])):
         results.write_text(json.dumps({"cells": given}))
         found = report.cells(folder, folder / "paper.csv")
-        assert [cell.paper for cell in found] == expected
+        assert found["paper"].dropna().tolist() == expected
+        assert found["paper"].isna().tolist()[:-1] == [True] * (len(given) - 1)
 
 
 def test_the_report_is_written_and_lists_what_the_paper_file_lacks(tmp_path):
@@ -66,10 +68,10 @@ def test_a_run_in_another_setting_compares_with_nothing_and_says_so(tmp_path):
     assert "No cell is in the paper's setting" in text
 
 
-def test_a_rehearsal_says_that_its_figures_mean_nothing(tmp_path):
-    text = report.write(run(tmp_path, SETTING, "REHEARSAL: nothing"), tmp_path / "paper.csv")
-    assert text.startswith("**REHEARSAL: nothing**")
-    assert "REHEARSAL: nothing" in (tmp_path / "report.csv").read_text()
+def test_a_dry_run_says_that_its_figures_mean_nothing(tmp_path):
+    text = report.write(run(tmp_path, SETTING, "DRY RUN: nothing"), tmp_path / "paper.csv")
+    assert text.startswith("**DRY RUN: nothing**")
+    assert "DRY RUN: nothing" in (tmp_path / "report.csv").read_text()
 
 
 def test_without_a_run_or_its_tables_a_sentence_says_what_to_do(tmp_path):

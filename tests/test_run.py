@@ -1,6 +1,6 @@
-"""The runner: what it refuses before anything starts, and what it keeps when things go wrong.
+"""The runner: what it rejects before anything starts, and what it keeps when things go wrong.
 
-Each test builds a small house in a temporary folder, with notebooks of two or three cells.
+Each test builds a small project in a temporary folder, with notebooks of two or three cells.
 """
 
 import json
@@ -17,8 +17,8 @@ import publish
 import pytest
 import run
 from manifest import Manifest
-from parameters import declared
-from profiles import House
+from parameters import declared, parse
+from profiles import Project
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMETERS = """\
@@ -37,34 +37,34 @@ report = {"scalars": {"k": k, "alpha": alpha}, "data": {"probe": "ab"}, "device"
 _ = (folder / "results.json").write_text(json.dumps(report))"""
 
 
-def notebook(house, name, *sources, parameters=PARAMETERS):
+def notebook(project, name, *sources, parameters=PARAMETERS):
     """Write a notebook with a parameters cell and the given code cells."""
     first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
     book = nbformat.v4.new_notebook(
         cells=[first, *map(nbformat.v4.new_code_cell, sources)],
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
     )
-    nbformat.write(book, house.notebooks / f"{name}.ipynb")
+    nbformat.write(book, project.notebooks / f"{name}.ipynb")
 
 
-def profile(house, text, name="tiny"):
-    (house.profiles / f"{name}.yaml").write_text(text)
+def profile(project, text, name="tiny"):
+    (project.profiles / f"{name}.yaml").write_text(text)
 
 
 @pytest.fixture
-def house(tmp_path, monkeypatch):
-    """A house with one notebook, one profile, and braces in its path."""
+def project(tmp_path, monkeypatch):
+    """A project with one notebook, one profile, and braces in its path."""
     monkeypatch.delenv("WWW_STORE", raising=False)
-    house = House(tmp_path / "a {house}")
-    house.notebooks.mkdir(parents=True)
-    house.profiles.mkdir(parents=True)
-    notebook(house, "01_good", WRITE)
-    profile(house, "notebooks:\n  01_good: {k: 5}\n")
-    return house
+    project = Project(tmp_path / "a {project}")
+    project.notebooks.mkdir(parents=True)
+    project.profiles.mkdir(parents=True)
+    notebook(project, "01_good", WRITE)
+    profile(project, "notebooks:\n  01_good: {k: 5}\n")
+    return project
 
 
-def record(house, name="tiny"):
-    return json.loads((house.runs / name / "manifest.json").read_text())["notebooks"]
+def record(project, name="tiny"):
+    return json.loads((project.runs / name / "manifest.json").read_text())["notebooks"]
 
 
 REFUSED = {
@@ -72,6 +72,8 @@ REFUSED = {
     "unknown notebook": ("notebooks: {01_goat: {}}", ["tiny"], "01_good"),
     "unknown parameter": ("notebooks: {01_good: {alpah: 1}}", ["tiny"], "alpha"),
     "unknown on the command line": ("", ["tiny", "--set", "laiers=[a]"], "layers"),
+    "near name on the command line": ("", ["tiny", "--set", "ks=20"], "there is k"),
+    "wrong type on the command line": ("", ["tiny", "--set", "k=many"], "must be int"),
     "parameter that is code": (
         'notebooks: {01_good: {\'k = 1; __import__("os").system("touch PWNED") #\': 1}}',
         ["tiny"],
@@ -97,28 +99,65 @@ REFUSED = {
     "no YAML": ("notebooks: [", ["tiny"], "YAML"),
     "YAML that would build objects": ("notebooks: !!python/name:os.system", ["tiny"], "YAML"),
     "nothing to run": ("", ["tiny", "--only", "02"], "01_good"),
-    "what only the user knows": (
-        "required: [weights]\nnotebooks: {01_good: {}}",
+    "all that only the user knows": (
+        "required: [weights, seed]\nnotebooks: {01_good: {}}",
         ["tiny"],
-        "--set weights",
+        "--set weights=... --set seed=...",
     ),
 }
 
 
 @pytest.mark.parametrize("text, argv, hint", REFUSED.values(), ids=REFUSED)
-def test_refuses_in_one_sentence_before_anything_runs(house, capsys, text, argv, hint):
+def test_refuses_in_one_sentence_before_anything_runs(project, capsys, text, argv, hint):
     if text:
-        profile(house, text)
-    assert run.main(argv, house) == 2
+        profile(project, text)
+    assert run.main(argv, project) == 2
     said = capsys.readouterr().err
     assert hint in said and said.count("\n") == 1
-    assert not house.runs.exists()
+    assert not project.runs.exists()
 
 
-def test_refuses_a_run_folder_that_is_a_link_to_elsewhere(house, tmp_path, capsys):
-    house.runs.mkdir()
-    (house.runs / "tiny").symlink_to(tmp_path)
-    assert run.main(["tiny"], house) == 2
+SET = {  # text after --set, the parameter's type, and its value
+    "a number": ("7", "int", 7),
+    "no octal number": ("010", "int", 10),
+    "a float": ("1e-3", "float", 0.001),
+    "a float without point": ("3", "float", 3.0),
+    "true": ("true", "bool", True),
+    "None": ("null", "str | None", None),
+    "text or None": ("a", "str | None", "a"),
+    "a number or None": ("5", "int | None", 5),
+    "a number as text": ("010", "str", "010"),
+    "a time": ("12:30", "str", "12:30"),
+    "a comment sign": ("/data/a #1", "str", "/data/a #1"),
+    "quotes": ('"a"', "str", '"a"'),
+    "one of a list": ("20", "list[int]", [20]),
+    "a list": ("20,30", "list[int]", [20, 30]),
+    "a list in brackets": ("[a, 'b', \"c,d\"]", "list[str]", ["a", "b", "c,d"]),
+    "an empty list": ("[]", "list[str]", []),
+    "None in a list": ("a,null", "list[str | None]", ["a", None]),
+    "a dict": ("{a: 1.5}", "dict[str, float]", {"a": 1.5}),
+}
+
+
+@pytest.mark.parametrize("text, kind, value", SET.values(), ids=SET)
+def test_a_value_of_the_command_line_is_read_by_the_declared_type(text, kind, value):
+    found = parse(text, kind, "it")
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    "text, kind", [("many", "int"), ("yes", "bool"), ("nan", "float"), ("a", "list[int]"),
+                   ("1.5", "int"), ("[a", "dict[str, float]"), ("1e400", "float | None")],
+)  # fmt: skip
+def test_a_value_of_another_type_is_one_sentence(text, kind):
+    with pytest.raises(ValueError, match=r"^it is "):
+        parse(text, kind, "it")
+
+
+def test_refuses_a_run_folder_that_is_a_link_to_elsewhere(project, tmp_path, capsys):
+    project.runs.mkdir()
+    (project.runs / "tiny").symlink_to(tmp_path)
+    assert run.main(["tiny"], project) == 2
     assert "plain name" in capsys.readouterr().err
 
 
@@ -127,49 +166,96 @@ def test_refuses_a_run_folder_that_is_a_link_to_elsewhere(house, tmp_path, capsy
     ["k = 3  # no type", "k: int = 3", "k: int = 1 + len('a')  # code", "k: int = 'a'  # wrong",
      "k: set = 3  # unknown type", "import os  # code"],
 )  # fmt: skip
-def test_a_parameters_cell_holds_described_literals_only(house, line):
-    notebook(house, "02_bad", parameters=line)
+def test_a_parameters_cell_holds_described_literals_only(project, line):
+    notebook(project, "02_bad", parameters=line)
     with pytest.raises(ValueError, match=r"02_bad|annotation"):
-        declared(house.notebooks / "02_bad.ipynb")
+        declared(project.notebooks / "02_bad.ipynb")
 
 
-def test_path_on_the_command_line_is_seen_from_where_its_writer_stands(
-    house, tmp_path, monkeypatch
+PATHS = {  # a value after --set, and the kind and the path in it
+    "./w.safetensors": ("", "w.safetensors"),
+    "../w.safetensors": ("", "../w.safetensors"),
+    "photos/cats": ("", "photos/cats"),
+    "words.txt": ("", "words.txt"),
+    "photos": ("", "photos"),
+    "./a: b #1": ("", "a: b #1"),
+    "broden:words.txt": ("broden:", "words.txt"),
+    "words.txt:load": ("", "words.txt:load"),
+    "open_clip:local-dir:./photos": ("open_clip:local-dir:", "photos"),
+}
+
+
+@pytest.mark.parametrize("value", PATHS)
+def test_a_relative_path_on_the_command_line_starts_at_the_working_directory(
+    project, tmp_path, monkeypatch, value
 ):
     monkeypatch.chdir(tmp_path)
-    weights = run.profiles.settings(house, ["weights=./w.safetensors"])["weights"]
-    assert (house.notebooks / weights).resolve() == tmp_path.resolve() / "w.safetensors"
+    (tmp_path / "photos" / "cats").mkdir(parents=True)
+    (tmp_path / "words.txt").touch()
+    given = profiles.settings([f"weights={value}"])
+    job = profiles.plan(project, profiles.load(project, "tiny"), [], given)[0]
+    kind, path = PATHS[value]
+    assert job.given["weights"] == kind + os.path.relpath(tmp_path / path, project.notebooks)
 
 
-def pretend(house, job, folder, draft, launch):
+@pytest.mark.parametrize(
+    "value", ["s3://bucket/photos", "torchvision/resnet50", "absent", "random"]
+)
+def test_what_is_no_path_stays_as_it_is(project, tmp_path, monkeypatch, value):
+    monkeypatch.chdir(tmp_path)
+    given = profiles.settings([f"weights={value}", "layers=photos"])
+    (tmp_path / "photos").mkdir()
+    job = profiles.plan(project, profiles.load(project, "tiny"), [], given)[0]
+    assert job.given["weights"] == value and job.given["layers"] == ["photos"]
+
+
+def test_every_missing_input_is_listed_before_anything_runs(project, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    more = PARAMETERS + "\nprobe_root: str | None = None  # its folder"
+    for name in ("02_more", "03_more"):
+        notebook(project, name, WRITE, parameters=more)
+    books = (
+        "01_good: {weights: ../absent.pth}, 02_more: {layers: ['broden:/absent/w']}, 03_more: {}"
+    )
+    profile(project, f"notebooks: {{{books}}}")
+    argv = ["tiny", "--set", "probe_root=photos"]
+    assert run.main(argv, project) == 1 and run.main(["--check", *argv], project) == 1
+    said = capsys.readouterr()
+    for text in ("weights: ../absent.pth (for 01_good)", "layers: broden:/absent/w (for 02_more)",
+                 "probe_root: ../../photos (for 02_more, 03_more)"):  # fmt: skip
+        assert text in said.err and text in said.out
+    assert not project.runs.exists()
+
+
+def pretend(run, job, draft):
     """Stand in for the execution of a notebook that goes well."""
     draft.write_text("executed")
-    (folder / job.name / "results.json").write_text("{}")
+    (run.folder / job.name / "results.json").write_text("{}")
 
 
 def counted(monkeypatch):
     """Let every notebook go well without running it; returns a list that grows by each."""
     ran = []
 
-    def execute(house, job, *rest):
+    def execute(run, job, draft):
         ran.append(job.name)
-        pretend(house, job, *rest)
+        pretend(run, job, draft)
 
-    monkeypatch.setattr(run, "_execute", execute)
+    monkeypatch.setattr(run.Run, "execute", execute)
     return ran
 
 
-def test_check_and_list_run_nothing(house, capsys):
-    assert run.main(["--check", "tiny"], house) == 0
-    assert run.main(["--list"], house) == 0
-    assert "01_good" in capsys.readouterr().out and not house.runs.exists()
+def test_check_and_list_run_nothing(project, capsys):
+    assert run.main(["--check", "tiny"], project) == 0
+    assert run.main(["--list"], project) == 0
+    assert "01_good" in capsys.readouterr().out and not project.runs.exists()
 
 
-def test_a_whole_name_chooses_that_notebook_alone(house):
+def test_a_whole_name_chooses_that_notebook_alone(project):
     """Breaks if a variant cannot be run without those whose names begin with its own."""
-    profile(house, "notebooks: {01_good@v: {}, 01_good@v-more: {}, 01_good@w: {}}")
-    found = profiles.load(house, "tiny")
-    chosen = lambda *only: [job.name for job in profiles.plan(house, found, [*only], {})]  # noqa: E731
+    profile(project, "notebooks: {01_good@v: {}, 01_good@v-more: {}, 01_good@w: {}}")
+    found = profiles.load(project, "tiny")
+    chosen = lambda *only: [job.name for job in profiles.plan(project, found, [*only], {})]  # noqa: E731
     assert chosen("01_good@v") == ["01_good@v"]
     assert chosen("01_good@v-") == ["01_good@v-more"]
     assert chosen("01_good@v", "01_good@w") == ["01_good@v", "01_good@w"]
@@ -177,16 +263,16 @@ def test_a_whole_name_chooses_that_notebook_alone(house):
 
 
 def test_one_failure_among_three_stops_nobody_and_what_is_done_stays_done(
-    house, capsys, monkeypatch
+    project, capsys, monkeypatch
 ):
     """Breaks if a failure ends the run, hides in its exit code, or makes good work run again."""
-    notebook(house, "02_bad", "1 / 0", WRITE)
-    notebook(house, "03_killed", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", WRITE)
+    notebook(project, "02_bad", "1 / 0", WRITE)
+    notebook(project, "03_killed", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", WRITE)
     names = ["01_good", "02_bad", "03_killed"]
     books = "".join(f"  {name}: {{}}\n" for name in [*names[1:], names[0]])
-    profile(house, f"common: {{k: 7}}\nnotebooks:\n{books}")
-    assert run.main(["tiny"], house) == 1
-    out, made, folder = capsys.readouterr().out, record(house), house.runs / "tiny"
+    profile(project, f"common: {{k: 7}}\nnotebooks:\n{books}")
+    assert run.main(["tiny"], project) == 1
+    out, made, folder = capsys.readouterr().out, record(project), project.runs / "tiny"
     assert [made[name]["state"] for name in names] == ["done", "failed", "failed"]
     assert "ZeroDivisionError" in made["02_bad"]["error"] and "ZeroDivisionError" in out
     assert "kernel died" in made["03_killed"]["error"]
@@ -199,37 +285,37 @@ def test_one_failure_among_three_stops_nobody_and_what_is_done_stays_done(
     assert {*made["01_good"]["files"]} == {
         "01_good.ipynb", "01_good/fig1.png", "01_good/results.json"
     }  # fmt: skip
-    assert str(house.root) not in (folder / "01_good.ipynb").read_text()
+    assert str(project.root) not in (folder / "01_good.ipynb").read_text()
 
-    monkeypatch.setattr(run, "_execute", pretend)
-    assert run.main(["tiny", "--only", "01", "--only", "02"], house) == 0
-    again = record(house)
+    monkeypatch.setattr(run.Run, "execute", pretend)
+    assert run.main(["tiny", "--only", "01", "--only", "02"], project) == 0
+    again = record(project)
     assert again["01_good"] == {**made["01_good"], "resumed": True}
     assert again["02_bad"]["state"] == "done" and again["03_killed"]["state"] == "failed"
     assert not (folder / "02_bad.failed.ipynb").exists()
 
 
-def test_runs_again_when_anything_that_decides_the_result_has_changed(house, monkeypatch):
+def test_runs_again_when_anything_that_decides_the_result_has_changed(project, monkeypatch):
     """Breaks if a stale result passes for done, or a damaged one, or if sameness is not seen."""
     ran = counted(monkeypatch)
-    runs = lambda *argv: (run.main(["tiny", *argv], house), len(ran))  # noqa: E731
+    runs = lambda *argv: (run.main(["tiny", *argv], project), len(ran))  # noqa: E731
     assert runs() == (0, 1)
     assert runs() == (0, 1)
     assert runs("--force") == (0, 2)
     assert runs("--set", "k=6") == (0, 3)
-    (house.runs / "tiny/01_good/results.json").write_text('{"scalars": {}}')
+    (project.runs / "tiny/01_good/results.json").write_text('{"scalars": {}}')
     assert runs("--set", "k=6") == (0, 4)
-    (house.root / "wwwlib").mkdir()
-    (house.root / "wwwlib/store.py").write_text("x = 1")
+    (project.root / "wwwlib").mkdir()
+    (project.root / "wwwlib/store.py").write_text("x = 1")
     assert runs("--set", "k=6") == (0, 5)
-    photos = house.root / "photos"
+    photos = project.root / "photos"
     photos.mkdir()
-    profile(house, "notebooks: {01_good: {k: 6, weights: ../photos}}")
+    profile(project, "notebooks: {01_good: {k: 6, weights: ../photos}}")
     assert runs() == (0, 6)
     (photos / "new.jpg").write_bytes(b"x")
     assert runs() == (0, 7)
     assert runs() == (0, 7)
-    (house.runs / "tiny/manifest.json").write_text('{"notebooks": {"01_good"')
+    (project.runs / "tiny/manifest.json").write_text('{"notebooks": {"01_good"')
     with pytest.warns(UserWarning, match="damaged"):
         assert runs() == (0, 8)
 
@@ -247,94 +333,129 @@ NAMED = {
 
 
 @pytest.mark.parametrize("name, value", NAMED.values(), ids=NAMED)
-def test_an_input_is_seen_to_change_however_a_parameter_names_it(house, monkeypatch, name, value):
+def test_an_input_is_seen_to_change_however_a_parameter_names_it(project, monkeypatch, name, value):
     """Breaks if a run is called done although a list of words or an encoder was edited since."""
     for folder in ("folder", "links"):
-        (house.root / folder).mkdir()
-    (house.root / "links" / "inner").symlink_to(house.root / "folder")
-    (house.root / "links" / "nowhere").symlink_to(house.root / "nothing")
-    inputs = [house.root / "words.txt", house.root / "folder" / "words.txt"]
+        (project.root / folder).mkdir()
+    (project.root / "links" / "inner").symlink_to(project.root / "folder")
+    (project.root / "links" / "nowhere").symlink_to(project.root / "nothing")
+    inputs = [project.root / "words.txt", project.root / "folder" / "words.txt"]
     for path in inputs:
         path.write_text("before")
     table = PARAMETERS + "\ntable: dict[str, list[str]] = {}  # nested"
-    notebook(house, "01_good", WRITE, parameters=table)
-    text = json.dumps(value).replace("{root}", str(house.root))
-    profile(house, f"notebooks: {{01_good: {{{name}: {text}}}}}")
+    notebook(project, "01_good", WRITE, parameters=table)
+    text = json.dumps(value).replace("{root}", str(project.root))
+    profile(project, f"notebooks: {{01_good: {{{name}: {text}}}}}")
     ran = counted(monkeypatch)
     for expected in (1, 1):
-        assert run.main(["tiny"], house) == 0 and len(ran) == expected
+        assert run.main(["tiny"], project) == 0 and len(ran) == expected
     for path in inputs:
         path.write_text("afterwards")
     for expected in (2, 2):
-        assert run.main(["tiny"], house) == 0 and len(ran) == expected
+        assert run.main(["tiny"], project) == 0 and len(ran) == expected
 
 
-def test_what_lies_behind_a_url_is_never_called_done(house, monkeypatch, capsys):
+def test_what_lies_behind_a_url_is_never_called_done(project, monkeypatch, capsys):
     """Breaks if images that nobody can see from here are taken to be those of the last run."""
-    profile(house, "notebooks: {01_good: {layers: ['s3://bucket/val']}}")
+    profile(project, "notebooks: {01_good: {layers: ['s3://bucket/val']}}")
     ran = counted(monkeypatch)
     for expected in (1, 2):
-        assert run.main(["tiny"], house) == 0 and len(ran) == expected
-    assert "what lies at s3://bucket/val may change unseen" in capsys.readouterr().out
+        assert run.main(["tiny"], project) == 0 and len(ran) == expected
+    assert "s3://bucket/val may change unnoticed" in capsys.readouterr().out
 
 
-def test_a_failure_sets_earlier_good_work_aside_and_does_not_destroy_it(house, monkeypatch):
-    monkeypatch.setattr(run, "_execute", pretend)
-    assert run.main(["tiny"], house) == 0
-    monkeypatch.setattr(run, "_execute", lambda *_: "it broke")
+def test_a_failure_sets_earlier_good_work_aside_and_does_not_destroy_it(project, monkeypatch):
+    monkeypatch.setattr(run.Run, "execute", pretend)
+    assert run.main(["tiny"], project) == 0
+    monkeypatch.setattr(run.Run, "execute", lambda *_: "it broke")
     for _ in range(2):
-        assert run.main(["tiny", "--force"], house) == 1
-        assert (house.runs / "tiny/01_good.previous.ipynb").read_text() == "executed"
-        assert (house.runs / "tiny/01_good.previous/results.json").exists()
-        assert not (house.runs / "tiny/01_good.ipynb").exists()
-    monkeypatch.setattr(run, "_execute", pretend)
-    assert run.main(["tiny"], house) == 0
-    assert not list((house.runs / "tiny").glob("*previous*"))
+        assert run.main(["tiny", "--force"], project) == 1
+        assert (project.runs / "tiny/01_good.previous.ipynb").read_text() == "executed"
+        assert (project.runs / "tiny/01_good.previous/results.json").exists()
+        assert not (project.runs / "tiny/01_good.ipynb").exists()
+    monkeypatch.setattr(run.Run, "execute", pretend)
+    assert run.main(["tiny"], project) == 0
+    assert not list((project.runs / "tiny").glob("*previous*"))
 
 
-@pytest.mark.parametrize("text", ['{"scalars": {"r": NaN}}', "[1]", '{"scalars": 1}', "{", None])
+BAD_RESULTS = [
+    '{"scalars": {"r": NaN}}', '{"scalars": {"r": 1e400}}', "[1]", '{"scalars": 1}', "{", "folder",
+    None,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BAD_RESULTS)
 def test_results_that_are_absent_or_that_no_manifest_can_hold_are_a_failure(
-    house, monkeypatch, text
+    project, monkeypatch, text
 ):
-    def write(house, job, folder, draft, launch):
+    def write(run, job, draft):
         draft.write_text("executed")
-        if text is not None:
-            (folder / job.name / "results.json").write_text(text)
+        if text == "folder":
+            (run.folder / job.name / "results.json").mkdir()
+        elif text is not None:
+            (run.folder / job.name / "results.json").write_text(text)
 
-    monkeypatch.setattr(run, "_execute", write)
-    assert run.main(["tiny"], house) == 1
-    assert "results.json" in record(house)["01_good"]["error"]
+    monkeypatch.setattr(run.Run, "execute", write)
+    assert run.main(["tiny"], project) == 1
+    assert "results.json" in record(project)["01_good"]["error"]
 
 
-def test_the_runner_killed_takes_its_notebook_along_and_the_next_run_recovers(house, monkeypatch):
+def test_a_manifest_that_cannot_be_written_fails_that_notebook_alone(project, monkeypatch, capsys):
+    """Breaks if a full disk, or a value that JSON lacks, ends the run in a traceback."""
+    notebook(project, "02_good", WRITE)
+    profile(project, "notebooks: {01_good: {}, 02_good: {}}")
+    counted(monkeypatch)
+    update = Manifest.update
+
+    def full(manifest, name, **entries):
+        if name == "01_good" and entries.get("state") == "done":
+            raise OSError(28, "No space left on device")
+        update(manifest, name, **entries)
+
+    monkeypatch.setattr(Manifest, "update", full)
+    assert run.main(["tiny"], project) == 1
+    assert {n: r["state"] for n, r in record(project).items()} == {
+        "01_good": "failed", "02_good": "done"
+    }  # fmt: skip
+    assert "No space left on device" in capsys.readouterr().out
+
+
+def test_an_exception_prints_no_control_characters(project, monkeypatch, capsys):
+    monkeypatch.setattr(run.Run, "execute", lambda *_: "cell 2 raised E: \x1b[31mred\x1b]0;x\x07")
+    assert run.main(["tiny"], project) == 1
+    out = capsys.readouterr().out
+    assert "raised E: red" in out and "\x1b" not in out + record(project)["01_good"]["error"]
+
+
+def test_the_runner_killed_takes_its_notebook_along_and_the_next_run_recovers(project, monkeypatch):
     """Breaks if an orphan goes on writing, or if a state of "running" is believed later."""
     notebook(
-        house,
+        project,
         "01_good",
         "import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid()))",
         "time.sleep(60)",
     )
-    code = "import sys, run; run.main(['tiny'], run.House(run.Path(sys.argv[1])))"
+    code = "import sys, run; run.main(['tiny'], run.Project(run.Path(sys.argv[1])))"
     paths = os.pathsep.join([str(ROOT / "papermill_runs"), str(ROOT)])
     runner = subprocess.Popen(
-        [sys.executable, "-c", code, str(house.root)], env={**os.environ, "PYTHONPATH": paths}
+        [sys.executable, "-c", code, str(project.root)], env={**os.environ, "PYTHONPATH": paths}
     )
-    pid = house.notebooks / "pid"
+    pid = project.notebooks / "pid"
     _until(pid.exists)
     _until(lambda: pid.read_text())
     runner.send_signal(signal.SIGKILL)
     runner.wait()
-    assert record(house)["01_good"]["state"] == "running"
+    assert record(project)["01_good"]["state"] == "running"
     _until(lambda: not _alive(int(pid.read_text())))
-    monkeypatch.setattr(run, "_execute", pretend)
-    assert run.main(["tiny"], house) == 0
-    assert record(house)["01_good"]["state"] == "done"
-    assert not list((house.runs / "tiny").glob(".process-*")), "what the dead runner left stays"
+    monkeypatch.setattr(run.Run, "execute", pretend)
+    assert run.main(["tiny"], project) == 0
+    assert record(project)["01_good"]["state"] == "done"
+    assert not list((project.runs / "tiny").glob(".process-*")), "what the dead runner left stays"
 
 
-def test_a_manifest_never_calls_running_what_nobody_runs(house, tmp_path):
+def test_a_manifest_never_calls_running_what_nobody_runs(project, tmp_path):
     manifest = Manifest(tmp_path / "m.json", {"notebooks": {"01_good": {"state": "running"}}})
-    manifest.begin(house, run.profiles.load(house, "tiny"))
+    manifest.begin(project, profiles.load(project, "tiny"))
     assert manifest.record("01_good")["state"] == "interrupted"
 
 
@@ -361,41 +482,41 @@ def figure_in(folder, name="01_good", figure="fig1.png"):
     (folder.root / "README.md").write_text(f"![x](papermill_runs/reference/figures/{figure})\n")
 
 
-def test_publish_runs_and_keeps_copies_and_the_figures_of_the_readme(house, capsys):
+def test_publish_runs_and_keeps_copies_and_the_figures_of_the_readme(project, capsys):
     """Breaks if copies differ from what ran, keep the runner's notes, or miss a figure."""
-    figure_in(house)
+    figure_in(project)
     bar = "import sys\nprint(f'images: {50}%|###   | 1/2', file=sys.stderr)\nprint('kept')"
-    notebook(house, "01_good", WRITE, bar)
-    assert run.main(["tiny", "--publish"], house) == 0
+    notebook(project, "01_good", WRITE, bar)
+    assert run.main(["tiny", "--publish"], project) == 0
     assert "Published 1 notebooks" in capsys.readouterr().out
-    assert sorted(p.name for p in house.reference.iterdir()) == ["01_good.ipynb", "figures"]
-    assert (house.reference / "figures/fig1.png").read_bytes() == b"figure"
-    text = (house.reference / "01_good.ipynb").read_text()
+    assert sorted(p.name for p in project.reference.iterdir()) == ["01_good.ipynb", "figures"]
+    assert (project.reference / "figures/fig1.png").read_bytes() == b"figure"
+    text = (project.reference / "01_good.ipynb").read_text()
     assert '"papermill"' not in text and "50%" not in text and "kept" in text
-    assert str(house.root) not in text
+    assert str(project.root) not in text
 
 
 @pytest.mark.parametrize("change", ["source", "failed", "large", "figure"])
-def test_publish_refuses_in_one_sentence_and_leaves_what_was_there(house, monkeypatch, change):
+def test_publish_refuses_in_one_sentence_and_leaves_what_was_there(project, monkeypatch, change):
     """Breaks if an old, failed or huge run overwrites good copies."""
-    figure_in(house)
-    assert run.main(["tiny", "--publish"], house) == 0
-    before = (house.reference / "01_good.ipynb").read_bytes()
-    profile, folder = profiles.load(house, "tiny"), house.run("tiny")
+    figure_in(project)
+    assert run.main(["tiny", "--publish"], project) == 0
+    before = (project.reference / "01_good.ipynb").read_bytes()
+    profile, folder = profiles.load(project, "tiny"), project.run("tiny")
     if change in ("source", "failed"):
-        notebook(house, "01_good", WRITE, "1 / 0" if change == "failed" else "'changed'")
+        notebook(project, "01_good", WRITE, "1 / 0" if change == "failed" else "'changed'")
     if change == "failed":
-        assert run.main(["tiny", "--publish"], house) == 2
+        assert run.main(["tiny", "--publish"], project) == 2
     if change == "large":
         monkeypatch.setattr(publish, "LIMIT", 10)
     if change == "figure":
-        figure_in(house, figure="nothing.png")
+        figure_in(project, figure="nothing.png")
     said = {"source": "other sources", "failed": "is failed", "large": "MB", "figure": "nothing"}
     with pytest.raises(ValueError, match=said[change]):
-        publish.publish(house, profiles.plan(house, profile, [], {}), folder)
-    assert (house.reference / "01_good.ipynb").read_bytes() == before
+        publish.publish(project, profiles.plan(project, profile, [], {}), folder)
+    assert (project.reference / "01_good.ipynb").read_bytes() == before
 
 
-def test_publish_takes_a_profile_as_it_stands(house, capsys):
-    assert run.main(["tiny", "--publish", "--set", "k=4"], house) == 2
-    assert "--publish takes a profile as it stands" in capsys.readouterr().err
+def test_publish_takes_a_profile_as_it_stands(project, capsys):
+    assert run.main(["tiny", "--publish", "--set", "k=4"], project) == 2
+    assert "--publish takes a whole profile" in capsys.readouterr().err

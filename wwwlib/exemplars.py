@@ -34,6 +34,10 @@ from wwwlib.store import Store, tensor_digest
 from wwwlib.targets import LOGITS, Target
 
 OK, CONSTANT, NOT_FINITE = 0, 1, 2
+RANKINGS = {
+    "activation": lambda activations: activations.z,
+    "maximum": lambda activations: activations.maps.amax((2, 3)),
+}
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -74,6 +78,7 @@ def collect(
     layers,
     k: int = 40,
     precision: str = "float32",
+    rank_by: str = "activation",
     **options: object,
 ) -> dict[str, Exemplars]:
     """Find the exemplars of every neuron of the given layers.
@@ -90,6 +95,9 @@ def collect(
     precision : {"float32", "bfloat16", "float16"}
         What the network computes in (PyTorch's autocast); sums are in float64 all the same. Less
         than float32 is faster on most accelerators, and changes a few exemplars.
+    rank_by : {"activation", "maximum"}
+        "maximum" ranks images by the highest position of a neuron's map in place of its activation
+        z, as MILAN does, and records that value.
     **options
         Fields of `distributed.Options`.
 
@@ -100,8 +108,8 @@ def collect(
     Raises
     ------
     ValueError
-        If k is less than 1 or more than there are images, or a layer, precision or decoder does not
-        exist.
+        If k is less than 1 or more than there are images, or a layer, precision, ranking or decoder
+        does not exist.
 
     References
     ----------
@@ -109,6 +117,8 @@ def collect(
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; use one of {', '.join(PRECISIONS)}.")
+    if rank_by not in RANKINGS:
+        raise ValueError(f"rank_by is {rank_by!r}; use one of {', '.join(RANKINGS)}.")
     if k < 1:
         raise ValueError(f"k is {k}, but every neuron needs at least one exemplar: give k >= 1.")
     if len(images) < k:
@@ -117,7 +127,9 @@ def collect(
             f"{len(images)} images: give a smaller k or more images."
         )
     key = {"k": k} | ({} if precision == "float32" else {"precision": precision})
-    step = partial(_step, target, _labels(target, images), PRECISIONS[precision])
+    key |= {} if rank_by == "activation" else {"rank_by": rank_by}
+    value, dtype = RANKINGS[rank_by], PRECISIONS[precision]
+    step = partial(_step, target, _labels(target, images), dtype, value)
     merge, finish = partial(_merge, k), partial(_finish, k, len(target.classes))
     ranking = Pass(target, images, layers, step, merge, "exemplars", key, finish, "exemplars")
     found = run(ranking, **options)
@@ -180,7 +192,7 @@ def _labels(target: Target, images: ImageSet) -> Tensor:
 
 
 @torch.inference_mode()
-def _step(target, labels, dtype, layers, indices, x) -> dict[str, State]:
+def _step(target, labels, dtype, value, layers, indices, x) -> dict[str, State]:
     lower = dtype is not torch.float32
     with (
         torch.autocast(x.device.type, dtype, lower),
@@ -189,7 +201,7 @@ def _step(target, labels, dtype, layers, indices, x) -> dict[str, State]:
         target.model(x)
     given, predicted = labels[indices].to(x.device), captured[LOGITS].z.argmax(1)
     classes = torch.where(given >= 0, given, predicted)
-    return {layer: _state(indices, captured[layer].z.float(), classes) for layer in layers}
+    return {layer: _state(indices, value(captured[layer]).float(), classes) for layer in layers}
 
 
 # Command line --------------------------------------------------------------------------------

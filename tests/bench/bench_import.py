@@ -2,7 +2,7 @@
 
     python tests/bench/bench_import.py [--repeats 7]
 
-Each side runs in a process of its own, by turns; printed are the medians and their ratio (goal 1.3).
+Each side runs in its own process, by turns; the medians and their ratio (goal 1.3) are printed.
 """
 
 import argparse

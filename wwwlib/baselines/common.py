@@ -19,6 +19,28 @@ def concept_table(names: list[list[str]], scores: list[list[float]]) -> ConceptT
     return ConceptTable(names, scores, lowest, torch.tensor([not own for own in names]))
 
 
+def ranked_table(
+    value: Tensor, index: Tensor, words: Iterable[Sequence[str]], minimum: float = -torch.inf
+) -> ConceptTable:
+    """Build a table from the best concepts of N neurons, leaving out those of low scores.
+
+    Parameters
+    ----------
+    value, index : Tensor
+        (N, k) as `best_of_blocks` returns them.
+    words : iterable of sequence of str
+        For each neuron the concepts that `index` refers to.
+    minimum : float
+        The score that a name must exceed.
+    """
+    names, scores = [], []
+    for own, row, texts in zip(value.tolist(), index.tolist(), words, strict=True):
+        kept = [(texts[j], s) for j, s in zip(row, own, strict=True) if s > minimum]
+        names.append([text for text, _ in kept])
+        scores.append([s for _, s in kept])
+    return concept_table(names, scores)
+
+
 def best_of_blocks(blocks: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
     """Return the k highest scores of each row over blocks of columns, and their columns.
 

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from wwwlib import images as image_sets
 from wwwlib.activations import capture
-from wwwlib.baselines.common import concept_table, thresholds
+from wwwlib.baselines.common import best_of_blocks, ranked_table, thresholds
 from wwwlib.concepts import ConceptTable
 from wwwlib.distributed import Pass, State, run
 from wwwlib.images import ImageSet, decode
@@ -108,14 +108,9 @@ class Dissection:
         if k < 1:
             raise ValueError(f"k is {k}; give at least 1.")
         allowed = [j for j, own in enumerate(self.categories) if category in (None, own)]
-        value, order = self.iou[:, allowed].sort(dim=1, descending=True, stable=True)
-        names, scores = [], []
-        for row, own in zip(order[:, :k].tolist(), value[:, :k].tolist(), strict=True):
-            kept = [(self.concepts[allowed[j]], s) for j, s in zip(row, own, strict=True)]
-            kept = [(word, s) for word, s in kept if s > minimum]
-            names.append([word for word, _ in kept])
-            scores.append([s for _, s in kept])
-        return concept_table(names, scores)
+        words = [self.concepts[j] for j in allowed]
+        value, index = best_of_blocks([self.iou[:, allowed]], k)
+        return ranked_table(value, index, [words] * len(value), minimum)
 
     def best_category(self, minimum: float = 0.04) -> list[str | None]:
         """Return the category of each neuron's best concept, None where it abstains."""

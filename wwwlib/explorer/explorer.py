@@ -14,7 +14,7 @@ from wwwlib.explorer import markup
 from wwwlib.explorer.model import Change, Model, Pictures
 from wwwlib.images import ImageSet
 from wwwlib.language import Encoder
-from wwwlib.plots.tiles import picture_tile
+from wwwlib.plots.page import picture_tile
 from wwwlib.world.vocabulary import FINISHES
 
 UNCHANGED = "as it is"

@@ -15,8 +15,8 @@ from PIL import Image
 
 from wwwlib.atlas import Atlas, Explanation, Match, ModelOutput, region_words
 from wwwlib.maps import agreement
+from wwwlib.plots.page import heat_tile, picture_tile, region_tile
 from wwwlib.plots.style import number, share
-from wwwlib.plots.tiles import heat_tile, picture_tile, region_tile
 from wwwlib.registry import require
 
 _BINS, _WIDTH, _HEIGHT = 40, 360, 90  # of the histogram of scores, as in its template

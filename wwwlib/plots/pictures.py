@@ -1,24 +1,20 @@
-"""Pictures side by side: a probe set's images, and the world's images with their masks."""
+"""Figures of images: samples, masks, heatmaps side by side, and regions of neurons."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wwwlib.images import ImageSet
-from wwwlib.plots.sheet import MARGIN, Sheet, leading, pixels
-from wwwlib.plots.style import BLUE, BODY, WIDTH, fit, styled
-from wwwlib.plots.where import outline
-from wwwlib.world import CATEGORIES, Picture
+from wwwlib.plots import page
+from wwwlib.plots.page import MARGIN, draw, leading, outline, pixels, write
+from wwwlib.plots.style import BLUE, BODY, VERMILION, WIDTH, fit, look, styled
 
 
 @styled
 def samples(
-    images: ImageSet,
-    which: Sequence[int],
-    titles: Sequence[str] | None = None,
-    columns: int = 6,
+    images, which: Sequence[int], titles: Sequence[str] | None = None, columns: int = 6
 ) -> Figure:
     """Draw a contact sheet of chosen images.
 
@@ -35,6 +31,11 @@ def samples(
     Returns
     -------
     Figure
+
+    Raises
+    ------
+    ValueError
+        If there is no image, or another number of titles.
     """
     which = list(which)
     titles = [_title(images, i) for i in which] if titles is None else list(titles)
@@ -43,31 +44,37 @@ def samples(
             f"There are {len(titles)} titles for {len(which)} images; give one title for each of "
             "at least one image."
         )
-    gap, lines = 0.12, 2
-    side = (WIDTH - 2 * MARGIN + gap) / columns - gap
-    broken = [fit(title, side, lines=lines) for title in titles]
-    row = side + leading() * max(map(len, broken)) + 0.14
-    sheet = Sheet(2 * MARGIN + row * -(-len(which) // columns) - 0.1)
+    side, rows = (WIDTH - 2 * MARGIN + 0.12) / columns - 0.12, -(-len(which) // columns)
+    broken = [fit(title, side, lines=2) for title in titles]
+    below = leading() * max(map(len, broken)) + 0.04
+    figure, grid = page.grid([side] * columns, [side] * rows, (0.12, below + 0.1), foot=below - 0.1)
     for place, (i, title) in enumerate(zip(which, broken, strict=True)):
-        x, y = MARGIN + place % columns * (side + gap), MARGIN + place // columns * row
-        sheet.picture(x, y, side, images.image(i))
-        sheet.write(x + side / 2, y + side + 0.04, title, ha="center")
-    return sheet.figure
+        axes = draw(figure.add_subplot(grid[divmod(place, columns)]), images.image(i))
+        write(axes, title, side + 0.04)
+    return figure
 
 
-def _title(images: ImageSet, i: int) -> str:
+def _title(images, i: int) -> str:
     label = images.label(i)
     return PurePath(images.names[i]).name if label is None else images.classes[label]
 
 
 @styled
-def masks(picture: Picture, columns: int = 7) -> Figure:
-    """Draw an image of the world and, category by category, what can be seen in it and where.
+def masks(
+    image,
+    masks: Mapping[str, np.ndarray],
+    categories: Mapping[str, Sequence[str]],
+    columns: int = 7,
+) -> Figure:
+    """Draw an image and, category by category, the pixels of each concept in it.
 
     Parameters
     ----------
-    picture : Picture
-        As `world.render` makes it.
+    image : PIL image of W x H pixels
+    masks : mapping of concept to array of bool, shape (H, W)
+        Empty masks are left out.
+    categories : mapping of category to sequence of concepts
+        The order in which they are drawn; concepts without a mask are left out.
     columns : int
         Masks per row.
 
@@ -77,41 +84,160 @@ def masks(picture: Picture, columns: int = 7) -> Figure:
         In each small picture the concept's pixels keep their colour inside an outline; the rest
         fades to light grey.
     """
-    seen = {word for word, mask in picture.masks.items() if mask.any()}
-    groups = {category: [w for w in words if w in seen] for category, words in CATEGORIES.items()}
-    whole, gap, left = 1.5, 0.1, MARGIN + 1.75
-    side = (WIDTH - MARGIN - left + gap) / columns - gap
-    row, head = side + leading() + 0.1, leading(BODY) + 0.04
-    spots = _flow({category: len(words) for category, words in groups.items() if words}, columns)
-    height = 1 + max(line for places in spots.values() for line, _ in places)
-    sheet = Sheet(2 * MARGIN + max(height * (row + head) - 0.1, whole + 2 * leading()))
-    sheet.picture(MARGIN, MARGIN, whole, picture.image, smooth=False)
-    sheet.write(MARGIN, MARGIN + whole + 0.06, ["the image, and on the", "right its masks"])
-    for category, places in spots.items():
-        for word, (line, column) in zip(groups[category], places, strict=True):
-            x, y = left + column * (side + gap), MARGIN + line * (row + head)
-            if word == groups[category][0] or not column:
-                sheet.write(x, y, category, BODY, bold=True)
-            _mask(sheet, x, y + head, side, picture, word)
-    return sheet.figure
+    shown = {
+        c: [w for w in own if w in masks and np.any(masks[w])] for c, own in categories.items()
+    }
+    spots = _flow(shown, columns)
+    whole, side = 1.5, (WIDTH - 2 * MARGIN - 1.65) / columns - 0.1
+    rows, head = max(2, 1 + max((line for line, *_ in spots), default=0)), leading(BODY) + 0.04
+    figure, grid = page.grid(
+        [whole, 0.05, *[side] * columns], [side] * rows, (0.1, leading() + head + 0.1), head,
+        leading() + 0.02,
+    )  # fmt: skip
+    axes = draw(figure.add_subplot(grid[:, 0]), image, smooth=False)
+    write(axes, ["the image, and on the", "right its masks"], whole + 0.06)
+    faded = pixels(image).mean(-1, keepdims=True) * 0.25 + 185
+    for line, column, word, heading in spots:
+        mask = np.asarray(masks[word], bool)
+        shown = np.where(mask[..., None], pixels(image), faded).astype(np.uint8)
+        axes = draw(figure.add_subplot(grid[line, column + 2]), shown, smooth=False)
+        outline(axes, mask, BLUE, width=0.6, halo=0)
+        write(axes, heading, -head, size=BODY, bold=True)
+        write(axes, fit(word, side + 0.08), side + 0.02, side / 2, ha="center")
+    return figure
 
 
-def _flow(counts, columns) -> dict[str, list[tuple[int, int]]]:
-    """Place groups of pictures in (line, column) one after another; none breaks without need."""
-    spots, cell = {}, 0
-    for group, count in counts.items():
-        if cell % columns and cell % columns + max(count, 2) > columns:
+def _flow(groups: Mapping[str, Sequence[str]], columns: int) -> list[tuple[int, int, str, str]]:
+    """Place groups as (row, column, word, heading), breaking a group only where it must be."""
+    spots, cell = [], 0
+    for group, words in groups.items():
+        room = max(len(words), 2) if words else 0  # a heading is wider than one picture
+        if cell % columns and cell % columns + room > columns:
             cell += columns - cell % columns
-        spots[group] = [divmod(cell + i, columns) for i in range(count)]
-        cell += max(count, 2)  # a heading is wider than one picture
+        for place, word in enumerate(words, start=cell):
+            row, column = divmod(place, columns)
+            spots.append((row, column, word, group if place == cell or not column else ""))
+        cell += room
     return spots
 
 
-def _mask(sheet, x, y, side, picture, word) -> None:
-    """Draw one mask: the concept in colour, all else faded."""
-    seen, image = picture.masks[word], pixels(picture.image)
-    faded = image.mean(-1, keepdims=True) * 0.25 + 185
-    shown = np.where(seen[..., None], image, faded).astype(np.uint8)
-    sheet.picture(x, y, side, shown, smooth=False)
-    outline(sheet, x, y, side, seen, BLUE, width=0.6, halo=0)
-    sheet.write(x + side / 2, y + side + 0.02, fit(word, side + 0.08), ha="center")
+@styled
+def heatmaps(
+    pictures: Sequence,
+    maps,
+    titles: Sequence[Sequence[str]],
+    heads: Sequence[str],
+    masks: Sequence | None = None,
+) -> Figure:
+    """Draw images, and beside each its heatmaps over it.
+
+    Parameters
+    ----------
+    pictures : sequence of R images
+        See `pixels`.
+    maps : array, shape (R, C, H, W)
+        Heatmaps or activation maps; each is scaled by its own maximum.
+    titles : sequence of R sequences of C str
+        What stands above each map, such as a method or a neuron's concepts.
+    heads : sequence of R str
+        What stands above each image.
+    masks : sequence of R arrays of bool, shape (H, W), optional
+        True pixels, drawn as an outline on every picture of the row.
+
+    Returns
+    -------
+    Figure
+        A cross marks each map's maximum, the first of them where several pixels share it; a map
+        without contrast has none.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of images, maps, titles, heads and masks do not fit each other.
+    """
+    maps = np.asarray(maps, float)
+    _check(len(pictures), maps.shape, titles, heads, masks)
+    columns = 1 + maps.shape[1]
+    side = min((WIDTH - 2 * MARGIN + 0.1) / columns - 0.1, 1.5)
+    texts = [
+        [fit(title, side, lines=2) for title in (head, *row)]
+        for head, row in zip(heads, titles, strict=True)
+    ]
+    above = leading() * max(len(text) for row in texts for text in row) + 0.04
+    heights = [side] * len(pictures)
+    figure, grid = page.grid([side] * columns, heights, (0.1, above + 0.12), above, 0.3)
+    for r, c in np.ndindex(len(pictures), columns):
+        shown = pictures[r] if c == 0 else page.heated(pictures[r], maps[r, c - 1])
+        axes = draw(figure.add_subplot(grid[r, c]), shown)
+        write(axes, texts[r][c], -0.04 - len(texts[r][c]) * leading())
+        if masks is not None:
+            outline(axes, masks[r], "white", width=1.2, halo=0)
+        if c:
+            _cross(axes, maps[r, c - 1])
+    page.heat_key(figure.axes[-columns], side + 0.08, side)
+    return figure
+
+
+def _cross(axes: Axes, m: np.ndarray) -> None:
+    """Mark the maximum of a map."""
+    if m.max() == m.min():
+        return
+    i, j = np.unravel_index(m.argmax(), m.shape)
+    at = (j + 0.5) / m.shape[1], (i + 0.5) / m.shape[0]
+    edge = {"markersize": 9, "markeredgecolor": "white", "zorder": 6, "clip_on": False}
+    axes.plot(*at, "X", color=VERMILION, **edge)
+
+
+def _check(rows: int, shape: tuple[int, ...], titles, heads, masks) -> None:
+    """Raise for shapes that would be drawn in the wrong place, or not at all."""
+    columns = {len(one) for one in titles}
+    given = {*shape[:1], len(heads), len(titles), rows if masks is None else len(masks)}
+    if len(shape) != 4 or not rows or given != {rows} or columns != {shape[1]}:
+        raise ValueError(
+            f"Heatmaps of shape {shape} for {rows} images, {len(heads)} heads and {len(titles)} "
+            f"rows of {sorted(columns)} titles; expected (R, C, H, W), R of each and C titles a "
+            "row, R at least 1."
+        )
+
+
+@styled
+def where(image, maps, names: Sequence[str]) -> Figure:
+    """Draw an image with the regions of some neurons, together and one by one.
+
+    Parameters
+    ----------
+    image : PIL image of W x H pixels
+    maps : array of bool, shape (k, H, W)
+        Concept regions (WWW, section 3.3).
+    names : sequence of str
+        What to call each, such as its concepts.
+
+    Returns
+    -------
+    Figure
+        Each region has a colour and a line style; the small pictures show it alone.
+
+    Raises
+    ------
+    ValueError
+        If the regions are not bool, or do not fit the names.
+    """
+    regions = np.asarray(maps)
+    if regions.dtype != bool or regions.ndim != 3 or len(regions) != len(names) or not len(names):
+        raise ValueError(
+            f"Regions of shape {regions.shape} and type {regions.dtype} for {len(names)} names; "
+            "expected bool of shape (k, H, W) and k names, k at least 1. `maps.region` makes them."
+        )
+    whole, side, gap, rows = 2.68, 0.8, 0.08, -(-len(names) // 2)
+    text = (WIDTH - 2 * MARGIN - whole - 2 * side - 6 * gap) / 2
+    widths = [whole, gap, side, text, side, text]
+    figure, grid = page.grid(widths, [side] * max(rows, 3), (gap, 0.14))
+    whole = draw(figure.add_subplot(grid[:, 0]), image)
+    for place, (region, name) in enumerate(zip(regions, names, strict=True)):
+        outline(whole, region, *look(place))
+        column, row = divmod(place, rows)
+        page.spot(figure.add_subplot(grid[row, 2 + 2 * column]), image, region, place)
+        axes = page.blank(figure, grid[row, 3 + 2 * column])
+        page.swatch(axes, 0.08, place)
+        write(axes, fit(name, text, lines=int((side - 0.16) / leading())), 0.16)
+    return figure

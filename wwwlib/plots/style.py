@@ -1,28 +1,38 @@
-"""One style for every figure: colours, sizes, and how other people's words are set in type.
+"""One style for every figure: colours, sizes, measured text, and figures saved with a description.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart, and no meaning rests on
-colour alone: beside it stands a line style, a symbol or a word. Concept, class and file names are
-foreign strings. They are drawn letter by letter, never read as formulas.
+Colours come from Okabe and Ito's palette, which remains distinguishable under colour blindness,
+and no meaning rests on colour alone: a line style, a marker or a word repeats it. Concept, class
+and file names are arbitrary strings: they are drawn literally, never parsed as formulas.
 """
 
+import base64
+import html
+import io
+import os
+import re
+import sys
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from functools import cache, wraps
+from dataclasses import dataclass, field
+from functools import cache, lru_cache, wraps
+from pathlib import Path
 
 from matplotlib import font_manager, style
 from matplotlib.figure import Figure
+from PIL import Image, ImageChops, ImageStat
 
-FONT = "DejaVu Sans"  # comes with matplotlib, so every machine draws the same pixels
-WIDTH = 7.0  # inches: a page's text width, at which every font size below is the printed size
+FONT = "DejaVu Sans"  # ships with matplotlib, so that every machine draws the same pixels
+WIDTH = 7.0  # inches: the text width of a page, at which font sizes are the printed sizes
 SMALL, BODY, HEAD = 8, 9, 10.5  # points
 DPI = 150
 
 INK, GREY, RULE, PAPER = "#1a1a1a", "#5c5c5c", "#c8c8c8", "#fdfdfb"
 BLUE, ORANGE, GREEN, VERMILION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
 PURPLE, SKY = "#cc79a7", "#56b4e9"
-SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, "#332288", "#8c5a2b", "#882255", "#999933")
 LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (2, 2)))
-MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 HEAT = "viridis"
 
 _STYLE = {
@@ -37,36 +47,33 @@ _STYLE = {
     "axes.titlesize": BODY,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.labelsize": BODY,
-    "axes.grid": False,
     "grid.color": RULE,
     "grid.linewidth": 0.6,
     "xtick.labelsize": SMALL,
     "ytick.labelsize": SMALL,
-    "xtick.color": INK,
-    "ytick.color": INK,
     "text.color": INK,
     "text.parse_math": False,
     "font.family": FONT,
     "font.size": BODY,
     "legend.fontsize": SMALL,
     "legend.frameon": False,
-    "lines.linewidth": 1.5,
-    "pdf.fonttype": 42,  # real letters in the PDF, which can be searched and copied
+    "pdf.fonttype": 42,  # embeds the font, so that text in the PDF can be searched and copied
     "figure.constrained_layout.w_pad": 0.1,
     "figure.constrained_layout.h_pad": 0.1,
 }
+_PALETTE_ERROR = 4.0  # mean colour difference, of 255, from which the 256-colour PNG is not used
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def in_style():
-    """Return the context in which figures are drawn: this style, whatever the user has set."""
+    """Return the context in which figures are drawn: this style, independent of user settings."""
     return style.context(["default", _STYLE])
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Make a function draw its figure in this style, and finish it there.
+    """Decorate a function to draw its figure in this style.
 
-    The layout is settled before the figure leaves, so that no later setting can change it.
+    The layout is computed before the figure is returned, so that later settings cannot change it.
     """
 
     @wraps(draw)
@@ -79,26 +86,44 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return drawn
 
 
-def literal(words) -> str:
-    """Return a foreign string as it can be drawn: one line, every letter in the font.
+def look(place: int) -> tuple:
+    """Return colour and line style of series number `place`; the first 60 pairs are distinct."""
+    return SERIES[place % len(SERIES)], LINES[(place + place // len(SERIES)) % len(LINES)]
 
-    Line breaks become spaces, invisible marks vanish, and a letter that the font lacks becomes a
-    box, which is what a reader expects in its place.
+
+# Text -------------------------------------------------------------------------------------------
+
+
+def name_rows(axes, names: Sequence[str]) -> None:
+    """Name the rows of a vertical axis, the first on top, with a line across each."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(max(len(names), 1) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    axes.spines["left"].set_visible(False)
+
+
+def literal(words) -> str:
+    """Return a string as it can be drawn: one line, every character in the font.
+
+    Line breaks become spaces, invisible format characters are removed, and a character that the
+    font lacks becomes a box.
     """
-    seen = []
+    shown = []
     for letter in str(words):
         category = unicodedata.category(letter)
         if letter.isspace() or category == "Cc":
-            seen.append(" ")
+            shown.append(" ")
         elif category != "Cf":
-            seen.append(letter if ord(letter) in _letters() else "□")
-    return " ".join("".join(seen).split())
+            shown.append(letter if ord(letter) in _letters() else "□")
+    return " ".join("".join(shown).split())
 
 
 def fit(words, width: float, size: float = SMALL, bold: bool = False, lines: int = 1) -> list[str]:
-    """Break a foreign string into at most `lines` lines of `width` inches.
+    """Break a string into at most `lines` lines of `width` inches.
 
-    A word that is wider than a line is broken, and what does not fit ends in an ellipsis.
+    A word wider than a line is broken; what does not fit is replaced by an ellipsis.
     """
     rest, broken = literal(words), []
     while rest and len(broken) < lines:
@@ -110,7 +135,7 @@ def fit(words, width: float, size: float = SMALL, bold: bool = False, lines: int
 
 
 def listing(words: Sequence, width: float, lines: int = 1, size: float = SMALL) -> list[str]:
-    """Break a list of names into lines, leaving out whole names and saying how many."""
+    """Break a list of names into lines, leaving out whole names and stating how many."""
     words = [literal(word) for word in words]
     for kept in range(len(words), 0, -1):
         left_out = f" +{len(words) - kept} more" if kept < len(words) else ""
@@ -119,24 +144,27 @@ def listing(words: Sequence, width: float, lines: int = 1, size: float = SMALL) 
             return broken
     if len(words) < 2:
         return fit(", ".join(words), width, size, lines=lines)
-    left_out = f" +{len(words) - 1} more"
-    broken = fit(words[0], width, size, lines=lines)
-    return [*broken[:-1], fit(broken[-1], width - measure(left_out, size), size)[0] + left_out]
+    *broken, last = fit(words[0], width, size, lines=lines)
+    return [*broken, fit(last, width - measure(left_out, size), size)[0] + left_out]
 
 
+@lru_cache(maxsize=20_000)
 def measure(words: str, size: float = SMALL, bold: bool = False) -> float:
-    """Return the width of a line in inches."""
-    return _face(bold, size)(words)
+    """Return the width of a line of text in inches."""
+    font = _font(bold)
+    font.set_size(size, DPI)
+    font.set_text(words, 0.0)
+    return font.get_width_height()[0] / 64 / DPI
 
 
 def number(value: float, digits: int = 2) -> str:
-    """Return a number as the figures write it, with a real minus sign and no signed zero."""
+    """Return a number as text, with a true minus sign and no signed zero."""
     shown = f"{value:.{digits}f}"
     return shown.lstrip("-") if float(shown) == 0 else shown.replace("-", "\N{MINUS SIGN}")
 
 
 def share(value: float) -> str:
-    """Return a share of one as a percentage."""
+    """Return a fraction as a percentage."""
     return f"{number(100 * value, 0)} %"
 
 
@@ -144,41 +172,123 @@ def _line(rest: str, width: float, size: float, bold: bool, ending: str) -> str:
     """Return as much of `rest` as fits, broken at a space where there is one."""
     if measure(rest, size, bold) <= width:
         return rest
-    low, high = 1, len(rest)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if measure(rest[:middle].rstrip() + ending, size, bold) <= width:
-            low = middle
-        else:
-            high = middle - 1
-    if ending:  # nothing follows, so letters count more than whole words
-        return rest[:low].rstrip(" ,") + ending
-    space = rest.rfind(" ", 0, low + 1)
-    return rest[: space if space > 0 else low]
+
+    def wide(count):
+        return measure(rest[:count].rstrip() + ending, size, bold)
+
+    count = max(1, bisect_right(range(1, len(rest)), width, key=wide))
+    if ending:  # nothing follows: keep letters rather than whole words
+        return rest[:count].rstrip(" ,") + ending
+    space = rest.rfind(" ", 0, count + 1)
+    return rest[: space if space > 0 else count]
 
 
 @cache
 def _font(bold: bool):
     weight = "bold" if bold else "normal"
-    return font_manager.get_font(
-        font_manager.findfont(font_manager.FontProperties(family=FONT, weight=weight))
-    )
+    wanted = font_manager.FontProperties(family=FONT, weight=weight)
+    return font_manager.get_font(font_manager.findfont(wanted))
 
 
 @cache
 def _letters() -> frozenset[int]:
-    """Return the letters that both weights of the font have."""
+    """Return the code points that both weights of the font have."""
     return frozenset(_font(False).get_charmap()) & frozenset(_font(True).get_charmap())
 
 
-@cache
-def _face(bold: bool, size: float) -> Callable[[str], float]:
-    font = _font(bold)
+# Files ------------------------------------------------------------------------------------------
 
-    @cache
-    def width(words: str) -> float:
-        font.set_size(size, DPI)
-        font.set_text(words, 0.0)
-        return font.get_width_height()[0] / 64 / DPI
 
-    return width
+@dataclass(frozen=True)
+class Shown:
+    """A saved figure, displayed in a notebook as one image with an alternative text.
+
+    Attributes
+    ----------
+    png, pdf : Path
+        The two files.
+    alt : str
+        What the figure shows, in words.
+    """
+
+    png: Path
+    pdf: Path
+    alt: str
+    _data: bytes = field(repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return f"{self.png.name}: {self.alt}"
+
+    def _repr_html_(self) -> str:
+        alt = html.escape(" ".join(self.alt.split()), quote=True)
+        data = base64.b64encode(_lighter(self._data)).decode("ascii")
+        return f'<img alt="{alt}" style="max-width:100%" src="data:image/png;base64,{data}">'
+
+
+def save(figure: Figure, folder: str | Path, name: str, alt: str) -> Shown:
+    """Write a figure as `name`.png (150 dpi) and `name`.pdf; equal figures give equal bytes.
+
+    Parameters
+    ----------
+    figure : Figure
+        Closed if pyplot holds it, so that no notebook shows it twice.
+    folder : path
+        Created if it does not exist.
+    name : str
+        File name without extension: letters, digits, ``.``, ``_`` and ``-``.
+    alt : str
+        What the figure shows, for readers who do not see it; any string.
+
+    Returns
+    -------
+    Shown
+        Displayed as an image in a notebook.
+
+    Raises
+    ------
+    ValueError
+        If the name is not a plain file name, or the alternative text is empty.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"The figure's name {name!r} is no plain file name; use letters, digits, '.', '_', '-'."
+        )
+    if not alt.strip():
+        raise ValueError(
+            f"The figure {name!r} has no alternative text: describe in a sentence what it shows."
+        )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
+    if mark := os.environ.get("WWW_DRY_RUN"):  # set by the runner where results mean nothing
+        where = {"ha": "center", "va": "center", "rotation": 20, "alpha": 0.6, "zorder": 1000}
+        figure.text(0.5, 0.5, mark, color="red", fontsize=14, wrap=True, **where)
+        alt = f"{mark}: {alt}"
+    with in_style():
+        data = _rendered(figure, "png")
+        png.write_bytes(data)
+        pdf.write_bytes(_rendered(figure, "pdf", metadata={"CreationDate": None}))
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close(figure)
+    return Shown(png, pdf, alt, data)
+
+
+def _rendered(figure: Figure, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=DPI, **options)
+    return buffer.getvalue()
+
+
+def _lighter(data: bytes) -> bytes:
+    """Return a PNG reduced to 256 colours, a third of the size, where the loss is invisible.
+
+    Only the copy embedded in a notebook is reduced; the saved file is not.
+    """
+    full = Image.open(io.BytesIO(data)).convert("RGB")
+    palette = full.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1)
+    few = full.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+    error = max(ImageStat.Stat(ImageChops.difference(full, few.convert("RGB"))).mean)
+    buffer = io.BytesIO()
+    few.save(buffer, format="PNG", optimize=True)
+    small = buffer.getvalue()
+    return small if error < _PALETTE_ERROR and len(small) < len(data) else data

@@ -110,9 +110,8 @@ def conclude(
     lines = [outcome(table, metric, gaps, level) for metric in table.metrics]
     limits = [
         *remarks,
-        *_missing(table, run),
+        *_references(table, run),
         *_bounds(run),
-        *_set_sizes(run),
         *_same_columns(table, run),
         *_precision(gaps),
     ]
@@ -139,66 +138,43 @@ def _leaders(rows: Sequence[Row], metric: str) -> tuple[list[str], float]:
     return [row.method for row in rows if row.scores[metric].mean >= highest - 1e-12], highest
 
 
-def _missing(table: Table, run: Sequence[Row]) -> list[str]:
-    """Name the methods that were not run, that do not compete, and that abstain."""
-    lines = []
-    if missing := [row.method for row in table.rows if not row.scores]:
-        lines.append(f"Not run here: {_join(missing)}.")
-    lines += [
-        f"{row.method} uses the annotations that define the truth; it is a reference and does not "
-        "compete."
-        for row in run
-        if row.informed
-    ]
-    abstained = {row.method: row.scores["F1"].abstained for row in run}
-    if found := [f"{method} ({count})" for method, count in abstained.items() if count]:
-        lines.append(f"A neuron without a name scores 0. Such neurons: {_join(found)}.")
+def _references(table: Table, run: Sequence[Row]) -> list[str]:
+    """Name the methods that were not run, and those that do not compete."""
+    missing = [row.method for row in table.rows if not row.scores]
+    lines = [f"Not run here: {_join(missing)}."] if missing else []
+    for row in run:
+        if row.informed:
+            lines.append(
+                f"{row.method} uses the annotations that define the truth; it is a reference and "
+                "does not compete."
+            )
+        if _fixed_above_one(row):
+            lines.append(
+                f"{row.method} gives {row.size} names per neuron, so it does not compete in hit "
+                "rate."
+            )
     return lines
 
 
 def _bounds(run: Sequence[Row]) -> list[str]:
     """State what the concept sets make impossible, whatever the method."""
-    known, lines = [row for row in run if row.upper_bounds], []
-    shares = {round(row.upper_bounds[HITS], 4): row.method for row in reversed(known)}
-    for share, method in shares.items():
-        if share < 1:
-            lines.append(
-                f"The concept set of {method} contains a correct name for {share:.1%} of the "
-                "neurons, which bounds its hit rate."
-            )
-    for row in known:
-        if row.size and row.upper_bounds["F1"] < 1:
-            lines.append(
-                f"{row.method} gives every neuron {row.size} name{'s' * (row.size > 1)}, so its F1 "
-                f"is at most {row.upper_bounds['F1']:.4f}."
-            )
+    bounds = {row.method: row.upper_bounds[HITS] for row in run if row.upper_bounds}
+    shares = {round(bound, 4): method for method, bound in reversed(bounds.items())}
+    lines = [
+        f"The concept set of {method} contains a correct name for {share:.1%} of the neurons, "
+        "which bounds its hit rate."
+        for share, method in shares.items()
+        if share < 1
+    ]
     full = [
         row.method
-        for row in known
+        for row in run
         if not _fixed_above_one(row)
-        and row.scores[HITS].mean >= row.upper_bounds[HITS] - 1e-9
-        and row.upper_bounds[HITS]
+        and 0 < bounds.get(row.method, 0) <= row.scores[HITS].mean + 1e-9
     ]
     if full:
         lines.append(
             f"Hit rate at its upper bound: {_join(full)}. This setting cannot rank better methods."
-        )
-    if free := [row.method for row in run if not row.upper_bounds]:
-        lines.append(f"Free text, so without an upper bound: {_join(free)}.")
-    return lines
-
-
-def _set_sizes(run: Sequence[Row]) -> list[str]:
-    """Name the methods that give several names, each of which can hit."""
-    lines = [
-        f"{row.method} gives {row.size} names per neuron, so it does not compete in hit rate."
-        for row in run
-        if _fixed_above_one(row)
-    ]
-    chosen = {row.method: row.scores[HITS].size for row in run if row.size is None}
-    if many := [f"{method} {mean:.1f}" for method, mean in chosen.items() if round(mean, 1) > 1]:
-        lines.append(
-            f"Every name can hit, and some methods give more than one on average: {_join(many)}."
         )
     return lines
 

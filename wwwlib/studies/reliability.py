@@ -12,7 +12,6 @@ Intervals are percentile intervals of a bootstrap over images.
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from math import isnan
 
 import numpy as np
 import torch
@@ -344,34 +343,6 @@ def compare(
 
     interval = _bootstrap(gap, len(u), samples, level, seed)
     return Difference(float(gap(np.arange(len(u)))), tuple(interval.tolist()))
-
-
-def compare_within(
-    uncertainty: Tensor, other: Tensor, wrong: Tensor, groups: Values, **options: object
-) -> dict[int, Difference]:
-    """Compare two uncertainties within each group of images, such as each class.
-
-    Parameters
-    ----------
-    uncertainty, other, wrong
-        As for `compare`.
-    groups : sequence of int
-        (n,) the group of each image.
-    **options
-        As for `compare`.
-
-    Returns
-    -------
-    dict of int to Difference
-        By group, ascending; without the groups that have too few errors or successes.
-    """
-    groups = torch.as_tensor(groups)
-    each = {group: groups == group for group in groups.unique().tolist()}
-    found = {
-        group: compare(uncertainty[own], other[own], wrong[own], **options)
-        for group, own in each.items()
-    }
-    return {group: one for group, one in found.items() if not isnan(one.difference)}
 
 
 def _found(place: np.ndarray, wrong: np.ndarray) -> np.ndarray:

@@ -265,33 +265,6 @@ def truncate(names: Words, sizes: Sequence[int]) -> list[list[str]]:
     return kept
 
 
-def by_class(
-    methods: Mapping[str, MethodNames], truth: Words, classes: Sequence[int] | None = None
-) -> dict[str, dict[str, float]]:
-    """Compute F1 and hit rate by meaning, with names and truth restated as classes.
-
-    Parameters
-    ----------
-    methods : mapping of method to MethodNames
-        Of N neurons; methods that were not run are left out.
-    truth, classes
-        The synonyms of all classes, and the class of each neuron; see `scores.by_synset`.
-
-    Returns
-    -------
-    dict of method to {"F1 by class": mean, "hit rate by class": mean}
-    """
-    found = {}
-    for method, own in methods.items():
-        if own.names is not None:
-            pair = scores.by_synset(own.names, truth, classes)
-            found[method] = {
-                "F1 by class": scores.f1(*pair).mean,
-                "hit rate by class": scores.hit_rate(*pair).mean,
-            }
-    return found
-
-
 def vocabulary_use(own: MethodNames) -> dict[str, object]:
     """Summarise a method's names: share of neurons named, distinct names, most frequent name."""
     count = Counter(name for names in own.names for name in names)
@@ -303,20 +276,3 @@ def vocabulary_use(own: MethodNames) -> dict[str, object]:
         "most frequent": name,
         "its share": times / len(own.names),
     }
-
-
-def name_similarity(
-    layers: Mapping[str, Mapping[str, MethodNames]], encode: Callable[[list[str]], Tensor]
-) -> dict[str, float]:
-    """Return the mean text cosine of two methods' names for the same neurons, by layer.
-
-    Neurons that either method leaves without a name, and layers with names of one method only, are
-    left out.
-    """
-    found = {}
-    for layer, methods in layers.items():
-        if len(methods) == 2:
-            pairs = zip(*(own.names for own in methods.values()), strict=True)
-            if named := [pair for pair in pairs if all(pair)]:
-                found[layer] = scores.text_cosine(*zip(*named, strict=True), encode).mean
-    return found

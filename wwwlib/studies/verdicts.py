@@ -34,10 +34,11 @@ class Verdict:
     why: str = ""
 
     def __str__(self) -> str:
-        if isnan(self.value):
-            return f"{self.claim}: {self.outcome}, {self.why or 'nothing was measured'}."
         low, high = self.interval
-        return f"{self.claim}: {self.outcome}, {self.value:.3f} (interval {low:.3f} to {high:.3f})."
+        found = f"measured {self.value:.3f}, interval {low:.3f} to {high:.3f}"
+        if isnan(self.value):
+            found = self.why or "nothing was measured"
+        return f"{self.claim}: {self.outcome} ({found})."
 
 
 def verdict(

@@ -6,6 +6,7 @@ name, `wrap` from a model.
 """
 
 from wwwlib.targets.library import load, read_weights
+from wwwlib.targets.recognize import Published, recognize
 from wwwlib.targets.target import (
     LAYOUTS,
     LOGITS,
@@ -18,6 +19,6 @@ from wwwlib.targets.target import (
 )
 
 __all__ = [
-    "LAYOUTS", "LOGITS", "Box", "Target", "crop_mask", "denormalize", "load", "read_weights",
-    "visible_box", "wrap",
+    "LAYOUTS", "LOGITS", "Box", "Published", "Target", "crop_mask", "denormalize", "load",
+    "read_weights", "recognize", "visible_box", "wrap",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wwwlib.registry import EXTENSIONS, extension
+from wwwlib.targets.recognize import imagenet_names
 from wwwlib.targets.target import Target, nearest, wrap
 
 RANDOM = "random"
@@ -160,15 +161,13 @@ def _timm_pretrained(name, model_name) -> nn.Module:
 
 def _imagenet_names(name, model) -> tuple[str, ...]:
     """Return the class names of the ImageNet subset with as many classes as the model."""
-    from timm.data import ImageNetInfo, infer_imagenet_subset
-
-    subset = infer_imagenet_subset(model)
-    if subset is None:
+    names = imagenet_names(model)
+    if names is None:
         raise ValueError(
             f"{name} has {getattr(model, 'num_classes', 'unnamed')} outputs, for which there are "
             "no class names; pass classes=."
         )
-    return tuple(text.split(", ")[0] for text in ImageNetInfo(subset).label_descriptions())
+    return names
 
 
 def _extension(name, model_name, weights, classes, normalise) -> Target:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from wwwlib.baselines.common import concept_table
+from wwwlib.baselines.common import best_of_blocks, concept_table, ranked_table
 from wwwlib.baselines.milan.exemplars import choose, features, masks, quantiles
 from wwwlib.baselines.milan.networks import (
     Describer,
@@ -95,14 +95,7 @@ class Candidates:
                 "and k at least 1."
             )
         score = torch.where(self.log_p.isfinite(), self.log_p - weight * self.log_prior, -torch.inf)
-        value, order = score.sort(dim=1, descending=True, stable=True)
-        counts = value[:, :k].isfinite().sum(1).tolist()
-        names = [
-            [texts[j] for j in row[:count]]
-            for texts, row, count in zip(self.texts, order.tolist(), counts, strict=True)
-        ]
-        scores = [row[:count] for row, count in zip(value.tolist(), counts, strict=True)]
-        return concept_table(names, scores)
+        return ranked_table(*best_of_blocks([score], k), self.texts)
 
 
 def describe(
@@ -167,8 +160,8 @@ def candidates(
     images : ImageSet
         The probe set.
     exemplars : Exemplars
-        Of that layer and probe set, at least k per neuron, see `exemplars.collect`. The authors
-        rank images by the maximum of the map.
+        Of that layer and probe set, at least k per neuron, see `exemplars.collect`; the authors'
+        ranking is `rank_by="maximum"`.
     describer : Describer
         See `load`.
     beam : int

@@ -1,23 +1,19 @@
-"""Figures of studies: measurements over many neurons, images or methods."""
+"""Figures of studies: measurements over many neurons, images or methods, and pages of examples."""
 
-from wwwlib.studies.figures.called import called
-from wwwlib.studies.figures.demonstration import demonstration
-from wwwlib.studies.figures.gallery import failures
-from wwwlib.studies.figures.measures import approximation, contributions, localization
-from wwwlib.studies.figures.reliability import histograms, intervals, rejection, risk, sweep
-from wwwlib.studies.figures.tables import methods
+from wwwlib.studies.figures.curves import rejection, risk, sweep
+from wwwlib.studies.figures.galleries import called, demonstration, failures
+from wwwlib.studies.figures.measurements import (
+    approximation,
+    contributions,
+    histograms,
+    intervals,
+    localization,
+    looks,
+    methods,
+    set_sizes,
+)
 
 __all__ = [
-    "approximation",
-    "called",
-    "contributions",
-    "demonstration",
-    "failures",
-    "histograms",
-    "intervals",
-    "localization",
-    "methods",
-    "rejection",
-    "risk",
-    "sweep",
-]
+    "approximation", "called", "contributions", "demonstration", "failures", "histograms",
+    "intervals", "localization", "looks", "methods", "rejection", "risk", "set_sizes", "sweep",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Rehearsals: nothing real is needed, every step has something to work on, all of it is marked."""
+"""Dry runs: nothing real is needed, every step has something to work on, all of it is marked."""
 
 import json
 import os
@@ -7,15 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dry_run
 import nbformat
 import numpy as np
 import pytest
-import rehearse
-import stand_ins
 import torch
+from dry_run import BANNER
 from PIL import Image
-from profiles import House, Profile, load, plan
-from rehearse import BANNER
+from profiles import Profile, Project, load, plan, texts
 
 from wwwlib import images, language, plots, targets
 from wwwlib.studies import literature
@@ -27,12 +26,12 @@ DOWNLOADED = "openai", "IMAGENET1K", "mpnet"
 
 
 def profile(common, **notebooks):
-    return Profile("tiny", "", None, (), ("a need",), common, notebooks)
+    return Profile("tiny", needs=("a need",), common=common, notebooks=notebooks)
 
 
 @pytest.fixture
 def staged(tmp_path):
-    return House(ROOT, stage=tmp_path / "data")
+    return Project(ROOT, stand_ins=tmp_path / "data")
 
 
 def test_weights_encoders_and_counts_are_replaced(staged):
@@ -46,40 +45,40 @@ def test_weights_encoders_and_counts_are_replaced(staged):
         "b": {"target": "timm/vit", "sentences": "mpnet", "also": ["torchvision/vit_b_16"]},
         "c": {"weights": own, "also": ["timm/x"], "also_weights": [None]},
     }
-    found = rehearse.adapted(profile(common, **books), staged)
+    found = dry_run.adapted(profile(common, **books), staged)
     assert found.common["weights"] == str(staged.data / "random/torchvision-resnet50.safetensors")
     clip = f"open_clip:local-dir:{staged.data}/clip"
     assert found.common["encoder"] == f"{clip}/ViT-B-32-quickgelu"
-    assert found.common["probe_count"] == stand_ins.IMAGES and found.common["workers"] == 0
+    assert found.common["probe_count"] == dry_run.IMAGES and found.common["workers"] == 0
     assert found.common["alpha"] == 0.9 and found.needs == () and found.description == BANNER
-    few = {name: rehearse.SMALL[name] for name in ("tested", "silenced")}
+    few = {name: dry_run.SMALL[name] for name in ("tested", "silenced")}
     assert found.notebooks["a"] == few | {"also_encoders": [f"{clip}/RN50"]}
     vit = str(staged.data / "random/timm-vit.safetensors")
     expected = {"target": "timm/vit", "weights": vit, "also": []}
-    expected["sentences"] = str(staged.data / stand_ins.SENTENCES)
+    expected["sentences"] = str(staged.data / dry_run.SENTENCES)
     assert found.notebooks["b"] == expected
     assert found.notebooks["c"] == books["c"] | {"also_weights": ["random"]}
 
 
 @pytest.mark.parametrize("name", ["paper", "classroom"])
 def test_nothing_of_a_profile_is_left_that_would_be_downloaded(staged, name):
-    """Breaks if a setting is added that a rehearsal does not know, or cannot give its notebook."""
-    found = rehearse.adapted(load(staged, name), staged)
+    """Breaks if a setting is added that a dry run does not replace, or cannot give its notebook."""
+    found = dry_run.adapted(load(staged, name), staged)
     for job in plan(staged, found, [], {}):
         values = job.effective
         assert str(values["weights"]).startswith(str(staged.data)), job.name
-        texts = list(stand_ins._texts([*job.given.values()]))
-        assert not [t for t in texts if any(one in t for one in DOWNLOADED)], job.name
+        given = list(texts([*job.given.values()]))
+        assert not [t for t in given if any(one in t for one in DOWNLOADED)], job.name
         assert all(one.startswith("world/") for one in values.get("also", [])), job.name
-        assert values.get("probe_count") == stand_ins.IMAGES, job.name
+        assert values.get("probe_count") == dry_run.IMAGES, job.name
 
 
 def furnished(staged, *texts):
-    stand_ins.furnish(profile({"texts": [f"{staged.data}/{text}" for text in texts]}), staged)
+    dry_run.furnish(profile({"texts": [f"{staged.data}/{text}" for text in texts]}), staged)
 
 
 def test_stand_ins_have_the_form_of_the_real_thing(staged):
-    """Breaks if what is rehearsed is not what will be run."""
+    """Breaks if the stand-ins have another form than the data of the real run."""
     words = "words/broden_labels_clean.txt"
     furnished(staged, words, "wordnet", "broden1_224", "imagenette", "imagenet/val", "places365")
     labels = [staged.data / "words" / f"{file}.csv" for file in PUBLISHED]
@@ -88,17 +87,17 @@ def test_stand_ins_have_the_form_of_the_real_thing(staged):
     scenes = staged.data / "places365"
     probe = images.load("places365", scenes)
     truth = language.places365_truth(scenes / "categories_places365.txt", "paper")
-    assert len(probe) == stand_ins.IMAGES and len(probe.classes) == len(truth) == 365
-    assert {*stand_ins.SHOWN[:2]} <= {*probe.labels}, "classes that Figure 3 shows"
+    assert len(probe) == dry_run.IMAGES and len(probe.classes) == len(truth) == 365
+    assert {*dry_run.SHOWN[:2]} <= {*probe.labels}, "classes that Figure 3 shows"
     assert ["outdoor"] in truth, "the two readings differ"
     for kind, root in (("imagenet", "imagenet/val"), ("imagenette", "imagenette")):
-        probe = images.load(kind, staged.data / root, stand_ins.IMAGES)
-        assert set(probe.labels) == set(stand_ins.SHOWN)
-        assert min(map(probe.labels.count, stand_ins.SHOWN)) >= 10, "class sides from many images"
-    from wwwlib.baselines.masks import broden
+        probe = images.load(kind, staged.data / root, dry_run.IMAGES)
+        assert set(probe.labels) == set(dry_run.SHOWN)
+        assert min(map(probe.labels.count, dry_run.SHOWN)) >= 10, "class sides from many images"
+    from wwwlib.baselines.network_dissection import broden
 
     shown, masks = broden(staged.data / "broden1_224")
-    assert len(shown) == stand_ins.IMAGES and len(masks(0)) == 2
+    assert len(shown) == dry_run.IMAGES and len(masks(0)) == 2
     target = targets.load("world/conv")
     for spec in (f"broden:{staged.data / words}", f"wordnet:{staged.data}/wordnet"):
         assert len(language.concept_set(spec, target).words) > 100
@@ -116,22 +115,22 @@ def test_stand_ins_are_written_once_and_anew_when_others_are_named(staged):
 
 def test_a_random_network_names_some_of_the_classes_shown_and_no_others(tmp_path):
     """Breaks if it has no right answer or no error to explain, or differs from run to run."""
-    path, rng = stand_ins.network(tmp_path, "torchvision/resnet18"), np.random.default_rng(3)
-    stand_ins._network(path)
+    path, rng = dry_run.network(tmp_path, "torchvision/resnet18"), np.random.default_rng(3)
+    dry_run._network(path)
     net = targets.load("torchvision/resnet18", path)
-    x = torch.stack([net.preprocess(stand_ins._picture(rng)) for _ in range(24)])
+    x = torch.stack([net.preprocess(dry_run._picture(rng)) for _ in range(24)])
     with torch.inference_mode():
         seen = set(net.model(x).argmax(1).tolist())
-    assert len(seen) > 1 and seen <= set(stand_ins.SHOWN)
+    assert len(seen) > 1 and seen <= set(dry_run.SHOWN)
     first = path.read_bytes()
-    stand_ins._network(path)
+    dry_run._network(path)
     assert path.read_bytes() == first
 
 
 def test_the_random_sentence_encoder_is_read_as_a_real_one_would_be(staged):
     """Breaks if a folder of sentence-transformers cannot be read, or its features are no units."""
-    furnished(staged, stand_ins.SENTENCES)
-    encode = language.sentence_encoder(staged.data / stand_ins.SENTENCES)
+    furnished(staged, dry_run.SENTENCES)
+    encode = language.sentence_encoder(staged.data / dry_run.SENTENCES)
     texts = ["great white shark", "tench", "tench"]
     u = encode(texts)
     assert u.shape == (3, 768) and torch.allclose(u.norm(dim=1), torch.ones(3))
@@ -148,14 +147,14 @@ def test_the_stamp_is_on_every_output_and_in_the_results(tmp_path):
     cells = [v4.new_code_cell("1", outputs=[said]), v4.new_code_cell("2")]
     nbformat.write(v4.new_notebook(cells=cells), tmp_path / "a.ipynb")
     (tmp_path / "results.json").write_text('{"scalars": {"F1": 0.9}}')
-    assert rehearse.stamp(tmp_path / "a.ipynb", tmp_path) == {"rehearsal": BANNER}
+    assert dry_run.stamp(tmp_path / "a.ipynb", tmp_path) == {"dry_run": BANNER}
     book = nbformat.read(tmp_path / "a.ipynb", as_version=4)
     assert book.cells[0].source == f"# {BANNER}"
     assert [[one.text for one in each] for each in outputs(book)] == [[f"{BANNER}\n", "F1 = 0.9"]]
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results == {"rehearsal": BANNER, "scalars": {"F1": 0.9}}
+    assert results == {"dry_run": BANNER, "scalars": {"F1": 0.9}}
     empty = tmp_path / "failed"
-    assert rehearse.stamp(empty / "none.ipynb", empty) == {"rehearsal": BANNER}
+    assert dry_run.stamp(empty / "none.ipynb", empty) == {"dry_run": BANNER}
 
 
 def marked(png):
@@ -164,12 +163,12 @@ def marked(png):
     return bool((abs(pixels - (255, 102, 102)).max(2) < 8).sum() > 50)
 
 
-def test_a_figure_of_a_rehearsal_is_marked(tmp_path, monkeypatch):
-    """Breaks if a figure copied out of a rehearsal looks like a result."""
+def test_a_figure_of_a_dry_run_is_marked(tmp_path, monkeypatch):
+    """Breaks if a figure copied out of a dry run looks like a result."""
     from matplotlib.figure import Figure
 
     plain = plots.save(Figure(), tmp_path, "plain", "Nothing.")
-    monkeypatch.setenv("WWW_REHEARSAL", BANNER)
+    monkeypatch.setenv("WWW_DRY_RUN", BANNER)
     shown = plots.save(Figure(), tmp_path, "marked", "Nothing.")
     assert not marked(plain.png) and marked(shown.png)
     assert shown.alt == f"{BANNER}: Nothing."
@@ -177,31 +176,31 @@ def test_a_figure_of_a_rehearsal_is_marked(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def rehearsed(tmp_path):
-    """Rehearse a notebook of the classroom without a network; returns the folder of the run."""
-    out = f"rehearsed-{os.getpid()}"
+def ran_dry(tmp_path):
+    """Dry run of a notebook of the classroom without a network; returns the folder of the run."""
+    out = f"dry-run-{os.getpid()}"
     folder = ROOT / "papermill_runs" / "runs" / out
     more = {"WWW_STORE": str(tmp_path / "store"), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 
-    def rehearsal(only):
-        words = ["run.py", "--rehearse", "classroom", "--only", only, "--out", out]
+    def run(only):
+        words = ["run.py", "--dry-run", "classroom", "--only", only, "--out", out]
         command = [sys.executable, ROOT / "papermill_runs" / words[0], *words[1:]]
         done = subprocess.run(command, env={**os.environ, **more}, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return folder
 
-    yield rehearsal
+    yield run
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["00_start_here", "01_concept_discovery"])
-def test_a_rehearsal_runs_through_and_says_everywhere_that_it_means_nothing(rehearsed, name):
-    folder = rehearsed(name[:2])
+def test_a_dry_run_ends_and_marks_everything(ran_dry, name):
+    folder = ran_dry(name[:2])
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["rehearsal"] == BANNER == manifest["notebooks"][name]["rehearsal"]
+    assert manifest["dry_run"] == BANNER == manifest["notebooks"][name]["dry_run"]
     assert manifest["notebooks"][name]["state"] == "done"
-    assert json.loads((folder / name / "results.json").read_text())["rehearsal"] == BANNER
+    assert json.loads((folder / name / "results.json").read_text())["dry_run"] == BANNER
     book = nbformat.read(folder / f"{name}.ipynb", as_version=4)
     assert BANNER in book.cells[0].source
     assert outputs(book) and all(each[0].text == f"{BANNER}\n" for each in outputs(book))

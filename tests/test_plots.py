@@ -1,9 +1,11 @@
-"""Figures are pure, literal and whole: what is drawn is what was given, inside the page."""
+"""Figures of neurons, maps and explanations: pure, with literal text inside the page."""
 
 import base64
 import io
 import re
-import warnings
+import subprocess
+import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import matplotlib
@@ -17,13 +19,12 @@ from wwwlib import images, plots, world
 from wwwlib.atlas import Explanation, Neuron, Thumbnails, Track
 from wwwlib.concepts import ConceptTable
 from wwwlib.exemplars import Exemplars
-from wwwlib.plots.sheet import pixels
-from wwwlib.plots.style import fit, listing, literal, measure, number
-from wwwlib.studies import figures
+from wwwlib.plots.page import pixels
+from wwwlib.plots.style import fit, listing, literal, look, measure, number
 
 LONG = "an exceedingly long-winded concept name of more than forty characters"
 FOREIGN = ("$x$", r"$\frac{1}{", "<b onclick=x>a & b</b>", "花朵", "a_b^c\n\td", "", LONG, "é" * 90)
-PROBE = world.image_set(12, seed=4)
+PROBE, SCENE = world.image_set(12, seed=4), world.render(world.sample(5, seed=2))
 
 
 def _table():
@@ -50,7 +51,12 @@ def _neuron(i, names=("sail",), minor=("mast",), share=0.2, empty=False, stabili
 
 
 def _explanation(name="boat", label="boat", r=0.83, cls=None):
-    one = (_neuron(0), _neuron(1, FOREIGN, [LONG]), _neuron(2, [], []), _neuron(5, [LONG], FOREIGN))
+    one = (
+        _neuron(0),
+        _neuron(1, FOREIGN, [LONG]),
+        replace(_neuron(2, [], []), index=16384),
+        _neuron(5, [LONG], FOREIGN),
+    )
     two = (_neuron(1, FOREIGN, [LONG], -0.1), _neuron(7, empty=True, stability=0.2))
     tracks = [
         Track(kind, 3, name, 0.97, own, sum((n.map for n in own), torch.zeros(64, 64)))
@@ -73,11 +79,8 @@ def _scores():
     return s, [*(FOREIGN * 5)]
 
 
-def _approximations():
-    a = np.abs(np.random.RandomState(0).randn(80))
-    methods = {"taylor": a**1.1, "ablation": a, "$shapley$": a - 0.1}
-    broken = {name: np.full(3, np.nan) for name in methods}
-    return {"layer4": methods, LONG: methods, "$l$": broken}
+def _maps():
+    return torch.stack([torch.stack([_neuron(i).map for i in (0, 2, 4)])] * 2)
 
 
 CASES = {
@@ -88,12 +91,9 @@ CASES = {
     "selection": lambda: plots.selection(*_scores(), 0.114, 0.95),
     "selection_abstains": lambda: plots.selection(-_scores()[0].abs(), FOREIGN * 5, 0.0, 0.95),
     "selection_all_nan": lambda: plots.selection(torch.full((2,), torch.nan), ["a", "b"], 0, 1),
-    "set_sizes": lambda: plots.set_sizes({"layer4": _table(), LONG: _table(), "$l$": _table()}),
-    "hits": lambda: plots.hits([(name, 0.9, 0.02, 0.95) for name in FOREIGN]),
-    "hits_no_ceiling": lambda: plots.hits([("a", 0.0, 0.0, float("nan"))]),
     "samples": lambda: plots.samples(PROBE, range(8), FOREIGN),
     "samples_by_class": lambda: plots.samples(PROBE, [0, 5]),
-    "masks": lambda: plots.masks(world.render(world.sample(5, seed=2))),
+    "masks": lambda: plots.masks(SCENE.image, SCENE.masks, world.CATEGORIES),
     "two_tracks": lambda: plots.two_tracks(_explanation(), _atlas()),
     "two_tracks_long": lambda: plots.two_tracks(_explanation(LONG * 3, LONG * 4), _atlas()),
     "failure": lambda: plots.failure(
@@ -102,35 +102,20 @@ CASES = {
     "where": lambda: plots.where(
         PROBE.image(3), torch.stack([_neuron(i).region for i in range(8)]), FOREIGN
     ),
-    "contributions": lambda: figures.contributions(_explanation()),
-    "contributions_no_class": lambda: figures.contributions(_explanation("$c$", None, cls=())),
-    "approximation": lambda: figures.approximation(_approximations()),
-    "localization": lambda: figures.localization(
-        [(m, c, 0.1 * i, 0.03) for i, m in enumerate(FOREIGN) for c in ("part", "$s$", LONG)]
+    "heatmaps": lambda: plots.heatmaps(
+        [PROBE.image(3)] * 2,
+        _maps(),
+        [FOREIGN[:3], ["a", LONG, "c"]],
+        [LONG, "$b$"],
+        [_neuron(2).region] * 2,
     ),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_text_is_on_the_page_and_on_no_other(case, drawn):
-    """Long, foreign and missing names neither leave the figure nor cover each other, silently."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure = CASES[case]()
-        texts = drawn(figure)
-    assert texts
-    page = figure.bbox
-    boxes = [(text, text.get_window_extent()) for text in texts]
-    for text, box in boxes:
-        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page.x1 and box.y1 <= page.y1
-        assert inside, f"{text.get_text()!r} at {box} leaves the page {page}"
-        assert text.get_fontsize() >= 8
-        assert not text.get_parse_math()
-    for i, (text, box) in enumerate(boxes):
-        for other, its in boxes[:i]:
-            across = min(box.x1, its.x1) - max(box.x0, its.x0)
-            down = min(box.y1, its.y1) - max(box.y0, its.y0)
-            assert across <= 1 or down <= 1, f"{text.get_text()!r} covers {other.get_text()!r}"
+def test_every_text_is_on_the_page_and_on_no_other(case, readable):
+    """Long, foreign and missing names neither leave the figure nor cover each other."""
+    assert readable(CASES[case])
 
 
 @pytest.mark.parametrize("case", ["neurons", "selection", "two_tracks"])
@@ -145,7 +130,7 @@ def test_same_record_same_bytes_whatever_matplotlib_was_told(case, tmp_path):
 
 def test_settings_of_the_user_are_left_as_they_were():
     with matplotlib.rc_context({"font.size": 20}):
-        CASES["hits_no_ceiling"]()
+        CASES["samples_by_class"]()
         assert matplotlib.rcParams["font.size"] == 20
 
 
@@ -167,9 +152,31 @@ def test_an_abstaining_neuron_says_so(drawn):
 def test_tracks_say_what_is_silent_unsure_and_of_how_many_images(drawn):
     """A missing outline, a name that chance decided, and "in general" of one image all mislead."""
     words = [text.get_text() for text in drawn(CASES["two_tracks"]())]
-    assert words.count("silent here") == 1
+    assert words.count("not active here") == 1
     assert words.count("major, not sure") == 1
     assert "CLASS: boat in 1,200 images" in words
+
+
+def test_heatmaps_mark_the_maximum_in_its_place_and_none_on_a_flat_map():
+    """Breaks if rows and columns were exchanged: (0, 3) is far right in the first row."""
+    m = torch.zeros(1, 3, 5, 5)
+    m[0, 0, 0, 3], m[0, 1, 4, 0] = 1, 1
+    figure = plots.heatmaps([Image.new("RGB", (5, 5))], m, [["*a* $b$", "<b>", "flat"]], ["image"])
+    marks = [
+        [tuple(line.get_xydata()[0]) for line in axes.lines if line.get_marker() == "X"]
+        for axes in figure.axes[:4]
+    ]
+    assert marks == [[], [(0.7, 0.1)], [(0.1, 0.9)], []]
+    assert figure.axes[1].texts[0].get_text() == "*a* $b$"
+
+
+def test_the_looks_of_sixty_neurons_differ():
+    assert len({look(place) for place in range(60)}) == 60
+
+
+def test_importing_the_package_or_an_atlas_does_not_import_matplotlib():
+    code = "import sys, wwwlib, wwwlib.atlas; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_selection_counts_what_is_kept(drawn):
@@ -178,7 +185,7 @@ def test_selection_counts_what_is_kept(drawn):
 
 
 def test_save_writes_both_files_and_shows_one_escaped_image(tmp_path):
-    figure = CASES["hits_no_ceiling"]()
+    figure = CASES["samples_by_class"]()
     alt = 'Neuron "sail" <script>alert(1)</script>\n& more'
     shown = plots.save(figure, tmp_path / "deep" / "er", "figure_1", alt)
     assert shown.png.read_bytes()[:4] == b"\x89PNG" and shown.pdf.read_bytes()[:4] == b"%PDF"
@@ -196,7 +203,7 @@ def embedded(shown):
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=float), len(data)
 
 
-@pytest.mark.parametrize("case", ["two_tracks", "neurons", "hits_no_ceiling"])
+@pytest.mark.parametrize("case", ["two_tracks", "neurons", "samples_by_class"])
 def test_the_embedded_figure_is_smaller_and_looks_the_same(case, tmp_path):
     """Breaks if notebooks carry the full file, or if what they carry has other colours."""
     shown = plots.save(CASES[case](), tmp_path, case, "words")
@@ -217,12 +224,12 @@ def test_a_figure_of_too_many_colours_is_embedded_as_it_is(tmp_path):
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a b", "x\n"])
 def test_a_name_that_leaves_the_folder_is_refused(name, tmp_path):
     with pytest.raises(ValueError, match="plain file name"):
-        plots.save(CASES["hits_no_ceiling"](), tmp_path, name, "words")
+        plots.save(CASES["samples_by_class"](), tmp_path, name, "words")
 
 
 def test_a_figure_without_words_is_refused(tmp_path):
     with pytest.raises(ValueError, match="alternative text"):
-        plots.save(CASES["hits_no_ceiling"](), tmp_path, "x", "  ")
+        plots.save(CASES["samples_by_class"](), tmp_path, "x", "  ")
 
 
 @pytest.mark.parametrize("words", FOREIGN)
@@ -257,7 +264,7 @@ def test_wrong_input_gets_a_sentence():
         plots.samples(PROBE, [1, 2], ["a"])
     with pytest.raises(ValueError, match="expected bool"):
         plots.where(PROBE.image(0), torch.zeros(1, 64, 64), ["a"])
-    with pytest.raises(ValueError, match="no contributions by 'ablation'"):
-        figures.approximation({"l": {"taylor": [1.0]}})
+    with pytest.raises(ValueError, match=r"\(2, 3, 64, 64\) for 1 images"):
+        plots.heatmaps([PROBE.image(0)], _maps(), [["one", "two", "three"]], ["image"])
     with pytest.raises(ValueError, match="expected a PIL image"):
         pixels(np.zeros((4, 4)))

@@ -1,0 +1,304 @@
+"""Dry runs: every step of a profile on images of noise with random weights, quickly.
+
+They show, before days of work, that a profile runs from end to end on this machine. Their figures
+mean nothing, and everything that they write is marked. Stand-ins for data sets, networks and
+encoders are written below a data folder of the dry run's own, in the form in which the real ones
+are published; networks have the true architecture. Ten classes are shown, and a network predicts no
+others, so that there are right answers, errors, and classes with many images.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import string
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import nbformat
+import numpy as np
+from PIL import Image
+from profiles import Profile, Project, load, texts
+
+BANNER = "DRY RUN: random weights and images, figures mean nothing"
+IMAGES = 112  # taken from each probe set: CLIP-Dissect uses 100
+SHOWN = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # of ImageNet: Imagenette's ten
+EACH = 12  # images of each of them
+SMALL = {  # parameters that cost passes through the network, large enough for every step
+    "probe_count": IMAGES,
+    "tested": 24,
+    "silenced": 8,
+    "compared": [2, 4, 2],
+    "pictured": [*SHOWN[:2]],
+}
+LOCAL = "open_clip:local-dir:"
+RANDOM = "random"  # folder of the networks' weights
+SENTENCES = "sentences"  # folder of the sentence encoder
+
+
+def begin(project: Project, profile: Profile, out: str | None) -> tuple[Project, Profile]:
+    """Return the project with a data folder of the dry run's own, and the profile adapted to it."""
+    title = f"{profile.name}-dry-run"
+    staged = Project(project.root, stand_ins=project.run(out or title) / "data")
+    return staged, replace(adapted(load(staged, profile.name), staged), name=title)
+
+
+# The profile --------------------------------------------------------------------------------
+
+
+def adapted(profile: Profile, project: Project) -> Profile:
+    """Return a profile with random weights, a random CLIP and few images in place of its own."""
+    import torch
+
+    target = profile.common.get("target")
+    common = _section(profile.common, target, project)
+    common |= {"probe_count": IMAGES} if "probe_root" in common else {}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    common |= {"batch_size": 16, "workers": 0, "device": device}
+    notebooks = {n: _section(values, target, project) for n, values in profile.notebooks.items()}
+    return replace(
+        profile, description=BANNER, minutes={}, needs=(), common=common, notebooks=notebooks
+    )
+
+
+def _section(values: Mapping[str, Any], target: str | None, project: Project) -> dict[str, Any]:
+    found = {name: _stand_in(name, value, project) for name, value in values.items()}
+    target, weights = values.get("target", target), str(values.get("weights"))
+    named = {"target", "weights"} & values.keys() and not weights.startswith(str(project.data))
+    if named and target and not target.startswith("world/"):
+        found["weights"] = str(network(project.data, target))
+    if "also" in found and "also_weights" not in found:
+        found["also"] = []  # their weights would be the library's own, which are not random
+    return found
+
+
+def _stand_in(name: str, value: Any, project: Project) -> Any:
+    if name in SMALL:
+        return SMALL[name]
+    if isinstance(value, list):
+        return [_stand_in(name, one, project) for one in value]
+    if name == "also_weights":
+        return "random"
+    if name == "sentences" and value:
+        return str(project.data / SENTENCES)
+    if isinstance(value, str) and value.startswith("open_clip:") and not value.startswith(LOCAL):
+        model = value.removeprefix("open_clip:").partition("/")[0]
+        return f"{LOCAL}{project.data / 'clip' / model}"
+    return value
+
+
+def network(data: Path, target: str) -> Path:
+    """Return the path of the random weights of a target of torchvision or timm."""
+    return data / RANDOM / f"{target.replace('/', '-', 1)}.safetensors"
+
+
+# The mark -----------------------------------------------------------------------------------
+
+
+def stamp(draft: Path, folder: Path) -> dict[str, str]:
+    """Mark an executed notebook, cell by cell, and its results; return the mark of its record."""
+    results = folder / "results.json"
+    if draft.exists():
+        book = nbformat.read(draft, as_version=4)
+        for cell in book.cells:
+            if cell.cell_type == "code" and cell.outputs:
+                mark = nbformat.v4.new_output("stream", name="stdout", text=f"{BANNER}\n")
+                cell.outputs.insert(0, mark)
+        book.cells.insert(0, nbformat.v4.new_markdown_cell(f"# {BANNER}"))
+        nbformat.write(book, draft)
+    with suppress(OSError, ValueError, TypeError):  # absent, or not what `manifest.results` accepts
+        found = json.loads(results.read_text(encoding="utf-8"))
+        results.write_text(json.dumps({"dry_run": BANNER, **found}, indent=2), encoding="utf-8")
+    return {"dry_run": BANNER}
+
+
+# Stand-ins ----------------------------------------------------------------------------------
+
+
+def furnish(profile: Profile, project: Project) -> None:
+    """Write the stand-ins that a profile's values name, once."""
+    data, done = project.data, project.data / "furnished.json"
+    wanted = sorted({t for t in texts([profile.common, profile.notebooks]) if str(data) in t})
+    if done.exists() and json.loads(done.read_text("utf-8")) == wanted:
+        return
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for part, write in _PARTS.items():
+        if any(part in text for text in wanted):
+            write(data, rng)
+    for text in wanted:
+        if text.startswith(LOCAL):
+            _clip(Path(text.removeprefix(LOCAL)))
+        elif Path(text) == data / SENTENCES:
+            _sentences(Path(text))
+        elif Path(text).parent == data / RANDOM:
+            _network(Path(text))
+    done.write_text(json.dumps(wanted), encoding="utf-8")
+
+
+def _write(path: Path, lines: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _noise(path: Path, rng: np.random.Generator) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _picture(rng).save(path, quality=80)
+
+
+def _picture(rng: np.random.Generator) -> Image.Image:
+    coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+    return coarse.resize((64, 64))
+
+
+def _imagenet(data: Path, rng: np.random.Generator, root: str = "imagenet/val") -> None:
+    from wwwlib.images import imagenet_synsets
+
+    wnids = list(imagenet_synsets())
+    for number, i in enumerate(np.repeat(SHOWN, EACH), start=1):
+        _noise(data / root / wnids[i] / f"ILSVRC2012_val_{number:08d}.JPEG", rng)
+
+
+def _imagenette(data: Path, rng: np.random.Generator) -> None:
+    _imagenet(data, rng, "imagenette/imagenette2-320/val")
+
+
+def _places(data: Path, rng: np.random.Generator) -> None:
+    scenes = [f"/a/scene_{i}" + "/outdoor" * (i % 7 == 0) for i in range(365)]
+    several = [i for i in SHOWN if i < len(scenes) for _ in range(EACH)]
+    single = [i for i in range(len(scenes)) if i not in SHOWN][: IMAGES - len(several)]
+    root = data / "places365"
+    for number, i in enumerate(several + single, start=1):
+        folder = scenes[i].removeprefix("/a/").replace("/", "-")
+        _noise(root / "val" / folder / f"Places365_val_{number:08d}.jpg", rng)
+    _write(root / "categories_places365.txt", [f"{s} {i}" for i, s in enumerate(scenes)])
+
+
+def _places_weights(data: Path, rng: np.random.Generator) -> None:
+    """Write random weights in the form of the published checkpoint."""
+    import torch
+    from torchvision import models
+
+    state = models.resnet18(num_classes=365).state_dict()
+    old = {f"module.{name}": v for name, v in state.items() if "num_batches" not in name}
+    path = data / "weights" / "resnet18_places365.pth.tar"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"epoch": 1, "arch": "resnet18", "state_dict": old}, path)
+
+
+def _words(data: Path, rng: np.random.Generator) -> None:
+    from wwwlib.images import imagenet_synsets
+
+    folder = data / "words"
+    words = [lemmas[0] for lemmas in list(imagenet_synsets().values())[::5]]
+    _write(folder / "broden_labels_clean.txt", words)
+    rows = [f"{i},{words[i % len(words)]},0.1" for i in range(1000)]
+    _write(folder / "netdissect_resnet50_imagenet_fc.csv", ["unit,label,score", *rows])
+    units = [(layer, i) for layer, n in (("layer3", 1024), ("layer4", 2048)) for i in range(n)]
+    rows = [f"{layer},{i},{words[i % len(words)]},0.2" for layer, i in units]
+    header = "layer,unit,description,similarity"
+    _write(folder / "clip_dissect_resnet50_imagenet_broden.csv", [header, *rows])
+
+
+def _wordnet(data: Path, rng: np.random.Generator) -> None:
+    from wwwlib.images import imagenet_synsets
+
+    lines = [
+        f"{wnid[1:]} 03 n 01 {lemmas[0].replace(' ', '_')} 0 000 | a stand-in"
+        for wnid, lemmas in sorted(imagenet_synsets().items())[::4]
+    ]
+    _write(data / "wordnet" / "data.noun", lines)
+
+
+def _broden(data: Path, rng: np.random.Generator) -> None:
+    """Write images with one colour mask each, in Broden's layout."""
+    root, rows = data / "broden1_224", []
+    for i in range(IMAGES):
+        _noise(root / "images" / f"{i:04d}.jpg", rng)
+        split = "val" if i % 2 else "train"
+        rows.append(f"{i:04d}.jpg,{split},64,64,32,32,{i % 4 + 1},{i % 3 + 5}")
+    _write(root / "index.csv", ["image,split,ih,iw,sh,sw,color,object", *rows])
+    labels = [f"{i},thing{i},{'color' if i < 5 else 'object'}(9)" for i in range(1, 8)]
+    _write(root / "label.csv", ["number,name,category", *labels])
+
+
+_PARTS = {
+    "/imagenet/": _imagenet,
+    "/imagenette": _imagenette,
+    "/places365": _places,
+    "/weights/resnet18_places365": _places_weights,
+    "/words/": _words,
+    "/wordnet": _wordnet,
+    "/broden1_224": _broden,
+}
+
+
+def _network(path: Path) -> None:
+    """Write random weights, the same each time, with which a network predicts all classes shown.
+
+    Untrained it would predict one class for every image: the last bias levels the classes that are
+    shown, and excludes the others.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    from wwwlib import targets
+
+    torch.manual_seed(0)
+    made = targets.load(path.stem.replace("-", "/", 1), "random")
+    state = {name: tensor.contiguous() for name, tensor in made.model.state_dict().items()}
+    last = [name for name, tensor in state.items() if tensor.shape == (len(made.classes),)][-1]
+    rng, shown = np.random.default_rng(1), [*SHOWN]
+    with torch.inference_mode():
+        logits = made.model(torch.stack([made.preprocess(_picture(rng)) for _ in range(16)]))
+    level = state[last] - logits.mean(0)
+    state[last] = torch.full_like(level, -100.0)
+    state[last][shown] = level[shown]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, path)
+
+
+def _clip(folder: Path) -> None:
+    """Write a random CLIP of the architecture by which its folder is called."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_model
+
+    torch.manual_seed(0)
+    logging.disable(logging.WARNING)  # open_clip's, that the weights are random
+    model = open_clip.create_model(folder.name)
+    logging.disable(logging.NOTSET)
+    normalisation = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
+    architecture = open_clip.get_model_config(folder.name)
+    config = {"model_cfg": architecture, "preprocess_cfg": normalisation}
+    _write(folder / "open_clip_config.json", [json.dumps(config)])
+    save_model(model, str(folder / "open_clip_model.safetensors"))
+
+
+def _sentences(folder: Path) -> None:
+    """Write a random sentence encoder of all-mpnet's kind, with two layers, that reads letters."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import MPNetConfig, MPNetModel, MPNetTokenizer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    torch.manual_seed(0)
+    letters = [*string.ascii_lowercase, *string.digits, *"-'."]
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>", *letters]
+    pieces += [f"##{letter}" for letter in letters]
+    model = MPNetModel(MPNetConfig(vocab_size=len(pieces), num_hidden_layers=2))
+    with TemporaryDirectory() as parts:
+        words = Path(parts) / "vocab.txt"
+        words.write_text("\n".join(pieces), encoding="utf-8")
+        for part in (model, MPNetTokenizer(str(words))):
+            part.save_pretrained(parts)
+        modules = [Transformer(parts), Pooling(model.config.hidden_size)]
+        SentenceTransformer(modules=modules).save(str(folder))

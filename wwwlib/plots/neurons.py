@@ -1,0 +1,333 @@
+"""Figures of named neurons: their exemplars, their scores, and the tracks of an explanation.
+
+A track is one answer to WHY: the neurons that contributed to a class, in general or in one image.
+Both tracks are drawn with the regions of the explained image, and a neuron that is in both has the
+same colour and line.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from wwwlib.exemplars import CONSTANT, NOT_FINITE
+from wwwlib.maps import agreement
+from wwwlib.plots import page, style
+from wwwlib.plots.page import MARGIN, draw, leading, rule, write
+from wwwlib.plots.style import BODY, GREY, HEAD, WIDTH, fit, listing, number, share, styled
+
+_NAMES = 1.95  # inches: the column of names
+_REASONS = {CONSTANT: "the same value everywhere", NOT_FINITE: "too few finite values"}
+
+_GUTTER = 0.26  # inches between two tracks, and the parts of a track
+_COLUMN = (WIDTH - 2 * MARGIN - _GUTTER) / 2
+_SIDE, _EXAMPLE, _GAP = 0.94, 0.35, 0.03
+_EXAMPLES, _LINES = 3, 2  # example images, and lines of names below the word "major" or "minor"
+_WORDS = _COLUMN - _SIDE - _EXAMPLES * _EXAMPLE - 5 * _GAP - 0.06
+_BLOCK = (_LINES + 1) * leading() + 0.04
+_HEAT = 1.3
+
+
+# Neurons of a layer -----------------------------------------------------------------------------
+
+
+@styled
+def neurons(table, exemplars, images, which: Sequence[int], columns: int = 8) -> Figure:
+    """Draw a row for each chosen neuron: index, major concepts with scores, top exemplars.
+
+    Parameters
+    ----------
+    table : ConceptTable
+        Of N neurons.
+    exemplars : Exemplars
+        Of the same neurons.
+    images : ImageSet
+        The probe set of the exemplars.
+    which : sequence of int
+        The neurons, each in [0, N).
+    columns : int
+        Exemplars per row; fewer are drawn where there are fewer.
+
+    Returns
+    -------
+    Figure
+        As WWW, Figures 1 and 3. An abstaining neuron is marked "no concept".
+
+    Raises
+    ------
+    IndexError
+        If a neuron does not exist.
+    ValueError
+        If there is no neuron or no column.
+    """
+    return _rows(table, exemplars, images, which, columns, "Major concepts", "images")
+
+
+@styled
+def minor(table, exemplars, crops, which: Sequence[int], columns: int = 8) -> Figure:
+    """Draw the chosen neurons with their minor concepts and the crops of highest activation.
+
+    Parameters are those of `neurons`, the table and exemplars being those of the cropped set.
+    """
+    return _rows(table, exemplars, crops, which, columns, "Minor concepts", "crops")
+
+
+def _rows(table, exemplars, images, which, columns, title, things) -> Figure:
+    which = [_checked(neuron, len(table)) for neuron in which]
+    if not which or columns < 1:
+        raise ValueError(
+            f"Nothing to draw: {len(which)} neurons in {columns} columns; choose at least one each."
+        )
+    side = min((WIDTH - 2 * MARGIN - _NAMES - 0.1) / columns - 0.05, 0.75)
+    lines = max(3, int((side + 0.06) / leading()) - 1)
+    row = max(side, leading(BODY) + lines * leading())
+    figure, grid = page.grid(
+        [_NAMES, 0.05, *[side] * columns], [row] * len(which), (0.05, 0.14), head=0.3
+    )
+    for place, neuron in enumerate(which):
+        axes = page.blank(figure, grid[place, 0])
+        rule(axes, -0.06)
+        below = write(axes, f"neuron {neuron}", size=BODY, bold=True)
+        for name, score in _names(table, exemplars, neuron, lines):
+            write(axes, score or "", below, _NAMES, ha="right")
+            below = write(axes, name, below, colour=GREY if score is None else style.INK)
+        for column, image in enumerate(exemplars.index[neuron][:columns].tolist(), start=2):
+            if image >= 0:  # else the neuron has fewer exemplars
+                draw(figure.add_subplot(grid[place, column]), images.image(image))
+    first = figure.axes[0]
+    write(first, f"{title}, with scores", -0.3, size=BODY, bold=True)
+    title = f"{things.capitalize()} of highest activation, best first"
+    write(first, title, -0.3, _NAMES + 0.15, size=BODY, bold=True)
+    return figure
+
+
+def _names(table, exemplars, neuron, lines) -> list[tuple[str, str | None]]:
+    """Return at most `lines` lines, each with a score, "" where a name continues, or None."""
+    names, scores = table.names[neuron], table.scores[neuron]
+    if not names:
+        reason = _REASONS.get(int(exemplars.status[neuron]))
+        return [("no concept", None)] + ([(f"({reason})", None)] if reason else [])
+    kept = len(names) if len(names) <= lines else lines - 1
+    room, block = 1 + lines - max(kept, len(names)) if kept else 0, []
+    for name, score in zip(names[:kept], scores[:kept], strict=True):
+        first, *more = fit(name, _NAMES - 0.5, lines=max(1, room))
+        room -= len(more)
+        block += [(first, number(score, 3)), *((line, "") for line in more)]
+    return block + ([(f"and {len(names) - kept} more", None)] if kept < len(names) else [])
+
+
+def _checked(neuron: int, count: int) -> int:
+    if not 0 <= neuron < count:
+        raise IndexError(f"Neuron {neuron} does not exist; the layer has {count}, from 0.")
+    return int(neuron)
+
+
+@styled
+def selection(s_row, words: Sequence[str], threshold: float, alpha: float, top: int = 20) -> Figure:
+    """Draw the best concept scores of one neuron and the threshold that selects among them.
+
+    Parameters
+    ----------
+    s_row : array, shape (M,)
+        The neuron's scores (WWW, Eq. 1).
+    words : sequence of str
+        The M concepts.
+    threshold : float
+        From which on a concept is kept: `alpha` times the best score (WWW, Eq. 2).
+    alpha : float
+        In (0, 1].
+    top : int
+        How many scores to draw; all that are kept are counted.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    ValueError
+        If scores and concepts differ in number.
+    """
+    import seaborn as sns
+
+    s = np.asarray(s_row, dtype=float)
+    if s.shape != (len(words),):
+        raise ValueError(f"Scores of shape {s.shape} do not fit {len(words)} concepts.")
+    order = np.argsort(-np.where(np.isfinite(s), s, -np.inf), kind="stable")
+    order = order[np.isfinite(s[order])]
+    named = bool(len(order)) and s[order[0]] > 0
+    count = int((s[order] >= threshold).sum()) if named else 0
+    rows = np.arange(len(order[:top]))
+    figure = Figure(figsize=(WIDTH, 1.25 + 0.19 * max(len(rows), 3)), layout="constrained")
+    axes = figure.subplots()
+    style.name_rows(axes, [fit(words[i], 2.2)[0] for i in order[:top]])
+    kinds = ((f"kept ({count})", style.BLUE, "o"), ("left out", GREY, "X"))
+    for (kind, colour, mark), some in zip(kinds, (rows < count, rows >= count), strict=True):
+        dots = {"x": s[order[:top]][some], "y": rows[some], "color": colour, "marker": mark}
+        sns.scatterplot(**dots, s=45, label=kind, legend=False, ax=axes)
+    for label in axes.get_yticklabels()[:count]:
+        label.set_fontweight("bold")
+    if named:
+        label, place = f"threshold {number(threshold, 3)} = {alpha:g} × best score", threshold
+    else:
+        label, place = "zero: no score lies above it, so no concept", 0
+    axes.axvline(place, color=style.VERMILION, linestyle=(0, (4, 2)), linewidth=1.4, label=label)
+    axes.set_xlabel("concept score: cosine to the exemplars above the bare template's")
+    figure.legend(loc="outside upper left", ncols=3)
+    return figure
+
+
+# Explanations of an image -----------------------------------------------------------------------
+
+
+@styled
+def two_tracks(explanation, atlas) -> Figure:
+    """Draw an explanation: the class track on the left, the sample track on the right.
+
+    Parameters
+    ----------
+    explanation : Explanation
+    atlas : Atlas
+        The atlas that made it, which holds the pictures of exemplars and crops.
+
+    Returns
+    -------
+    Figure
+        WWW, Figure 5. Each neuron: its region on the image, its index and share, its major and
+        minor concepts with example images; below, both heatmaps and their similarity.
+    """
+    cls, sample = explanation.cls, explanation.sample
+    count = int(atlas.class_count[cls.class_index])
+    general = f"CLASS: {cls.class_name} in {count:,} image{'' if count == 1 else 's'}"
+    return _tracks(
+        explanation,
+        atlas,
+        {general: cls, "SAMPLE: this prediction": sample},
+        {"class": cls, "sample": sample},
+        {"class and sample": explanation.r},
+    )
+
+
+@styled
+def failure(explanation, explanation_true, atlas) -> Figure:
+    """Draw a misprediction: the predicted class on the left, the true class on the right.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        Of the image, its class track being the predicted class's.
+    explanation_true : Explanation
+        Of the same image and layer, its class track being the true class's, as
+        ``atlas.explain(image, cls=...)`` makes it.
+    atlas : Atlas
+        The atlas that made both.
+
+    Returns
+    -------
+    Figure
+        WWW, Figure 6: both tracks, and below them the heatmaps of the predicted class, of this
+        sample, and of the true class.
+    """
+    guess, true = explanation.cls, explanation_true.cls
+    return _tracks(
+        explanation,
+        atlas,
+        {f"PREDICTED CLASS, {share(guess.probability)}: {guess.class_name}": guess,
+         f"TRUE CLASS, {share(true.probability)}: {true.class_name}": true},
+        {"predicted class": guess, "sample": explanation.sample, "true class": true},
+        {"predicted class and sample": explanation.r,
+         "true class and sample": explanation_true.r},
+    )  # fmt: skip
+
+
+def _tracks(explanation, atlas, tracks, heats, similarities) -> Figure:
+    """Draw tracks by title, heatmaps of tracks by title, and similarities by what they compare."""
+    rows = max(1, *(len(track.neurons) for track in tracks.values()))
+    tall = leading(BODY) + _GAP + 2 * _BLOCK
+    figure, grid = page.grid(
+        [_COLUMN] * 2,
+        [1.0, leading(HEAD), *[tall] * rows, leading(BODY) + _HEAT],
+        (_GUTTER, 0.12),
+        foot=0.28,
+    )
+    _header(figure, grid[0, :], explanation)
+    indices = dict.fromkeys(neuron.index for track in tracks.values() for neuron in track.neurons)
+    places = {index: place for place, index in enumerate(indices)}
+    for side, (title, track) in enumerate(tracks.items()):
+        axes, left = page.blank(figure, grid[1, side]), MARGIN + side * (_COLUMN + _GUTTER)
+        write(axes, fit(title, _COLUMN, BODY + 0.5, bold=True), size=BODY + 0.5, bold=True)
+        rule(axes, leading(HEAD) + 0.04, left, left + _COLUMN)
+        if not track.neurons:
+            missing = f"no images, so no class contributions of {track.class_name}"
+            write(axes, fit(missing, _COLUMN, lines=3), 0.36, colour=GREY)
+        for row, neuron in enumerate(track.neurons, start=2):
+            _neuron(figure, grid[row, side], neuron, places[neuron.index], explanation.image, atlas)
+    _heatmaps(figure, grid[-1, :], explanation, heats, similarities)
+    return figure
+
+
+def _header(figure: Figure, spec, explanation) -> None:
+    """Draw the image, what was predicted, and whether that is right."""
+    width = WIDTH - 2 * MARGIN - 1.15
+    pair = page.cells(spec, [1.0, width], [1.0], (0.15, 0))
+    draw(figure.add_subplot(pair[0, 0]), explanation.image)
+    axes = page.blank(figure, pair[0, 1])
+    title = f"predicted: {explanation.predicted_name}, {share(explanation.probability)}"
+    lines = fit(title, width, HEAD, bold=True, lines=2)
+    y = write(axes, lines, 0.04, size=HEAD, bold=True)
+    if explanation.label is None:
+        truth = "the true class is not known"
+    elif explanation.label == explanation.predicted_name:
+        truth = "which is right"
+    else:
+        truth = f"which is wrong: it is {explanation.label}"
+    y = write(axes, fit(truth, width, BODY, lines=2), y + 0.02, size=BODY)
+    layer = f"{explanation.layer}; shares are of the contributions of all its neurons"
+    write(axes, fit(layer, width), y + 0.02, colour=GREY)
+
+
+def _neuron(figure: Figure, spec, neuron, place: int, image, atlas) -> None:
+    """Draw one neuron: region, index, share, and both kinds of concepts with examples."""
+    widths = [_SIDE, _GAP, _WORDS, *[_EXAMPLE] * _EXAMPLES]
+    parts = page.cells(spec, widths, [leading(BODY), _BLOCK, _BLOCK], (_GAP, 0.015))
+    page.spot(figure.add_subplot(parts[:, 0]), image, neuron.region, place)
+    axes = page.blank(figure, parts[:, 2:])
+    page.swatch(axes, 0.5 * leading(BODY), place)
+    write(axes, f"neuron {neuron.index}", x=0.37, size=BODY, bold=True)
+    width = _COLUMN - _SIDE - 2 * _GAP - 0.03
+    write(axes, f"share {share(neuron.contribution)}", x=width, ha="right")
+    kinds = (
+        ("major", neuron.names, neuron.exemplars, atlas.thumbnails),
+        ("minor", neuron.minor, neuron.minor_exemplars, atlas.minor_thumbnails),
+    )
+    for row, (kind, names, exemplars, pictures) in enumerate(kinds):
+        y = leading(BODY) + _GAP + row * _BLOCK
+        unsure = ", not sure" if kind == "major" and not neuron.sure else ""
+        y = write(axes, kind + unsure, y, colour=GREY)
+        write(axes, listing(names, _WORDS, _LINES) if names else "no concept", y)
+        for column, i in enumerate([i for i in exemplars if i in pictures][:_EXAMPLES], start=3):
+            draw(figure.add_subplot(parts[row + 1, column]), pictures[i])
+
+
+def _heatmaps(figure: Figure, spec, explanation, heats, similarities) -> None:
+    """Draw the heatmaps and, beside them, their similarities as numbers and in words."""
+    room = WIDTH - 2 * MARGIN - len(heats) * (_HEAT + 0.3)
+    widths = [*[_HEAT] * len(heats), room]
+    parts = page.cells(spec, widths, [leading(BODY) - 0.02, _HEAT], (0.3, 0.02))
+    rule(page.blank(figure, parts[0, 0]), -0.06)
+    for column, (title, track) in enumerate(heats.items()):
+        shown = page.heated(explanation.image, track.heatmap)
+        axes = draw(figure.add_subplot(parts[1, column]), shown)
+        title = fit(title, _HEAT, BODY, bold=True)
+        write(axes, title, -leading(BODY) - 0.02, size=BODY, bold=True)
+        if not column:
+            page.heat_key(axes, _HEAT + 0.06, _HEAT)
+    axes, y = page.blank(figure, parts[1, -1]), 0.0
+    for between, r in similarities.items():
+        known = not math.isnan(r)
+        y = write(axes, f"r = {number(r)}" if known else "r: none", y, size=HEAD, bold=True)
+        words = f"{between} {agreement(r) if known else 'cannot be compared'}"
+        y = write(axes, fit(words, room, lines=2), y) + 0.06
+    note = "r is the cosine of two heatmaps: where it is low, the explanation is uncertain"
+    write(axes, fit(note, room, lines=3), y, colour=GREY)

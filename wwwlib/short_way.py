@@ -1,0 +1,224 @@
+"""The short way: an atlas of any network from a folder of images, in one call.
+
+`build` turns what it is given (a model, a folder, a list of words, the name of an encoder) into the
+objects that `atlas.build` needs; `load` reads an atlas back. Both are available as ``wwwlib.build``
+and ``wwwlib.load``.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from wwwlib import atlas, images, language, targets
+from wwwlib.activations import capture
+from wwwlib.atlas import Atlas
+from wwwlib.images import ImageSet
+from wwwlib.language import ConceptSet, Encoder
+from wwwlib.registry import EXTENSIONS
+from wwwlib.store import Store
+from wwwlib.targets import LOGITS, Target, recognize
+
+ENCODER = "ViT-B-32-quickgelu/openai"
+_UNINFORMATIVE = (nn.Identity, nn.Dropout)  # modules whose output is that of the layer before
+
+
+def build(
+    model: nn.Module | str | Target,
+    images: str | Path | ImageSet | Dataset,
+    layers: str | Sequence[str] | None = None,
+    concepts: str | Path | Iterable[str] | ConceptSet = "wordnet",
+    encoder: str | Encoder = ENCODER,
+    *,
+    preprocess: Callable[[Image.Image], Tensor] | None = None,
+    classes: Sequence[str] | None = None,
+    device: str | torch.device | None = None,
+    store: bool | str | Path | Store = True,
+    **settings: object,
+) -> Atlas:
+    """Build the atlas of a network.
+
+    ::
+
+        model = timm.create_model("resnet50", pretrained=True)
+        book = wwwlib.build(model, "photos/", layers=["layer4"], concepts="wordnet")
+        book.names("layer4").to_csv("names.csv")
+        print(book.explain("cat.jpg"))
+
+    Parameters
+    ----------
+    model : nn.Module, str or Target
+        A network of timm or torchvision, whose preprocessing and class names are found; any other
+        one with `preprocess` and `classes`; or a name for `targets.load`. It is moved to the device
+        and set to evaluation mode.
+    images : str, path, ImageSet or torch Dataset
+        The probe set: a folder, whose subfolders are classes; the name of an extension's images,
+        such as "world"; or a data set of (image, label) pairs, see `images.dataset`.
+    layers : str or sequence of str, optional
+        By default the last layer with a spatial output.
+    concepts : str, path, list of str or ConceptSet
+        A name for `language.concept_set`, a text file with one concept per line, or the words.
+    encoder : str or Encoder
+        A name for `language.encoder`, such as that of a model and its weights in open_clip.
+    preprocess : callable, optional
+        Maps a PIL RGB image to (3, H, W), deterministically.
+    classes : sequence of str, optional
+        Class names in the order of the logits.
+    device : str or torch.device, optional
+        Device of network and encoder, by default "cuda" if available, else "cpu".
+    store : bool, path or Store
+        Where intermediate results are kept, so that a second build is fast and an interrupted one
+        resumes: by default in the folder of `Store.default`; False keeps nothing.
+    **settings
+        Other parameters of `atlas.build`, such as `k`, `alpha` or `batch_size`.
+
+    Returns
+    -------
+    Atlas
+
+    Raises
+    ------
+    ValueError
+        If preprocessing, class names or a layer are needed and cannot be found, or an argument is
+        invalid.
+    """
+    device = _device(device)
+    target = _target(model, preprocess, classes).to(device)
+    layers = [_last_spatial_layer(target)] if layers is None else layers
+    probe, words = _images(images, target), _concepts(concepts, target)
+    encoder = language.encoder(encoder, str(device)) if isinstance(encoder, str) else encoder
+    return atlas.build(target, probe, encoder, words, layers, store=_store(store), **settings)
+
+
+def load(
+    folder: str | Path,
+    model: nn.Module | str | Target | None = None,
+    *,
+    preprocess: Callable[[Image.Image], Tensor] | None = None,
+    classes: Sequence[str] | None = None,
+    device: str | torch.device | None = None,
+) -> Atlas:
+    """Read an atlas that `Atlas.save` wrote.
+
+    Parameters
+    ----------
+    folder : str or path
+        The folder given to `Atlas.save`.
+    model : nn.Module, str or Target, optional
+        The network; by default it is loaded by its name, if it has one.
+    preprocess, classes, device
+        As in `build`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder has no atlas.
+    ValueError
+        If the atlas is damaged, the network is another one, or cannot be loaded by name.
+    """
+    target = None if model is None else _target(model, preprocess, classes)
+    found = Atlas.load(folder, target)
+    found.target.to(_device(device))
+    return found
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def _store(store: bool | str | Path | Store) -> Store | None:
+    if isinstance(store, Store):
+        return store
+    if store is False:
+        return None
+    found = Store.default() if store is True else Store(Path(store).expanduser())
+    if not Path(found.root).exists():
+        print(
+            f"wwwlib keeps intermediate results in {str(found.root)!r}, to reuse them and to "
+            "resume interrupted runs; pass store=False to keep none, or store=<folder>."
+        )
+    return found
+
+
+def _images(given: str | Path | ImageSet | Dataset, target: Target) -> ImageSet:
+    if isinstance(given, ImageSet):
+        return given
+    if isinstance(given, Dataset):
+        return images.dataset(given, classes=getattr(given, "classes", target.classes))
+    if str(given) in EXTENSIONS:
+        return images.load(str(given))
+    return images.folder(given)
+
+
+def _concepts(given: str | Path | Iterable[str] | ConceptSet, target: Target) -> ConceptSet:
+    if isinstance(given, ConceptSet):
+        return given
+    if isinstance(given, str | Path):
+        is_file = Path(given).is_file()
+        return language.from_file(given) if is_file else language.concept_set(str(given), target)
+    return ConceptSet(tuple(given))
+
+
+def _target(model: nn.Module | str | Target, preprocess, classes) -> Target:
+    if isinstance(model, Target):
+        return model
+    if isinstance(model, str):
+        return targets.load(model, classes=classes)
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model is a {type(model).__name__}; give a torch.nn.Module, a name such as "
+            "'torchvision/resnet50', or a Target."
+        )
+    found = recognize(model) if preprocess is None or classes is None else None
+    if found is not None:
+        preprocess = preprocess or found.preprocess
+        classes = classes if classes is not None else found.classes
+    given = {"preprocess=": preprocess, "classes=": classes}
+    if missing := [name for name, value in given.items() if value is None]:
+        raise ValueError(
+            f"This {type(model).__name__} does not have published weights of timm or torchvision "
+            f"from which to take preprocessing and class names; pass {' and '.join(missing)}."
+        )
+    return targets.wrap(model, preprocess, classes, found.name if found else type(model).__name__)
+
+
+def _last_spatial_layer(target: Target) -> str:
+    """Return the last layer, in order of execution, whose output has several positions."""
+    order: list[str] = []
+    names = [name for name in target.layers() if name != LOGITS]
+    hooks = [
+        target.module(name).register_forward_hook(partial(_note, order, name)) for name in names
+    ]
+    x = target.preprocess(Image.new("RGB", (256, 256)))[None].to(target.device)
+    try:
+        with torch.no_grad():
+            target.model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for name in reversed(order):
+        if not isinstance(target.module(name), _UNINFORMATIVE) and _is_spatial(target, name, x):
+            return name
+    raise ValueError(
+        f"No layer of {target.name} has an output of maps or tokens; give layers=, such as "
+        f"{', '.join(map(repr, order[-4:]))}."
+    )
+
+
+def _note(order: list[str], name: str, *_: object) -> None:
+    order.append(name)
+
+
+def _is_spatial(target: Target, layer: str, x: Tensor) -> bool:
+    with suppress(ValueError, RuntimeError), torch.no_grad():
+        with capture(target, [layer]) as captured:
+            target.model(x)
+        return captured[layer].maps[0, 0].numel() > 1
+    return False
