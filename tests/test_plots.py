@@ -5,6 +5,7 @@ import io
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import matplotlib
@@ -50,7 +51,12 @@ def _neuron(i, names=("sail",), minor=("mast",), share=0.2, empty=False, stabili
 
 
 def _explanation(name="boat", label="boat", r=0.83, cls=None):
-    one = (_neuron(0), _neuron(1, FOREIGN, [LONG]), _neuron(2, [], []), _neuron(5, [LONG], FOREIGN))
+    one = (
+        _neuron(0),
+        _neuron(1, FOREIGN, [LONG]),
+        replace(_neuron(2, [], []), index=16384),
+        _neuron(5, [LONG], FOREIGN),
+    )
     two = (_neuron(1, FOREIGN, [LONG], -0.1), _neuron(7, empty=True, stability=0.2))
     tracks = [
         Track(kind, 3, name, 0.97, own, sum((n.map for n in own), torch.zeros(64, 64)))

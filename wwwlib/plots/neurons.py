@@ -296,7 +296,7 @@ def _neuron(figure: Figure, spec, neuron, place: int, image, atlas) -> None:
     page.swatch(axes, 0.5 * leading(BODY), place)
     write(axes, f"neuron {neuron.index}", x=0.37, size=BODY, bold=True)
     width = _COLUMN - _SIDE - 2 * _GAP - 0.03
-    write(axes, f"contributes {share(neuron.contribution)}", x=width, ha="right")
+    write(axes, f"share {share(neuron.contribution)}", x=width, ha="right")
     kinds = (
         ("major", neuron.names, neuron.exemplars, atlas.thumbnails),
         ("minor", neuron.minor, neuron.minor_exemplars, atlas.minor_thumbnails),
