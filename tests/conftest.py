@@ -1,4 +1,4 @@
-"""Shared fixtures: real input where this machine has it, and equal seeds for every test."""
+"""Shared fixtures, the distribution of tests over processes, and equal seeds for every test."""
 
 import multiprocessing
 import os
@@ -9,12 +9,29 @@ from itertools import combinations
 from multiprocessing import forkserver
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread a test process, one process a core
+
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks the network is a broken test
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that uses the network is a broken test
+# jsonschema checks IRIs, which no notebook has; importing what it checks them with takes seconds.
+sys.modules.setdefault("rfc3987_syntax", None)
+
+
+def pytest_collection_modifyitems(items):
+    """Run tests that share a fixture of their module in one process, so that it is made once.
+
+    All other tests go to whichever process is idle (`--dist loadgroup`).
+    """
+    for item in items:
+        shared = (d for own in item._fixtureinfo.name2fixturedefs.values() for d in own)
+        if "processes" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("processes"))
+        elif any(fixture.scope == "module" for fixture in shared):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def _need(variable: str, default: Path, what: str) -> Path:

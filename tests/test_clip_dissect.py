@@ -195,7 +195,7 @@ def test_top_k_is_the_start_of_the_whole_ranking(name):
 
 
 @each
-def test_a_silent_neuron_abstains_and_does_not_disturb_the_others(name):
+def test_a_constant_neuron_abstains_and_does_not_disturb_the_others(name):
     """It must not enter the layer's prior either."""
     ours, _ = CASES[name]
     v, t, z = case()
@@ -204,8 +204,8 @@ def test_a_silent_neuron_abstains_and_does_not_disturb_the_others(name):
     assert table.abstained.tolist() == [False, False, True, False, False, False]
     assert table.names == [*alone.names[:2], [], *alone.names[2:]]
     assert table.threshold[2] == 0
-    nobody = ours(v, t, torch.zeros(IMAGES, 2).double(), 1)
-    assert nobody.names == [[], []]
+    constant = ours(v, t, torch.zeros(IMAGES, 2).double(), 1)
+    assert constant.names == [[], []]
 
 
 def test_rank_reorder_by_hand():
@@ -291,7 +291,7 @@ def test_batches_of_activations_are_as_good_as_a_matrix():
 def test_a_planted_concept_is_found_by_every_function():
     """Each neuron is excited by one concept, with noise; all functions name it.
 
-    A twelfth of the images shows it, so that rank reorder must look at more images than those.
+    A twelfth of the images shows it, so that rank reorder needs more images than those.
     """
     v, t = torch.eye(12).repeat(20, 1), torch.eye(12)
     v = F.normalize(v + 0.1 * torch.randn(v.shape), dim=1)
@@ -321,15 +321,15 @@ def test_activations_are_z_of_every_image_in_order():
 
 
 def test_activations_of_all_layers_are_read_once_and_kept(tmp_path):
-    """Two layers in one pass; the store answers for each of them alone, and no image is read."""
+    """Two layers in one pass; each comes from the store alone later, and no image is read."""
     seen, store, probe = [], Store(tmp_path), world.image_set(6)
 
-    def look(image):
+    def preprocess(image):
         seen.append(image.size)
         return small(image)
 
     model = nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.Flatten(), nn.Linear(256, 3))
-    target = targets.wrap(model, look, ("a", "b", "c"), "test")
+    target = targets.wrap(model, preprocess, ("a", "b", "c"), "test")
     first = common.activations(target, probe, ["0", "logits"], progress=False, store=store)
     assert seen.count((64, 64)) == 6, "its key looks at an image of another size"
     for layer in ("logits", "0"):

@@ -34,14 +34,14 @@ def conv():
 
 @pytest.fixture(scope="module")
 def boats(conv):
-    """CRAFT of the class boat, and forty images of boats that it has seen."""
+    """CRAFT of the class boat, and forty images of boats."""
     own = images.subset(world.image_set(960, seed=0), range(3, 960, 24))
     assert world.CLASSES[own.label(0)] == "boat"
     return own, craft.craft(conv, "layer4", own, own.label(0), concepts=6)
 
 
 def test_amounts_are_the_best_non_negative_ones():
-    """An optimiser that knows nothing of factorisation finds no better amounts at any position."""
+    """A general optimiser finds no better amounts at any position."""
     a, bank = torch.rand(1, 5, 2, 3), torch.rand(3, 5).double()
     u = craft.factorise(a, bank)
     assert u.shape == (1, 3, 2, 3) and (u >= 0).all()
@@ -118,7 +118,7 @@ def test_the_same_seed_gives_the_same_answer(conv, boats):
 
 
 def test_the_heatmap_points_at_the_boat(conv, boats):
-    """On images that CRAFT has not seen; breaks if maps are transposed or belong elsewhere."""
+    """On held-out images; breaks if maps are transposed or belong elsewhere."""
     test, _ = world.image_set_with_masks(24 * 12, seed=77)
     hits = []
     for i in range(3, len(test), 24):
@@ -151,7 +151,7 @@ def test_a_missing_package_is_named_with_its_extra(conv, boats, module, monkeypa
 
 
 @pytest.mark.parametrize(
-    "options, said",
+    "options, message",
     [({"class_index": 24}, "Class 24 does not exist; world/conv has 24"),
      ({"concepts": 1}, "concepts is 1"), ({"patch": 0.0}, "patch is 0.0"),
      ({"samples": 12}, "samples is 12; a Sobol sequence needs a power of two"),
@@ -160,7 +160,7 @@ def test_a_missing_package_is_named_with_its_extra(conv, boats, module, monkeypa
      ({"layer": "layer4.0"}, "has values down to -.*choose a layer after a ReLU"),
      ({"concepts": 9, "patch": 1.0, "cropped": 8}, "8 crops for 9 concepts")],
 )  # fmt: skip
-def test_what_cannot_be_done_is_said(conv, boats, options, said):
+def test_errors_name_the_value(conv, boats, options, message):
     call = {"layer": "layer4", "class_index": 3, **options}
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         craft.craft(conv, images=boats[0], **call)

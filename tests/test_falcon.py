@@ -57,10 +57,10 @@ def test_a_group_has_more_than_ten_images_unless_told_otherwise():
     assert len(groups.find_groups(z, least=10)) == 30
 
 
-@pytest.mark.parametrize("z, least, said", [(torch.rand(4), 2, "z has shape"),
+@pytest.mark.parametrize("z, least, message", [(torch.rand(4), 2, "z has shape"),
                                             (torch.rand(4, 2), 1, "least is 1")])  # fmt: skip
-def test_groups_say_what_is_wrong(z, least, said):
-    with pytest.raises(ValueError, match=said):
+def test_invalid_arguments_of_groups_are_refused(z, least, message):
+    with pytest.raises(ValueError, match=message):
         groups.find_groups(z, 1.0, least)
 
 
@@ -178,7 +178,7 @@ def test_a_missing_package_is_named_with_its_extra(module, monkeypatch):
 
 
 def test_that_a_picture_is_one_is_not_worth_a_word():
-    """Every caption says so, in one way or another."""
+    """Every caption contains such a word."""
     for caption in ("a photo of a boat", "a drawing of a boat", "here we see a boat",
                     "images that show boats"):  # fmt: skip
         assert corpus.terms(caption) == ("boat",), caption
@@ -237,7 +237,7 @@ def test_the_nearest_captions_are_found(tmp_path):
 
 
 def test_shards_are_searched_block_by_block(tmp_path, monkeypatch):
-    """Two files, blocks of two rows: the same answer as from memory, file numbers in order."""
+    """Two files, blocks of two rows: the same result as from memory, file numbers in order."""
     import pandas as pd
 
     encoder, corpus = Letters(), falcon.captions(TEXTS, Letters())
@@ -267,7 +267,7 @@ def test_a_folder_without_shards_says_what_belongs_there(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def explained(tmp_path_factory):
     """FALCON on the final layer of world/conv, from 480 images."""
     target, clip = targets.load("world/conv"), language.encoder("world")
     corpus = falcon.captions(world.training_captions(480), clip)
@@ -277,8 +277,8 @@ def told(tmp_path_factory):
     return target, falcon.falcon(target, "logits", probe, clip, corpus, **options)
 
 
-def test_groups_of_logits_are_classes_and_words_are_about_them(told):
-    target, found = told
+def test_groups_of_logits_are_classes_and_words_are_about_them(explained):
+    target, found = explained
     assert found.neurons == 24 and len(found.groups) >= 20
     assert all(len(e.group.features) == 1 for e in found.groups)
     table, right = found.table(), 0
@@ -291,8 +291,8 @@ def test_groups_of_logits_are_classes_and_words_are_about_them(told):
     assert right >= 6, f"{right} of 24 classes among the words of their neurons"  # chance: below 1
 
 
-def test_groups_that_do_not_hold_together_get_no_words(told):
-    for each in told[1].groups:
+def test_groups_that_do_not_hold_together_get_no_words(explained):
+    for each in explained[1].groups:
         assert each.interpretable == (each.cohesion > 0.5)
         if not each.interpretable:
             assert not each.words and not each.counter

@@ -286,7 +286,7 @@ def test_wordnet_that_is_missing_or_broken_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="apt-get install wordnet-base"):
         language.wordnet_nouns(tmp_path)
     (tmp_path / "data.noun").write_text(NOUNS + "00002 broken line\n")
-    with pytest.raises(ValueError, match=r"Line 5 of .* is no noun synset \('00002 broken line'\)"):
+    with pytest.raises(ValueError, match=r"Line 5 of .* no noun synset .* \('00002 broken line'\)"):
         language.wordnet_nouns(tmp_path)
 
 
@@ -444,7 +444,7 @@ def test_a_model_and_tag_name_an_encoder(clip, clip_folder):
         with pytest.raises(ValueError, match="use 'ViT-B-32-quickgelu'"):
             language.encoder(spec)
     for spec in ("ViT-B-32", "open_clip:ViT-B-32"):
-        with pytest.raises(ValueError, match="names no weights: write open_clip:MODEL/TAG"):
+        with pytest.raises(ValueError, match="names no weights: write MODEL/TAG"):
             language.encoder(spec)
     with pytest.raises(FileNotFoundError, match="no file"):
         language.encoder("absent.py:make")
@@ -471,7 +471,7 @@ def test_a_users_encoder_is_loaded_from_file_and_module(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     assert language.load("own_encoder:make").dim == 4
     sys.modules.pop("own_encoder")
-    with pytest.raises(TypeError, match=r"'name' must be .*'dim' must be .*'encode_texts' must be"):
+    with pytest.raises(TypeError, match="lacks name, dim, preprocess, encode_images, enc"):
         language.load(f"{path}:half")
     with pytest.raises(AttributeError, match="no function 'absent'"):
         language.load(f"{path}:absent")

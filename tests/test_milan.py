@@ -28,7 +28,7 @@ V, WIDTH, EMBEDDING, FEATURES, K = len(WORDS), 6, 4, 7, 3
 
 
 def decoder(seed=0, words=V):
-    """A small untrained decoder that speaks with conviction, so that beams differ."""
+    """A small untrained decoder with confident predictions, so that beams differ."""
     torch.manual_seed(seed)
     made = networks.Decoder(FEATURES, words, WIDTH, EMBEDDING).double().eval()
     made.out.weight.data *= 6
@@ -131,8 +131,8 @@ def literal_log_p(net, tokens, h, c, memory=None):
 def whole(length, words=V):
     """Every description of at most `length` words, its end among them."""
     for count in range(length):
-        for spoken in itertools.product(range(END + 1, words), repeat=count):
-            yield (*spoken, END)
+        for start in itertools.product(range(END + 1, words), repeat=count):
+            yield (*start, END)
 
 
 # Networks
@@ -165,8 +165,8 @@ def test_the_decoder_attends_and_steps_as_written_out():
         log_p, state = net.step(word, state, memory)
         for n, (own, h, c) in enumerate(literal):
             assert shares[n].tolist() == pytest.approx(attended(net.attend, own, h), rel=1e-9)
-            told, h, c = literal_step(net, word[n].item(), h, c, own)
-            assert log_p[n].tolist() == pytest.approx(told, rel=1e-9)
+            expected, h, c = literal_step(net, word[n].item(), h, c, own)
+            assert log_p[n].tolist() == pytest.approx(expected, rel=1e-9)
             literal[n] = own, h, c
         word = torch.tensor(following)
 
@@ -195,9 +195,9 @@ def test_probabilities_of_all_descriptions_sum_to_one():
     net = language()
     going = list(itertools.product([START, *range(2, V)], repeat=3))
     ends = [
-        (*spoken, END)
+        (*start, END)
         for count in range(3)
-        for spoken in itertools.product([START, *range(2, V)], repeat=count)
+        for start in itertools.product([START, *range(2, V)], repeat=count)
     ]
     rows = torch.tensor([(*row, *[END] * (3 - len(row))) for row in [*ends, *going]])
     total = networks.log_probability(net.step, net.begin(len(rows)), rows).exp().sum()
@@ -216,9 +216,9 @@ def test_a_wide_beam_is_exhaustive_search(length):
     tokens, total = networks.beam_search(net.step, state, memory, len(every) + 3, length)
     for n, row in enumerate(rows.tolist()):
         own, h, c = literal_begin(net, row)
-        known = {told: literal_log_p(net, told, h, c, own) for told in every}
-        best = sorted(every, key=lambda told: -known[told])
-        made = [tuple(told[: told.index(END) + 1]) for told in tokens[n, : len(every)].tolist()]
+        known = {text: literal_log_p(net, text, h, c, own) for text in every}
+        best = sorted(every, key=lambda text: -known[text])
+        made = [tuple(text[: text.index(END) + 1]) for text in tokens[n, : len(every)].tolist()]
         assert made == best
         assert total[n, : len(every)].tolist() == pytest.approx([known[t] for t in best], rel=1e-9)
         assert total[n, len(every) :].eq(-math.inf).all()
@@ -234,16 +234,16 @@ def test_a_narrow_beam_keeps_the_best_at_every_word(beam):
         kept = [((), 0.0, h, c)]
         for position in range(length):
             grown = []
-            for told, log_p, h, c in kept:
-                if END in told:
-                    grown.append((told, log_p, h, c))
+            for text, log_p, h, c in kept:
+                if END in text:
+                    grown.append((text, log_p, h, c))
                     continue
-                after, h2, c2 = literal_step(net, told[-1] if told else START, h, c, own)
+                after, h2, c2 = literal_step(net, text[-1] if text else START, h, c, own)
                 last = position == length - 1
                 for word in [END] if last else range(END, V):
-                    grown.append(((*told, word), log_p + after[word], h2, c2))
+                    grown.append(((*text, word), log_p + after[word], h2, c2))
             kept = sorted(grown, key=lambda one: -one[1])[:beam]
-        made = [tuple(told[: told.index(END) + 1]) for told in tokens[n].tolist()]
+        made = [tuple(text[: text.index(END) + 1]) for text in tokens[n].tolist()]
         assert made == [one[0] for one in kept]
         assert total[n].tolist() == pytest.approx([one[1] for one in kept], rel=1e-9)
 
@@ -264,16 +264,16 @@ def test_neurons_are_searched_apart():
 
 def test_mutual_information_is_likelihood_less_the_weighted_prior():
     texts = [["a", "b", "c"], [], ["a", "b", "c"]]
-    told = torch.tensor([[-1.0, -2.0, -2.5], [-math.inf] * 3, [-1.0, -1.5, -math.inf]])
-    spoken = torch.tensor([[-1.0, -5.0, -9.0], [0.0] * 3, [-1.0, -3.0, -99.0]])
-    found = milan.Candidates(texts, told, spoken)
+    log_p = torch.tensor([[-1.0, -2.0, -2.5], [-math.inf] * 3, [-1.0, -1.5, -math.inf]])
+    log_prior = torch.tensor([[-1.0, -5.0, -9.0], [0.0] * 3, [-1.0, -3.0, -99.0]])
+    found = milan.Candidates(texts, log_p, log_prior)
     for weight in (0.0, 0.2, 0.5):
         table = found.ranked(weight, k=3)
         for n in (0, 2):
             own = {
-                text: told[n, j].item() - weight * spoken[n, j].item()
+                text: log_p[n, j].item() - weight * log_prior[n, j].item()
                 for j, text in enumerate(texts[n])
-                if told[n, j] > -math.inf
+                if log_p[n, j] > -math.inf
             }
             best = sorted(own, key=lambda text: -own[text])
             assert table.names[n] == best
@@ -380,10 +380,12 @@ def test_exemplars_are_ranked_by_the_highest_position_of_their_map(tmp_path):
 def tiny(encoder=None):
     """A describer of five words that has learned nothing."""
     torch.manual_seed(4)
-    told = networks.Decoder(32 + 128, V, WIDTH, EMBEDDING)
-    told.out.weight.data *= 9
-    spoken = networks.LanguageModel(V, WIDTH, EMBEDDING)
-    return networks.assemble(encoder or conv(), ("layer1", "layer4"), told, spoken, WORDS)
+    untrained = networks.Decoder(32 + 128, V, WIDTH, EMBEDDING)
+    untrained.out.weight.data *= 9
+    language_model = networks.LanguageModel(V, WIDTH, EMBEDDING)
+    return networks.assemble(
+        encoder or conv(), ("layer1", "layer4"), untrained, language_model, WORDS
+    )
 
 
 def described(target, probe, found, describer, **options):
@@ -406,14 +408,14 @@ def test_neurons_without_exemplars_abstain_and_the_others_keep_their_place():
     assert {len(scores) for scores in table.scores} <= {0, 1}
 
 
-def test_nobody_has_exemplars():
+def test_all_neurons_abstain_without_exemplars():
     target, probe = targets.load("world/conv"), small_world()
     found = collected(target, "layer3", probe)
     dead = replace(found, status=torch.full_like(found.status, exemplars.CONSTANT))
     assert described(target, probe, dead, tiny()).abstained.all()
 
 
-def test_a_store_answers_the_second_time_for_any_weight(tmp_path):
+def test_the_store_serves_a_second_call_with_any_weight(tmp_path):
     target, probe, describer = targets.load("world/conv"), small_world(), tiny()
     found, kept = collected(target, "layer3", probe), store.Store(tmp_path)
     first = described(target, probe, found, describer, store=kept)
@@ -421,13 +423,13 @@ def test_a_store_answers_the_second_time_for_any_weight(tmp_path):
     def broken(i):
         raise AssertionError("no image should be read again")
 
-    blind = replace(probe, reader=broken)
-    again = described(target, blind, found, describer, store=kept)
+    unreadable = replace(probe, reader=broken)
+    again = described(target, unreadable, found, describer, store=kept)
     assert again.names == first.names
     assert again.scores == first.scores
-    described(target, blind, found, describer, store=kept, weight=0.5)
+    described(target, unreadable, found, describer, store=kept, weight=0.5)
     with pytest.raises(AssertionError):
-        described(target, blind, found, describer, store=kept, beam=6)
+        described(target, unreadable, found, describer, store=kept, beam=6)
     assert described(target, probe, found, describer).names == first.names
 
 
@@ -440,10 +442,10 @@ def test_a_describer_comes_back_from_its_file(tmp_path):
     rows, tokens = torch.randn(2, K, 160), torch.tensor([[2, 3, END], [4, END, END]])
     for net in (describer.decoder, back.decoder):
         memory, state = net.begin(rows)
-        told = networks.log_probability(net.step, state, tokens, memory)
+        loaded = networks.log_probability(net.step, state, tokens, memory)
     memory, state = describer.decoder.begin(rows)
     own = networks.log_probability(describer.decoder.step, state, tokens, memory)
-    torch.testing.assert_close(told, own, rtol=2e-2, atol=2e-2)  # half precision on disk
+    torch.testing.assert_close(loaded, own, rtol=2e-2, atol=2e-2)  # half precision on disk
     assert back.text([3, 4, END, 2]) == "roofs boats"
 
 
@@ -457,8 +459,10 @@ def table(*texts):
 
 
 def test_words_of_a_concept_set_are_read_out_of_descriptions():
-    told = table("Hot dogs on a leaf-green bus", "the leaves of BUSES", "a dog; a dog", "", "sky")
-    read = milan.words(told, ["dog", "hot_dog", "bus", "leaf", "butterfly", "x"])
+    descriptions = table(
+        "Hot dogs on a leaf-green bus", "the leaves of BUSES", "a dog; a dog", "", "sky"
+    )
+    read = milan.words(descriptions, ["dog", "hot_dog", "bus", "leaf", "butterfly", "x"])
     assert read.names == [["hot_dog", "bus"], ["leaf", "bus"], ["dog"], [], []]
     assert read.scores == [[0.0, 0.0], [-1.0, -1.0], [-2.0], [], []]
     assert read.abstained.tolist() == [False, False, False, True, True]
@@ -546,18 +550,18 @@ def test_shipped_describer_is_the_one_on_record():
     assert store.file_digest(world.DATA / "milan.safetensors") == record["sha256"]
     describer = milan.load()
     assert describer.vocabulary[:2] == networks.MARKS
-    told = {word for words in world.CATEGORIES.values() for word in words}
-    read = milan.words(table(*describer.vocabulary[2:]), told)
-    assert {word for names in read.names for word in names} == told, "a word was never learned"
+    concepts = {word for words in world.CATEGORIES.values() for word in words}
+    read = milan.words(table(*describer.vocabulary[2:]), concepts)
+    assert {word for names in read.names for word in names} == concepts, "a word is missing"
 
 
 @pytest.mark.parametrize("name", ["world/conv", "world/vit"])
 def test_descriptions_of_the_final_layer_name_its_classes(name):
-    """The promise is seven in ten; it breaks if masks, features or words are mixed up."""
+    """At least seven in ten; breaks if masks, features or words are mixed up."""
     target, probe = targets.load(name), world.image_set(600, seed=8)
     found = collected(target, "logits", probe, 15)
-    told = milan.describe(target, "logits", probe, found, milan.load(), progress=False)
-    read = milan.words(told, world.SEEN)
+    descriptions = milan.describe(target, "logits", probe, found, milan.load(), progress=False)
+    read = milan.words(descriptions, world.SEEN)
     right = [
         bool({*world.SYNONYMS[name]} & {*words})
         for name, words in zip(target.classes, read.names, strict=True)
@@ -597,16 +601,16 @@ def test_the_authors_package_is_fed_images_and_masks(monkeypatch):
     status = found.status.clone()
     status[1] = exemplars.CONSTANT
     found = replace(found, status=status)
-    told = milan.describe_by_original(
+    described = milan.describe_by_original(
         target, "layer3", probe, found, net, k=K, weight=0.3, beam=9, progress=False
     )
     assert set(net.calls) == {(0.3, 9)}
-    assert len(net.calls) == sum(map(bool, told.names))
-    assert told.names[1] == []
+    assert len(net.calls) == sum(map(bool, described.names))
+    assert described.names[1] == []
     chosen = regions_of.choose(found, probe, K)
     level = regions_of.quantiles(target, "layer3", probe, chosen, 0.99, progress=False)
     own = regions_of.masks(target, "layer3", probe, chosen, level, (224, 224), progress=False)
-    assert [float(names[0]) for names in told.names if names] == pytest.approx(
+    assert [float(names[0]) for names in described.names if names] == pytest.approx(
         own.float().mean((1, 2, 3)).tolist(), abs=2e-4
     )
 
@@ -617,14 +621,14 @@ def cropped(image):
     return world.preprocess()(image.crop((w // 4, h // 4, w - w // 4, h - h // 4)))
 
 
-def test_the_authors_package_is_fed_what_the_network_saw(monkeypatch):
+def test_the_authors_package_gets_the_part_that_the_network_uses(monkeypatch):
     """With a target that crops, pixel by pixel: images are cut as the masks are."""
     fed = []
 
     class Watching(Original):
-        def forward(self, x, masks, **told):
+        def forward(self, x, masks, **settings):
             fed.append(x[0])
-            return super().forward(x, masks, **told)
+            return super().forward(x, masks, **settings)
 
     target, probe = replace(targets.load("world/conv"), preprocess=cropped), small_world()
     found = collected(target, "layer3", probe)
@@ -638,16 +642,16 @@ def test_the_authors_package_is_fed_what_the_network_saw(monkeypatch):
         milan.describe(target, "layer3", probe, found, milan.load(), k=K, progress=False)
 
 
-def test_without_the_authors_package_a_sentence_says_what_to_install(monkeypatch):
+def test_without_the_authors_package_an_error_names_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "src", None)
     with pytest.raises(ImportError, match="neuron-descriptions, install its requirements"):
         milan.original()
 
 
 def test_plurals_are_read_in_the_singular():
-    said = table("two knives", "red leaves", "wolves", "glass houses", "berries")
+    descriptions = table("two knives", "red leaves", "wolves", "glass houses", "berries")
     words = ["knife", "leaf", "wolf", "house", "berry"]
-    assert milan.words(said, words).names == [[word] for word in words]
+    assert milan.words(descriptions, words).names == [[word] for word in words]
 
 
 # What users get wrong

@@ -123,7 +123,7 @@ def centre(image):
 
 
 def cropping():
-    """A network whose only neuron is the brightness of what it sees."""
+    """A network whose only neuron is the brightness of its input."""
     bright = nn.Conv2d(3, 1, 1, bias=False)
     bright.weight = nn.Parameter(torch.ones_like(bright.weight))
     model = nn.Sequential(bright, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2))
@@ -218,7 +218,7 @@ def test_a_store_answers_the_second_time_and_an_interrupt_counts_nothing_twice(t
 
 
 class Square:
-    """Image i is white in one square, which is a "window"; every second also says what it is."""
+    """Image i is white in one square, the label "window" of every second image."""
 
     def __init__(self):
         self.categories = {"window": "object", "roof": "object", "white": "colour"}
@@ -234,8 +234,8 @@ def square(i):
     return Image.fromarray(np.uint8(Square()(i)["white"])[..., None].repeat(3, -1) * 255)
 
 
-def test_a_perfect_detector_is_not_blamed_for_images_without_labels():
-    """Neuron 0 is the brightness, neuron 1 its opposite, neuron 2 silent."""
+def test_images_without_labels_of_the_category_do_not_count_against_a_detector():
+    """Neuron 0 is the brightness, neuron 1 its opposite, neuron 2 constant."""
     three = nn.Conv2d(3, 3, 1, bias=False)
     three.weight = nn.Parameter(
         torch.tensor([1.0, -1.0, 0.0])[:, None, None, None].repeat(1, 3, 1, 1)

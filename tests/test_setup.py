@@ -25,11 +25,11 @@ def extra(*names):
     """Return the requirements of extras, with those of the extras that they contain."""
     found = []
     for requirement in (Requirement(line) for name in names for line in EXTRAS[name]):
-        found += extra(*requirement.extras) if requirement.name == "wwwlib" else [requirement]
+        found += extra(*sorted(requirement.extras)) if requirement.name == "wwwlib" else [requirement]
     return found
 
 
-ALL = CORE + extra(*EXTRAS)
+ALL = sorted({*CORE, *extra(*EXTRAS)}, key=str)
 LOCK = {
     canonicalize_name(name): Version(release)
     for name, release in re.findall(

@@ -22,7 +22,12 @@ from wwwlib.world.vocabulary import COLOURS, PARTS, THINGS
 
 RECORD = world.DATA / "training.json"
 SCENES = [world.sample(i, seed=5) for i in range(120)]
-PICTURES = [world.render(scene) for scene in SCENES]
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """`SCENES`, painted."""
+    return [world.render(scene) for scene in SCENES]
 
 
 def test_an_image_is_the_same_bytes_on_every_machine():
@@ -33,26 +38,26 @@ def test_an_image_is_the_same_bytes_on_every_machine():
     )
 
 
-def test_a_scene_does_not_depend_on_which_were_sampled_before():
+def test_a_scene_does_not_depend_on_which_were_sampled_before(pictures):
     world.sample(3, seed=9)
     assert world.sample(17, seed=5) == SCENES[17]
-    assert world.render(SCENES[17]).image.tobytes() == PICTURES[17].image.tobytes()
+    assert world.render(SCENES[17]).image.tobytes() == pictures[17].image.tobytes()
 
 
 def test_seeds_differ():
     assert world.sample(0, seed=1) != world.sample(0, seed=2)
 
 
-def test_render_image_is_render_without_masks():
+def test_render_image_is_render_without_masks(pictures):
     assert all(
         world.render_image(scene).tobytes() == picture.image.tobytes()
-        for scene, picture in zip(SCENES[:20], PICTURES[:20], strict=True)
+        for scene, picture in zip(SCENES[:20], pictures[:20], strict=True)
     )
 
 
-def test_masks_agree_with_painting_one_thing_at_a_time():
+def test_masks_agree_with_painting_one_thing_at_a_time(pictures):
     """The literal way: a concept's pixels are those that change when it is painted differently."""
-    for scene, picture in zip(SCENES[:24], PICTURES[:24], strict=True):
+    for scene, picture in zip(SCENES[:24], pictures[:24], strict=True):
         recoloured = world.render(replace(scene, colour=_other(scene.colour)))
         changed = (np.asarray(recoloured.image) != np.asarray(picture.image)).any(-1)
         subject = picture.masks[scene.subject]
@@ -60,24 +65,24 @@ def test_masks_agree_with_painting_one_thing_at_a_time():
         assert not (changed & ~_grown(subject)).any()
 
 
-def test_masks_are_exact_for_whole_and_part():
-    for scene, picture in zip(SCENES, PICTURES, strict=True):
+def test_masks_are_exact_for_whole_and_part(pictures):
+    for scene, picture in zip(SCENES, pictures, strict=True):
         subject = picture.masks[scene.subject]
         for part in scene.parts:
             if part in picture.masks and part not in THINGS:
                 assert not (picture.masks[part] & ~subject).any(), (scene, part)
 
 
-def test_every_pixel_is_scene_or_thing_or_subject():
-    for scene, picture in zip(SCENES, PICTURES, strict=True):
+def test_every_pixel_is_scene_or_thing_or_subject(pictures):
+    for scene, picture in zip(SCENES, pictures, strict=True):
         seen = picture.masks[scene.subject] | picture.masks[scene.scene]
         if scene.thing:
             seen |= picture.masks.get(scene.thing.name, False)
         assert seen.mean() > 0.97  # pixels shared by three at their corners belong to none
 
 
-def test_a_colour_mask_holds_the_pixels_nearest_to_that_colour():
-    picture, names = PICTURES[0], list(COLOURS)
+def test_a_colour_mask_holds_the_pixels_nearest_to_that_colour(pictures):
+    picture, names = pictures[0], list(COLOURS)
     pixels = np.asarray(picture.image, float)
     for y in range(0, SIZE, 7):
         for x in range(0, SIZE, 7):
@@ -100,10 +105,10 @@ def test_the_scene_can_be_changed_and_the_rest_kept():
     assert scene.scene not in here.masks
 
 
-def test_subjects_stand_away_from_the_centre():
+def test_subjects_stand_away_from_the_centre(pictures):
     """Breaks when the centre of the image becomes a good guess, which needs no map."""
     centre = [
-        p.masks[s.subject][SIZE // 2, SIZE // 2] for s, p in zip(SCENES, PICTURES, strict=True)
+        p.masks[s.subject][SIZE // 2, SIZE // 2] for s, p in zip(SCENES, pictures, strict=True)
     ]
     assert np.mean(centre) < 0.2
 
@@ -135,9 +140,9 @@ def test_most_parts_are_shared_between_classes():
     assert sum(len(names) > 1 for names in owners.values()) >= 0.8 * len(PARTS)
 
 
-def test_every_word_of_the_world_is_painted_somewhere():
+def test_every_word_of_the_world_is_painted_somewhere(pictures):
     words = {word for words in world.CATEGORIES.values() for word in words}
-    seen, i = set().union(*(picture.masks for picture in PICTURES)), 0
+    seen, i = set().union(*(picture.masks for picture in pictures)), 0
     while seen < words and i < 400:
         seen |= world.render(world.sample(i, 6)).masks.keys()
         i += 1
@@ -178,8 +183,8 @@ def test_unseen_nouns_are_nouns_of_wordnet(wordnet):
     assert set(world.UNSEEN) | set(world.CLASSES) <= nouns
 
 
-def test_the_networks_take_what_preprocess_gives():
-    x = world.preprocess()(PICTURES[0].image)
+def test_the_networks_take_what_preprocess_gives(pictures):
+    x = world.preprocess()(pictures[0].image)
     assert x.shape == (3, SIZE, SIZE)
     assert x.dtype == torch.float32
     assert -1 <= x.min() < 0 < x.max() <= 1

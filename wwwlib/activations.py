@@ -84,23 +84,13 @@ class Activations:
         return raw[:, :, None, None]
 
 
-class CapturedLayers(Mapping[str, Activations]):
-    """Captured layers by name, a mapping of str to `Activations`."""
+class CapturedLayers(dict[str, Activations]):
+    """The `Activations` of the layers captured so far, by name."""
 
-    def __init__(self, layers: Iterable[str]) -> None:
-        self._layers = tuple(layers)
-        self._captured: dict[str, Activations] = {}
-
-    def __getitem__(self, layer: str) -> Activations:
-        if layer in self._layers and layer not in self._captured:
-            raise RuntimeError(f"{layer!r} is not captured yet; run target.model(x) first.")
-        return self._captured[layer]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._captured)
-
-    def __len__(self) -> int:
-        return len(self._captured)
+    def __missing__(self, layer: str) -> Activations:
+        raise RuntimeError(
+            f"{layer!r} is not captured yet; name it in capture, and run target.model(x) first."
+        )
 
 
 @contextmanager
@@ -136,17 +126,16 @@ def capture(target: Target, layers: str | Iterable[str]) -> Iterator[CapturedLay
     """
     layers = tuple(dict.fromkeys([layers] if isinstance(layers, str) else layers))
     modules = {layer: target.module(layer) for layer in layers}
-    captured, calls, sizes = CapturedLayers(layers), dict.fromkeys(layers, 0), []
+    captured, calls, sizes = CapturedLayers(), dict.fromkeys(layers, 0), []
 
     def hook(layer: str):
         def keep(module: nn.Module, _, output: object) -> object:
             calls[layer] += 1
             if not sizes:
                 raise RuntimeError(
-                    f"The hooks of {target.name} itself did not fire; call target.model(x), not "
-                    "its forward method."
+                    f"{target.name} was run without its hooks; call target.model(x), not forward."
                 )
-            captured._captured[layer] = read(target, layer, module, output, sizes[-1])
+            captured[layer] = read(target, layer, module, output, sizes[-1])
             # The network continues with a copy: an in-place ReLU would overwrite the capture.
             return output.clone()
 
@@ -250,8 +239,7 @@ def _map_layout(target: Target, module: nn.Module, shape, size, fail) -> str | N
     if first_fits or last_fits:
         return "BNHW" if first_fits else "BHWN"
     raise fail(
-        f"in which no two axes have the proportions of the input {tuple(size[2:])}; pass "
-        "layouts={layer: 'BNHW'} or 'BHWN'"
+        f"without two axes in the proportions of the input {tuple(size[2:])}; pass layouts= for it"
     )
 
 

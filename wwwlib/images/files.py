@@ -64,8 +64,7 @@ def place(where: str | Place) -> Place:
         return found
     except (ImportError, ValueError) as error:
         raise ValueError(
-            f"The URL {str(where)!r} cannot be read ({error}); install the package that fsspec "
-            "names, or give a folder."
+            f"The URL {str(where)!r} cannot be read ({error}); install the package it names."
         ) from error
 
 

@@ -203,8 +203,7 @@ def crops(images: ImageSet, boxes: Sequence[Box] = FIVE_CROPS) -> ImageSet:
     for box in boxes:
         if len(box) != 4 or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
             raise ValueError(
-                f"The crop box {box} is not (left, top, right, bottom) with left < right and "
-                "top < bottom in [0, 1]."
+                f"The crop box {box} must have 0 <= left < right <= 1 and 0 <= top < bottom <= 1."
             )
     if not boxes:
         raise ValueError("There is no crop box; give at least one (left, top, right, bottom).")
@@ -274,15 +273,12 @@ def check_apart(known: ImageSet, tested: ImageSet) -> None:
     contents = {_content(known, i): name for name, i in index.items()}
     for j, name in enumerate(tested.names):
         i = index.get(name)
-        if i is not None and _same_pixels(known, i, tested, j):
-            raise ValueError(
-                f"The tested image {name!r} is also among the images of the class side, which "
-                "would leak into the test; take another seed, or the other of two halves."
-            )
-        if twin := contents.get(_content(tested, j)):
+        same = i is not None and _same_pixels(known, i, tested, j)
+        twin = name if same else contents.get(_content(tested, j))
+        if twin:
             raise ValueError(
                 f"The tested image {name!r} is also among the images of the class side, as "
-                f"{twin!r}, which would leak into the test; keep one of the two files."
+                f"{twin!r}, which would leak into the test; take another seed, or keep one of them."
             )
 
 

@@ -189,8 +189,7 @@ def places365_scenes(path: str | Place) -> list[str]:
             scenes[found[1]] = int(found[2])
         elif line.strip():
             raise ValueError(
-                f"Line {number} of {str(path)!r} is {line.strip()!r}; expected a scene such as "
-                "'/b/balcony/exterior 24'."
+                f"Line {number} of {str(path)!r} is {line.strip()!r}; expected a scene: '/a/bar 5'."
             )
     return sorted(scenes, key=scenes.get)
 
@@ -254,8 +253,7 @@ def broden_table(path: Place, columns: list[str]) -> list[dict[str, str]]:
     """Read one of Broden's CSV files and check that it has the given columns."""
     if not path.is_file():
         raise FileNotFoundError(
-            f"There is no {path.name} in {str(path.parent)!r}; give the folder of an unpacked "
-            "Broden, such as broden1_224."
+            f"There is no {path.name} in {str(path.parent)!r}; give the folder of Broden."
         )
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
@@ -340,8 +338,7 @@ class _Items:
             image, _ = _item(self.data, self.indices[i])
             if _pixel_hash(image) != self.hashes[i]:
                 raise ValueError(
-                    "it changed since the image set was made; remove random augmentation, or make "
-                    "the set again"
+                    "it changed since the set was made; remove random augmentation, or make it anew"
                 )
             return image
 
@@ -373,8 +370,7 @@ def _from_tensor(x: Tensor) -> Image.Image:
     if x.is_floating_point():
         if not (x.min() >= 0 and x.max() <= 1):
             raise ValueError(
-                f"its values are {x.min():.3g} to {x.max():.3g}, not in [0, 1]; give images before "
-                "normalisation"
+                f"its values are {x.min():.3g} to {x.max():.3g}; give [0, 1], before normalisation"
             )
         x = (x * 255).round().byte()
     return Image.fromarray(np.ascontiguousarray(x.cpu().permute(1, 2, 0).numpy()))
@@ -426,8 +422,7 @@ def load(
     if provided := extension(kind):
         if least_side is not None:
             raise ValueError(
-                f"least_side is {least_side}, but the {kind} has no files to decode smaller; leave "
-                "it out."
+                f"least_side is {least_side}, but the {kind} has no files; leave it out."
             )
         return provided.image_set(count, seed)
     if kind not in FOLDERS:
@@ -439,7 +434,6 @@ def load(
         return images
     if not 1 <= count <= len(images):
         raise ValueError(
-            f"{count} images were asked for, but {str(root)!r} has {len(images)}; give a count "
-            "from 1 to that number."
+            f"{str(root)!r} has {len(images)} images; count is {count}, give 1 to that number."
         )
     return subset(images, [i * len(images) // count for i in range(count)])

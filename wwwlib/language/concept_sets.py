@@ -152,16 +152,14 @@ def _distinct(words: Iterable[str], source: str) -> tuple[tuple[str, ...], tuple
     """Return the distinct words, the repeated ones, and the number of blank entries."""
     if isinstance(words, str):
         raise TypeError(
-            f"The concepts are the one string {words!r}; give a list of words, or read a file "
-            "with language.from_file."
+            f"The concepts are the one string {words!r}; give a list, or use language.from_file."
         )
     kept: dict[str, str] = {}
     repeated, blank = [], 0
     for number, word in enumerate(words, start=1):
         if not isinstance(word, str):
             raise TypeError(
-                f"Entry {number} of the {source} is {word!r} ({type(word).__name__}); concepts "
-                "are strings."
+                f"Entry {number} of the {source} is {word!r} ({type(word).__name__}), not a string."
             )
         parts = unicodedata.normalize("NFC", word).split()
         if len(parts) > LONGEST:
@@ -212,8 +210,7 @@ def read_lines(path: str | Path) -> list[str]:
         return path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path.name!r} is not UTF-8 text (byte {error.start}); save it as UTF-8, one entry "
-            "a line."
+            f"{path.name!r} is not UTF-8 text (byte {error.start}); save it as UTF-8."
         ) from error
 
 
@@ -391,8 +388,7 @@ def _parse(line: str, number: int, path: Path) -> Synset:
         hypernyms = tuple(f"n{target}" for symbol, target in pairs if symbol in ("@", "@i"))
     except (IndexError, ValueError):
         raise ValueError(
-            f"Line {number} of {str(path)!r} is no noun synset ({line[:40].strip()!r}); expected "
-            "WordNet's data.noun, unchanged."
+            f"Line {number} of {str(path)!r} is no noun synset of WordNet ({line[:40].strip()!r})."
         ) from None
     names = tuple(lemma.replace("_", " ") for lemma in lemmas)
     return Synset(f"n{fields[0]}", names, hypernyms)

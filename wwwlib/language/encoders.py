@@ -54,13 +54,7 @@ class Encoder(Protocol):
         ...
 
 
-MEMBERS = {
-    "name": "a string that names the encoder and its weights",
-    "dim": "the dimension of its features, a positive integer",
-    "preprocess": "a callable that turns a PIL image into a (3, H, W) tensor",
-    "encode_images": "a callable that turns (B, 3, H, W) pixels into (B, D) unit-norm features",
-    "encode_texts": "a callable that turns a list of M strings into (M, D) unit-norm features",
-}
+MEMBERS = ("name", "dim", "preprocess", "encode_images", "encode_texts")
 
 
 def encoder(spec: str, device: str = "cpu") -> Encoder:
@@ -91,8 +85,7 @@ def encoder(spec: str, device: str = "cpu") -> Encoder:
     model, slash, tag = name.partition("/")
     if not slash:
         raise ValueError(
-            f"The encoder {spec!r} names no weights: write open_clip:MODEL/TAG, such as "
-            "open_clip:ViT-B-32-quickgelu/openai."
+            f"The encoder {spec!r} names no weights: write MODEL/TAG, as ViT-B-32-quickgelu/openai."
         )
     return open_clip(model, tag, device=device)
 
@@ -196,10 +189,7 @@ def open_clip(model: str, pretrained: str | None = None, device: str = "cpu") ->
 
     folder = _local_folder(model)
     if folder is not None and pretrained is not None:
-        raise ValueError(
-            f"{model!r} brings its own weights, so pretrained={pretrained!r} would be ignored; "
-            "leave it out."
-        )
+        raise ValueError(f"{model!r} brings its own weights; leave out pretrained={pretrained!r}.")
     quick = _expected_quick_gelu(backend, model, pretrained)
     try:
         network, _, transform = backend.create_model_and_transforms(
@@ -250,8 +240,7 @@ def _local_folder(model: str) -> Path | None:
         )
     if not any(folder.glob("*.safetensors")):
         raise FileNotFoundError(
-            f"The folder {str(folder)!r} holds no weights; put them there as {WEIGHTS} (about "
-            "600 MB for ViT-B/32)."
+            f"The folder {str(folder)!r} holds no weights; save them as {WEIGHTS} (about 600 MB)."
         )
     return folder
 
@@ -264,8 +253,7 @@ def _expected_quick_gelu(backend: ModuleType, model: str, pretrained: str | None
     config = backend.get_model_config(model)
     if config is None:
         raise ValueError(
-            f"open_clip has no model {model!r}; open_clip.list_models() lists its names, and "
-            f"'{LOCAL}/path' reads a folder."
+            f"open_clip has no model {model!r}; see open_clip.list_models(), or use '{LOCAL}path'."
         )
     named = config.get("quick_gelu", False)
     if model.startswith(LOCAL):
@@ -326,34 +314,20 @@ def load(spec: str, *args: object, **kwargs: object) -> Encoder:
     if not callable(make):
         raise AttributeError(f"{place!r} has no function {function!r}; check the encoder {spec!r}.")
     found = make(*args, **kwargs)
-    faults = [
-        f"{member!r} must be {meaning}"
-        for member, meaning in MEMBERS.items()
-        if not _is_valid(member, getattr(found, member, None))
-    ]
-    if faults:
+    missing = [member for member in MEMBERS if not hasattr(found, member)]
+    if missing:
         raise TypeError(
-            f"{spec!r} gave a {type(found).__name__}, which is no encoder: {'; '.join(faults)}."
+            f"{spec!r} gave a {type(found).__name__}, which lacks {', '.join(missing)}; see "
+            "language.Encoder for what an encoder must have."
         )
     return found
-
-
-def _is_valid(member: str, value: object) -> bool:
-    if member == "name":
-        return isinstance(value, str) and bool(value)
-    if member == "dim":
-        return isinstance(value, int) and value > 0
-    return callable(value)
 
 
 def _import_file(path: Path) -> ModuleType:
     """Import a module from a file outside of Python's path."""
     path = path.expanduser()
     if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no file {str(path)!r} to load an encoder from; give its path from the "
-            "folder that you run in, or an absolute one."
-        )
+        raise FileNotFoundError(f"There is no file {str(path)!r} to load an encoder from.")
     name = f"wwwlib.language.loaded.{path.stem}"  # does not collide with importable modules
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)

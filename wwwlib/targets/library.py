@@ -164,8 +164,7 @@ def _imagenet_names(name, model) -> tuple[str, ...]:
     names = imagenet_names(model)
     if names is None:
         raise ValueError(
-            f"{name} has {getattr(model, 'num_classes', 'unnamed')} outputs, for which there are "
-            "no class names; pass classes=."
+            f"{name} has {getattr(model, 'num_classes', '?')} outputs without names; pass classes=."
         )
     return names
 

@@ -96,8 +96,7 @@ class Target:
             return self.model
         if layer not in (layers := self.layers()):
             raise ValueError(
-                f"{self.name} has no layer {layer!r}; the nearest are "
-                f"{nearest(layer, layers)}, and target.layers() lists all {len(layers)}."
+                f"{self.name} has no layer {layer!r}; the nearest are {nearest(layer, layers)}."
             )
         return self.model.get_submodule(layer)
 
@@ -115,8 +114,7 @@ class Target:
         first, second = (tensor_digest({"x": self.preprocess(_test_image())}) for _ in range(2))
         if first != second:
             raise ValueError(
-                f"The preprocessing of {self.name} gives another result each time; remove random "
-                "augmentation from it."
+                f"{self.name}'s preprocessing gives another result each time; remove randomness."
             )
         return {
             "name": self.name,
