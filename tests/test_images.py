@@ -344,9 +344,9 @@ def test_imagenet_keeps_the_true_class_index(tmp_path):
     assert found.labels == (0, 0, 482)
     assert len(found.classes) == 1000 and found.classes[482] == "cassette player"
     write(tmp_path / "val" / "x.JPEG", format="JPEG")
-    with pytest.raises(ValueError, match="the subfolder 'val' is none"):
+    with pytest.raises(ValueError, match=r"The subfolder 'val' of .* is no class; .*n01440764"):
         images.imagenet(tmp_path)
-    with pytest.raises(ValueError, match="there is no subfolder"):
+    with pytest.raises(ValueError, match="There is no subfolder in"):
         images.imagenet(tmp_path / "val")
 
 

@@ -349,3 +349,7 @@ def test_failures_name_both_classes_and_their_evidence(tmp_path):
 def test_scores_of_other_words_are_not_drawn():
     with pytest.raises(ValueError, match="do not fit 2 concepts"):
         figures.selection(torch.zeros(3), ["a", "b"], 0, 0.95)
+
+
+def test_a_neuron_without_scores_above_zero_has_no_concept(drawn):
+    assert any("no concept" in text.get_text() for text in drawn(CASES["selection_abstains"]()))
