@@ -271,8 +271,8 @@ def test_batches_work_in_spawned_workers(tree):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"workers": -1}, "workers is -1"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"workers": -1}, "num_workers option should be non-negative"),
         ({"start": 11}, "start is 11"),
         ({"start": -1}, "start is -1"),
     ],

@@ -111,9 +111,6 @@ def batches(
     by at most 1 in 99.9 % of the values and, for bicubic interpolation, by at most 19. nvJPEG also
     decodes to slightly different pixels than libjpeg; that difference was not measured.
     """
-    for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
-        if value < least:
-            raise ValueError(f"{name} is {value}; it must be at least {least}.")
     if not 0 <= start <= len(images):
         raise ValueError(f"start is {start}; it must lie between 0 and {len(images)}, the end.")
     if decoder not in DECODERS:
@@ -178,27 +175,21 @@ class Fitting:
         while done < len(indices):
             part = slice(done, done + (self.most or len(indices)))
             size = len(indices[part])
-            fits, state = self._tried(state, indices[part], x[part])
-            if fits:
-                done += size
-            elif size > 1:
-                self.most = size // 2
+            try:
+                state = self.step(state, indices[part], x[part].to(self.device, non_blocking=True))
+            except torch.OutOfMemoryError:
+                self.most = size // 2  # the step's tensors are freed after this block
             else:
+                done += size
+                continue
+            if not self.most:
                 raise RuntimeError(
                     f"Not even one image fits into the memory of {self.device} beside what it "
                     "holds; free some of it, read fewer layers, or use device=cpu."
                 )
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
         return state
-
-    def _tried(self, state: State, indices: Tensor, x: Tensor) -> tuple[bool, State]:
-        """Return (True, new state), or (False, old state) if memory ran out."""
-        try:
-            return True, self.step(state, indices, x.to(self.device, non_blocking=True))
-        except torch.OutOfMemoryError:
-            pass  # the tensors of the step are freed with the traceback, after this block
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
-        return False, state
 
 
 # JPEG files decoded by torchvision ------------------------------------------------------------
@@ -229,10 +220,8 @@ def _decoded(
 
 def _jpegs(files: list[bytes], device: torch.device) -> list[Tensor | None]:
     """Decode files together, or one by one if that fails; None for those that fail alone."""
-    if not files:
-        return []
     try:
-        return _decode_jpegs(files, device)
+        return _decode_jpegs(files, device) if files else []
     except RuntimeError:
         if len(files) == 1:
             return [None]

@@ -251,16 +251,12 @@ def _allowed(image: Image.Image, max_pixels: int, convert: Collection[str]) -> I
         raise ValueError(
             f"its {width} x {height} pixels are more than the {max_pixels:,} allowed; scale it down"
         )
-    mode = image.mode
-    if mode in _PLAIN_MODES or mode in convert:
-        return image
-    if mode.startswith(("I", "F")):
+    if image.mode not in _PLAIN_MODES and image.mode not in convert:
         raise ValueError(
-            f"its pixels have more than 8 bits (mode {mode}) and would be clipped; save as 8 bit"
+            f"its mode is {image.mode}, which loses values or colours as 8-bit RGB; convert it, or "
+            f"accept the loss with convert=({image.mode!r},)"
         )
-    raise ValueError(
-        f"its colour mode is {mode}; save it as RGB, or accept it with convert=({mode!r},)"
-    )
+    return image
 
 
 def _loaded(image: Image.Image) -> Image.Image:
