@@ -22,8 +22,7 @@ from wwwlib.activations import capture
 from wwwlib.atlas import class_contributions
 from wwwlib.baselines.network_dissection import dissect
 from wwwlib.distributed import Options, Pass, class_sums, class_totals, concatenate, run
-from wwwlib.distributed.passes import _stretches
-from wwwlib.distributed.sums import exact_parts, merge_class_sums
+from wwwlib.distributed.passes import _stretches, exact_parts, merge_class_sums
 from wwwlib.distributed.workers import ranks
 from wwwlib.store import NullStore, Store, tensor_digest
 from wwwlib.studies.survey import survey

@@ -256,7 +256,7 @@ def test_an_interval_is_filled_only_where_it_excludes_the_reference():
     figure = figures.intervals(rows, "AUROC", 0.5)
     dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert [dot.get_markerfacecolor() == "white" for dot in dots] == [False, True]
-    assert "not decidable here" in words(figure) and "0.800 [0.700, 0.900]" in words(figure)
+    assert "undecided" in words(figure) and "0.800 [0.700, 0.900]" in words(figure)
     figures.intervals([], "nothing", 0.0)
 
 
