@@ -145,7 +145,7 @@ def files(part):
 def test_whatever_is_imported_is_declared(part):
     """Breaks if code imports a package that was installed only because another one needs it."""
     declared = {canonicalize_name(r.name) for r in CORE + extra(*PARTS[part])}
-    own = {p.stem for f in ("papermill_runs", "tests") for p in (ROOT / f).rglob("*.py")}
+    own = {p.stem for f in ("papermill_runs", "tests", "data") for p in (ROOT / f).rglob("*.py")}
     own |= {p.name for p in ROOT.iterdir() if p.is_dir()}
     owners = packages_distributions()
     for path in files(part):
