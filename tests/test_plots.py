@@ -168,11 +168,6 @@ def test_importing_the_package_or_an_atlas_does_not_import_matplotlib():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_selection_counts_what_is_kept(drawn):
-    words = " ".join(text.get_text() for text in drawn(CASES["selection"]()))
-    assert "kept (2)" in words and "threshold 0.114 = 0.95 × best score" in words
-
-
 def test_save_writes_both_files_and_shows_one_escaped_image(tmp_path):
     figure = CASES["samples_by_class"]()
     alt = 'Neuron "sail" <script>alert(1)</script>\n& more'

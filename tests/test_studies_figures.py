@@ -353,3 +353,8 @@ def test_scores_of_other_words_are_not_drawn():
 
 def test_a_neuron_without_scores_above_zero_has_no_concept(drawn):
     assert any("no concept" in text.get_text() for text in drawn(CASES["selection_abstains"]()))
+
+
+def test_selection_counts_what_is_kept(drawn):
+    words = " ".join(text.get_text() for text in drawn(CASES["selection"]()))
+    assert "kept (2)" in words and "threshold 0.114 = 0.95 × best score" in words
