@@ -84,21 +84,9 @@ class _Fault(Exception):
 
 
 def load(names: Iterable[str], data: Path, path: Path = PATH) -> list[Need]:
-    """Return the needs of these names.
+    """Return the needs of these names, as a YAML file declares them, with paths in a data folder.
 
-    Parameters
-    ----------
-    names : iterable of str
-        From a profile's ``needs:``.
-    data : Path
-        The data folder.
-    path : Path
-        The YAML file that declares them.
-
-    Raises
-    ------
-    ValueError
-        If there is no need of a name, or an entry has an unknown field.
+    Raises ValueError if there is no need of a name, or an entry has an unknown field.
     """
     known = yaml.safe_load(path.read_text(encoding="utf-8"))
     for name in names:
@@ -373,21 +361,8 @@ def _same(found: int, expected: int, what: str) -> None:
 def compare(findings: Sequence[Finding], data: Path) -> list[Finding]:
     """Compare the digests of what was found right with earlier ones, and record new ones.
 
-    Parameters
-    ----------
-    findings : sequence of Finding
-    data : Path
-        The data folder.
-
-    Returns
-    -------
-    list of Finding
-        The same; what has changed since has a fault, and keeps its digest.
-
-    Raises
-    ------
-    ValueError
-        If the record is damaged.
+    Returns the findings; what has changed since has a fault, and keeps its digest. Raises
+    ValueError if the record in the data folder is damaged.
     """
     path = data / SEEN
     known = _read(path)

@@ -57,12 +57,8 @@ def fetch(needs: Iterable[Need]) -> int:
 def get(need: Need) -> None:
     """Download one need, unpack it if it is an archive, and put it in its place if it is right.
 
-    Raises
-    ------
-    OSError
-        If the download fails; what has come so far is kept.
-    ValueError
-        If what came is not right; then what is in its place stays there.
+    Raises OSError if the download fails, and keeps what has come so far; ValueError if what came is
+    not right, and leaves what is in its place.
     """
     if need.repo:
         _from_hub(need)
@@ -110,10 +106,7 @@ def _place(need: Need, part: Path) -> None:
 def unpack(archive: Path, place: Path, name: str) -> Path:
     """Unpack an archive that holds a folder of this name, or its content; return the folder.
 
-    Raises
-    ------
-    ValueError
-        If it is not an archive, or holds a path that leads out of it.
+    Raises ValueError if it is not an archive, or holds a path that leads out of it.
     """
     content = place / "content"
     content.mkdir()
@@ -155,16 +148,10 @@ def download(url: str, part: Path, expected: Mapping[str, str], attempts: int = 
         http or https.
     part : Path
     expected : mapping
-        Digest, or its beginning, by algorithm ("sha256", "md5"); may be empty.
+        Digest, or its beginning, by algorithm ("sha256", "md5"); may be empty. Another file is
+        deleted, with a ValueError.
     attempts : int
-        How often a broken connection is tried again.
-
-    Raises
-    ------
-    OSError
-        If the download fails; what has come so far is kept.
-    ValueError
-        If what came is not what was expected; it is deleted.
+        How often a broken connection is tried again, before an OSError.
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"{url!r} is not an http address.")

@@ -125,11 +125,8 @@ class Manifest:
 def results(folder: Path) -> dict[str, Any]:
     """Return what the ``results.json`` in a notebook's folder reports for the manifest.
 
-    Raises
-    ------
-    ValueError
-        If it is absent, not JSON, holds NaN or infinity, or one of its entries has another form
-        than `REPORTED`.
+    Raises ValueError if it is absent, not JSON, holds NaN or infinity, or one of its entries has
+    another form than `REPORTED`.
     """
     try:
         found = json.loads((folder / RESULTS).read_text("utf-8"))
@@ -163,14 +160,8 @@ def files(run: Path, name: str) -> dict[str, str]:
 def input_fingerprints(project: Project, values: Any) -> dict[str, list]:
     """Return name, times and size of every file that parameters name, by path from the root.
 
-    Content is not read: a probe set of 50,000 images takes a second.
-
-    Parameters
-    ----------
-    project : Project
-        Relative paths start at its notebooks.
-    values : object
-        Of one parameter or of many, however deep in lists and dicts.
+    Content is not read: a probe set of 50,000 images takes a second. Relative paths start at the
+    notebooks; values may be nested in lists and dicts.
     """
     root = project.root.resolve()
     named = {path for text in texts(values) for path in _paths(project, text)}

@@ -116,26 +116,10 @@ def main(argv: list[str] | None = None, project: Project = PROJECT) -> int:
 
 
 def build(source: Path, out: Path, teaching: Path | None = None) -> Path:
-    """Write a page for each executed notebook of a folder, and a contents page.
+    """Write a page for each executed notebook of a folder, and return a contents page.
 
-    Parameters
-    ----------
-    source : Path
-        Folder of executed notebooks.
-    out : Path
-        Folder for the pages; other files in it stay.
-    teaching : Path, optional
-        A page in Markdown that comes last, if it is there.
-
-    Returns
-    -------
-    Path
-        The contents page.
-
-    Raises
-    ------
-    ValueError
-        If there is no executed notebook, or one of them has a formula that cannot be read.
+    Other files in the folder of the pages stay; a page in Markdown may come last. Raises ValueError
+    if there is no executed notebook, or one of them has a formula that cannot be read.
     """
     found = [path for path in sorted(source.glob("*.ipynb")) if "." not in path.stem]
     if not found:
@@ -175,11 +159,8 @@ def read(path: Path) -> Page:
     outputs = [o for cell in book.cells for o in cell.get("outputs", ())]
     figures = [figure for output in outputs if (figure := figure_of(output))]
     title = _title(first) or path.stem
-    return Page(
-        f"{path.stem}.html", book, title, labelled.get("Question", ""),
-        labelled.get("Paper", ""),
-        tuple(figures),
-    )  # fmt: skip
+    question, paper = labelled.get("Question", ""), labelled.get("Paper", "")
+    return Page(f"{path.stem}.html", book, title, question, paper, tuple(figures))
 
 
 def figure_of(output: nbformat.NotebookNode) -> Figure | None:
@@ -196,10 +177,8 @@ def figure_of(output: nbformat.NotebookNode) -> Figure | None:
 def mathml(formula: str, display: str = "inline") -> str:
     r"""Return a TeX formula as MathML, which browsers draw without a script.
 
-    Raises
-    ------
-    ValueError
-        If a command in it is not known, or its backslash is doubled: it would be shown as letters.
+    Raises ValueError if a command in it is not known, or its backslash is doubled: it would be
+    shown as letters.
     """
     if doubled := re.search(r"\\\\[A-Za-z]+", formula):
         raise ValueError(f"The formula ${formula}$ has {doubled[0]}: one backslash is enough.")

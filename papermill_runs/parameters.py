@@ -44,13 +44,7 @@ class Parameter:
 
 
 def cells(notebook: Path) -> list[dict]:
-    """Return a notebook's cells, each ``source`` joined into one string.
-
-    Raises
-    ------
-    ValueError
-        If the file is not a notebook.
-    """
+    """Return a notebook's cells, each ``source`` joined into one string."""
     try:
         found = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         return [{**cell, "source": "".join(cell["source"])} for cell in found]
@@ -61,11 +55,8 @@ def cells(notebook: Path) -> list[dict]:
 def declared(notebook: Path) -> dict[str, Parameter]:
     """Return the parameters that a notebook declares, by name, in their order.
 
-    Raises
-    ------
-    ValueError
-        If there is not exactly one cell tagged ``parameters``, or one of its lines is not
-        ``name: type = value  # help`` with a literal value of that type.
+    Raises ValueError if there is not exactly one cell tagged ``parameters``, or one of its lines is
+    not ``name: type = value  # help`` with a literal value of that type.
     """
     tagged = [c for c in cells(notebook) if "parameters" in c.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
@@ -115,17 +106,7 @@ def parse(text: str, kind: str, what: str) -> Any:
     """Convert text from the command line to a declared type.
 
     Text stays as it is for ``str``. A list is ``a,b`` or ``[a, b]``; double quotes protect an
-    element with a comma. A dict is written as in YAML.
-
-    Parameters
-    ----------
-    text, kind, what : str
-        Text, annotation, and the subject of the sentence in the error.
-
-    Raises
-    ------
-    ValueError
-        If the text has no value of this type.
+    element with a comma. A dict is written as in YAML. Arguments and errors are those of `check`.
     """
     try:
         value = _converted(text, _type(kind))

@@ -107,13 +107,7 @@ def names(project: Project) -> list[str]:
 
 
 def load(project: Project, name: str) -> Profile:
-    """Read a profile.
-
-    Raises
-    ------
-    ValueError
-        If there is no such profile, or the file does not have the form of one.
-    """
+    """Read a profile; ValueError if there is none, or the file does not have the form of one."""
     known = names(project)
     if name not in known:
         raise ValueError(f"There is no profile {name!r}; there is {', '.join(known) or 'none'}.")

@@ -25,18 +25,8 @@ _SHOWN = re.compile(r"\(papermill_runs/reference/figures/([\w.-]+)\)")
 def publish(project: Project, jobs: list[Job], folder: Path) -> str:
     """Replace the reference copies by the notebooks of a finished run, and return a summary.
 
-    Parameters
-    ----------
-    jobs : list of Job
-        All notebooks of the profile.
-    folder : Path
-        Of the run, with its manifest.
-
-    Raises
-    ------
-    ValueError
-        If a notebook failed or was made from other sources, a figure that the README shows is
-        missing, or all together are larger than `LIMIT`. The copies there stay as they are.
+    Raises ValueError if a notebook failed or was made from other sources, a figure that the README
+    shows is missing, or all together are larger than `LIMIT`. The copies there stay as they are.
     """
     check(project, jobs, folder)
     project.reference.parent.mkdir(parents=True, exist_ok=True)

@@ -21,17 +21,8 @@ KNOWN = ["run", "table", "method", "metric", "ours", "stderr", "paper", "paper s
 def cells(folder: Path, tables: Path = literature.PATH) -> pd.DataFrame:
     """Return the cells of a run: columns `KNOWN`, and the setting in the paper's words or None.
 
-    Parameters
-    ----------
-    folder : Path
-        Of the run, with its manifest.
-    tables : Path
-        The paper's figures, see `literature.paper_scores`.
-
-    Raises
-    ------
-    ValueError
-        If there is no such run, or it has no finished tables.
+    The paper's figures are read by `literature.paper_scores`. Raises ValueError if there is no such
+    run, or it has no finished tables.
     """
     records = list(_records(folder))
     if not records:
@@ -112,13 +103,7 @@ def _text(value: Any) -> str:
 
 
 def write(folder: Path, tables: Path = literature.PATH) -> str:
-    """Write ``report.md`` and ``report.csv`` into a run's folder, and return the former.
-
-    Raises
-    ------
-    ValueError
-        As `cells`.
-    """
+    """Write ``report.md`` and ``report.csv`` into a run's folder, and return the former."""
     found = cells(folder, tables)
     dry_run = _manifest(folder).get("dry_run")
     markdown = text(found, dry_run)

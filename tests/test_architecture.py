@@ -17,7 +17,7 @@ from profiles import Project, load, names
 ROOT = Path(__file__).resolve().parents[1]
 CORE = (
     "store", "registry", "images", "targets", "activations", "distributed", "exemplars",
-    "language", "concepts", "contributions", "maps", "atlas", "scores", "evaluation", "plots",
+    "language", "concepts", "contributions", "maps", "plots", "atlas", "scores", "evaluation",
     "short_way",
 )  # fmt: skip
 FOLDERS = {  # and the other folders that each may import, beside the core

@@ -1,4 +1,4 @@
-"""The atlas: build, save, load, explain, and what each says when something is missing."""
+"""The atlas: build, save, load, explain, and their errors."""
 
 import json
 import math
@@ -13,12 +13,12 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.functional import pil_to_tensor
 
 from wwwlib import atlas, concepts, exemplars, targets
-from wwwlib.atlas import quoted
-from wwwlib.atlas.classes import (
-    by_gradient,
+from wwwlib.atlas import (
+    class_contributions,
     class_name,
-    in_classes_of,
-    labelled_for,
+    labelled_subset,
+    match_labels,
+    quoted,
     shown_classes,
 )
 from wwwlib.images import ImageSet, crops, imagenet_synsets
@@ -152,7 +152,7 @@ def literal_track(a, w, top):
 
 @pytest.mark.parametrize("name, layer, rounding", [("1", 1, 1e-12), ("3", 3, 1e-6)])
 def test_explain_is_the_literal_computation(made, name, layer, rounding):
-    """Breaks if a track takes other neurons, weights or maps than Eq. 3 and 4 say.
+    """Breaks if a track takes other neurons, weights or maps than those of Eq. 3 and 4.
 
     Before the linear head ("3") class contributions come from float32 activations.
     """
@@ -191,7 +191,7 @@ def test_class_contributions_before_a_linear_head_equal_those_by_gradient():
     """Breaks if the shortcut and the pass disagree on labels, absolute values or counts."""
     for signed in (False, True):
         short = built(layers=["3"], signed=signed)
-        long, count = by_gradient(tiny(), images(), ["3", "logits"], signed, progress=False)
+        long, count = class_contributions(tiny(), images(), ["3", "logits"], signed, progress=False)
         assert short.layers["3"].exact and not built(layers=["1"]).layers["1"].exact
         assert torch.equal(count, short.class_count)
         # The exemplar pass sums float32 activations.
@@ -222,13 +222,13 @@ def test_class_track_of_any_class_by_name_and_by_index(made):
 
 
 @pytest.mark.parametrize(
-    "options, said",
+    "options, message",
     [({"cls": "trees"}, "no class 'trees'; the nearest are 'tree'"), ({"cls": 3}, "Class 3 does"),
      ({"cls": -1}, "Class -1 does"), ({"layer": "2"}, "no layer '2'; it was built for '1', '3'"),
      ({"top": 0}, "top is 0"), ({"percentile": 100}, "percentile is 100")],
 )  # fmt: skip
-def test_what_does_not_exist_is_named(made, options, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_does_not_exist_is_named(made, options, message):
+    with pytest.raises(ValueError, match=message):
         made.explain(Noise()(3), **options)
 
 
@@ -257,7 +257,7 @@ def test_a_file_and_an_upload_pass_the_checks_of_probe_images(made, tmp_path):
         made.explain([1, 2])
 
 
-def test_the_image_is_shown_as_the_network_saw_it(made):
+def test_the_image_is_the_input_of_the_network(made):
     """Breaks if normalisation is not undone, or the crop is not the network's."""
     picture = Noise()(3)
     assert made.explain(picture).image.tobytes() == picture.tobytes()
@@ -273,7 +273,7 @@ def test_the_image_is_shown_as_the_network_saw_it(made):
     assert not seen[:, :2].any() and not seen[:, 8:].any(), "padding is black"
 
 
-def test_a_network_that_answers_with_nan_is_told(made):
+def test_logits_that_are_not_finite_are_an_error(made):
     broken = tiny()
     with torch.no_grad():
         broken.model[6].bias.fill_(torch.nan)
@@ -347,14 +347,12 @@ def test_the_class_side_can_come_from_other_images():
 def test_labels_are_brought_to_the_numbers_of_the_network():
     """Breaks if a folder with some classes, or in another order, counts for the wrong ones."""
     target = tiny()
-    turned = in_classes_of(images(labels=[0, 1] * 12, classes=("house", "boat")), target)
+    turned = match_labels(images(labels=[0, 1] * 12, classes=("house", "boat")), target)
     assert turned.labels == (2, 0) * 12 and turned.fingerprint != images().fingerprint
     spelled = images(classes=("boat", "tree", "home"))
-    assert in_classes_of(spelled, target) is spelled
+    assert match_labels(spelled, target) is spelled
     with pytest.warns(UserWarning, match="has no class 'car'"):
-        assert set(in_classes_of(images(classes=("car",), labels=[0] * 24), target).labels) == {
-            None
-        }
+        assert set(match_labels(images(classes=("car",), labels=[0] * 24), target).labels) == {None}
 
 
 def test_as_many_classes_in_another_order_are_not_taken_as_they_stand():
@@ -362,22 +360,22 @@ def test_as_many_classes_in_another_order_are_not_taken_as_they_stand():
     target = tiny()
     for classes in (("boat", "home", "tree"), ("house", "home", "boat"), ("a", "b", "c")):
         with pytest.warns(UserWarning, match="has no class"):
-            assert set(in_classes_of(images(classes=classes), target).labels) == {None}
+            assert set(match_labels(images(classes=classes), target).labels) == {None}
     turned = images(classes=("boat", "house", "tree"))
-    assert in_classes_of(turned, target).labels == (0, 2, 1) * 8
+    assert match_labels(turned, target).labels == (0, 2, 1) * 8
 
 
 def test_a_class_is_found_whatever_joins_the_words_of_its_name():
     """Breaks if labels of Places365 are dropped for a slash or an underscore, or names merge."""
     target = tiny(classes=("arena hockey", "army base", "alley"))
     scenes = images(classes=("arena/hockey", "army_base", "alley"))
-    assert in_classes_of(scenes, target) is scenes
+    assert match_labels(scenes, target) is scenes
     turned = images(labels=[0, 1] * 12, classes=("alley", "arena-hockey"))
-    assert in_classes_of(turned, target).labels == (2, 0) * 12
+    assert match_labels(turned, target).labels == (2, 0) * 12
     two = tiny(classes=("ice cream", "ice-cream", "alley"))
-    assert in_classes_of(images(labels=[0] * 24, classes=("ice-cream",)), two).labels == (1,) * 24
+    assert match_labels(images(labels=[0] * 24, classes=("ice-cream",)), two).labels == (1,) * 24
     with pytest.warns(UserWarning, match="no class 'ice_cream'"):
-        assert set(in_classes_of(images(labels=[0] * 24, classes=("ice_cream",)), two).labels) == {
+        assert set(match_labels(images(labels=[0] * 24, classes=("ice_cream",)), two).labels) == {
             None
         }
 
@@ -386,8 +384,8 @@ def test_the_class_of_an_image_is_told_in_the_words_of_the_network():
     """Breaks if a right prediction is called wrong for an underscore, or a class is lost."""
     target = tiny(classes=("arena hockey", "army base", "alley"))
     scenes = images(labels=[0, 1] * 12, classes=("alley", "arena/hockey"))
-    told = [class_name(scenes, i, target.classes) for i in (0, 1)]
-    assert told == ["alley", "arena hockey"] and shown_classes(scenes, target) == [0, 2]
+    names = [class_name(scenes, i, target.classes) for i in (0, 1)]
+    assert names == ["alley", "arena hockey"] and shown_classes(scenes, target) == [0, 2]
     alike = images(labels=[1] * 24, classes=("arena/hockey", "barracks", "alley"))
     assert class_name(alike, 0, target.classes) == "army base"
     other = images(labels=[0] * 24, classes=("tench",))
@@ -403,9 +401,9 @@ def test_imagenet_keeps_its_numbers_for_a_network_that_spells_two_cranes_apart()
     spelled[134] = "crane bird"
     target = tiny(classes=spelled)
     asked = images(labels=[134, 517, 0] * 8, classes=tuple(names))
-    assert in_classes_of(asked, target) is asked
+    assert match_labels(asked, target) is asked
     with pytest.warns(UserWarning, match="has several classes 'crane'"):
-        some = in_classes_of(images(classes=("crane", "tench", "goldfish")), tiny(classes=names))
+        some = match_labels(images(classes=("crane", "tench", "goldfish")), tiny(classes=names))
     assert set(some.labels) == {None}
 
 
@@ -413,14 +411,14 @@ def test_images_without_a_label_of_the_network_are_left_out_or_refused():
     """Breaks if a prediction is called wrong for the number that a folder gave its class."""
     target = tiny()
     some = images(labels=[0, None, 1] * 8, classes=("house", "boat"))
-    found = labelled_for(some, target)
+    found = labelled_subset(some, target)
     assert len(found) == 16 and found.labels == (2, 0) * 8
     assert found.names[:2] == ("noise 0", "noise 2")
-    assert labelled_for(images(), target).fingerprint == images().fingerprint
+    assert labelled_subset(images(), target).fingerprint == images().fingerprint
     with pytest.raises(ValueError, match=r"None of the 24 .*\(it has no class 'car'\): put them"):
-        labelled_for(images(labels=[0, 1] * 12, classes=("boat", "car")), target)
+        labelled_subset(images(labels=[0, 1] * 12, classes=("boat", "car")), target)
     with pytest.raises(ValueError, match=r"\(they have none\)"):
-        labelled_for(images(labels=[None] * 24), target)
+        labelled_subset(images(labels=[None] * 24), target)
 
 
 # Saving and loading -------------------------------------------------------------------------
@@ -471,15 +469,15 @@ def test_another_network_or_no_atlas_is_refused(made, tmp_path):
 def test_a_killed_class_pass_goes_on_and_ends_with_the_same_numbers(tmp_path):
     """Breaks if a resumed pass forgets or repeats a batch."""
     target, key = tiny(), {"batch_size": 5, "progress": False, "checkpoint_seconds": 0}
-    whole, count = by_gradient(target, images(), ["1", "3"], **key)
+    whole, count = class_contributions(target, images(), ["1", "3"], **key)
     for cut in (3, 12, 23):
         store, seen = Store(tmp_path / str(cut)), []
         with pytest.raises(RuntimeError, match="power cut"):
-            by_gradient(target, images(fail_at=(cut,)), ["1", "3"], store=store, **key)
+            class_contributions(target, images(fail_at=(cut,)), ["1", "3"], store=store, **key)
         hook = target.model.register_forward_hook(
             lambda _, x, __, seen=seen: seen.append(len(x[0]))
         )
-        again, counted = by_gradient(target, images(), ["1", "3"], store=store, **key)
+        again, counted = class_contributions(target, images(), ["1", "3"], store=store, **key)
         hook.remove()
         assert sum(seen) == 24 - cut // 5 * 5, "what was done is not done again"
         assert same(again, whole) and same(counted, count)
@@ -495,7 +493,7 @@ def test_a_second_build_reads_nothing_again(tmp_path):
     third = built(target, encoder=encoder, store=store, alpha=0.1)
     assert same(second, first) and same(first, built(target)), "with and without a store"
     assert encoder.calls == calls
-    assert seen[:12] == [2] * 12, "only the linear heads are looked for again"
+    assert seen[:12] == [2] * 12, "only the search for linear heads runs again"
     assert sum(map(len, third.layers["1"].major.names)) > sum(
         map(len, first.layers["1"].major.names)
     )
@@ -521,7 +519,7 @@ def test_names_come_from_exemplars_and_minor_names_from_crops(made):
             torch.testing.assert_close(v[neuron], total / 4)
 
 
-def test_the_atlas_knows_how_firm_its_names_are():
+def test_the_atlas_has_the_stability_of_its_names():
     """Breaks if names are tested on other images, words or exemplars than those that made them."""
     probe, encoder, words = images(), Projection(), ConceptSet(WORDS)
     record = built(layers=("1",), rounds=7, seed=3).layers["1"]
@@ -585,26 +583,26 @@ def test_the_sentence_says_what_where_why_and_how_sure():
 
 @pytest.mark.parametrize("share, sure", [(None, True), (1.0, True), (0.5, True), (0.45, False)])
 def test_a_name_that_another_probe_set_would_change_is_not_sure(share, sure):
-    told = explanation((replace(neuron(), stability=share),))
-    assert ('neuron 12 ("sail"; not sure),' in told.to_sentence()) is not sure
-    found = told.to_dict()["sample"]["neurons"][0]
-    assert (found["stability"], found["sure"]) == (share, sure)
+    found = explanation((replace(neuron(), stability=share),))
+    assert ('neuron 12 ("sail"; not sure),' in found.to_sentence()) is not sure
+    record = found.to_dict()["sample"]["neurons"][0]
+    assert (record["stability"], record["sure"]) == (share, sure)
 
 
 @pytest.mark.parametrize(
-    "name, said",
+    "name, expected",
     [('a"b""', r'"a\"b\"\""'), ('back\\slash"', r'"back\\slash\""'), ("\n2\nlines\t", '"2 lines"'),
      ("<b>", '"<b>"'), ("\u202eevil", '"evil"'), ("Wörter 雪", '"Wörter 雪"'), ("*", '"*"')],
 )  # fmt: skip
-def test_no_name_ends_its_own_quotes_or_begins_a_line(name, said):
-    assert quoted(name) == said
+def test_no_name_ends_its_own_quotes_or_begins_a_line(name, expected):
+    assert quoted(name) == expected
     both = explanation((neuron(1), neuron(names=(name,))))
-    assert f"neuron 12 ({said}), .41" in both.to_sentence()
+    assert f"neuron 12 ({expected}), .41" in both.to_sentence()
 
 
-def test_the_record_is_json_and_tells_regions_as_boxes(made):
-    told = explanation().to_dict()["sample"]["neurons"][0]
-    assert told["region"] == {"box": [0, 0, 2, 3], "area": pytest.approx(6 / 81),
+def test_the_record_is_json_with_regions_as_boxes(made):
+    record = explanation().to_dict()["sample"]["neurons"][0]
+    assert record["region"] == {"box": [0, 0, 2, 3], "area": pytest.approx(6 / 81),
                               "position": "upper left"}  # fmt: skip
     for layer in made.layers:
         found = made.explain(Noise()(3), layer, cls=1, label="tree")

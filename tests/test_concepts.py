@@ -295,13 +295,13 @@ def test_stability_is_that_of_literally_drawn_probe_sets():
 
 
 def test_stability_needs_enough_of_the_best_images():
-    """Breaks if a set of exemplars is silently filled up with fewer than k images."""
+    """Breaks if exemplars are filled up, without an error, from fewer than k images."""
     v, index = unit(2, 5, 6, seed=0), torch.arange(5).expand(2, 5)
     with pytest.raises(ValueError, match="give more of them, such as 35"):
         concepts.stability(v, index, 100, unit(3, 6, seed=1), None, 5)
 
 
-def test_a_silent_neuron_is_stable_in_having_no_name():
+def test_a_neuron_without_exemplars_stably_abstains():
     found = concepts.stability(
         torch.zeros(1, 30, 6).double(), torch.full((1, 30), -1), 30, unit(3, 6), None, 2
     )

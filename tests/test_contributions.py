@@ -217,7 +217,7 @@ def test_ablation_runs_no_more_images_at_once_than_asked():
     assert sizes == [2, 2, 4, 4, 4]
 
 
-def test_a_neuron_that_is_nan_can_be_silenced():
+def test_a_neuron_that_is_nan_can_be_set_to_zero():
     """Multiplying with zero would leave nan."""
     target = plain(nn.Flatten(), nn.Linear(6 * 64, 5))
     with torch.no_grad():

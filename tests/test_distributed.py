@@ -19,11 +19,10 @@ from torch import nn
 
 from wwwlib import exemplars, language, targets, world
 from wwwlib.activations import capture
-from wwwlib.atlas.classes import by_gradient
+from wwwlib.atlas import class_contributions
 from wwwlib.baselines.network_dissection import dissect
 from wwwlib.distributed import Options, Pass, class_sums, class_totals, concatenate, run
-from wwwlib.distributed.passes import _stretches
-from wwwlib.distributed.sums import exact_parts, merge_class_sums
+from wwwlib.distributed.passes import _stretches, exact_parts, merge_class_sums
 from wwwlib.distributed.workers import ranks
 from wwwlib.store import NullStore, Store, tensor_digest
 from wwwlib.studies.survey import survey
@@ -203,7 +202,7 @@ def all_passes(store):
     made = [run(activations(target, images), **options)]
     first = len(seen)
     made.append(top := exemplars.collect(target, images, LAYERS, 5, **options))
-    made.append(by_gradient(target, images, ["layer2"], **options))
+    made.append(class_contributions(target, images, ["layer2"], **options))
     clip = language.encoder("world")
     made.append(language.embed_exemplars(clip, images, top["logits"], **options))
     made.append(survey(target, images, made[2][0], (3,), **options))

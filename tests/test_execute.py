@@ -75,7 +75,7 @@ def test_an_interruption_ends_all_and_says_how_to_go_on(crowd, start):
             "(pathlib.Path('here') / str(os.getpid())).touch(); time.sleep(600)",
         )  # fmt: skip
     runner, here = start("--jobs", "3"), crowd.notebooks / "here"
-    _until(lambda: len(list(here.iterdir())) == 3, 120)
+    _until(lambda: len(list(here.iterdir())) == 3)
     runner.send_signal(signal.SIGINT)
     assert runner.wait(60) == 130
     assert "the same command goes on from here" in runner.stdout.read()

@@ -1,4 +1,4 @@
-"""The explorer without a browser: what it asks of the network, says, and escapes."""
+"""The explorer without a browser: forward passes, content and escaping of its page."""
 
 import io
 import re
@@ -15,7 +15,6 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from wwwlib import atlas, concepts, images, language, targets, world
 from wwwlib.explorer import Change, Model, Pictures, explorer, markup
-from wwwlib.plots.page import heat_tile, picture_tile, region_tile
 
 EVIL = ('<img src=x onerror="alert(1)">', "<script>alert(2)</script>", "a&b 'c' \"d\"")
 
@@ -61,21 +60,21 @@ class Tags(HTMLParser):
 
     def __init__(self, page):
         super().__init__()
-        self.found, self.said = [], []
+        self.found, self.text = [], []
         self.feed(page)
 
     def handle_starttag(self, tag, attributes):
         self.found.append((tag, dict(attributes)))
 
     def handle_data(self, data):
-        self.said.append(data)
+        self.text.append(data)
 
 
 # The model ----------------------------------------------------------------------------------
 
 
 def test_an_explanation_is_that_of_the_atlas(model, book):
-    """Breaks if the explorer says anything else than `Atlas.explain` does."""
+    """Breaks if the explorer shows another explanation than `Atlas.explain`."""
     model.choose_image("world", 5)
     model.top, model.percentile, model.cls = 4, 80.0, 2
     ours = model.explanation()
@@ -85,7 +84,7 @@ def test_an_explanation_is_that_of_the_atlas(model, book):
 
 
 def test_the_network_runs_once_for_a_picture(model, passes):
-    """Sliders and classes are told from what it answered; a change is another picture."""
+    """Sliders and classes use its stored output; a changed picture is another picture."""
     model.explanation()
     assert len(passes) == 1
     for name, value in (("top", 7), ("percentile", 60.0), ("alpha", 0.6), ("cls", 3)):
@@ -116,7 +115,7 @@ def test_names_follow_alpha(model, book, alpha):
     assert torch.allclose(page.scores, concepts.score(record.v[17:18], book.t, book.t0)[0])
 
 
-def test_the_classes_of_a_neuron_are_those_it_carries_most_of(model, book):
+def test_the_classes_of_a_neuron_are_those_it_contributes_most_to(model, book):
     share = book.layer().class_w / book.layer().class_w.sum(1, keepdim=True)
     best = share[:, 40].topk(5)
     expected = [(book.classes[c], s) for s, c in zip(*map(torch.Tensor.tolist, best), strict=True)]
@@ -140,7 +139,7 @@ def test_a_word_finds_the_neurons_that_it_scores_highest_for(model, book, clip):
         )
 
 
-def test_a_word_cannot_be_looked_for_without_word_or_encoder(model, book, pictures):
+def test_a_search_needs_a_word_and_an_encoder(model, book, pictures):
     with pytest.raises(ValueError, match="The word is empty"):
         model.search("   ")
     with pytest.raises(ValueError, match="has no encoder"):
@@ -191,12 +190,12 @@ def test_what_is_no_picture_is_refused_and_the_last_one_stays(model, data):
 
 
 @pytest.mark.parametrize(
-    "ask, said",
+    "ask, message",
     [(lambda m: m.choose_image("world", 30), "Picture 30 does not exist; world has 30"),
      (lambda m: m.page(128), "layer4 has neurons 0 to 127, and no 128")],
 )  # fmt: skip
-def test_what_does_not_exist_is_said(model, ask, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_does_not_exist_is_named(model, ask, message):
+    with pytest.raises(ValueError, match=message):
         ask(model)
 
 
@@ -217,10 +216,10 @@ def png(image):
 
 
 def words(page):
-    return " ".join(" ".join(Tags(page).said).split())
+    return " ".join(" ".join(Tags(page).text).split())
 
 
-def test_every_control_changes_what_is_told(book, clip, pictures):
+def test_every_control_changes_the_page(book, clip, pictures):
     """Breaks if a control is not wired, or wired to another choice."""
     page = explorer({"conv": book}, pictures, clip)
     control = page.choices
@@ -250,13 +249,13 @@ def test_parts_can_be_taken_away_and_come_back(book, clip, pictures):
 
 
 def marked(page):
-    """Return the buttons that say that theirs is the picture explained."""
-    said = [one.children[1].description for one in page.strip.children]
-    return [words for words in said if "✓" in words]
+    """Return the labels of the buttons that are marked as the explained picture."""
+    labels = [one.children[1].description for one in page.strip.children]
+    return [words for words in labels if "✓" in words]
 
 
-def test_the_strip_says_which_picture_is_explained(book, clip, pictures):
-    """Breaks if only a colour, or nothing, tells it."""
+def test_the_strip_shows_which_picture_is_explained(book, clip, pictures):
+    """Breaks if only a colour, or nothing, shows it."""
     page = explorer({"conv": book}, pictures, clip)
     assert marked(page) == ["Picture 0 ✓"]
     page._choose_image(3)
@@ -273,11 +272,11 @@ def test_an_upload_is_explained_and_a_wrong_one_is_refused_in_a_sentence(book, c
     page._update()
     assert "The true class is not known." in words(page.explanation.value)
     assert not marked(page), "a picture of the strip is called the one explained"
-    told = page.explanation.value
+    before = page.explanation.value
     wrong = {"name": EVIL[0], "type": "image/png", "size": 2, "content": memoryview(b"no")}
     wrong["last_modified"] = datetime.now(UTC)
     page.choices["upload"].set_trait("value", (wrong,))
-    assert "cannot be used" in words(page.message.value) and page.explanation.value == told
+    assert "cannot be used" in words(page.message.value) and page.explanation.value == before
     assert ("p", {"role": "alert"}) in Tags(page.message.value).found
 
 
@@ -292,20 +291,22 @@ def test_the_strip_turns_from_end_to_end(book, clip, pictures):
     assert page.strip.children[0].children[1].description == "Picture 0 ✓"
 
 
-def test_every_picture_has_words_in_its_place_and_no_id_is_said_by_colour_alone(model, book):
+def test_every_picture_has_words_in_its_place_and_no_id_is_shown_by_colour_alone(model, book):
     found = model.explanation()
     page = Tags(markup.explanation(found, book))
     pictures = [attributes for tag, attributes in page.found if tag == "img"]
     assert len(pictures) > 10 and all(one["alt"].strip() for one in pictures)
-    said = " ".join(page.said)
+    text = " ".join(page.text)
     for neuron in (*found.sample.neurons, *found.cls.neurons):
-        assert f"Neuron {neuron.index}:" in said
+        assert f"Neuron {neuron.index}:" in text
 
 
-@pytest.mark.parametrize("r, said", [(0.95, "agree"), (0.7, "agree in part"), (0.2, "disagree")])
-def test_the_gauge_says_in_words_what_its_bar_shows(r, said):
+@pytest.mark.parametrize(
+    "r, expected", [(0.95, "agree"), (0.7, "agree in part"), (0.2, "disagree")]
+)
+def test_the_gauge_has_words_beside_its_bar(r, expected):
     page = markup.gauge(r)
-    assert f"class and sample {said}" in page and f"width:{100 * r:.0f}%" in page
+    assert f"class and sample {expected}" in page and f"width:{100 * r:.0f}%" in page
     assert "cannot be compared" in markup.gauge(float("nan"))
     assert "width:0%" in markup.gauge(-0.4)
 
@@ -371,8 +372,8 @@ def test_markup_in_names_of_all_kinds_is_text(foreign):
         for tag, attributes in tags.found:
             assert not [name for name in attributes if name.startswith("on")]
             assert tag != "img" or attributes["src"].startswith("data:image/png;base64,")
-    said = " ".join(words(page) for page in pages)
-    assert "<script>alert(2)</script>" in said and "onerror" in said
+    text = " ".join(words(page) for page in pages)
+    assert "<script>alert(2)</script>" in text and "onerror" in text
 
 
 def test_nothing_but_markup_writes_html_and_it_has_no_script(foreign):
@@ -388,7 +389,7 @@ def test_a_region_keeps_its_colours_and_the_rest_is_paled():
     image = Image.new("RGB", (20, 20), (200, 40, 40))
     region = torch.zeros(20, 20, dtype=torch.bool)
     region[5:15, 5:15] = True
-    drawn = np.asarray(region_tile(image, region, 0, 160)).astype(int)
+    drawn = np.asarray(markup.region_tile(image, region, 0, 160)).astype(int)
     assert drawn.shape == (160, 160, 3)
     assert tuple(drawn[80, 80]) == (200, 40, 40)  # inside, as it was
     inside, outside = drawn[80, 80], drawn[5, 5]
@@ -398,5 +399,5 @@ def test_a_region_keeps_its_colours_and_the_rest_is_paled():
 
 def test_tiles_keep_the_proportions_of_the_picture():
     wide = Image.new("RGB", (40, 20))
-    for tile in (picture_tile(wide, 100), heat_tile(wide, torch.rand(20, 40), 100)):
+    for tile in (markup.picture_tile(wide, 100), markup.heat_tile(wide, torch.rand(20, 40), 100)):
         assert tile.size == (100, 50)

@@ -143,7 +143,7 @@ def test_equals_among_weights_stand_in_the_order_of_their_index():
 
 
 def test_negative_weights_count_as_zero():
-    """They would turn a map inside out, or cancel what speaks for the class."""
+    """They would invert a map, or cancel evidence for the class."""
     a, w = maps(1, 4, 3, 3), torch.tensor([-5.0, 2.0, -0.1, 1.0])
     torch.testing.assert_close(strongest(w, 4)[1], torch.tensor([2 / 3, 1 / 3, 0.0, 0.0]))
     torch.testing.assert_close(heatmap(a, w, 4, 6), heatmap(a, w.clamp(min=0), 4, 6))
@@ -192,7 +192,7 @@ def test_inputs_keep_their_type_and_values():
 
 
 def test_maps_that_differ_in_scale_alone_agree_exactly():
-    """Breaks if rounding tells equal maps apart: sorted by 1 - r, noise would pass for doubt."""
+    """Breaks if rounding makes equal maps differ: sorted by 1 - r, noise would look uncertain."""
     m = torch.rand(200, 9, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert (similarity(m, m * 0.3) == 1).all()
 
@@ -231,7 +231,7 @@ def test_equal_weights_give_one_and_disjoint_maps_zero():
 
 
 def test_nothing_to_compare_is_nan():
-    """0 would read as doubt and 1 as certainty: a map of zeros is neither."""
+    """0 would read as uncertain and 1 as certain: a map of zeros is neither."""
     one, zero, bad = torch.ones(1, 2, 2), torch.zeros(1, 2, 2), torch.full((1, 2, 2), torch.nan)
     for m1, m2 in [(one, zero), (zero, zero), (one, bad)]:
         assert similarity(m1, m2).isnan().all()

@@ -119,7 +119,7 @@ def test_every_text_is_on_the_page_and_on_no_other(case, readable):
 
 
 @pytest.mark.parametrize("case", ["neurons", "selection", "two_tracks"])
-def test_same_record_same_bytes_whatever_matplotlib_was_told(case, tmp_path):
+def test_the_same_record_gives_the_same_bytes_under_any_settings(case, tmp_path):
     """A user's own settings, or a date in the file, would change the picture."""
     first = plots.save(CASES[case](), tmp_path / "a", case, "words")
     with matplotlib.rc_context({"font.size": 20, "figure.facecolor": "red", "savefig.dpi": 30}):
@@ -128,20 +128,20 @@ def test_same_record_same_bytes_whatever_matplotlib_was_told(case, tmp_path):
     assert first.pdf.read_bytes() == second.pdf.read_bytes()
 
 
-def test_settings_of_the_user_are_left_as_they_were():
+def test_settings_of_the_user_are_restored():
     with matplotlib.rc_context({"font.size": 20}):
         CASES["samples_by_class"]()
         assert matplotlib.rcParams["font.size"] == 20
 
 
-def test_names_are_drawn_letter_by_letter(drawn):
-    """A formula or a tag in a name would vanish from the page if anything read it."""
+def test_names_are_drawn_literally(drawn):
+    """A formula or a tag in a name would vanish from the page if it were parsed."""
     words = " ".join(text.get_text() for text in drawn(CASES["samples"]()))
     for name in ("$x$", r"$\frac{1}{", "<b", "&", "a_b^c d", "□□"):
         assert name in words
 
 
-def test_an_abstaining_neuron_says_so(drawn):
+def test_an_abstaining_neuron_is_marked_no_concept(drawn):
     words = [text.get_text() for text in drawn(CASES["neurons"]())]
     assert words.count("no concept") == 2
     assert "(the same value everywhere)" in words and "(too few finite values)" in words
@@ -149,8 +149,8 @@ def test_an_abstaining_neuron_says_so(drawn):
     assert "no concept" in [text.get_text() for text in drawn(CASES["two_tracks"]())]
 
 
-def test_tracks_say_what_is_silent_unsure_and_of_how_many_images(drawn):
-    """A missing outline, a name that chance decided, and "in general" of one image all mislead."""
+def test_tracks_mark_inactive_and_unstable_neurons_and_count_images(drawn):
+    """A missing outline, an unstable name and a class of few images would all mislead."""
     words = [text.get_text() for text in drawn(CASES["two_tracks"]())]
     assert words.count("not active here") == 1
     assert words.count("major, not sure") == 1
@@ -214,7 +214,7 @@ def test_the_embedded_figure_is_smaller_and_looks_the_same(case, tmp_path):
 
 
 def test_a_figure_of_too_many_colours_is_embedded_as_it_is(tmp_path):
-    """A noise of all colours has no palette of 256: its colours would change before the eye."""
+    """A noise of all colours has no palette of 256: its colours would change visibly."""
     figure = Figure(figsize=(2, 2))
     figure.figimage(np.random.default_rng(0).random((300, 300, 3)))
     shown = plots.save(figure, tmp_path, "noise", "words")
@@ -227,14 +227,14 @@ def test_a_name_that_leaves_the_folder_is_refused(name, tmp_path):
         plots.save(CASES["samples_by_class"](), tmp_path, name, "words")
 
 
-def test_a_figure_without_words_is_refused(tmp_path):
+def test_a_figure_without_alternative_text_is_refused(tmp_path):
     with pytest.raises(ValueError, match="alternative text"):
         plots.save(CASES["samples_by_class"](), tmp_path, "x", "  ")
 
 
 @pytest.mark.parametrize("words", FOREIGN)
 @pytest.mark.parametrize("lines", [1, 2, 5])
-def test_fitted_lines_fit_and_lose_nothing_in_silence(words, lines):
+def test_fitted_lines_fit_and_mark_what_is_cut(words, lines):
     broken = fit(words, 1.0, lines=lines)
     assert len(broken) <= lines and all(measure(line) <= 1.0 for line in broken)
     whole = literal(words).replace(" ", "")
@@ -242,7 +242,7 @@ def test_fitted_lines_fit_and_lose_nothing_in_silence(words, lines):
     assert kept == whole or (kept[-1] == "…" and whole.startswith(kept[:-1]))
 
 
-def test_a_list_that_does_not_fit_says_how_many_it_left_out():
+def test_a_list_that_does_not_fit_counts_what_it_left_out():
     assert listing(["sail", "boat"], 3) == ["sail, boat"]
     assert listing(["striped", "checkered", "dotted"], 1.2, lines=1) == ["striped +2 more"]
     assert listing([LONG, "b"], 1.2)[0].endswith("… +1 more")
@@ -253,7 +253,7 @@ def test_numbers_have_a_real_minus_and_no_signed_zero():
     assert number(-0.25) == "\N{MINUS SIGN}0.25" and number(-0.001) == "0.00"
 
 
-def test_wrong_input_gets_a_sentence():
+def test_wrong_input_is_refused():
     with pytest.raises(IndexError, match="Neuron 9 does not exist; the layer has 6"):
         plots.neurons(_table(), _exemplars(2), PROBE, [9])
     with pytest.raises(ValueError, match="choose at least one"):

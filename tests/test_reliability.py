@@ -14,40 +14,40 @@ from wwwlib.studies import reliability, survey, verdicts
 RATES = torch.linspace(0, 1, 11)
 
 
-def orders(doubt):
-    """Yield every order of the images, most doubtful first, in which ties may stand."""
-    n = len(doubt)
+def orders(u):
+    """Yield every order of the images, most uncertain first, in which ties may stand."""
+    n = len(u)
     for order in permutations(range(n)):
-        if all(doubt[a] >= doubt[b] for a, b in pairwise(order)):
+        if all(u[a] >= u[b] for a, b in pairwise(order)):
             yield order
 
 
-def literal_hits(doubt, wrong, count):
-    every = [sum(wrong[i] for i in order[:count]) for order in orders(doubt)]
+def literal_hits(u, wrong, count):
+    every = [sum(wrong[i] for i in order[:count]) for order in orders(u)]
     return sum(every) / len(every)
 
 
-def literal_auroc(doubt, wrong):
-    pairs = [(a, b) for a, b in product(range(len(doubt)), repeat=2) if wrong[a] and not wrong[b]]
-    return sum((doubt[a] > doubt[b]) + (doubt[a] == doubt[b]) / 2 for a, b in pairs) / len(pairs)
+def literal_auroc(u, wrong):
+    pairs = [(a, b) for a, b in product(range(len(u)), repeat=2) if wrong[a] and not wrong[b]]
+    return sum((u[a] > u[b]) + (u[a] == u[b]) / 2 for a, b in pairs) / len(pairs)
 
 
-def literal_aurc(doubt, wrong):
-    """Keep 1, 2, ... images from the least doubtful on, over all orders of ties."""
-    n, areas = len(doubt), []
-    for order in orders(doubt):
+def literal_aurc(u, wrong):
+    """Keep 1, 2, ... images from the least uncertain on, over all orders of ties."""
+    n, areas = len(u), []
+    for order in orders(u):
         kept = [wrong[i] for i in reversed(order)]
         areas.append(sum(sum(kept[:k]) / k for k in range(1, n + 1)) / n)
     return sum(areas) / len(areas)
 
 
 def draw(seed, n, values=None):
-    """Return doubts, with ties if there are few `values`, and errors of both kinds."""
+    """Return uncertainties, with ties if there are few `values`, and errors of both kinds."""
     rng = np.random.default_rng(seed)
-    doubt = rng.random(n) if values is None else rng.integers(0, values, n).astype(float)
+    u = rng.random(n) if values is None else rng.integers(0, values, n).astype(float)
     wrong = rng.random(n) < 0.4
     wrong[:2] = True, False
-    return torch.tensor(doubt), torch.tensor(wrong)
+    return torch.tensor(u), torch.tensor(wrong)
 
 
 # Rejection ------------------------------------------------------------------------------------
@@ -57,13 +57,13 @@ def draw(seed, n, values=None):
 @pytest.mark.parametrize("values", [None, 1, 2, 3])
 def test_hits_are_a_literal_count_averaged_over_the_orders_of_ties(seed, values):
     """Breaks if ties are cut by position, or a rate rounds to another number of images."""
-    doubt, wrong = draw(seed, 7, values)
-    curve = reliability.rejection(doubt, wrong, RATES, samples=2)
+    u, wrong = draw(seed, 7, values)
+    curve = reliability.rejection(u, wrong, RATES, samples=2)
     for rate, rejected, hits in zip(
         RATES.double().tolist(), curve.rejected.tolist(), curve.hits.tolist(), strict=True
     ):
         assert rejected == int(rate * 7 + 0.5)
-        assert hits == pytest.approx(literal_hits(doubt.tolist(), wrong.tolist(), rejected))
+        assert hits == pytest.approx(literal_hits(u.tolist(), wrong.tolist(), rejected))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -78,11 +78,11 @@ def test_rates_reject_whole_numbers_of_images_as_counted_by_hand(dtype):
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("values", [None, 1, 3])
 def test_auroc_and_area_agree_with_literal_sums(seed, values):
-    doubt, wrong = draw(seed, 7, values)
-    curve = reliability.rejection(doubt, wrong, RATES, samples=2)
-    assert curve.auroc == pytest.approx(literal_auroc(doubt.tolist(), wrong.tolist()))
-    assert curve.aurc == pytest.approx(literal_aurc(doubt.tolist(), wrong.tolist()))
-    risk = reliability.risk_coverage(doubt, wrong)
+    u, wrong = draw(seed, 7, values)
+    curve = reliability.rejection(u, wrong, RATES, samples=2)
+    assert curve.auroc == pytest.approx(literal_auroc(u.tolist(), wrong.tolist()))
+    assert curve.aurc == pytest.approx(literal_aurc(u.tolist(), wrong.tolist()))
+    risk = reliability.risk_coverage(u, wrong)
     assert risk.area == pytest.approx(curve.aurc) == pytest.approx(risk.risk.mean().item())
     assert risk.risk[-1].item() == pytest.approx(wrong.double().mean().item())
     assert risk.coverage.tolist() == pytest.approx([(i + 1) / 7 for i in range(7)])
@@ -90,28 +90,28 @@ def test_auroc_and_area_agree_with_literal_sums(seed, values):
 
 @pytest.mark.parametrize("values", [None, 4, 40])
 def test_auroc_is_scikit_learns(values):
-    doubt, wrong = draw(1, 500, values)
-    found = reliability.auroc(doubt, wrong)
-    assert found == pytest.approx(roc_auc_score(wrong.numpy(), doubt.numpy()), abs=1e-12)
+    u, wrong = draw(1, 500, values)
+    found = reliability.auroc(u, wrong)
+    assert found == pytest.approx(roc_auc_score(wrong.numpy(), u.numpy()), abs=1e-12)
 
 
-def test_oracle_and_random_lines_are_the_best_and_the_blind_doubt():
-    doubt, wrong = draw(2, 200)
+def test_oracle_and_random_lines_are_the_best_and_the_blind_uncertainty():
+    u, wrong = draw(2, 200)
     best = reliability.rejection(wrong.double(), wrong, RATES, samples=2)
     blind = reliability.rejection(torch.zeros(200), wrong, RATES, samples=2)
     assert best.hits.tolist() == best.oracle.tolist() and best.auroc == 1
     assert blind.hits.tolist() == pytest.approx(blind.random.tolist()) and blind.auroc == 0.5
-    curve = reliability.rejection(doubt, wrong, RATES, samples=2)
+    curve = reliability.rejection(u, wrong, RATES, samples=2)
     assert (curve.hits <= curve.oracle + 1e-9).all()
     assert curve.errors == int(wrong.sum()) and curve.images == 200
 
 
-def test_doubt_matters_by_its_order_alone():
+def test_uncertainty_matters_by_its_order_alone():
     """Breaks if a value, not its rank, enters; infinities are the ends of the order."""
-    doubt, wrong = draw(3, 60)
-    plain = reliability.rejection(doubt, wrong, RATES, samples=2)
-    moved = doubt.exp() * 1e6
-    moved[doubt.argmax()], moved[doubt.argmin()] = torch.inf, -torch.inf
+    u, wrong = draw(3, 60)
+    plain = reliability.rejection(u, wrong, RATES, samples=2)
+    moved = u.exp() * 1e6
+    moved[u.argmax()], moved[u.argmin()] = torch.inf, -torch.inf
     other = reliability.rejection(moved, wrong, RATES, samples=2)
     assert plain.hits.tolist() == other.hits.tolist() and plain.aurc == other.aurc
 
@@ -155,31 +155,31 @@ def test_bands_are_those_of_a_literal_bootstrap():
 
 def test_shares_of_the_errors_end_at_all_of_them_in_every_sample():
     """Breaks if a sample's hits are counted against the errors of another."""
-    doubt, wrong = draw(4, 40)
-    curve = reliability.rejection(doubt, wrong, RATES, samples=50)
+    u, wrong = draw(4, 40)
+    curve = reliability.rejection(u, wrong, RATES, samples=50)
     assert curve.recall.tolist() == pytest.approx((curve.hits / curve.errors).tolist())
     assert curve.recall_low[-1] == curve.recall_high[-1] == curve.recall[-1] == 1
     assert curve.low[-1] < curve.errors < curve.high[-1], "counts cannot be read like this"
 
 
 def test_differences_are_paired():
-    """Breaks if the two doubts see different samples: a doubt against itself differs by nothing."""
-    doubt, wrong = draw(5, 100, 10)
-    same = reliability.compare(doubt, doubt * 2, wrong, samples=50)
+    """Breaks if both do not use the same samples: against itself the difference is zero."""
+    u, wrong = draw(5, 100, 10)
+    same = reliability.compare(u, u * 2, wrong, samples=50)
     assert same.difference == 0 and same.interval == (0, 0)
-    better = reliability.compare(wrong + torch.rand(100), doubt, wrong, samples=200)
+    better = reliability.compare(wrong + torch.rand(100), u, wrong, samples=200)
     assert better.interval[0] > 0
-    assert better.difference == pytest.approx(1 - reliability.auroc(doubt, wrong))
+    assert better.difference == pytest.approx(1 - reliability.auroc(u, wrong))
 
 
 @pytest.mark.parametrize("measure", ["auroc", "aurc"])
 def test_a_paired_interval_is_that_of_a_literal_bootstrap(measure):
     """Breaks if another measure is resampled than the one whose difference is given."""
-    doubt, wrong = draw(8, 30, 6)
+    u, wrong = draw(8, 30, 6)
     other, _ = draw(9, 30, 6)
-    found = reliability.compare(doubt, other, wrong, samples=40, seed=3, measure=measure)
+    found = reliability.compare(u, other, wrong, samples=40, seed=3, measure=measure)
     every = [torch.arange(30), *drawn(30, 40, 3)]
-    pairs = [[reliability.rejection(d[i], wrong[i], [0.1], samples=1) for d in (doubt, other)]
+    pairs = [[reliability.rejection(d[i], wrong[i], [0.1], samples=1) for d in (u, other)]
              for i in every]  # fmt: skip
     gaps = torch.tensor([getattr(a, measure) - getattr(b, measure) for a, b in pairs]).double()
     assert found.difference == pytest.approx(gaps[0].item())
@@ -197,7 +197,7 @@ def test_without_errors_there_is_no_auroc_but_still_a_curve():
 
 
 @pytest.mark.parametrize(
-    ("doubt", "wrong", "rates", "words"),
+    ("u", "wrong", "rates", "words"),
     [
         (torch.rand(3), torch.zeros(4), [0.1], "same"),
         (torch.tensor([]), torch.tensor([]), [0.1], "at least 2"),
@@ -207,12 +207,12 @@ def test_without_errors_there_is_no_auroc_but_still_a_curve():
         (torch.rand(2), torch.tensor([0, 1]), [torch.nan], "not all in"),
     ],
 )
-def test_what_cannot_be_sorted_is_refused_in_a_sentence(doubt, wrong, rates, words):
+def test_what_cannot_be_sorted_is_refused_in_a_sentence(u, wrong, rates, words):
     with pytest.raises(ValueError, match=words):
-        reliability.rejection(doubt, wrong, rates)
+        reliability.rejection(u, wrong, rates)
 
 
-# Doubts ---------------------------------------------------------------------------------------
+# Uncertainties --------------------------------------------------------------------------------
 
 
 def test_softmax_uncertainty_are_their_formulas():
@@ -229,9 +229,9 @@ def test_softmax_uncertainty_are_their_formulas():
 
 def test_sure_predictions_keep_their_order():
     """Breaks if 1 - p is taken literally: float64 rounds both probabilities to 1, and they tie."""
-    doubt = reliability.softmax_uncertainty(torch.tensor([[90.0, 0.0], [95.0, 0.0]]))
+    u = reliability.softmax_uncertainty(torch.tensor([[90.0, 0.0], [95.0, 0.0]]))
     for name in ("max softmax", "margin"):
-        assert doubt[name][0] > doubt[name][1] > 0
+        assert u[name][0] > u[name][1] > 0
     with pytest.raises(ValueError, match="at least two classes"):
         reliability.softmax_uncertainty(torch.zeros(3, 1))
 
@@ -247,8 +247,8 @@ def test_uncertainties_a_survey_are_one_less_its_readings_and_those_of_its_logit
     assert next(iter(found)) == "1 - r"
     assert found["1 - r"].tolist() == [1 - one[0, 0], 1 - one[0, 1], 1, 1 - one[0, 3]]
     assert found["1 - carried"].tolist() == (1 - one[5]).tolist()
-    for name, doubt in reliability.softmax_uncertainty(logits).items():
-        assert torch.equal(found[name], doubt)
+    for name, u in reliability.softmax_uncertainty(logits).items():
+        assert torch.equal(found[name], u)
     with pytest.raises(ValueError, match=r"'late' with the top 7 neurons was not surveyed.*with 5"):
         reliability.uncertainties(survey.Surveyed(logits, logits.argmax(1), read), "late", 7)
 
@@ -274,11 +274,11 @@ def test_what_is_learnt_by_heart_is_no_gain():
     """
     rng = torch.Generator().manual_seed(0)
     wrong = torch.rand(400, generator=rng) < 0.3
-    doubt, noise = wrong + 2 * torch.randn(400, generator=rng), torch.randn(400, generator=rng)
+    u, noise = wrong + 2 * torch.randn(400, generator=rng), torch.randn(400, generator=rng)
     fitted = torch.zeros(400, dtype=torch.bool)
     fitted[images.halves(wrong.tolist(), 5)[0]] = True
     second = torch.where(fitted, wrong.double(), noise)
-    found = reliability.gain(doubt, second, wrong, seed=5, samples=300)
+    found = reliability.gain(u, second, wrong, seed=5, samples=300)
     assert found.weights[1] > abs(found.weights[0]), "the model believes it, as it should"
     assert found.both < 0.6 and found.difference < 0
     assert found.errors == int(wrong[~fitted].sum())
@@ -294,7 +294,7 @@ def test_a_stricter_level_widens_the_interval_of_a_gain():
     assert strict[0] < usual[0] < usual[1] < strict[1]
 
 
-def test_too_few_errors_give_no_gain_and_infinite_doubts_are_refused():
+def test_too_few_errors_give_no_gain_and_infinite_uncertainty_are_refused():
     few = reliability.gain(torch.rand(90), torch.rand(90), torch.arange(90) < 9)
     assert np.isnan(few.difference)
     with pytest.raises(ValueError, match="infinite"):

@@ -28,27 +28,27 @@ def linear():
 X = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-def silenced(target, x, silent, c):
+def masked(target, x, zero, c):
     """Return the logit of class c for one image with some neurons of layer 0 at zero."""
     with torch.no_grad():
         a = target.model[0](x[None])
-        a[:, list(silent)] = 0
+        a[:, list(zero)] = 0
         return target.model[1:](a)[0, c].item()
 
 
 def literal(target, x, players, c):
-    """Average what each player adds over all orders in which the players may begin to speak."""
+    """Average what each player adds over all orders in which the players may be added."""
     orders = list(permutations(players))
     value = dict.fromkeys(players, 0.0)
     for order in orders:
         for place, player in enumerate(order):
-            before = silenced(target, x, order[place:], c)
-            value[player] += (silenced(target, x, order[place + 1 :], c) - before) / len(orders)
+            before = masked(target, x, order[place:], c)
+            value[player] += (masked(target, x, order[place + 1 :], c) - before) / len(orders)
     return [value[player] for player in players]
 
 
 def test_sampled_values_approach_those_over_all_orders():
-    """Breaks if players are mixed up, if those who do not play fall silent, or rows of images."""
+    """Breaks if players are mixed up, if other neurons are set to zero, or rows of images are."""
     target, classes, players = bent(), torch.tensor([3, 1]), [2, 0, 3]
     w = shapley(target, X, "0", classes, players, signed=True, samples=400, batch_size=50)
     exact = torch.tensor([literal(target, X[b], players, int(classes[b])) for b in range(2)])
@@ -57,11 +57,11 @@ def test_sampled_values_approach_those_over_all_orders():
 
 
 def test_each_order_shares_out_the_whole_logit():
-    """One order is enough for the sum: what all players add is the logit less that of silence."""
+    """One order is enough for the sum: all players add the logit minus that without them."""
     target, classes = bent(), [4, 2]
     w = shapley(target, X, "0", torch.tensor(classes), signed=True, samples=1)
     for b, c in enumerate(classes):
-        gap = silenced(target, X[b], [], c) - silenced(target, X[b], range(4), c)
+        gap = masked(target, X[b], [], c) - masked(target, X[b], range(4), c)
         assert w[b].sum().item() == pytest.approx(gap)
     assert torch.equal(shapley(target, X, "0", torch.tensor(classes), samples=1), w.abs())
 
@@ -73,7 +73,7 @@ def test_before_a_linear_head_nothing_is_left_to_chance():
     torch.testing.assert_close(w, exact, rtol=0, atol=1e-6)  # captum's single precision
 
 
-def test_a_seed_fixes_the_orders_and_nobody_elses_chance():
+def test_a_seed_fixes_the_orders_and_leaves_the_global_state():
     target = bent()
     before = torch.get_rng_state()
     one, again, other = (shapley(target, X, "0", 1, samples=2, seed=s) for s in (3, 3, 4))

@@ -154,14 +154,14 @@ def test_no_two_series_share_a_colour(count):
 # Values with intervals ----------------------------------------------------------------------
 
 
-def test_what_was_not_run_says_so_in_every_panel(drawn):
-    """A missing point could otherwise be read as a score of nothing."""
+def test_what_was_not_run_is_marked_in_every_panel(drawn):
+    """A missing point could be mistaken for a score of zero."""
     words = [text.get_text() for text in drawn(CASES["methods"]())]
     assert words.count("not run") == 2 * len(METRICS)
 
 
-def test_a_method_without_a_ceiling_has_no_tick(drawn):
-    """A tick at 0 would say that nothing could be reached."""
+def test_a_method_without_an_upper_bound_has_no_tick(drawn):
+    """A tick at 0 would mean an upper bound of zero."""
     free = Row("FALCON", _row("FALCON", 0.3).scores, {})
     figure = figures.methods([Table("t", METRICS, (_row("WWW", 0.5), free))])
     drawn(figure)
@@ -171,12 +171,12 @@ def test_a_method_without_a_ceiling_has_no_tick(drawn):
         assert np.isfinite(ticks.get_xdata()).tolist() == [True, False]
 
 
-def test_a_score_that_nobody_has_takes_no_room(drawn):
+def test_a_score_that_no_method_has_takes_no_space(drawn):
     words = [text.get_text() for text in drawn(CASES["methods_two_scores"]())]
     assert "F1" in words and "mpnet cos" not in words
 
 
-def test_nothing_to_draw_is_said():
+def test_tables_without_scores_are_refused():
     with pytest.raises(ValueError, match="No table has a score that was measured"):
         figures.methods([Table("t", ("F1",), (Row("MILAN", {}, {}),))])
     with pytest.raises(ValueError, match="No table"):
@@ -225,8 +225,8 @@ def test_risk_draws_the_curve_its_band_and_the_rate_of_all_images():
     assert figure.axes[0].lines[0].get_ydata().tolist() == found.risk.tolist()
     (band,) = figure.axes[0].collections
     assert ends(band) == pytest.approx((found.low.min().item(), found.high.max().item()))
-    told = f"area {found.area:.3f} [{found.interval[0]:.3f}, {found.interval[1]:.3f}]"
-    assert any(told in text for text in words(figure))
+    label = f"area {found.area:.3f} [{found.interval[0]:.3f}, {found.interval[1]:.3f}]"
+    assert any(label in text for text in words(figure))
     assert figure.axes[0].get_ylim()[1] == pytest.approx(1.05 * found.high[1:].max().item())
     figures.risk({"entropy": reliability.risk_coverage(UNCERTAINTY, WRONG & False)}).canvas.draw()
 
@@ -237,7 +237,7 @@ def test_whole_numbers_have_no_ticks_between_them():
 
 
 def test_a_reference_looks_like_no_series():
-    """Breaks if the line of guessing has the colour or the dashes of a curve."""
+    """Breaks if the line of chance has the colour or the dashes of a curve."""
     points = {str(i): [(1, 0.6), (2, 0.7)] for i in range(6)}
     *curves, reference = [
         line for line in figures.sweep(points, "k", "AUROC", {}, 0.5).axes[0].lines
@@ -256,7 +256,7 @@ def test_an_interval_is_filled_only_where_it_excludes_the_reference():
     figure = figures.intervals(rows, "AUROC", 0.5)
     dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert [dot.get_markerfacecolor() == "white" for dot in dots] == [False, True]
-    assert "not decidable here" in words(figure) and "0.800 [0.700, 0.900]" in words(figure)
+    assert "undecided" in words(figure) and "0.800 [0.700, 0.900]" in words(figure)
     figures.intervals([], "nothing", 0.0)
 
 
@@ -292,8 +292,8 @@ def test_a_logarithmic_histogram_counts_decades_and_piles_up_what_is_too_small()
     assert np.log10(steps.get_xdata()) == pytest.approx([-6, -4, -2, 0])
     assert steps.get_ydata()[:3] * 2 == pytest.approx([2 / 8, 2 / 8, 4 / 8])
     figure.canvas.draw()
-    told = {label.get_text() for label in figure.axes[0].get_xticklabels()}
-    assert {"1e-06", "0.01", "1"} <= told
+    labels = {label.get_text() for label in figure.axes[0].get_xticklabels()}
+    assert {"1e-06", "0.01", "1"} <= labels
 
 
 def test_approximation_needs_its_reference():
@@ -304,13 +304,13 @@ def test_approximation_needs_its_reference():
 # Pages of several methods -------------------------------------------------------------------
 
 
-def test_a_mark_is_a_symbol_and_what_is_missing_is_said(drawn):
+def test_a_grade_is_a_symbol_and_missing_names_are_marked(drawn):
     words = [text.get_text() for text in drawn(CASES["called"]())]
     assert {"✓", "✗", "no concept", "not run"} <= set(words)
     assert any(word.endswith("more") for word in words), "names that do not fit are counted"
 
 
-def test_a_question_without_an_answer_says_so(drawn):
+def test_a_question_without_an_answer_is_marked(drawn):
     words = [text.get_text() for text in drawn(CASES["demonstration"]())]
     assert words.count("— (no answer)") == 5
     assert "nowhere here" in words and words.count("not run here") == 3

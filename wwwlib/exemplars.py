@@ -128,41 +128,42 @@ def collect(
         )
     key = {"k": k} | ({} if precision == "float32" else {"precision": precision})
     key |= {} if rank_by == "activation" else {"rank_by": rank_by}
-    value = RANKINGS[rank_by]
-    step = partial(_step, target, _labels(target, images), k, PRECISIONS[precision], value)
+    value, dtype = RANKINGS[rank_by], PRECISIONS[precision]
+    step = partial(_step, target, _labels(target, images), dtype, value)
     merge, finish = partial(_merge, k), partial(_finish, k, len(target.classes))
     ranking = Pass(target, images, layers, step, merge, "exemplars", key, finish, "exemplars")
     found = run(ranking, **options)
     return {layer: Exemplars(**own, images=len(images)) for layer, own in found.items()}
 
 
-def _ranked(indices: Tensor, z: Tensor, classes: Tensor, k: int) -> State:
-    """Return the state of one batch: each neuron's k best images, extremes, and sums by class."""
+def _state(indices: Tensor, z: Tensor, classes: Tensor) -> State:
+    """Return the state of a batch: candidates in order of index, extremes, and sums by class."""
     finite = z.isfinite()
-    index = torch.where(finite, indices.to(z.device)[:, None], -1).T
-    # A stable sort keeps earlier images before later ones of the same value; topk does not.
-    value, order = torch.where(finite, z, -torch.inf).T.sort(dim=1, descending=True, stable=True)
     known = torch.where(finite, z, 0.0)
+    value = torch.where(finite, z, -torch.inf)
     return {
-        "index": index.gather(1, order[:, :k]),
-        "value": value[:, :k].contiguous(),
+        "index": torch.where(finite, indices.to(z.device)[:, None], -1).T,
+        "value": value.T,
         # Adding 0.0 makes one of the two zeros, between which a minimum is free to choose.
         "low": torch.where(finite, z, torch.inf).amin(0) + 0.0,
-        "high": value[:, 0] + 0.0,
+        "high": value.amax(0) + 0.0,
         "finite": finite.sum(0),
         **class_sums(torch.stack([known, known.abs()], 1), classes),
     }
 
 
+def _best(k: int, value: Tensor, index: Tensor) -> State:
+    """Keep the k best candidates, of which equal ones are in order of index."""
+    # A stable sort keeps earlier images before later ones of the same value; topk does not.
+    value, order = value.sort(dim=1, descending=True, stable=True)
+    return {"value": value[:, :k].contiguous(), "index": index.gather(1, order[:, :k])}
+
+
 def _merge(k: int, one: State, other: State) -> State:
     """Merge the states of adjacent images, those of the earlier ones first."""
-    value, order = torch.cat([one["value"], other["value"]], 1).sort(
-        dim=1, descending=True, stable=True
-    )
-    index = torch.cat([one["index"], other["index"]], 1)
+    value, index = (torch.cat([one[name], other[name]], 1) for name in ("value", "index"))
     return {
-        "index": index.gather(1, order[:, :k]),
-        "value": value[:, :k].contiguous(),
+        **_best(k, value, index),
         "low": torch.minimum(one["low"], other["low"]),
         "high": torch.maximum(one["high"], other["high"]),
         "finite": one["finite"] + other["finite"],
@@ -176,8 +177,7 @@ def _finish(k: int, classes: int, state: State) -> State:
     status[state["low"] == state["high"]] = CONSTANT
     status[state["finite"] < k] = NOT_FINITE
     return {
-        "index": state["index"],
-        "value": state["value"],
+        **_best(k, state["value"], state["index"]),
         "status": status,
         "class_sum": sums[:, 0],
         "class_abs": sums[:, 1],
@@ -192,7 +192,7 @@ def _labels(target: Target, images: ImageSet) -> Tensor:
 
 
 @torch.inference_mode()
-def _step(target, labels, k, dtype, value, layers, indices, x) -> dict[str, State]:
+def _step(target, labels, dtype, value, layers, indices, x) -> dict[str, State]:
     lower = dtype is not torch.float32
     with (
         torch.autocast(x.device.type, dtype, lower),
@@ -201,7 +201,7 @@ def _step(target, labels, k, dtype, value, layers, indices, x) -> dict[str, Stat
         target.model(x)
     given, predicted = labels[indices].to(x.device), captured[LOGITS].z.argmax(1)
     classes = torch.where(given >= 0, given, predicted)
-    return {layer: _ranked(indices, value(captured[layer]).float(), classes, k) for layer in layers}
+    return {layer: _state(indices, value(captured[layer]).float(), classes) for layer in layers}
 
 
 # Command line --------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from PIL import Image
 
 from wwwlib import exemplars, images, targets
 from wwwlib.activations import capture
-from wwwlib.exemplars import PRECISIONS, _merge, _ranked
+from wwwlib.exemplars import PRECISIONS, _merge, _state
 
 
 def generate(folder, count):
@@ -66,7 +66,7 @@ def measure(target, probe, layers, k, batch_size, workers, precision, decoder):
         stage("network")
         for layer in layers:
             z = taken[layer].z.float()
-            own = _ranked(indices, z, logits.argmax(1), k)
+            own = _state(indices, z, logits.argmax(1))
             state[layer] = _merge(k, state[layer], own) if layer in state else own
         stage("the rest")
     return stage.seconds

@@ -5,7 +5,15 @@ explains any image and its class: what, where and why (WWW, Figure 2).
 """
 
 from wwwlib.atlas.atlas import Atlas, LayerRecord, Match, Thumbnails
-from wwwlib.atlas.build import build
+from wwwlib.atlas.build import (
+    build,
+    class_contributions,
+    class_name,
+    head_class_contributions,
+    labelled_subset,
+    match_labels,
+    shown_classes,
+)
 from wwwlib.atlas.explain import (
     Explanation,
     ModelOutput,
@@ -18,17 +26,7 @@ from wwwlib.atlas.explain import (
 )
 
 __all__ = [
-    "Atlas",
-    "Explanation",
-    "LayerRecord",
-    "Match",
-    "ModelOutput",
-    "Neuron",
-    "Thumbnails",
-    "Track",
-    "build",
-    "make_explanation",
-    "quoted",
-    "region_words",
-    "run_model",
-]
+    "Atlas", "Explanation", "LayerRecord", "Match", "ModelOutput", "Neuron", "Thumbnails", "Track",
+    "build", "class_contributions", "class_name", "head_class_contributions", "labelled_subset",
+    "make_explanation", "match_labels", "quoted", "region_words", "run_model", "shown_classes",
+]  # fmt: skip

@@ -1,8 +1,16 @@
-"""Build an atlas: name neurons from whole images and crops, and compute class contributions."""
+"""Build an atlas: name neurons from whole images and crops, and compute class contributions.
 
+Class contributions are the mean of w over the images of each class (WWW, section 3.4). In front of
+a linear head they follow from the class sums of the exemplars; elsewhere one pass computes them for
+all layers, with the gradient of each image's class and exact sums.
+"""
+
+import re
+import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -13,14 +21,24 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from wwwlib.atlas.atlas import Atlas, LayerRecord, Thumbnails
-from wwwlib.atlas.classes import by_gradient, from_sums, in_classes_of, labelling
 from wwwlib.concepts import bootstrap_depth, discover, select, stability
-from wwwlib.contributions import head
+from wwwlib.contributions import contribute_all, head
+from wwwlib.distributed import (
+    Options,
+    Pass,
+    State,
+    class_sums,
+    class_totals,
+    merge_class_sums,
+    run,
+)
 from wwwlib.exemplars import OK, Exemplars, collect
-from wwwlib.images import FIVE_CROPS, ImageSet, crops
+from wwwlib.images import FIVE_CROPS, ImageSet, crops, subset
 from wwwlib.language import ConceptSet, Encoder, image_features
-from wwwlib.store import versions
+from wwwlib.store import digest, versions
 from wwwlib.targets import Target
+
+_SEPARATORS = re.compile(r"[\s_/-]+")
 
 
 def build(
@@ -92,12 +110,12 @@ def build(
     WWW, sections 3.2 to 3.4.
     """
     layers = _checked(target, layers, alpha, alpha_minor)
-    store, progress = options.get("store"), options.get("progress", True)
+    how = Options(**options)
     k_minor = k if k_minor is None else k_minor
-    probe = in_classes_of(probe, target)
+    probe = match_labels(probe, target)
     cropped = crops(probe, boxes)
-    labelled = probe if labelled is None else in_classes_of(labelled, target)
-    t, t0 = words.embed(encoder, store, progress=progress)
+    labelled = probe if labelled is None else match_labels(labelled, target)
+    t, t0 = words.embed(encoder, how.store, progress=how.progress)
 
     resample = partial(stability, images=len(probe), t=t, t0=t0, k=k, rounds=rounds, seed=seed)
     whole = _features(target, probe, encoder, layers, k, options, resample if rounds else None)
@@ -123,7 +141,7 @@ def build(
     settings = {
         "probe": {"name": probe.name, "fingerprint": probe.fingerprint},
         "class side": {"name": labelled.name, "fingerprint": labelled.fingerprint},
-        "labelled": labelling(labelled),
+        "labelled": label_source(labelled),
         "words": {"digest": words.digest, "template": words.template},
         "encoder": encoder.name,
         "versions": versions(),
@@ -134,7 +152,7 @@ def build(
         "rounds": rounds,
         "seed": seed,
     }
-    small = partial(_thumbnails, shown=shown, side=thumbnail, progress=progress)
+    small = partial(_thumbnails, shown=shown, side=thumbnail, progress=how.progress)
     pictures = small(probe, whole.exemplars), small(cropped, parts.exemplars)
     return Atlas(target, found, count, words.words, t, t0, *pictures, settings)
 
@@ -215,10 +233,11 @@ def _class_contributions(
     others = [layer for layer, weight in heads.items() if weight is None]
     found, count = {}, None
     if others:
-        found, count = by_gradient(target, images, others, signed, **options)
+        found, count = class_contributions(target, images, others, signed, **options)
     if exact:
         sums = known or collect(target, images, exact, 1, **options)
-        found |= {layer: from_sums(sums[layer], heads[layer], signed) for layer in exact}
+        for layer in exact:
+            found[layer] = head_class_contributions(sums[layer], heads[layer], signed)
         count = sums[exact[0]].class_count
     return found, count
 
@@ -244,3 +263,195 @@ def _thumbnails(
         square = ImageOps.fit(images.image(i), (side, side), Image.Resampling.BICUBIC)
         pixels[row] = torch.from_numpy(np.array(square))
     return Thumbnails(best, pixels)
+
+
+# Class contributions --------------------------------------------------------------------------
+
+
+def class_contributions(
+    target: Target,
+    images: ImageSet,
+    layers: Sequence[str],
+    signed: bool = False,
+    **options: object,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Compute the class contributions of any layers, with one pass over labelled images.
+
+    Parameters
+    ----------
+    target : Target
+    images : ImageSet
+        Labels are indices of the network's classes, see `match_labels`; an image without a label
+        counts for its predicted class.
+    layers : sequence of str
+        All are captured in the same forward and backward pass.
+    signed : bool
+        Whether contributions keep their sign.
+    **options
+        Fields of `distributed.Options`.
+
+    Returns
+    -------
+    class_w : dict of str to Tensor
+        (C, N) float64 on the CPU; nan for classes without images.
+    count : Tensor of int64, shape (C,)
+        Number of images of each class.
+
+    References
+    ----------
+    WWW, section 3.4.
+    """
+    labels = torch.tensor([-1 if label is None else label for label in images.labels])
+    no_heads = dict.fromkeys(layers, False)
+
+    def step(layers: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
+        given, states = labels[indices].to(x.device), []
+        for part, classes in ((given >= 0, given), (given < 0, None)):
+            if part.any():
+                some = None if classes is None else classes[part]
+                found = contribute_all(target, x[part], layers, some, signed, no_heads)
+                states.append(
+                    {
+                        layer: class_sums(one.w.where(one.w.isfinite(), 0), one.classes)
+                        for layer, one in found.items()
+                    }
+                )
+        first, *second = states
+        return {
+            layer: reduce(merge_class_sums, [state, *(other[layer] for other in second)])
+            for layer, state in first.items()
+        }
+
+    def finish(state: State) -> State:
+        return dict(zip(("sum", "count"), class_totals(state, len(target.classes)), strict=True))
+
+    kind, key, label = "class-contributions", {"signed": signed}, "class contributions"
+    p = Pass(target, images, layers, step, merge_class_sums, kind, key, finish, label)
+    found = run(p, **options)
+    count = found[layers[0]]["count"]
+    return {layer: found[layer]["sum"] / count.double().unsqueeze(1) for layer in layers}, count
+
+
+def head_class_contributions(exemplars: Exemplars, weight: Tensor, signed: bool = False) -> Tensor:
+    """Return class contributions (C, N) in front of a linear head with weight (C, N).
+
+    They are W times the class mean of z; the mean of ``|W z|`` is ``|W|`` times that of ``|z|``.
+    Both means follow from the class sums of the exemplars, without another pass.
+    """
+    count = exemplars.class_count.double().unsqueeze(1)
+    if signed:
+        return weight.double() * exemplars.class_sum / count
+    return weight.double().abs() * exemplars.class_abs / count
+
+
+# Labels ---------------------------------------------------------------------------------------
+
+
+def match_labels(images: ImageSet, target: Target, warn: bool = True) -> ImageSet:
+    """Return the images with labels that are indices of the network's classes.
+
+    If both lists have the same classes in the same order, up to the spelling of some names, labels
+    are kept. Otherwise classes are matched by name, whatever separates its words. If a class cannot
+    be matched, all labels are dropped, with a warning unless `warn` is false; functions that need
+    a class then use the predicted one.
+    """
+    theirs, ours = _normalised(images.classes, target.classes)
+    if _same_order(theirs, ours):
+        return images
+    unmatched = _unmatched(images.classes, target.classes)
+    number = [None if unmatched else ours.index(name) for name in theirs]
+    labels = tuple(None if label is None else number[label] for label in images.labels)
+    if labels == images.labels:
+        return images
+    if unmatched and warn:
+        count = "several classes" if unmatched[0] in target.classes else "no class"
+        warnings.warn(
+            f"The labels of {images.name!r} are dropped, since {target.name} has {count} "
+            f"{unmatched[0]!r}; predicted classes are used instead.",
+            stacklevel=3,
+        )
+    content = {"labels of": images.fingerprint, "are now": labels, "of": target.classes}
+    return replace(images, classes=target.classes, labels=labels, fingerprint=digest(content))
+
+
+def labelled_subset(images: ImageSet, target: Target) -> ImageSet:
+    """Return the images that have a label, as indices of the network's classes.
+
+    Raises
+    ------
+    ValueError
+        If no image has one.
+    """
+    matched = match_labels(images, target, warn=False)
+    labelled = [i for i, label in enumerate(matched.labels) if label is not None]
+    if not labelled:
+        missing = [f"it has no class {n!r}" for n in _unmatched(images.classes, target.classes)]
+        raise ValueError(
+            f"None of the {len(images)} images of {images.name!r} has a label among the classes of "
+            f"{target.name} ({missing[0] if missing else 'they have none'}): put them into one "
+            f"folder per class, with the network's class names, such as {target.classes[0]!r}."
+        )
+    return matched if len(labelled) == len(matched) else subset(matched, labelled)
+
+
+def shown_classes(images: ImageSet, target: Target) -> list[int]:
+    """Return the indices of the classes that occur among the labels; without labels, of all."""
+    labels = {*match_labels(images, target, warn=False).labels} - {None}
+    return sorted(labels) or [*range(len(target.classes))]
+
+
+def class_name(images: ImageSet, i: int, known: Sequence[str]) -> str | None:
+    """Return the name of the class of image `i`, spelled as among the network's classes `known`.
+
+    A class that `known` does not contain, or contains twice, keeps its name; None without a label.
+    """
+    label = images.label(i)
+    if label is None:
+        return None
+    theirs, ours = _normalised(images.classes, known)
+    if _same_order(theirs, ours):
+        return known[label]
+    unique = ours.count(theirs[label]) == 1
+    return known[ours.index(theirs[label])] if unique else images.classes[label]
+
+
+def label_source(images: ImageSet) -> str:
+    """Return "labels", "predictions" or "mixed": the source of the images' classes."""
+    missing = [label is None for label in images.labels]
+    return "predictions" if all(missing) else "mixed" if any(missing) else "labels"
+
+
+def _unmatched(classes: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Return the names that do not occur exactly once in `known`."""
+    theirs, ours = _normalised(classes, known)
+    return sorted({n for n, name in zip(classes, theirs, strict=True) if ours.count(name) != 1})
+
+
+def _normalised(*lists: Sequence[str]) -> list[list[str]]:
+    """Return names with one blank between their words, unless that makes two names equal.
+
+    Places365 has ``arena/hockey`` and ``army_base``, a network "arena hockey" and "army base". Case
+    matters: ImageNet has a Cardigan, a dog, and a cardigan, a garment.
+    """
+    plain = [[" ".join(_SEPARATORS.split(name)) for name in names] for names in lists]
+    merged = any(len({*new}) < len({*old}) for new, old in zip(plain, lists, strict=True))
+    return [[*names] for names in lists] if merged else plain
+
+
+def _same_order(classes: Sequence[str], known: Sequence[str]) -> bool:
+    """Whether two lists have the same classes in the same order, some with other spellings.
+
+    At least half of the names agree in position, and no name that is unique in both lists has
+    different positions: an alphabetical list with one other name is another order.
+    """
+    if tuple(classes) == tuple(known) or len(classes) != len(known):
+        return len(classes) == len(known)
+    same = sum(a == b for a, b in zip(classes, known, strict=True))
+    here, there = _unique(classes), _unique(known)
+    return 2 * same >= len(known) and all(there.get(name, i) == i for name, i in here.items())
+
+
+def _unique(names: Sequence[str]) -> dict[str, int]:
+    """Return the positions of the names that occur once."""
+    count = Counter(names)
+    return {name: i for i, name in enumerate(names) if count[name] == 1}

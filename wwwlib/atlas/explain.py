@@ -12,7 +12,6 @@ code that writes HTML has to escape a sentence as a whole.
 import math
 import unicodedata
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,8 +177,9 @@ class Explanation:
                 "This explanation has no atlas to take example images from; use Atlas.explain, or "
                 "plots.two_tracks(explanation, atlas)."
             )
-        # Plots are built on atlases, so they can only be imported here.
-        return import_module("wwwlib.plots").two_tracks(self, self.atlas)
+        from wwwlib import plots
+
+        return plots.two_tracks(self, self.atlas)
 
     def _comparison(self) -> str:
         if not self.cls.neurons:

@@ -13,25 +13,20 @@ depend on how images were divided among processes. Two mechanisms divide them:
   stretches are kept in the store, so that a stopped run continues. Needs the extra ``ray``.
 """
 
-from wwwlib.distributed.passes import Options, Pass, State, run
-from wwwlib.distributed.sums import (
+from wwwlib.distributed.passes import (
+    Options,
+    Pass,
+    State,
     class_sums,
     class_totals,
     concatenate,
     exact_parts,
     merge_class_sums,
+    run,
 )
 from wwwlib.distributed.workers import ranks
 
 __all__ = [
-    "Options",
-    "Pass",
-    "State",
-    "class_sums",
-    "class_totals",
-    "concatenate",
-    "exact_parts",
-    "merge_class_sums",
-    "ranks",
-    "run",
-]
+    "Options", "Pass", "State", "class_sums", "class_totals", "concatenate", "exact_parts",
+    "merge_class_sums", "ranks", "run",
+]  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from wwwlib.registry import require
 
@@ -33,20 +33,14 @@ class Ranks:
 
     def broadcast(self, message: bytes = b"") -> bytes:
         """Return the message of rank 0 on every rank."""
-        from torch import distributed
-
         return self._move(lambda x: distributed.broadcast(x, 0, self.group), message)
 
     def send(self, message: bytes) -> None:
         """Send a message to rank 0."""
-        from torch import distributed
-
         self._move(lambda x: distributed.send(x, 0, self.group), message)
 
     def receive(self, other: int) -> bytes:
         """Return the message that another rank sends to this one, rank 0."""
-        from torch import distributed
-
         return self._move(lambda x: distributed.recv(x, other, self.group))
 
     @staticmethod
@@ -63,8 +57,6 @@ def ranks() -> Ranks:
     """Return the place of this process; the first call joins the group of those of torchrun."""
     if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         return Ranks()
-    from torch import distributed
-
     if not distributed.is_initialized():
         store, rank, size = next(distributed.rendezvous("env://", timeout=_PATIENCE))
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")

@@ -14,7 +14,6 @@ from wwwlib.explorer import markup
 from wwwlib.explorer.model import Change, Model, Pictures
 from wwwlib.images import ImageSet
 from wwwlib.language import Encoder
-from wwwlib.plots.page import picture_tile
 from wwwlib.world.vocabulary import FINISHES
 
 UNCHANGED = "as it is"
@@ -213,7 +212,7 @@ class Explorer(w.VBox):
             one.children[1].description = f"Picture {i}{' ✓' if i == chosen else ''}"
 
     def _thumbnail(self, images: ImageSet, i: int) -> w.VBox:
-        picture = w.HTML(markup.img(picture_tile(images.image(i), 88), images.names[i]))
+        picture = w.HTML(markup.img(markup.picture_tile(images.image(i), 88), images.names[i]))
         narrow = w.Layout(width="92px", padding="0")  # as wide as its picture
         button = w.Button(tooltip=f"Explain {images.names[i]}", layout=narrow)
         button.add_class(f"www-picture-{i}")

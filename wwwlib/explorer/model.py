@@ -19,10 +19,10 @@ from wwwlib.atlas import (
     Match,
     ModelOutput,
     Track,
+    class_name,
     make_explanation,
     run_model,
 )
-from wwwlib.atlas.classes import class_name
 from wwwlib.concepts import ConceptTable, discover, score
 from wwwlib.images import ImageSet, decode
 from wwwlib.language import Encoder

@@ -5,7 +5,7 @@ concept world, or as a subset or crops of another set. Images that cannot be dec
 when the set is opened, before a long pass starts.
 """
 
-from wwwlib.images.batches import DECODERS, Fitting, batches, check_decoder
+from wwwlib.images.batches import DECODERS, Fitting, batches
 from wwwlib.images.files import MAX_PIXELS, decode, folder
 from wwwlib.images.image_set import (
     FIVE_CROPS,
@@ -30,7 +30,7 @@ from wwwlib.images.sources import (
 
 __all__ = [
     "DECODERS", "FIVE_CROPS", "FOLDERS", "MAX_PIXELS", "Fitting", "ImageSet", "Skipped",
-    "batches", "broden", "check_apart", "check_decoder", "crops", "dataset", "decode",
+    "batches", "broden", "check_apart", "crops", "dataset", "decode",
     "distinct", "folder", "halves", "imagenet", "imagenet_synsets", "imagenette", "load",
     "places365", "subset",
 ]  # fmt: skip

@@ -128,7 +128,8 @@ def batches(
             raise ValueError(f"{name} is {value}; it must be at least {least}.")
     if not 0 <= start <= len(images):
         raise ValueError(f"start is {start}; it must lie between 0 and {len(images)}, the end.")
-    check_decoder(decoder)
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder is {decoder!r}; use one of {', '.join(DECODERS)}.")
     loader = partial(
         DataLoader,
         batch_size=batch_size,
@@ -212,12 +213,6 @@ class Fitting:
 
 
 # JPEG files decoded by torchvision ------------------------------------------------------------
-
-
-def check_decoder(decoder: str) -> None:
-    """Raise a ValueError for an unknown decoder."""
-    if decoder not in DECODERS:
-        raise ValueError(f"decoder is {decoder!r}; use one of {', '.join(DECODERS)}.")
 
 
 def _decoded(

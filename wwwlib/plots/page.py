@@ -17,7 +17,6 @@ from matplotlib.gridspec import GridSpec, GridSpecFromSubplotSpec, SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 from PIL import Image
-from scipy.ndimage import binary_dilation
 
 from wwwlib.plots.style import GREY, HEAT, INK, RULE, SMALL, WIDTH, look
 
@@ -171,7 +170,7 @@ def spot(axes: Axes, image, region, place: int) -> None:
     colour, style = look(place)
     region = np.asarray(region, bool)
     tinted = 0.82 * pixels(image) + 0.18 * 255 * np.array(to_rgb(colour))
-    draw(axes, np.where(region[..., None], tinted, _paled(image, 0.35)).round().astype(np.uint8))
+    draw(axes, np.where(region[..., None], tinted, paled(image, 0.35)).round().astype(np.uint8))
     outline(axes, region, colour, style, width=1.3)
     if not region.any():
         axes.text(
@@ -208,46 +207,8 @@ def heat_key(axes: Axes, y: float, width: float) -> None:
         label.set_horizontalalignment(side)
 
 
-def _paled(image, colourful: float) -> np.ndarray:
+def paled(image, colourful: float) -> np.ndarray:
     """Return an image with a share of its colours over light grey."""
     shown = pixels(image).astype(float)
     pale = shown.mean(-1, keepdims=True) * 0.45 + 255 * 0.5
     return colourful * shown + (1 - colourful) * pale
-
-
-# Tiles: pictures without text for interactive pages, drawn in milliseconds ----------------------
-
-
-def region_tile(image, region, place: int = 0, side: int = 160) -> Image.Image:
-    """Draw an image, paled, with a region in its own colours and an outline around it.
-
-    Parameters
-    ----------
-    image : PIL image of W x H pixels
-    region : array of bool, shape (H, W)
-    place : int
-        Which neuron's colour the outline has, see `style.look`.
-    side : int
-        Pixels of the longer side of the result.
-    """
-    shown = picture_tile(image, side)
-    inside = Image.fromarray(np.asarray(region, bool)).resize(shown.size, Image.Resampling.NEAREST)
-    inside = np.asarray(inside)
-    drawn = np.where(inside[..., None], pixels(shown), _paled(shown, 0.3))
-    drawn[binary_dilation(inside, iterations=4) & ~inside] = 255
-    line = binary_dilation(inside, iterations=3) & ~inside
-    drawn[line] = np.array(to_rgb(look(place)[0])) * 255
-    return Image.fromarray(drawn.round().astype(np.uint8))
-
-
-def heat_tile(image, heatmap, side: int = 160) -> Image.Image:
-    """Draw an image in grey under a heatmap (H, W), its zero dark and its maximum bright."""
-    return picture_tile(heated(image, heatmap), side)
-
-
-def picture_tile(image, side: int = 160) -> Image.Image:
-    """Draw an image with `side` pixels on its longer side."""
-    image = Image.fromarray(pixels(image))
-    scale = side / max(image.size)
-    size = tuple(max(1, round(length * scale)) for length in image.size)
-    return image.resize(size, Image.Resampling.BICUBIC)

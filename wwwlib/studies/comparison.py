@@ -14,7 +14,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from wwwlib import concepts, images, language, targets, world
-from wwwlib.atlas.classes import shown_classes
+from wwwlib.atlas import shown_classes
 from wwwlib.baselines import clip_dissect, falcon, milan, network_dissection
 from wwwlib.baselines.falcon import Captions, Shards
 from wwwlib.baselines.network_dissection import Dissection, Masks
@@ -61,7 +61,7 @@ class Network:
     def shown_truth(self, probe: ImageSet) -> dict[int, list[str]]:
         """Return the truth of the classes that a probe set shows; of all, if it has other classes.
 
-        See `atlas.classes.shown_classes`.
+        See `atlas.shown_classes`.
         """
         return {i: self.truth[i] for i in shown_classes(probe, self.target)}
 

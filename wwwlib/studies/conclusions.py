@@ -243,42 +243,33 @@ def caveats(
     """
     lines, run = [], {row.method for row in table.rows if row.scores}
     if EQUAL in run:
-        match = "as do its authors" if dissect_k == DISSECT_K else f"its authors {DISSECT_K}"
-        lines.append(
-            f"CLIP-Dissect uses {dissect_k} image{'s' * (dissect_k > 1)} per neuron, {match}; its "
-            "other settings are its authors', and none is tuned to this network."
-        )
+        theirs = "as do its authors" if dissect_k == DISSECT_K else f"its authors {DISSECT_K}"
+        images = f"{dissect_k} image{'s' * (dissect_k > 1)} per neuron"
+        lines.append(f"CLIP-Dissect uses {images}, {theirs}, and else its authors' settings.")
     if "FALCON" in run:
-        lines += _falcon(grouping or {}, layer, map_layer)
+        sigmas, cohesive = (
+            {"sigmas": SIGMAS, "cohesive": COHESIVE, **(grouping or {})}[name]
+            for name in ("sigmas", "cohesive")
+        )
+        crops = f"images cropped by the maps of {map_layer}" if map_layer else "images not cropped"
+        lines += [
+            "FALCON takes words from captions, not from the concept set; neurons in none of its "
+            "groups are left without a name.",
+            f"FALCON's thresholds are {sigmas:g} standard deviations and a coherence of "
+            f"{cohesive:g} (its authors': {SIGMAS:g} and {COHESIVE:g}); {crops}.",
+        ]
     if "MILAN" in run and describer:
         same = describer.encoder.digest == target.digest
         lines.append(
-            "MILAN generates free text, from which the words of the concept set are extracted. Its "
-            "decoder was trained on regions of concept-world images with the masks and names that "
-            f"Network Dissection uses. Its image encoder is {describer.encoder.name}, "
+            "MILAN's names are words of the concept set in its free text. Its decoder was trained "
+            "on masks and names of the concept world; its image encoder is "
+            f"{describer.encoder.name}, "
             + ("the network under study." if same else f"another network than {target.name}.")
         )
     if "Network Dissection" in run and layer == LOGITS:
         lines.append("Final neurons have one value per image, so Network Dissection sees no parts.")
     if any(method.endswith(PUBLISHED) for method in run):
-        lines.append(
-            "Labels as published come from their authors' runs, with possibly other images and "
-            "weights."
-        )
+        lines.append("Labels as published may come from other images and weights than this table.")
     if layer != LOGITS and target.prefix_tokens and target.class_token:
         lines.append("Names come from the class token, but the truth from patch tokens.")
-    return lines
-
-
-def _falcon(grouping: Mapping[str, float], layer: str, map_layer: str | None) -> list[str]:
-    sigmas, cohesive = grouping.get("sigmas", SIGMAS), grouping.get("cohesive", COHESIVE)
-    crops = f"crops images by the maps of {map_layer}" if map_layer else "crops no images"
-    lines = [
-        "FALCON takes words and phrases from captions, not from the concept set, and names groups "
-        "of neurons; neurons in no group are left without a name.",
-        f"FALCON's features are active above {sigmas:g} standard deviations, and its groups are "
-        f"coherent above {cohesive:g} (its authors': {SIGMAS:g} and {COHESIVE:g}); it {crops}.",
-    ]
-    if layer not in (LOGITS, map_layer):
-        lines[1] += f" Its features do not depend on the maps of {layer}."
     return lines

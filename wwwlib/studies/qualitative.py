@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from PIL import Image
 from torch import Tensor
 
-from wwwlib import maps
-from wwwlib.atlas.classes import by_gradient, in_classes_of
+from wwwlib import atlas, maps
 from wwwlib.baselines.craft import Craft, CraftError, craft
 from wwwlib.baselines.falcon import crop_to_boxes
 from wwwlib.baselines.grad_cam import grad_cam
@@ -167,15 +166,15 @@ def class_contributions(
             f"No image of {images.name!r} is of class {lacking[0]} of {target.name}; choose "
             f"classes among the {len(shown)} that it shows."
         )
-    images = in_classes_of(images, target)
+    images = atlas.match_labels(images, target)
     own = subset(images, [i for i, label in enumerate(images.labels) if label in set(classes)])
-    w, _ = by_gradient(target, own, [layer], **options)
+    w, _ = atlas.class_contributions(target, own, [layer], **options)
     return w[layer][list(classes)]
 
 
 def classes_without_images(target: Target, images: ImageSet, classes: Sequence[int]) -> list[int]:
     """Return the classes of which there is no image; all, if the images have other classes."""
-    shown = set(in_classes_of(images, target, warn=False).labels)
+    shown = set(atlas.match_labels(images, target, warn=False).labels)
     return [c for c in classes if c not in shown]
 
 
@@ -409,7 +408,7 @@ def images_of_class(
 
     An image that contributes to its own class mean agrees with it for that reason alone.
     """
-    images = in_classes_of(images, target)
+    images = atlas.match_labels(images, target)
     own = [
         i
         for i, (label, name) in enumerate(zip(images.labels, images.names, strict=True))

@@ -197,8 +197,8 @@ def _texts(reply) -> tuple[list[str], list[str], list[str]]:
     """Return the lines of a reply's method, WHAT and WHY."""
     nothing = (_nothing(reply),)
     what, why = (
-        [part for line in said or nothing for part in fit(line, width, lines=3)]
-        for said, width in ((reply.what, _COLUMNS[1]), (reply.why, _COLUMNS[3]))
+        [part for line in texts or nothing for part in fit(line, width, lines=3)]
+        for texts, width in ((reply.what, _COLUMNS[1]), (reply.why, _COLUMNS[3]))
     )
     return fit(reply.method, _COLUMNS[0], bold=True, lines=2), what, why
 

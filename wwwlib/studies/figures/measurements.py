@@ -83,7 +83,7 @@ def intervals(
         axes.set_xlim(left=min(0, axes.get_xlim()[0]))
         figure.legend(loc="outside upper left")
     for place, text in enumerate(texts):
-        text = text if known[place] else "not decidable here"
+        text = text if known[place] else "undecided"
         axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), va="center", size=SMALL)
     if reference is not None:
         axes.axvline(reference, **REFERENCE)
