@@ -1,14 +1,13 @@
-"""Sampled Shapley values against every order of entry, and agreement against scipy."""
+"""Sampled Shapley values against every order of entry."""
 
 from itertools import permutations
 
 import pytest
 import torch
-from scipy.stats import spearmanr
 from torch import nn
 
 from wwwlib import targets
-from wwwlib.contributions import ablation, agreement, shapley, taylor
+from wwwlib.contributions import ablation, shapley, taylor
 
 
 def wrapped(*layers):
@@ -87,17 +86,3 @@ def test_mistakes_are_sentences():
         shapley(target, X, "0", samples=0)
     with pytest.raises(ValueError, match="some of 0 to 3"):
         shapley(target, X, "0", neurons=[4])
-    with pytest.raises(ValueError, match="the same shape"):
-        agreement(torch.zeros(2, 3), torch.zeros(2, 4))
-
-
-def test_agreement_is_spearmans_with_ties_and_the_relative_error():
-    w = torch.tensor([[0, 0, 3, 1, 1, 5.0], [1, 2, 3, 4, 5, 6], [2, 2, 2, 2, 2, 2]])
-    reference = torch.tensor([[0, 1, 2, 0, 1, 9.0], [6, 5, 4, 3, 2, 1], [1, 2, 3, 4, 5, 6]])
-    found = agreement(w, reference)
-    for b in range(2):
-        assert found.rank[b].item() == pytest.approx(spearmanr(w[b], reference[b]).statistic)
-        gap = sum(abs(p - q) for p, q in zip(w[b].tolist(), reference[b].tolist(), strict=True))
-        assert found.error[b].item() == pytest.approx(gap / reference[b].sum().item())
-    assert found.rank[2].isnan(), "a constant has no ranks"
-    assert agreement(w, torch.zeros_like(w)).error.isnan().all()

@@ -91,8 +91,8 @@ def test_the_short_way_of_the_readme_runs(python, tmp_path):
     """Breaks if it needs a file of the checkout, or more than the core's dependencies."""
     readme = (ROOT / "README.md").read_text()
     short, *more = re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S)
-    first = "import os; os.environ['WWW_STORE'] = 'store'\nfrom wwwlib import images\n"
-    smaller = short.replace('"world", layers', 'images.load("world", count=240), layers')
+    first = "import os; os.environ['WWW_STORE'] = 'store'"
+    smaller = short.replace("image_set(1200)", "image_set(240)")
     printed = run(python, tmp_path, "\n".join([first, smaller, *more, "print(mine)"]))
     assert "Predicted" in printed and printed.strip().endswith("2 classes, on cpu)")
     assert (tmp_path / "explanation.png").stat().st_size and (tmp_path / "names.csv").stat().st_size

@@ -103,56 +103,6 @@ def select(s: Tensor, alpha: float | Tensor = 0.95) -> list[Tensor]:
     return [index for index, _ in _ranked(s, _threshold(s, alpha))]
 
 
-def select_top(s: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """Select a given number of concepts for each neuron.
-
-    Parameters
-    ----------
-    s : Tensor
-        (N, M) scores.
-    sizes : sequence of int
-        N numbers in [0, M].
-
-    Returns
-    -------
-    list of Tensor
-        Selected indices of each neuron, best first, ties by index.
-
-    Raises
-    ------
-    ValueError
-        If `sizes` has another length or a value outside [0, M].
-    """
-    if len(sizes) != len(s) or not all(0 <= size <= s.shape[1] for size in sizes):
-        raise ValueError(
-            f"{len(sizes)} sizes from {min(sizes, default=0)} to {max(sizes, default=0)} do not "
-            f"match scores of shape {tuple(s.shape)}; give one size per neuron, from 0 to M."
-        )
-    order = s.argsort(dim=1, descending=True, stable=True)
-    return [row[:size] for row, size in zip(order, sizes, strict=True)]
-
-
-def select_overall(s: Tensor, total: int) -> list[Tensor]:
-    """Select the highest scores of all neurons together, with one threshold for all.
-
-    Parameters
-    ----------
-    s : Tensor
-        (N, M) finite scores.
-    total : int
-        Number of concepts over all neurons, in [0, N M]; ties with the last are selected too.
-
-    Returns
-    -------
-    list of Tensor
-        Selected indices of each neuron, best first; some may be empty.
-    """
-    if not total:
-        return [s.new_zeros(0, dtype=torch.int64) for _ in s]
-    threshold = s.flatten().topk(total).values[-1]
-    return [index for index, _ in _ranked(s, threshold.expand(len(s)))]
-
-
 def discover(
     v: Tensor,
     t: Tensor,
@@ -208,31 +158,6 @@ def discover(
     threshold = torch.cat(thresholds)
     abstained = threshold.isnan()
     return ConceptTable(names, scores, threshold.masked_fill(abstained, 0.0), abstained)
-
-
-def equivalent_alpha(alpha: float, template: Tensor, best: Tensor) -> Tensor:
-    """Compute the alpha with which plain cosines select the same concepts as corrected scores.
-
-    It is ``1 - (1 - alpha) (1 - c / max)``: the template correction amounts to a stricter alpha,
-    neuron by neuron.
-
-    Parameters
-    ----------
-    alpha : float
-        Alpha of the corrected scores, in (0, 1].
-    template : Tensor
-        (N,) mean cosine c of each neuron's exemplars with the bare template.
-    best : Tensor
-        (N,) highest plain cosine of each neuron.
-
-    Returns
-    -------
-    Tensor
-        (N,) values in (0, 1]; nan if there is none, because no concept scores higher than the bare
-        template (the neuron abstains) or no cosine is positive.
-    """
-    found = 1 - (1 - alpha) * (1 - template / best)
-    return found.masked_fill((best <= template) | (found <= 0) | (found > 1), torch.nan)
 
 
 @dataclass(frozen=True, eq=False)

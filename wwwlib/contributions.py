@@ -8,7 +8,6 @@ the signed values plus the bias sum to the logit. `contribute` uses `linear_head
 it to be exact and `taylor` elsewhere. `shapley` estimates Shapley values, a reference for Eq. 3.
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -289,57 +288,6 @@ def shapley(
         )
     w = w.to(x.dtype)  # captum sums in single precision
     return w if signed else w.abs()
-
-
-@dataclass(frozen=True, eq=False)
-class Agreement:
-    """Agreement of contributions with a reference, per image.
-
-    Attributes
-    ----------
-    rank : Tensor
-        (B,) Spearman's rank correlation over neurons in [-1, 1]; nan if either is constant.
-    error : Tensor
-        (B,) sum of absolute differences divided by the reference's sum of absolute values; nan if
-        the reference is zero.
-    """
-
-    rank: Tensor
-    error: Tensor
-
-
-def agreement(w: Tensor, reference: Tensor) -> Agreement:
-    """Compare contributions with a reference.
-
-    Parameters
-    ----------
-    w, reference : Tensor
-        (B, N) contributions of the same neurons to the same classes.
-
-    Returns
-    -------
-    Agreement
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ or are not (B, N).
-    """
-    from scipy.stats import ConstantInputWarning, spearmanr
-
-    if w.shape != reference.shape or w.ndim != 2:
-        raise ValueError(
-            f"The contributions have shapes {tuple(w.shape)} and {tuple(reference.shape)}; "
-            "expected the same shape (B, N)."
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConstantInputWarning)
-        pairs = zip(w.double().cpu(), reference.double().cpu(), strict=True)
-        rank = [spearmanr(a, b).statistic for a, b in pairs]
-    error = (w - reference).abs().sum(1).double() / reference.abs().sum(1).double()
-    return Agreement(
-        torch.tensor(rank, dtype=torch.float64), error.where(error.isfinite(), torch.nan)
-    )
 
 
 def linear_head(z: Tensor, weight: Tensor, classes: int | Tensor, signed: bool = False) -> Tensor:

@@ -6,8 +6,7 @@ and ``wwwlib.load``.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from functools import partial
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import torch
@@ -192,17 +191,15 @@ def _target(model: nn.Module | str | Target, preprocess, classes) -> Target:
 def _last_spatial_layer(target: Target) -> str:
     """Return the last layer, in order of execution, whose output has several positions."""
     order: list[str] = []
-    names = [name for name in target.layers() if name != LOGITS]
-    hooks = [
-        target.module(name).register_forward_hook(partial(_note, order, name)) for name in names
-    ]
     x = target.preprocess(Image.new("RGB", (256, 256)))[None].to(target.device)
-    try:
-        with torch.no_grad():
-            target.model(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as stack, torch.no_grad():
+        for name in target.layers():
+            hook = target.module(name).register_forward_hook(
+                lambda *_, name=name: order.append(name)
+            )
+            stack.callback(hook.remove)
+        target.model(x)
+    order.remove(LOGITS)
     for name in reversed(order):
         if not isinstance(target.module(name), _UNINFORMATIVE) and _is_spatial(target, name, x):
             return name
@@ -210,10 +207,6 @@ def _last_spatial_layer(target: Target) -> str:
         f"No layer of {target.name} has an output of maps or tokens; give layers=, such as "
         f"{', '.join(map(repr, order[-4:]))}."
     )
-
-
-def _note(order: list[str], name: str, *_: object) -> None:
-    order.append(name)
 
 
 def _is_spatial(target: Target, layer: str, x: Tensor) -> bool:

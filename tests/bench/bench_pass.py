@@ -26,10 +26,10 @@ def seconds(call):
 
 
 @torch.inference_mode()
-def bare(target, probe, batch, workers):
+def bare(target, probe, batch_size, workers):
     """Forward every image and keep nothing."""
     pin = target.device.type == "cuda"
-    for _, x in images.batches(probe, target.preprocess, batch, workers, pin_memory=pin):
+    for _, x in images.batches(probe, target.preprocess, batch_size, workers, pin_memory=pin):
         target.model(x.to(target.device, non_blocking=True))
     if pin:
         torch.cuda.synchronize()
@@ -56,11 +56,12 @@ def main():
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     target = targets.load(options.target, "random").to(options.device)
-    probe, given = world.image_set(options.images), (options.batch, options.workers)
+    probe = world.image_set(options.images)
+    given = {"batch_size": options.batch, "workers": options.workers}
     calls = {
-        "bare forward": lambda: bare(target, probe, *given),
+        "bare forward": lambda: bare(target, probe, **given),
         "exemplar pass": lambda: exemplars.collect(
-            target, probe, options.layers, 40, *given, progress=False
+            target, probe, options.layers, 40, **given, progress=False
         ),
     }
     memory = {name: peak(target, call) for name, call in calls.items()}  # warms up, too

@@ -468,10 +468,8 @@ def _check_target(record: dict, target: Target, folder: str | Path) -> None:
 
 
 def _pack_layer(layer: LayerRecord, number: Mapping[str, int]) -> dict[str, Tensor]:
-    packed = {name: getattr(layer, name) for name in ("v", "minor_v", "class_w")}
-    for name in ("head", "stability"):
-        if getattr(layer, name) is not None:
-            packed[name] = getattr(layer, name)
+    names = ("v", "minor_v", "class_w", "head", "stability")
+    packed = {name: part for name in names if (part := getattr(layer, name)) is not None}
     for name in ("major", "minor"):
         table = _pack_table(getattr(layer, name), number)
         packed |= {f"{name}/{part}": tensor for part, tensor in table.items()}
