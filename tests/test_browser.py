@@ -31,7 +31,7 @@ FLAGS = [
 ]  # fmt: skip
 SMALL = {"probe_count": 96, "tested": 24, "layers": ["layer4"], "also": [], "ks": [4], "boxes": 1}
 TOKEN = "a-token-for-this-test"
-WAIT = 90_000  # milliseconds; a page that is ready sooner is not waited for
+WAIT = 240_000  # milliseconds; a page that is ready sooner is not waited for
 
 EVIL = r"""
 import numpy as np, torch
@@ -124,7 +124,7 @@ class Server:
             )
 
     def __enter__(self):
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while answers(self.address) is None:
             assert self.process.poll() is None and time.monotonic() < until, self.log.read_text()
             time.sleep(0.2)
