@@ -63,7 +63,7 @@ test: install-test
 	@echo 'All passed; now: make reproduce'
 
 test-slow: $(VENV)/installed-slow
-	$(BIN)/python -m pytest -m slow $(PYTEST)
+	$(BIN)/python -m pytest -m slow -n 0 $(PYTEST)
 
 lint: install-test
 	$(BIN)/ruff check .
@@ -78,7 +78,7 @@ explorer: install
 
 world: install
 	$(BIN)/python -m wwwlib.world
-	$(BIN)/python -m wwwlib.studies.milan_training
+	$(BIN)/python data/train_milan.py
 
 lock:
 	$(PYTHON) -m venv build/lock
@@ -90,4 +90,4 @@ lock:
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
-	find wwwlib tests papermill_runs -name __pycache__ -prune -exec rm -rf {} +
+	find wwwlib tests papermill_runs data -name __pycache__ -prune -exec rm -rf {} +

@@ -28,7 +28,8 @@ FOLDERS = {  # and the other folders that each may import, beside the core
 }
 PROJECT = Project(ROOT)
 LIBRARY = sorted((ROOT / "wwwlib").rglob("*.py"))
-CODE = LIBRARY + sorted((ROOT / "papermill_runs").glob("*.py"))
+SCRIPTS = sorted([*(ROOT / "papermill_runs").glob("*.py"), *(ROOT / "data").glob("*.py")])
+CODE = LIBRARY + SCRIPTS
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 each_module = pytest.mark.parametrize("path", CODE, ids=lambda p: str(p.relative_to(ROOT)))

@@ -265,11 +265,26 @@ def test_voila_shows_nothing_to_those_without_the_token(browser, voila):
         assert answers(f"{voila.address}/{path}") in (302, 403, 404), path
 
 
-def test_played_under_voila(page, voila, house):
+def serious_faults(page):
+    """Return what axe finds in our own part of the page."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page, ".www-explorer").response["violations"]
+    return [
+        (one["id"], node["html"][:200])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+        if "noUi-handle" not in node["html"]  # ipywidgets leaves its sliders' handles unnamed
+    ]
+
+
+def test_it_is_accessible_and_played_under_voila(page, voila, house):
     page.goto(f"{voila.address}/?token={TOKEN}")
+    part(page, "explanation").locator("img").first.wait_for()
+    assert not serious_faults(page)
     if voila.theme == "light":
         play(page, house)
-    part(page, "explanation").locator("img").first.wait_for()
     shoot(page, f"voila-{voila.theme}")
     assert "import json" not in page.locator("#rendered_cells").inner_text()  # no code is shown
     assert not page.outside
@@ -280,23 +295,6 @@ def test_played_in_jupyterlab(page, lab, house):
     play(page, house)
     shoot(page, "lab-light")
     assert not page.outside
-
-
-def test_it_is_accessible(page, voila):
-    """No serious fault in our own part of the page, by axe."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    page.goto(f"{voila.address}/?token={TOKEN}")
-    part(page, "explanation").locator("img").first.wait_for()
-    found = Axe().run(page, ".www-explorer").response["violations"]
-    serious = [
-        (one["id"], node["html"][:200])
-        for one in found
-        if one["impact"] in ("serious", "critical")
-        for node in one["nodes"]
-        if "noUi-handle" not in node["html"]  # ipywidgets leaves its sliders' handles unnamed
-    ]
-    assert not serious
 
 
 def test_names_that_are_markup_run_nowhere(page, lab, house):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import train_milan as training
 from torch import nn
 
 from wwwlib import exemplars, store, targets, world
@@ -19,7 +20,6 @@ from wwwlib.baselines import common, milan
 from wwwlib.baselines.milan import exemplars as regions_of
 from wwwlib.baselines.milan import networks
 from wwwlib.concepts import ConceptTable
-from wwwlib.studies import milan_training as training
 from wwwlib.world import scenes, vocabulary
 
 END, START = networks.END, networks.START

@@ -25,7 +25,8 @@ def extra(*names):
     """Return the requirements of extras, with those of the extras that they contain."""
     found = []
     for requirement in (Requirement(line) for name in names for line in EXTRAS[name]):
-        found += extra(*sorted(requirement.extras)) if requirement.name == "wwwlib" else [requirement]
+        own = requirement.name == "wwwlib"
+        found += extra(*sorted(requirement.extras)) if own else [requirement]
     return found
 
 
@@ -144,7 +145,7 @@ def files(part):
 def test_whatever_is_imported_is_declared(part):
     """Breaks if code imports a package that was installed only because another one needs it."""
     declared = {canonicalize_name(r.name) for r in CORE + extra(*PARTS[part])}
-    own = {p.stem for f in ("papermill_runs", "tests") for p in (ROOT / f).rglob("*.py")}
+    own = {p.stem for f in ("papermill_runs", "tests", "data") for p in (ROOT / f).rglob("*.py")}
     own |= {p.name for p in ROOT.iterdir() if p.is_dir()}
     owners = packages_distributions()
     for path in files(part):

@@ -326,7 +326,7 @@ def load(path: str | Path = "world") -> Describer:
     if encoder.digest != metadata["weights"]:
         raise ValueError(
             f"{str(path)!r} was trained with other weights of {metadata['encoder']}; train it "
-            "again, for the concept world with `python -m wwwlib.studies.milan_training`."
+            "again, for the concept world with `python data/train_milan.py`."
         )
     vocabulary = metadata["vocabulary"]
     width, features = state["decoder.of_features.weight"].shape

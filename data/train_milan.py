@@ -1,4 +1,4 @@
-"""Train MILAN on the concept world: `python -m wwwlib.studies.milan_training`.
+"""Train MILAN on the concept world: `python data/train_milan.py`.
 
 The last step of `make world`, since the encoder is the world's convolutional network. For every
 region of some thousand pictures a bank holds the features pooled over the exact pixels, over a blob
