@@ -464,7 +464,7 @@ def test_classes_of_a_torch_data_set_are_its_own_or_numbers():
         (OSError("disk gone"), r"no \(image, label\) pair \(OSError: disk gone\)"),
         (noise(), "no .* pair"),
         (("path.png", 0), "its image is a str"),
-        ((noise(mode="CMYK"), 0), "colour mode is CMYK"),
+        ((noise(mode="CMYK"), 0), "mode is CMYK"),
         ((torch.zeros(1, 8, 8), 0), r"float32 \(1, 8, 8\), not \(3, H, W\)"),
         ((torch.full((3, 8, 8), -0.5), 0), r"values are -0\.5 to -0\.5; .* before normalisation"),
         ((torch.full((3, 8, 8), torch.nan), 0), "values are nan"),
