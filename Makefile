@@ -63,7 +63,7 @@ test: install-test
 	@echo 'All passed; now: make reproduce'
 
 test-slow: $(VENV)/installed-slow
-	$(BIN)/python -m pytest -m slow $(PYTEST)
+	$(BIN)/python -m pytest -m slow -n 0 $(PYTEST)
 
 lint: install-test
 	$(BIN)/ruff check .

@@ -45,7 +45,7 @@ def execute(source: str, output: str, parameters: dict[str, Any]) -> str | None:
     parameters : dict
         Values, already checked against the declared ones.
     """
-    # jsonschema checks IRIs, which no notebook has; importing what it checks them with takes seconds.
+    # jsonschema's check of IRIs, which notebooks have none of, takes seconds to import.
     sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
     from nbclient.exceptions import DeadKernelError

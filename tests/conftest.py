@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that uses the network is a broken test
-# jsonschema checks IRIs, which no notebook has; importing what it checks them with takes seconds.
+# jsonschema checks IRIs, which no notebook has, with a package that takes seconds to import.
 sys.modules.setdefault("rfc3987_syntax", None)
 
 

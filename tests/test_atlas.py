@@ -18,9 +18,9 @@ from wwwlib.atlas import (
     class_name,
     labelled_subset,
     match_labels,
-    quoted,
     shown_classes,
 )
+from wwwlib.atlas.explain import quoted
 from wwwlib.images import ImageSet, crops, imagenet_synsets
 from wwwlib.language import ConceptSet, embed_exemplars
 from wwwlib.store import Store, digest
@@ -535,7 +535,7 @@ def test_the_atlas_has_the_stability_of_its_names():
 def test_thumbnails_are_those_of_the_best_images(made):
     best = made.layers["1"].exemplars.index[0, 0].item()
     assert best in made.thumbnails and made.thumbnails[best].size == (64, 64)
-    assert list(made.thumbnails) == sorted(made.thumbnails)
+    assert made.thumbnails.index.tolist() == sorted(made.thumbnails.index.tolist())
     crop = made.layers["3"].minor_exemplars.index[0, 0].item()
     assert made.minor_thumbnails[crop].mode == "RGB"
     with pytest.raises(KeyError, match="no thumbnail of image 999"):

@@ -442,7 +442,7 @@ def test_a_decoder_that_does_not_exist_is_named_with_those_that_do(sorts):
 
 def test_the_command_line_takes_both(files, tmp_path, monkeypatch, capsys, decoded):
     monkeypatch.setenv("WWW_STORE", str(tmp_path))
-    command = ["world/conv", "folder", str(files), "--k", "3"]
+    command = ["world/conv", "folder", str(files), "--k", "3", "--device", "cpu"]
     assert main(command) == 0 and not decoded
     assert main([*command, "--decoder", "torchvision"]) == 0 and sum(decoded) == 17
     assert main([*command, "--least-side", "40"]) == 0

@@ -271,8 +271,8 @@ def test_batches_work_in_spawned_workers(tree):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"workers": -1}, "workers is -1"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"workers": -1}, "num_workers option should be non-negative"),
         ({"start": 11}, "start is 11"),
         ({"start": -1}, "start is -1"),
     ],
@@ -344,9 +344,9 @@ def test_imagenet_keeps_the_true_class_index(tmp_path):
     assert found.labels == (0, 0, 482)
     assert len(found.classes) == 1000 and found.classes[482] == "cassette player"
     write(tmp_path / "val" / "x.JPEG", format="JPEG")
-    with pytest.raises(ValueError, match="the subfolder 'val' is none"):
+    with pytest.raises(ValueError, match=r"The subfolder 'val' of .* is no class; .*n01440764"):
         images.imagenet(tmp_path)
-    with pytest.raises(ValueError, match="there is no subfolder"):
+    with pytest.raises(ValueError, match="There is no subfolder in"):
         images.imagenet(tmp_path / "val")
 
 
@@ -439,7 +439,7 @@ def test_a_torch_data_set_is_a_probe_set():
     assert (found.name, len(found), found.labels) == ("mine", 4, (0, 1, 1, None))
     assert found.classes == ("cat", "dog") and not found.skipped
     assert all(np.array_equal(found.image(i), noise(1)) for i in range(3))
-    assert images.distinct(found).names == ("000000", "000003")
+    assert found.sha256(0) == found.sha256(1) == found.sha256(2) != found.sha256(3)
     (_, taken), *_ = images.batches(images.crops(found), to_tensor, 20, workers=1)
     assert taken.shape == (20, 3, 15, 20)
     assert images.dataset(Pairs(*items), "other", ["cat", "dog"]).fingerprint == found.fingerprint
@@ -508,45 +508,3 @@ def test_drawing_on_an_image_of_the_world_does_not_change_the_next_copy():
     clean = probe.image(0).tobytes()
     probe.image(0).paste("red", (0, 0, 8, 8))
     assert probe.image(0).tobytes() == clean
-
-
-def test_images_of_the_class_side_are_refused_by_name():
-    whole = world.image_set(30, 1)
-    known, tested = images.subset(whole, range(20)), images.subset(whole, range(19, 30))
-    with pytest.raises(ValueError, match=r"'world-1/000019' is also among the images of the class"):
-        images.check_apart(known, tested)
-    images.check_apart(known, images.subset(whole, range(20, 30)))
-    images.check_apart(known, world.image_set(30, 2))
-
-
-def test_one_name_with_other_pixels_is_another_image():
-    images.check_apart(world.image_set(3, 1, 1.0), world.image_set(3, 1, swap=True))
-
-
-def test_one_photograph_under_two_names_is_one_image(tmp_path):
-    """Breaks if a copy under another name may be on both sides."""
-    for side, names in (("known", "ab"), ("tested", "cde")):
-        (tmp_path / side).mkdir()
-        for name in names:
-            colour = {"a": "red", "b": "green", "c": "blue", "d": "green", "e": "green"}[name]
-            Image.new("RGB", (4, 4), colour).save(tmp_path / side / f"{name}.png")
-    known, tested = (images.folder(tmp_path / side) for side in ("known", "tested"))
-    for some in (tested, images.subset(tested, [1])):
-        with pytest.raises(ValueError, match=r"'d.png' is also .* as 'b.png'.*keep one"):
-            images.check_apart(known, some)
-    images.check_apart(known, images.subset(tested, [0]))
-    assert images.distinct(tested).names == ("c.png", "d.png")
-    assert images.distinct(known) is known
-    drawn = world.image_set(6, 1)
-    assert images.distinct(drawn) is drawn and drawn.sha256(0) is None
-    assert images.crops(known).sha256(0) is None, "a part of a file is not the file"
-
-
-def test_halves_share_no_image_and_split_every_class():
-    labels = [0] * 6 + [1] * 5 + [2] + [None] * 4
-    first, second = images.halves(labels, seed=3)
-    assert sorted(first + second) == list(range(16))
-    for kind, count in ((0, 6), (1, 5), (2, 1), (None, 4)):
-        inside = sum(labels[i] == kind for i in first)
-        assert abs(2 * inside - count) <= 1, kind
-    assert (first, second) == images.halves(labels, seed=3) != images.halves(labels, 4)

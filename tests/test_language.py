@@ -433,7 +433,7 @@ def test_errors_of_open_clip_give_a_remedy(clip_folder, tmp_path):
         language.open_clip(f"local-dir:{tmp_path}")
     config = (clip_folder / "open_clip_config.json").read_text()
     (tmp_path / "open_clip_config.json").write_text(config)
-    with pytest.raises(FileNotFoundError, match=r"holds no weights.*open_clip_model\.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"holds no \*\.safetensors.*open_clip_model"):
         language.open_clip(f"local-dir:{tmp_path}")
 
 
@@ -600,20 +600,3 @@ def test_features_kept_in_the_store_are_not_computed_again(probe, tmp_path):
     assert torch.equal(first, again)
     language.embed_exemplars(encoder, images.subset(probe, range(7)), exemplars, **options)
     assert encoder.images == 6
-
-
-TITLES = {
-    "one of a kind": (["world", "broden:/a/b.txt"], ["world", "broden"]),
-    "two of a kind": (["file:/a/b.txt", "file:c.txt"], ["file:b.txt", "file:c.txt"]),
-    "two files of one name": (["broden:/a/b", "broden:/c/b"], ["broden:/a/b", "broden:/c/b"]),
-    "the installed one and another": (["wordnet", "wordnet:/a/b/"], ["wordnet", "wordnet:b"]),
-    "a kind that is no title": (["file:/a/b.txt"], ["file:b.txt"]),
-    "named twice": (["world", "world"], ["world"]),
-}
-
-
-@pytest.mark.parametrize("specs, expected", TITLES.values(), ids=TITLES)
-def test_titles_of_concept_sets_are_short_and_distinct(specs, expected):
-    """Breaks if a table's title contains a local path, or two concept sets share a row."""
-    found = language.titles(specs)
-    assert list(found) == list(dict.fromkeys(specs)) and list(found.values()) == expected

@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torchvision.transforms import v2
 
 from wwwlib import images, store, targets, world
 from wwwlib.baselines import network_dissection
-from wwwlib.targets import crop_mask, visible_box
+from wwwlib.baselines.common import crop_mask, visible_box
 
 SIDE, CELLS, COUNT = 12, 4, 5  # masks and images of 12 x 12 pixels, maps of 4 x 4 cells
 CATEGORIES = {"cat": "object", "dog": "object", "night": "scene", "red": "colour", "never": "part"}
@@ -425,3 +426,30 @@ def test_a_broken_broden_says_what_is_wrong(folder):
     (folder / "label.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"no label\.csv"):
         network_dissection.broden(folder, "val")
+
+
+@pytest.mark.parametrize("size", [(224, 224), (500, 375), (256, 341), (640, 96)])
+def test_the_visible_box_is_that_of_the_resize_and_crop(size):
+    """By hand: the short side becomes 256 pixels, and 224 of each side are kept."""
+    crop = v2.Compose([v2.PILToTensor(), v2.Resize(256), v2.CenterCrop(224),
+                       v2.ToDtype(torch.float32, scale=True)])  # fmt: skip
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 224**2, 2))
+    found = visible_box(targets.wrap(model, crop, ("a", "b"), "crop"), size)
+    for side, (start, stop) in zip(size, (found[::2], found[1::2]), strict=True):
+        length = int(side * 256 / min(size))
+        assert start == pytest.approx(round((length - 224) / 2) / length, abs=0.003)
+        assert stop - start == pytest.approx(224 / length, abs=0.005)
+
+
+def test_preprocessing_that_mirrors_has_no_visible_box():
+    mirrored = v2.Compose([v2.PILToTensor(), v2.RandomHorizontalFlip(1.0),
+                           v2.ToDtype(torch.float32, scale=True)])  # fmt: skip
+    with pytest.raises(ValueError, match=r"of small does more to an image of 40 x 30 pixels than"):
+        visible_box(targets.wrap(nn.Flatten(), mirrored, ["a"], "small"), (40, 30))
+
+
+def test_a_mask_is_cropped_to_a_box_of_at_least_one_pixel():
+    mask = np.arange(20).reshape(4, 5)
+    assert crop_mask(mask, (0.2, 0.25, 0.6, 1.0)).tolist() == [[6, 7], [11, 12], [16, 17]]
+    assert crop_mask(mask, (0.0, 0.0, 1.0, 1.0)).tolist() == mask.tolist()
+    assert crop_mask(mask, (0.99, 0.99, 1.0, 1.0)).tolist() == [[19]]

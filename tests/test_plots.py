@@ -73,12 +73,6 @@ def _atlas():
     return SimpleNamespace(thumbnails=pictures, minor_thumbnails=pictures, class_count=count)
 
 
-def _scores():
-    s = torch.linspace(-0.1, 0.05, 40)
-    s[7], s[30], s[4] = 0.12, 0.118, float("nan")
-    return s, [*(FOREIGN * 5)]
-
-
 def _maps():
     return torch.stack([torch.stack([_neuron(i).map for i in (0, 2, 4)])] * 2)
 
@@ -88,12 +82,8 @@ CASES = {
     "fewer_than_columns": lambda: plots.neurons(_table(), _exemplars(2), PROBE, [0, 4]),
     "one_column": lambda: plots.neurons(_table(), _exemplars(2), PROBE, [2], columns=1),
     "minor": lambda: plots.minor(_table(), _exemplars(3), images.crops(PROBE), [2, 3]),
-    "selection": lambda: plots.selection(*_scores(), 0.114, 0.95),
-    "selection_abstains": lambda: plots.selection(-_scores()[0].abs(), FOREIGN * 5, 0.0, 0.95),
-    "selection_all_nan": lambda: plots.selection(torch.full((2,), torch.nan), ["a", "b"], 0, 1),
     "samples": lambda: plots.samples(PROBE, range(8), FOREIGN),
     "samples_by_class": lambda: plots.samples(PROBE, [0, 5]),
-    "masks": lambda: plots.masks(SCENE.image, SCENE.masks, world.CATEGORIES),
     "two_tracks": lambda: plots.two_tracks(_explanation(), _atlas()),
     "two_tracks_long": lambda: plots.two_tracks(_explanation(LONG * 3, LONG * 4), _atlas()),
     "failure": lambda: plots.failure(
@@ -118,7 +108,7 @@ def test_every_text_is_on_the_page_and_on_no_other(case, readable):
     assert readable(CASES[case])
 
 
-@pytest.mark.parametrize("case", ["neurons", "selection", "two_tracks"])
+@pytest.mark.parametrize("case", ["neurons", "where", "two_tracks"])
 def test_the_same_record_gives_the_same_bytes_under_any_settings(case, tmp_path):
     """A user's own settings, or a date in the file, would change the picture."""
     first = plots.save(CASES[case](), tmp_path / "a", case, "words")
@@ -145,7 +135,6 @@ def test_an_abstaining_neuron_is_marked_no_concept(drawn):
     words = [text.get_text() for text in drawn(CASES["neurons"]())]
     assert words.count("no concept") == 2
     assert "(the same value everywhere)" in words and "(too few finite values)" in words
-    assert any("no concept" in text.get_text() for text in drawn(CASES["selection_abstains"]()))
     assert "no concept" in [text.get_text() for text in drawn(CASES["two_tracks"]())]
 
 
@@ -258,8 +247,6 @@ def test_wrong_input_is_refused():
         plots.neurons(_table(), _exemplars(2), PROBE, [9])
     with pytest.raises(ValueError, match="choose at least one"):
         plots.neurons(_table(), _exemplars(2), PROBE, [])
-    with pytest.raises(ValueError, match="do not fit 2 concepts"):
-        plots.selection(torch.zeros(3), ["a", "b"], 0, 0.95)
     with pytest.raises(ValueError, match="one title for each"):
         plots.samples(PROBE, [1, 2], ["a"])
     with pytest.raises(ValueError, match="expected bool"):

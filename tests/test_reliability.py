@@ -8,7 +8,6 @@ import torch
 from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import roc_auc_score
 
-from wwwlib import images
 from wwwlib.studies import reliability, survey, verdicts
 
 RATES = torch.linspace(0, 1, 11)
@@ -276,7 +275,7 @@ def test_what_is_learnt_by_heart_is_no_gain():
     wrong = torch.rand(400, generator=rng) < 0.3
     u, noise = wrong + 2 * torch.randn(400, generator=rng), torch.randn(400, generator=rng)
     fitted = torch.zeros(400, dtype=torch.bool)
-    fitted[images.halves(wrong.tolist(), 5)[0]] = True
+    fitted[survey.halves(wrong.tolist(), 5)[0]] = True
     second = torch.where(fitted, wrong.double(), noise)
     found = reliability.gain(u, second, wrong, seed=5, samples=300)
     assert found.weights[1] > abs(found.weights[0]), "the model believes it, as it should"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import permutation_test
 
-from wwwlib import images, language, scores
+from wwwlib import language, scores
 from wwwlib.studies import wordnet
 
 # Three neurons: a repeated and shouted right name among a wrong one; an abstention; a synonym
@@ -71,30 +71,6 @@ def test_sizes_and_abstentions_are_counted_on_sets():
 
 def test_one_neuron_has_no_standard_error():
     assert math.isnan(scores.f1([["a"]], [["a"]]).stderr)
-
-
-def test_shared_words_are_found():
-    classes = scores.classes_of_words(TRUTH)
-    assert classes["crane"] == [1, 2] and classes["tinca tinca"] == [0]
-
-
-def test_by_synset_a_shared_word_is_only_half_an_answer_by_hand():
-    """Neuron 0: right class and a wrong word. Neuron 2: both cranes, of which one is right."""
-    pred, truth = scores.by_synset(PRED, TRUTH)
-    assert scores.hit_rate(pred, truth).values.tolist() == [1, 0, 1]
-    assert scores.f1(pred, truth).values.tolist() == pytest.approx([2 / 3, 0, 2 / 3])
-
-
-def test_by_synset_two_synonyms_are_one_answer():
-    pred, truth = scores.by_synset([["tench", "tinca tinca"], ["x"], ["derrick"]], TRUTH)
-    assert scores.f1(pred, truth).values.tolist() == [1, 0, 1]
-
-
-def test_a_shared_word_stands_for_a_class_that_nobody_is_asked_about():
-    """Of three classes only the machine is asked for: crane is the bird's name all the same."""
-    pred, truth = scores.by_synset([["crane"]], TRUTH, [2])
-    assert truth == [["class 2"]] and sorted(pred[0]) == ["class 1", "class 2"]
-    assert scores.f1(pred, truth).mean == pytest.approx(2 / 3)
 
 
 def test_upper_bounds_by_hand():
@@ -215,13 +191,6 @@ def test_the_seed_fixes_the_comparison_and_blocks_do_not_change_its_size(monkeyp
 def test_different_scores_are_not_compared():
     with pytest.raises(ValueError, match="cannot be compared"):
         scores.compare(score_of([1.0, 2.0]), score_of([1.0, 2.0], "hit rate"))
-
-
-def test_holm_by_hand():
-    """Sorted .01 .02 .03 .04 times 4 3 2 1, never falling: .04 .06 .06 .06."""
-    assert scores.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert scores.holm([0.9, 0.8]) == [1.0, 1.0]
-    assert scores.holm([]) == []
 
 
 # WordNet's partial credit
@@ -398,13 +367,3 @@ def test_a_perfect_answer_in_the_papers_reading_of_places_scores_7945(real):
         perfect = scores.hit_rate([[word] for word in words], truth)
         assert perfect.mean == pytest.approx(expected, abs=5e-5)
         assert scores.hit_rate_upper_bound(truth, words).mean == pytest.approx(perfect.mean)
-
-
-def test_the_cranes_are_told_apart_by_synset():
-    """Needs only timm: two classes share "crane", and a perfect name by string is not one by id."""
-    truth = language.synonyms(images.imagenet_synsets().values())
-    assert scores.classes_of_words(truth)["crane"] == [134, 517]
-    pred, restated = scores.by_synset(truth, truth)
-    assert scores.f1(pred, restated).values[134] == pytest.approx(2 / 3)
-    assert scores.f1(truth, truth).mean == 1
-    assert scores.f1(pred, restated).mean < 1

@@ -25,7 +25,8 @@ def extra(*names):
     """Return the requirements of extras, with those of the extras that they contain."""
     found = []
     for requirement in (Requirement(line) for name in names for line in EXTRAS[name]):
-        found += extra(*sorted(requirement.extras)) if requirement.name == "wwwlib" else [requirement]
+        own = requirement.name == "wwwlib"
+        found += extra(*sorted(requirement.extras)) if own else [requirement]
     return found
 
 

@@ -18,7 +18,7 @@ UNCERTAINTY, WRONG = torch.arange(30.0), torch.arange(30) % 3 == 0
 LONG = "an exceedingly long-winded name of more than forty characters, $x$ and <b>"
 FOREIGN = ("$x$", r"$\frac{1}{", "<b onclick=x>a & b</b>", "花朵", "a_b^c\n\td", "", LONG, "é" * 90)
 METRICS = ("CLIP cos", "mpnet cos", "F1", "hit rate", "Wu-Palmer, not the paper's")
-PROBE = world.image_set(12, seed=4)
+PROBE, SCENE = world.image_set(12, seed=4), world.render(world.sample(5, seed=2))
 
 
 # Records as the studies make them -----------------------------------------------------------
@@ -95,7 +95,17 @@ def _replies(picture):
     ]
 
 
+def _scores():
+    s = torch.linspace(-0.1, 0.05, 40)
+    s[7], s[30], s[4] = 0.12, 0.118, float("nan")
+    return s, [*(FOREIGN * 5)]
+
+
 CASES = {
+    "selection": lambda: figures.selection(*_scores(), 0.114, 0.95),
+    "selection_abstains": lambda: figures.selection(-_scores()[0].abs(), FOREIGN * 5, 0.0, 0.95),
+    "selection_all_nan": lambda: figures.selection(torch.full((2,), torch.nan), ["a", "b"], 0, 1),
+    "masks": lambda: figures.masks(SCENE.image, SCENE.masks, world.CATEGORIES),
     "set_sizes": lambda: figures.set_sizes(dict.fromkeys(("layer4", LONG, "$l$"), _concepts())),
     "intervals": lambda: figures.intervals(
         [(name, 0.9, 0.8, 0.95) for name in FOREIGN] + [("none", math.nan, math.nan, 1)],
@@ -139,7 +149,7 @@ def test_every_text_is_on_the_page_and_on_no_other(case, readable):
     assert readable(CASES[case])
 
 
-@pytest.mark.parametrize("case", ["methods", "called"])
+@pytest.mark.parametrize("case", ["methods", "called", "selection"])
 def test_the_same_records_give_the_same_bytes(case, tmp_path):
     one = plots.save(CASES[case](), tmp_path / "a", "t", "words")
     two = plots.save(CASES[case](), tmp_path / "b", "t", "words")
@@ -334,3 +344,12 @@ def test_failures_name_both_classes_and_their_evidence(tmp_path):
     plots.save(figure, tmp_path, "failures", "Two failures.")
     with pytest.raises(ValueError, match="no misprediction"):
         figures.failures([])
+
+
+def test_scores_of_other_words_are_not_drawn():
+    with pytest.raises(ValueError, match="do not fit 2 concepts"):
+        figures.selection(torch.zeros(3), ["a", "b"], 0, 0.95)
+
+
+def test_a_neuron_without_scores_above_zero_has_no_concept(drawn):
+    assert any("no concept" in text.get_text() for text in drawn(CASES["selection_abstains"]()))

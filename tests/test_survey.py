@@ -3,13 +3,23 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
-from wwwlib import atlas, contributions, language, maps, targets, world
+from wwwlib import atlas, contributions, images, language, maps, targets, world
 from wwwlib.activations import capture
 from wwwlib.store import Store
-from wwwlib.studies.survey import Readings, Surveyed, named_tracks, readings, survey
+from wwwlib.studies.survey import (
+    Readings,
+    Surveyed,
+    check_apart,
+    distinct,
+    halves,
+    named_tracks,
+    readings,
+    survey,
+)
 
 
 def literal_reading(a, w, general, k, size):
@@ -169,3 +179,45 @@ def test_a_class_without_images_is_refused():
     unknown = torch.full((len(target.classes), 128), torch.nan)
     with pytest.raises(ValueError, match="without finite contributions"):
         named_tracks(target, world.image_set(2, 4), "layer4", [["a"]] * 128, unknown)
+
+
+def test_images_of_the_class_side_are_refused_by_name():
+    whole = world.image_set(30, 1)
+    known, tested = images.subset(whole, range(20)), images.subset(whole, range(19, 30))
+    with pytest.raises(ValueError, match=r"'world-1/000019' is also among the images of the class"):
+        check_apart(known, tested)
+    check_apart(known, images.subset(whole, range(20, 30)))
+    check_apart(known, world.image_set(30, 2))
+
+
+def test_one_name_with_other_pixels_is_another_image():
+    check_apart(world.image_set(3, 1, 1.0), world.image_set(3, 1, swap=True))
+
+
+def test_one_photograph_under_two_names_is_one_image(tmp_path):
+    """Breaks if a copy under another name may be on both sides."""
+    for side, names in (("known", "ab"), ("tested", "cde")):
+        (tmp_path / side).mkdir()
+        for name in names:
+            colour = {"a": "red", "b": "green", "c": "blue", "d": "green", "e": "green"}[name]
+            Image.new("RGB", (4, 4), colour).save(tmp_path / side / f"{name}.png")
+    known, tested = (images.folder(tmp_path / side) for side in ("known", "tested"))
+    for some in (tested, images.subset(tested, [1])):
+        with pytest.raises(ValueError, match=r"'d.png' is also .* as 'b.png'.*keep one"):
+            check_apart(known, some)
+    check_apart(known, images.subset(tested, [0]))
+    assert distinct(tested).names == ("c.png", "d.png")
+    assert distinct(known) is known
+    drawn = world.image_set(6, 1)
+    assert distinct(drawn) is drawn and drawn.sha256(0) is None
+    assert images.crops(known).sha256(0) is None, "a part of a file is not the file"
+
+
+def test_halves_share_no_image_and_split_every_class():
+    labels = [0] * 6 + [1] * 5 + [2] + [None] * 4
+    first, second = halves(labels, seed=3)
+    assert sorted(first + second) == list(range(16))
+    for kind, count in ((0, 6), (1, 5), (2, 1), (None, 4)):
+        inside = sum(labels[i] == kind for i in first)
+        assert abs(2 * inside - count) <= 1, kind
+    assert (first, second) == halves(labels, seed=3) != halves(labels, 4)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from wwwlib import scores
+from wwwlib import images, language, scores
 from wwwlib.studies import conclusions, tables
 from wwwlib.studies.tables import MethodNames, Row, Table
 
@@ -175,7 +175,7 @@ def test_differences_are_method_less_reference_and_corrected_over_the_table():
     assert gaps[0].comparison.difference == pytest.approx(0.3)
     assert gaps[2].comparison.difference == pytest.approx(-0.3)
     raw = [g.comparison.p for g in gaps]
-    assert [g.p for g in gaps] == scores.holm(raw)
+    assert [g.p for g in gaps] == tables.holm(raw)
     assert gaps[0].p == pytest.approx(8 / 2001)
 
 
@@ -289,3 +289,67 @@ def test_one_neuron_has_no_error_but_has_a_table():
     one = tables.assemble("t", {"A": MethodNames([["crane"]], WORDS)}, [["crane"]], {})
     assert math.isnan(one["A"].scores["F1"].stderr)
     assert one.cells()["A"]["F1"] == "1.0000 ± nan (1.0000)"
+
+
+TITLES = {
+    "one of a kind": (["world", "broden:/a/b.txt"], ["world", "broden"]),
+    "two of a kind": (["file:/a/b.txt", "file:c.txt"], ["file:b.txt", "file:c.txt"]),
+    "two files of one name": (["broden:/a/b", "broden:/c/b"], ["broden:/a/b", "broden:/c/b"]),
+    "the installed one and another": (["wordnet", "wordnet:/a/b/"], ["wordnet", "wordnet:b"]),
+    "a kind that is no title": (["file:/a/b.txt"], ["file:b.txt"]),
+    "named twice": (["world", "world"], ["world"]),
+}
+
+
+@pytest.mark.parametrize("specs, expected", TITLES.values(), ids=TITLES)
+def test_titles_of_concept_sets_are_short_and_distinct(specs, expected):
+    """Breaks if a table's title contains a local path, or two concept sets share a row."""
+    found = tables.titles(specs)
+    assert list(found) == list(dict.fromkeys(specs)) and list(found.values()) == expected
+
+
+# Classes that share a word
+
+SYNONYMS = [["tench", "Tinca tinca"], ["crane"], ["crane", "lifting machine", "derrick"]]
+NAMES = [["Tench", " tench ", "carp"], [], ["Crane", "crane"]]
+
+
+def test_shared_words_are_found():
+    classes = tables.classes_of_words(SYNONYMS)
+    assert classes["crane"] == [1, 2] and classes["tinca tinca"] == [0]
+
+
+def test_by_synset_a_shared_word_is_only_half_an_answer_by_hand():
+    """Neuron 0: right class and a wrong word. Neuron 2: both cranes, of which one is right."""
+    pred, truth = tables.by_synset(NAMES, SYNONYMS)
+    assert scores.hit_rate(pred, truth).values.tolist() == [1, 0, 1]
+    assert scores.f1(pred, truth).values.tolist() == pytest.approx([2 / 3, 0, 2 / 3])
+
+
+def test_by_synset_two_synonyms_are_one_answer():
+    pred, truth = tables.by_synset([["tench", "tinca tinca"], ["x"], ["derrick"]], SYNONYMS)
+    assert scores.f1(pred, truth).values.tolist() == [1, 0, 1]
+
+
+def test_a_shared_word_stands_for_a_class_that_nobody_is_asked_about():
+    """Of three classes only the machine is asked for: crane is the bird's name all the same."""
+    pred, truth = tables.by_synset([["crane"]], SYNONYMS, [2])
+    assert truth == [["class 2"]] and sorted(pred[0]) == ["class 1", "class 2"]
+    assert scores.f1(pred, truth).mean == pytest.approx(2 / 3)
+
+
+def test_the_cranes_are_told_apart_by_synset():
+    """Needs only timm: two classes share "crane", and a perfect name by string is not one by id."""
+    truth = language.synonyms(images.imagenet_synsets().values())
+    assert tables.classes_of_words(truth)["crane"] == [134, 517]
+    pred, restated = tables.by_synset(truth, truth)
+    assert scores.f1(pred, restated).values[134] == pytest.approx(2 / 3)
+    assert scores.f1(truth, truth).mean == 1
+    assert scores.f1(pred, restated).mean < 1
+
+
+def test_holm_by_hand():
+    """Sorted .01 .02 .03 .04 times 4 3 2 1, never falling: .04 .06 .06 .06."""
+    assert tables.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert tables.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert tables.holm([]) == []

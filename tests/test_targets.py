@@ -4,7 +4,6 @@ import pickle
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import timm
 import torch
@@ -12,7 +11,6 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
-from torchvision.transforms import v2
 
 from wwwlib import targets, world
 from wwwlib.images import imagenet_synsets
@@ -311,33 +309,6 @@ def test_to_keeps_everything_but_the_device():
     moved = target.to("meta")
     assert moved.device.type == "meta" and moved.digest == target.digest
     assert repr(moved) == "Target('small': 3 classes, on meta)"
-
-
-@pytest.mark.parametrize("size", [(224, 224), (500, 375), (256, 341), (640, 96)])
-def test_the_visible_box_is_that_of_the_resize_and_crop(size):
-    """By hand: the short side becomes 256 pixels, and 224 of each side are kept."""
-    crop = v2.Compose([v2.PILToTensor(), v2.Resize(256), v2.CenterCrop(224),
-                       v2.ToDtype(torch.float32, scale=True)])  # fmt: skip
-    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 224**2, 2))
-    found = targets.visible_box(targets.wrap(model, crop, ("a", "b"), "crop"), size)
-    for side, (start, stop) in zip(size, (found[::2], found[1::2]), strict=True):
-        length = int(side * 256 / min(size))
-        assert start == pytest.approx(round((length - 224) / 2) / length, abs=0.003)
-        assert stop - start == pytest.approx(224 / length, abs=0.005)
-
-
-def test_preprocessing_that_mirrors_has_no_visible_box():
-    mirrored = v2.Compose([v2.PILToTensor(), v2.RandomHorizontalFlip(1.0),
-                           v2.ToDtype(torch.float32, scale=True)])  # fmt: skip
-    with pytest.raises(ValueError, match=r"of small does more to an image of 40 x 30 pixels than"):
-        targets.visible_box(wrapped(preprocess=mirrored), (40, 30))
-
-
-def test_a_mask_is_cropped_to_a_box_of_at_least_one_pixel():
-    mask = np.arange(20).reshape(4, 5)
-    assert targets.crop_mask(mask, (0.2, 0.25, 0.6, 1.0)).tolist() == [[6, 7], [11, 12], [16, 17]]
-    assert targets.crop_mask(mask, (0.0, 0.0, 1.0, 1.0)).tolist() == mask.tolist()
-    assert targets.crop_mask(mask, (0.99, 0.99, 1.0, 1.0)).tolist() == [[19]]
 
 
 def test_importing_targets_imports_no_library_of_networks():

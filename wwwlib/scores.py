@@ -200,55 +200,6 @@ def _word_features(
     return lambda group: features[[row[word] for word in group]]
 
 
-# Classes that share a word --------------------------------------------------------------------
-
-
-def classes_of_words(truth: Words) -> dict[str, list[int]]:
-    """Return for each word of the truth the indices of the classes that have it as a synonym."""
-    classes: dict[str, list[int]] = {}
-    for i, words in enumerate(truth):
-        for word in distinct(words):
-            classes.setdefault(word, []).append(i)
-    return classes
-
-
-def by_synset(
-    pred: Words, truth: Words, classes: Sequence[int] | None = None
-) -> tuple[list[list[str]], list[list[str]]]:
-    """Restate names and truth as classes, so that they are matched by meaning, not by string.
-
-    Each class is one meaning (a synset). A name is replaced by every class that has it as a
-    synonym: a shared word such as "crane" stands for both its classes, of which one is wrong, and
-    two synonyms of one class count once. A name of no class is kept as a wrong name.
-
-    Parameters
-    ----------
-    pred : list of list of str
-        The names of N neurons.
-    truth : list of list of str
-        The synonyms of all C classes, including those of no neuron here.
-    classes : sequence of int, optional
-        The true class of each of the N neurons; by default class i for neuron i.
-
-    Returns
-    -------
-    pred, truth : list of list of str
-        Of the N neurons, for `hit_rate` or `f1`.
-    """
-    classes = range(len(truth)) if classes is None else classes
-    word_sets(pred, [truth[i] for i in classes])
-    known = classes_of_words(truth)
-    restated = [
-        [
-            label
-            for word in distinct(names)
-            for label in ([f"class {i}" for i in known.get(word, ())] or [f"word {word}"])
-        ]
-        for names in pred
-    ]
-    return restated, [[f"class {i}"] for i in classes]
-
-
 # Upper bounds ---------------------------------------------------------------------------------
 
 
@@ -392,23 +343,3 @@ def _sign_flip_p(gap: np.ndarray, samples: int, batch: int, rng: np.random.Gener
     slack = 1e-12 * np.abs(gap).sum()  # the same values in another order differ in the last bit
     extreme = np.abs(np.concatenate(flipped)) >= abs(gap.sum()) - slack
     return (1 + int(extreme.sum())) / (1 + samples)
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Adjust the p-values of one table for multiple testing by Holm's step-down method.
-
-    Parameters
-    ----------
-    p : sequence of float
-        In [0, 1], in any order.
-
-    Returns
-    -------
-    list of float
-        Adjusted p-values in that order: below .05 means that the family-wise error is below .05.
-    """
-    adjusted, running = [0.0] * len(p), 0.0
-    for rank, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):
-        running = max(running, min(1.0, (len(p) - rank) * p[i]))
-        adjusted[i] = running
-    return adjusted

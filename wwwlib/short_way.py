@@ -127,16 +127,12 @@ def load(
 
 
 def _device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _store(store: bool | str | Path | Store) -> Store | None:
-    if isinstance(store, Store):
-        return store
-    if store is False:
-        return None
+    if isinstance(store, Store) or not store:
+        return store or None
     found = Store.default() if store is True else Store(Path(store).expanduser())
     if not Path(found.root).exists():
         print(

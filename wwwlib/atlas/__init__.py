@@ -14,19 +14,10 @@ from wwwlib.atlas.build import (
     match_labels,
     shown_classes,
 )
-from wwwlib.atlas.explain import (
-    Explanation,
-    ModelOutput,
-    Neuron,
-    Track,
-    make_explanation,
-    quoted,
-    region_words,
-    run_model,
-)
+from wwwlib.atlas.explain import Explanation, Neuron, Track
 
 __all__ = [
-    "Atlas", "Explanation", "LayerRecord", "Match", "ModelOutput", "Neuron", "Thumbnails", "Track",
-    "build", "class_contributions", "class_name", "head_class_contributions", "labelled_subset",
-    "make_explanation", "match_labels", "quoted", "region_words", "run_model", "shown_classes",
+    "Atlas", "Explanation", "LayerRecord", "Match", "Neuron", "Thumbnails", "Track", "build",
+    "class_contributions", "class_name", "head_class_contributions", "labelled_subset",
+    "match_labels", "shown_classes",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ An atlas on disk is one artifact of tensors and JSON with checksums, written ato
 `store`); nothing is unpickled.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -96,12 +96,6 @@ class Thumbnails:
 
     def __contains__(self, i: object) -> bool:
         return bool((self.index == i).any())
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.index.tolist())
-
-    def __len__(self) -> int:
-        return len(self.index)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ code that writes HTML has to escape a sentence as a whole.
 
 import math
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,13 +126,10 @@ class Explanation:
     sample: Track
     cls: Track
     r: float
-    atlas: Any = field(default=None)
+    atlas: Any = None
 
     def __repr__(self) -> str:
         return f"Explanation({self.predicted_name!r}, {_short(self.probability)}; {self.layer!r})"
-
-    def __str__(self) -> str:
-        return self.to_sentence()
 
     def to_sentence(self) -> str:
         """Return the explanation as one paragraph of plain text."""
@@ -141,6 +138,8 @@ class Explanation:
             head += f", true class {quoted(self.label)}"
         neurons = "; ".join(map(_neuron_words, self.sample.neurons)) or "no neuron contributes"
         return f"{head}: {neurons}. {self._comparison()}."
+
+    __str__ = to_sentence
 
     def to_dict(self) -> dict:
         """Return JSON values, with regions as boxes, areas and positions; nan becomes None."""

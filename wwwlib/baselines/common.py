@@ -4,7 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import floor
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from wwwlib.activations import capture
@@ -12,7 +14,9 @@ from wwwlib.concepts import ConceptTable
 from wwwlib.distributed import Pass, State, concatenate, run
 from wwwlib.exemplars import Exemplars
 from wwwlib.images import ImageSet
-from wwwlib.targets import Target
+from wwwlib.targets import Target, denormalize
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom, as fractions of the sides
 
 
 def concept_table(names: list[list[str]], scores: list[list[float]]) -> ConceptTable:
@@ -165,3 +169,75 @@ def thresholds(
 def _highest(values: Tensor, count: int) -> State:
     highest = values.topk(min(count, values.shape[1]), 1).values
     return {"highest": highest, "count": torch.tensor(count)}
+
+
+# The visible part of an image -------------------------------------------------------------------
+
+
+def visible_box(target: Target, size: tuple[int, int]) -> Box:
+    """Return the part of an image that remains after the target's preprocessing.
+
+    Two images whose brightness increases from left to right and from top to bottom are
+    preprocessed; the brightness of an output pixel is its position in the original.
+
+    Parameters
+    ----------
+    target : Target
+    size : (int, int)
+        Width and height of the images.
+
+    Returns
+    -------
+    (left, top, right, bottom)
+        As fractions of width and height, in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If preprocessing changes positions other than by resizing and cropping.
+    """
+    left, right = _visible_span(target, size, horizontal=True)
+    top, bottom = _visible_span(target, size, horizontal=False)
+    return left, top, right, bottom
+
+
+def crop_mask(mask: np.ndarray, box: Box) -> np.ndarray:
+    """Crop an array (H, W) over a whole image to a box such as `visible_box` returns.
+
+    The box is rounded to whole pixels; at least one row and one column remain.
+    """
+    left, top, right, bottom = box
+    rows, columns = _pixels(top, bottom, mask.shape[0]), _pixels(left, right, mask.shape[1])
+    return mask[rows, columns]
+
+
+def _pixels(start: float, stop: float, length: int) -> slice:
+    first = min(round(start * length), length - 1)
+    return slice(first, max(first + 1, round(stop * length)))
+
+
+def _visible_span(target: Target, size: tuple[int, int], horizontal: bool) -> tuple[float, float]:
+    """Return where the visible part starts and ends along one side of the image."""
+    width, height = size
+    length, across = (width, height) if horizontal else (height, width)
+    ramp = (np.arange(length) + 0.5) * 255 / length
+    dither = (np.arange(across) % 16 + 0.5) / 16  # so that lines average to more than 8 bits
+    pixels = np.uint8(np.floor(ramp + dither[:, None]))
+    pixels = pixels if horizontal else pixels.T
+    image = Image.fromarray(np.repeat(pixels[..., None], 3, axis=2))
+    output = np.asarray(denormalize(target, image, target.preprocess(image)), float).mean(2) / 255
+    output = output if horizontal else output.T
+    places = (np.arange(output.shape[1]) + 0.5) / output.shape[1]
+    edge = output.shape[1] // 8  # there interpolation repeats the border
+    inner = slice(edge, output.shape[1] - edge)
+    slope, start = np.polyfit(places[inner], output.mean(0)[inner], 1)
+    tolerance = 0.02 + 1 / length  # a few levels of 8 bits, and one pixel
+    ends = start, start + slope
+    error = np.abs(output - (start + slope * places))[:, inner].max()
+    if error > tolerance or slope <= 0 or ends[0] < -tolerance or ends[1] > 1 + tolerance:
+        raise ValueError(
+            f"The preprocessing of {target.name} does more to an image of {width} x {height} "
+            "pixels than to resize and crop it, so that masks cannot be aligned with it; give a "
+            "target whose preprocessing only resizes and crops."
+        )
+    return max(0.0, float(ends[0])), min(1.0, float(ends[1]))

@@ -29,14 +29,21 @@ from torch import Tensor
 
 from wwwlib import images as image_sets
 from wwwlib.activations import capture
-from wwwlib.baselines.common import best_of_blocks, ranked_table, thresholds
+from wwwlib.baselines.common import (
+    Box,
+    best_of_blocks,
+    crop_mask,
+    ranked_table,
+    thresholds,
+    visible_box,
+)
 from wwwlib.concepts import ConceptTable
 from wwwlib.distributed import Pass, State, run
 from wwwlib.images import ImageSet, decode
 from wwwlib.images.files import existing
 from wwwlib.images.sources import broden_rows, broden_table
 from wwwlib.store import digest, file_digest
-from wwwlib.targets import Box, Target, crop_mask, visible_box
+from wwwlib.targets import Target
 
 
 class Masks(Protocol):

@@ -15,7 +15,8 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from wwwlib.atlas import Atlas, Explanation, Match, ModelOutput, region_words
+from wwwlib.atlas import Atlas, Explanation, Match
+from wwwlib.atlas.explain import ModelOutput, region_words
 from wwwlib.maps import agreement
 from wwwlib.plots.page import heated, paled, pixels
 from wwwlib.plots.style import look, number, share

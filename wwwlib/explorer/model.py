@@ -12,17 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from wwwlib import world
-from wwwlib.atlas import (
-    Atlas,
-    Explanation,
-    LayerRecord,
-    Match,
-    ModelOutput,
-    Track,
-    class_name,
-    make_explanation,
-    run_model,
-)
+from wwwlib.atlas import Atlas, Explanation, LayerRecord, Match, Track, class_name
+from wwwlib.atlas.explain import ModelOutput, make_explanation, run_model
 from wwwlib.concepts import ConceptTable, discover, score
 from wwwlib.images import ImageSet, decode
 from wwwlib.language import Encoder

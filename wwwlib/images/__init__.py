@@ -11,10 +11,7 @@ from wwwlib.images.image_set import (
     FIVE_CROPS,
     ImageSet,
     Skipped,
-    check_apart,
     crops,
-    distinct,
-    halves,
     subset,
 )
 from wwwlib.images.sources import (
@@ -30,7 +27,7 @@ from wwwlib.images.sources import (
 
 __all__ = [
     "DECODERS", "FIVE_CROPS", "FOLDERS", "MAX_PIXELS", "Fitting", "ImageSet", "Skipped",
-    "batches", "broden", "check_apart", "crops", "dataset", "decode",
-    "distinct", "folder", "halves", "imagenet", "imagenet_synsets", "imagenette", "load",
+    "batches", "broden", "crops", "dataset", "decode",
+    "folder", "imagenet", "imagenet_synsets", "imagenette", "load",
     "places365", "subset",
 ]  # fmt: skip

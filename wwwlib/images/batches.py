@@ -29,40 +29,28 @@ State = TypeVar("State")
 
 
 @dataclass(frozen=True, eq=False)
-class _Failure:
-    """A reason that a worker returns, to be raised by the main process in one sentence."""
-
-    reason: str
-
-
-@dataclass(frozen=True, eq=False)
 class _Items(Dataset):
     """Images of a set: preprocessed, or undecoded if `preprocess` is None."""
 
     images: ImageSet
     preprocess: Preprocess | None
 
-    def __getitem__(self, i: int) -> tuple[int, object] | _Failure:
-        try:
-            found = self.images.image(i) if self.preprocess else self.images.undecoded(i)
-        except ValueError as error:
-            return _Failure(str(error))
-        return i, self.preprocess(found) if self.preprocess else found
+    def __getitem__(self, i: int) -> tuple[int, Tensor | bytes | Image.Image]:
+        if self.preprocess is None:
+            return i, self.images.undecoded(i)
+        return i, self.preprocess(self.images.image(i))
 
 
-def _stack(images: ImageSet, parts: list) -> tuple[Tensor, Tensor] | _Failure:
-    for failure in parts:
-        if isinstance(failure, _Failure):
-            return failure
+def _stack(images: ImageSet, parts: list[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
     for i, x in parts:
         if not isinstance(x, Tensor) or x.ndim != 3:
             what = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-            return _Failure(
+            raise ValueError(
                 f"Preprocessing {images.names[i]!r} gave {what}; it must give a tensor (3, H, W)."
             )
     shapes = sorted({tuple(x.shape) for _, x in parts})
     if len(shapes) > 1:
-        return _Failure(
+        raise ValueError(
             f"Preprocessing gave different shapes, such as {shapes[0]} and {shapes[1]}; let it "
             "resize and crop every image to the same size."
         )
@@ -123,9 +111,6 @@ def batches(
     by at most 1 in 99.9 % of the values and, for bicubic interpolation, by at most 19. nvJPEG also
     decodes to slightly different pixels than libjpeg; that difference was not measured.
     """
-    for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
-        if value < least:
-            raise ValueError(f"{name} is {value}; it must be at least {least}.")
     if not 0 <= start <= len(images):
         raise ValueError(f"start is {start}; it must lie between 0 and {len(images)}, the end.")
     if decoder not in DECODERS:
@@ -139,19 +124,20 @@ def batches(
     stack = partial(_stack, images)
     if decoder == "pillow":
         items = _Items(images, preprocess)
-        return _raising(loader(items, pin_memory=pin_memory, collate_fn=stack))
+        return _in_one_sentence(loader(items, pin_memory=pin_memory, collate_fn=stack))
     device = torch.device(device)
     preprocess = tensor_preprocess(preprocess, device)
     undecoded = loader(_Items(images, None), collate_fn=list)
     decoded = (_decoded(images, parts, preprocess, device) for parts in undecoded)
-    return _raising(map(stack, decoded))
+    return _in_one_sentence(map(stack, decoded))
 
 
-def _raising(results: Iterable) -> Iterator:
-    for batch in results:
-        if isinstance(batch, _Failure):
-            raise ValueError(batch.reason)
-        yield batch
+def _in_one_sentence(found: Iterable) -> Iterator:
+    """Strip the traceback that a worker puts before the message of its error."""
+    try:
+        yield from found
+    except ValueError as error:
+        raise ValueError(str(error).strip().rpartition("\nValueError: ")[2]) from error
 
 
 class Fitting:
@@ -189,27 +175,21 @@ class Fitting:
         while done < len(indices):
             part = slice(done, done + (self.most or len(indices)))
             size = len(indices[part])
-            fits, state = self._tried(state, indices[part], x[part])
-            if fits:
-                done += size
-            elif size > 1:
-                self.most = size // 2
+            try:
+                state = self.step(state, indices[part], x[part].to(self.device, non_blocking=True))
+            except torch.OutOfMemoryError:
+                self.most = size // 2  # the step's tensors are freed after this block
             else:
+                done += size
+                continue
+            if not self.most:
                 raise RuntimeError(
                     f"Not even one image fits into the memory of {self.device} beside what it "
                     "holds; free some of it, read fewer layers, or use device=cpu."
                 )
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
         return state
-
-    def _tried(self, state: State, indices: Tensor, x: Tensor) -> tuple[bool, State]:
-        """Return (True, new state), or (False, old state) if memory ran out."""
-        try:
-            return True, self.step(state, indices, x.to(self.device, non_blocking=True))
-        except torch.OutOfMemoryError:
-            pass  # the tensors of the step are freed with the traceback, after this block
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
-        return False, state
 
 
 # JPEG files decoded by torchvision ------------------------------------------------------------
@@ -217,39 +197,31 @@ class Fitting:
 
 def _decoded(
     images: ImageSet,
-    parts: Sequence[tuple[int, bytes | Image.Image] | _Failure],
+    parts: Sequence[tuple[int, bytes | Image.Image]],
     preprocess: TensorPreprocess,
     device: torch.device,
-) -> list[tuple[int, Tensor] | _Failure]:
+) -> list[tuple[int, Tensor]]:
     """Decode the results of `ImageSet.undecoded` on a device, JPEG files together; preprocess them.
 
     Files that torchvision rejects are read again through Pillow.
     """
     from torchvision.transforms.functional import pil_to_tensor
 
-    if failures := [part for part in parts if isinstance(part, _Failure)]:
-        return failures
-    files = [(i, data) for i, data in parts if isinstance(data, bytes)]
-    pixels = dict(zip([i for i, _ in files], _jpegs([d for _, d in files], device), strict=True))
+    files = {i: data for i, data in parts if isinstance(data, bytes)}
+    pixels = dict(zip(files, _jpegs(list(files.values()), device), strict=True))
     found = []
     for i, data in parts:
         x = pixels.get(i)
         if x is None:
-            try:
-                image = images.image(i) if isinstance(data, bytes) else data
-            except ValueError as error:
-                return [_Failure(str(error))]
-            x = pil_to_tensor(image).to(device)
+            x = pil_to_tensor(images.image(i) if i in files else data).to(device)
         found.append((i, preprocess(x)))
     return found
 
 
 def _jpegs(files: list[bytes], device: torch.device) -> list[Tensor | None]:
     """Decode files together, or one by one if that fails; None for those that fail alone."""
-    if not files:
-        return []
     try:
-        return _decode_jpegs(files, device)
+        return _decode_jpegs(files, device) if files else []
     except RuntimeError:
         if len(files) == 1:
             return [None]

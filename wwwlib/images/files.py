@@ -189,14 +189,24 @@ def read(path: str | Place) -> bytes:
 
 
 def unpack(
-    data: bytes, max_pixels: int, convert: Collection[str], least_side: int | None = None
-) -> Image.Image:
+    data: bytes,
+    max_pixels: int,
+    convert: Collection[str],
+    least_side: int | None = None,
+    keep_jpeg: bool = False,
+) -> Image.Image | bytes:
     """Decode bytes to RGB; a ValueError gives the reason if that fails.
 
     A JPEG is decoded at a fraction of its size if `least_side` allows it, see `images.folder`.
+    With `keep_jpeg`, a grey or YCbCr JPEG to be decoded at its full size is returned as it is,
+    since all decoders agree on these.
     """
     image = _header(data, max_pixels, convert)
     divisor = _divisor(image, least_side)
+    if keep_jpeg and image.format == "JPEG" and divisor == 1:
+        as_rgb = image.info.get("adobe_transform") == 0  # rare: three channels stored as RGB
+        if image.mode == "L" or (image.mode == "RGB" and not as_rgb):
+            return data
     if divisor > 1:
         image.draft(None, (image.width // divisor, image.height // divisor))
     return _loaded(image).convert("RGB")
@@ -207,19 +217,6 @@ def check(data: bytes, max_pixels: int, convert: Collection[str]) -> None:
     image = _header(data, max_pixels, convert)
     image.draft(None, (1, 1))  # an eighth of the size, but the whole stream is read
     _loaded(image)
-
-
-def is_plain_jpeg(
-    data: bytes, max_pixels: int, convert: Collection[str], least_side: int | None = None
-) -> bool:
-    """Return whether bytes are a grey or YCbCr JPEG to be decoded at its full size.
-
-    All decoders agree on these. A ValueError gives the reason if the header is rejected.
-    """
-    image = _header(data, max_pixels, convert)
-    as_rgb = image.info.get("adobe_transform") == 0  # rare: three channels stored as RGB
-    usual = image.mode == "L" or (image.mode == "RGB" and not as_rgb)
-    return image.format == "JPEG" and usual and _divisor(image, least_side) == 1
 
 
 def _divisor(image: Image.Image, least_side: int | None) -> int:
@@ -254,16 +251,12 @@ def _allowed(image: Image.Image, max_pixels: int, convert: Collection[str]) -> I
         raise ValueError(
             f"its {width} x {height} pixels are more than the {max_pixels:,} allowed; scale it down"
         )
-    mode = image.mode
-    if mode in _PLAIN_MODES or mode in convert:
-        return image
-    if mode.startswith(("I", "F")):
+    if image.mode not in _PLAIN_MODES and image.mode not in convert:
         raise ValueError(
-            f"its pixels have more than 8 bits (mode {mode}) and would be clipped; save as 8 bit"
+            f"its mode is {image.mode}, which loses values or colours as 8-bit RGB; convert it, or "
+            f"accept the loss with convert=({image.mode!r},)"
         )
-    raise ValueError(
-        f"its colour mode is {mode}; save it as RGB, or accept it with convert=({mode!r},)"
-    )
+    return image
 
 
 def _loaded(image: Image.Image) -> Image.Image:
@@ -302,9 +295,19 @@ def folder(root: str | Place, **options) -> ImageSet:
     return class_folders(root, {name: i for i, name in enumerate(classes)}, classes, **options)
 
 
-def class_folders(root: str | Place, numbers: Mapping[str, int], classes, **options) -> ImageSet:
-    """Open a folder whose subfolders have the class indices `numbers` into `classes`."""
+def class_folders(
+    root: str | Place, numbers: Mapping[str, int], classes, expected: str = "", **options
+) -> ImageSet:
+    """Open a folder whose subfolders have the class indices `numbers` into `classes`.
+
+    Raises
+    ------
+    ValueError
+        If a subfolder has no number; the message ends in `expected`.
+    """
     root = existing(root)
+    if unknown := [name for name in subfolders(root) if name not in numbers]:
+        raise ValueError(f"The subfolder {unknown[0]!r} of {str(root)!r} is no class; {expected}.")
     paths = list_files(root)
     labels = [numbers.get(Path(path).parts[0]) for path in paths]
     return open_files(root, paths, labels, classes, **options)
@@ -404,20 +407,15 @@ class _Files:
     how: tuple[int, tuple[str, ...], int | None]  # max_pixels, convert, least_side
 
     def __call__(self, i: int) -> Image.Image:
-        return self._read(i, unpack)
+        return self.undecoded(i, keep_jpeg=False)
 
-    def undecoded(self, i: int) -> bytes | Image.Image:
-        return self._read(
-            i, lambda data, *how: data if is_plain_jpeg(data, *how) else unpack(data, *how)
-        )
-
-    def _read(self, i: int, convert: Callable) -> bytes | Image.Image:
+    def undecoded(self, i: int, keep_jpeg: bool = True) -> bytes | Image.Image:
         path = place(self.root) / self.paths[i]
         with naming(path):
             data = read(path)
             if hashlib.sha256(data).hexdigest() != self.hashes[i]:
                 raise ValueError("it changed since the image set was opened; open the set again")
-            return convert(data, *self.how)
+            return unpack(data, *self.how, keep_jpeg)
 
     def sha256(self, i: int) -> str:
         return self.hashes[i]

@@ -76,16 +76,11 @@ def imagenet(root: str | Place, **options) -> ImageSet:
     """
     synsets = imagenet_synsets()
     numbers = {wnid: i for i, wnid in enumerate(synsets)}
-    found = subfolders(root)
-    unknown = [name for name in found if name not in numbers]
-    if unknown or not found:
-        what = f"the subfolder {unknown[0]!r} is none" if unknown else "there is no subfolder"
-        raise ValueError(
-            f"The folder {str(root)!r} should hold one subfolder a class, named by ImageNet-1k "
-            f"wnid (such as n01440764), but {what}; give the folder right above those."
-        )
+    expected = "give the folder right above those named by ImageNet-1k wnid, such as n01440764"
+    if not subfolders(root):
+        raise ValueError(f"There is no subfolder in {str(root)!r}; {expected}.")
     classes = [lemmas[0] for lemmas in synsets.values()]
-    return class_folders(root, numbers, classes, **{"convert": ("CMYK",), **options})
+    return class_folders(root, numbers, classes, expected, **{"convert": ("CMYK",), **options})
 
 
 def imagenette(root: str | Place, split: str = "val", size: str = "320px", **options) -> ImageSet:
@@ -162,13 +157,8 @@ def places365(root: str | Place, split: str = "val", *, small: bool = True, **op
         )
     scenes = places365_scenes(root / _PLACES_CLASSES)
     numbers = {scene.replace("/", "-"): i for i, scene in enumerate(scenes)}
-    unknown = [name for name in subfolders(root / split) if name not in numbers]
-    if unknown:
-        raise ValueError(
-            f"The folder {unknown[0]!r} in {str(root / split)!r} is no class of {_PLACES_CLASSES}; "
-            "write /a/arena/hockey as arena-hockey."
-        )
-    return class_folders(root / split, numbers, scenes, **options)
+    expected = f"take those of {_PLACES_CLASSES}, /a/arena/hockey as arena-hockey"
+    return class_folders(root / split, numbers, scenes, expected, **options)
 
 
 def places365_scenes(path: str | Place) -> list[str]:
@@ -382,13 +372,8 @@ def _pixel_hash(image: Image.Image) -> str:
 
 # By name --------------------------------------------------------------------------------------
 
-FOLDERS = {
-    "folder": folder,
-    "imagenet": imagenet,
-    "imagenette": imagenette,
-    "places365": places365,
-    "broden": broden,
-}
+_OPENERS = (folder, imagenet, imagenette, places365, broden)
+FOLDERS = {opener.__name__: opener for opener in _OPENERS}
 
 
 def load(

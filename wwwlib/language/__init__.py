@@ -11,7 +11,6 @@ from wwwlib.language.concept_sets import (
     places365_truth,
     read_synsets,
     synonyms,
-    titles,
     truth,
     wordnet_nouns,
 )
@@ -28,6 +27,6 @@ from wwwlib.language.encoders import (
 __all__ = [
     "TEMPLATE", "ConceptSet", "Encoder", "OpenClipEncoder", "Synset", "concept_set",
     "embed_exemplars", "encoder", "fold", "from_file", "image_features", "load", "open_clip",
-    "places365", "places365_truth", "read_synsets", "sentence_encoder", "synonyms", "titles",
+    "places365", "places365_truth", "read_synsets", "sentence_encoder", "synonyms",
     "truth", "wordnet_nouns",
 ]  # fmt: skip

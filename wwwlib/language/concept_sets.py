@@ -471,31 +471,3 @@ def _class_synonyms(kind: str, target: Target) -> list[list[str]]:
     if provided and target.classes == tuple(provided.SYNONYMS):
         return [list(names) for names in provided.SYNONYMS.values()]
     return synonyms(target)
-
-
-def titles(specs: Iterable[str]) -> dict[str, str]:
-    """Return a short distinct title of each concept set, for tables and figures.
-
-    That is the kind alone, such as "broden" for "broden:/a/path/labels.txt"; the kind and the
-    file's name where two sets are of one kind or the kind is "file"; the whole specification where
-    these are equal, too.
-
-    Parameters
-    ----------
-    specs : iterable of str
-        As for `concept_set`.
-
-    Returns
-    -------
-    dict of spec to title
-        In order, each spec once.
-    """
-    parts = {spec: spec.partition(":") for spec in specs}
-    kinds = {spec: kind for spec, (kind, _, _) in parts.items()}
-    files = {spec: f"{kind}{colon}{Path(path).name}" for spec, (kind, colon, path) in parts.items()}
-    found: dict[str, str] = {}
-    for short in (kinds, files, {spec: spec for spec in parts}):
-        for spec, title in short.items():
-            if list(short.values()).count(title) == 1 and title != "file":
-                found.setdefault(spec, title)
-    return {spec: found[spec] for spec in parts}

@@ -10,6 +10,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import shorten
 from types import ModuleType
 from typing import Protocol, runtime_checkable
 
@@ -80,14 +81,12 @@ def encoder(spec: str, device: str = "cpu") -> Encoder:
     if ":" in spec and not spec.startswith(_PREFIX):
         return load(spec)
     name = spec.removeprefix(_PREFIX)
-    if name.startswith(LOCAL):
-        return open_clip(name, device=device)
-    model, slash, tag = name.partition("/")
+    model, slash, tag = (name, "/", None) if name.startswith(LOCAL) else name.partition("/")
     if not slash:
         raise ValueError(
             f"The encoder {spec!r} names no weights: write MODEL/TAG, as ViT-B-32-quickgelu/openai."
         )
-    return open_clip(model, tag, device=device)
+    return open_clip(model, tag, device)
 
 
 # CLIP -----------------------------------------------------------------------------------------
@@ -149,9 +148,8 @@ class OpenClipEncoder:
             count = count_tokens(self.tokenizer, text)
             if count > self.context_length:
                 raise ValueError(
-                    f"The text {text[:60]!r}{'...' * (len(text) > 60)} has {count} tokens, and "
-                    f"{self.name} reads at most {self.context_length}; shorten the concept or the "
-                    "template."
+                    f"The text {shorten(text, 60)!r} has {count} tokens, and {self.name} reads at "
+                    f"most {self.context_length}; shorten the concept or the template."
                 )
         with torch.inference_mode():
             tokens = self.tokenizer(texts).to(self.device)
@@ -196,14 +194,9 @@ def open_clip(model: str, pretrained: str | None = None, device: str = "cpu") ->
             model, pretrained, device=device, require_pretrained=True
         )
     except RuntimeError as error:
-        first_line = str(error).splitlines()[0]
         raise FileNotFoundError(
-            f"The weights in {str(folder)!r} do not fit its {CONFIG}: {first_line} Take both "
-            "files from one source."
-            if folder
-            else f"The weights {pretrained!r} of {model!r} could not be loaded ({first_line}). "
-            f"Without a network, put {CONFIG} and {WEIGHTS} (about 600 MB for ViT-B/32) into a "
-            f"folder and load '{LOCAL}/path/to/it'."
+            f"The weights of {model!r} could not be loaded ({str(error).splitlines()[0]}); put "
+            f"{CONFIG} and {WEIGHTS} of one source into a folder and load '{LOCAL}/path/to/it'."
         ) from error
     if quick != has_quick_gelu(network):
         raise ValueError(
@@ -233,15 +226,12 @@ def _local_folder(model: str) -> Path | None:
     if not model.startswith(LOCAL):
         return None
     folder = Path(model.removeprefix(LOCAL))
-    if not (folder / CONFIG).is_file():
-        raise FileNotFoundError(
-            f"The folder {str(folder)!r} holds no {CONFIG}; it must hold that file (model_cfg and "
-            f"preprocess_cfg) and {WEIGHTS}."
-        )
-    if not any(folder.glob("*.safetensors")):
-        raise FileNotFoundError(
-            f"The folder {str(folder)!r} holds no weights; save them as {WEIGHTS} (about 600 MB)."
-        )
+    for needed in (CONFIG, "*.safetensors"):
+        if not any(folder.glob(needed)):
+            raise FileNotFoundError(
+                f"The folder {str(folder)!r} holds no {needed}; put {CONFIG} (model_cfg and "
+                f"preprocess_cfg) and {WEIGHTS} there."
+            )
     return folder
 
 
@@ -261,16 +251,15 @@ def _expected_quick_gelu(backend: ModuleType, model: str, pretrained: str | None
     tags = backend.list_pretrained_tags_by_model(model.removesuffix("-quickgelu"))
     if pretrained not in tags:
         raise ValueError(
-            f"{pretrained!r} is no tag of open_clip's {model!r}; choose one of {', '.join(tags)}. "
-            f"Put weights of your own into a folder with {CONFIG} and load '{LOCAL}/path': a bare "
-            "file would get the wrong preprocessing without a warning."
+            f"{pretrained!r} is no tag of open_clip's {model!r}; choose one of {', '.join(tags)}, "
+            f"or load '{LOCAL}path' of a folder with weights of your own and {CONFIG}."
         )
     trained = backend.get_pretrained_cfg(model, pretrained).get("quick_gelu", False)
     if trained != named:
-        other = model.removesuffix("-quickgelu") + "-quickgelu" * trained
+        activation, suffix = ("QuickGELU", "-quickgelu") if trained else ("GELU", "")
         raise ValueError(
-            f"The weights {pretrained!r} were trained with {'QuickGELU' if trained else 'GELU'}, "
-            f"which {model!r} does not have; use {other!r}."
+            f"The weights {pretrained!r} were trained with {activation}, which {model!r} does not "
+            f"have; use {model.removesuffix('-quickgelu') + suffix!r}."
         )
     return trained
 
@@ -332,11 +321,7 @@ def _import_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look the module up there
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
+    spec.loader.exec_module(module)
     return module
 
 
@@ -361,11 +346,10 @@ def sentence_encoder(
         If sentence-transformers is not installed.
     """
     library = require("sentence_transformers", "notebooks")
-    folder = Path(model).expanduser()
-    local = folder.is_dir()
+    name = str(Path(model).expanduser())
     try:
         network = library.SentenceTransformer(
-            str(folder) if local else str(model), device=device, local_files_only=local
+            name, device=device, local_files_only=Path(name).is_dir()
         )
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
@@ -373,12 +357,5 @@ def sentence_encoder(
             "downloaded; put all-mpnet-base-v2 (about 440 MB) into a folder and give its path."
         ) from error
 
-    def encode(texts: list[str]) -> Tensor:
-        return network.encode(
-            list(texts),
-            normalize_embeddings=True,
-            convert_to_tensor=True,
-            show_progress_bar=False,
-        ).clone()
-
-    return encode
+    settings = {"normalize_embeddings": True, "convert_to_tensor": True, "show_progress_bar": False}
+    return lambda texts: network.encode(list(texts), **settings).clone()

@@ -4,20 +4,18 @@ Every function is pure: equal records give equal pixels, independent of matplotl
 Figures are never shown by themselves; `save` writes one and returns what a notebook displays.
 """
 
-from wwwlib.plots.neurons import failure, minor, neurons, selection, two_tracks
-from wwwlib.plots.pictures import heatmaps, masks, samples, where
+from wwwlib.plots.neurons import failure, minor, neurons, two_tracks
+from wwwlib.plots.pictures import heatmaps, samples, where
 from wwwlib.plots.style import Shown, save
 
 __all__ = [
     "Shown",
     "failure",
     "heatmaps",
-    "masks",
     "minor",
     "neurons",
     "samples",
     "save",
-    "selection",
     "two_tracks",
     "where",
 ]

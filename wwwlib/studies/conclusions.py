@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from wwwlib.baselines.falcon import COHESIVE, SIGMAS
 from wwwlib.baselines.milan import Describer
-from wwwlib.scores import compare, holm
-from wwwlib.studies.tables import Difference, Row, Table
+from wwwlib.scores import compare
+from wwwlib.studies.tables import Difference, Row, Table, holm
 from wwwlib.targets import LOGITS, Target
 
 EQUAL = "CLIP-Dissect equal k"

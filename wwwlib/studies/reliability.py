@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wwwlib import images, registry
-from wwwlib.studies.survey import Readings, Surveyed
+from wwwlib import registry
+from wwwlib.studies.survey import Readings, Surveyed, halves
 
 Interval = tuple[float, float]
 Values = Sequence[float] | Tensor | np.ndarray
@@ -498,7 +498,7 @@ def gain(
     pair = np.stack([np.asarray(uncertainty, float), np.asarray(second, float)], 1)
     if not np.isfinite(pair).all():
         raise ValueError("An uncertainty is infinite; clamp it, so that a model can be fitted.")
-    train, test = images.halves(wrong.tolist(), seed)
+    train, test = halves(wrong.tolist(), seed)
     if _too_few(wrong, 2 * LEAST):
         return Gain(NAN, NAN, NAN, (NAN, NAN), (NAN, NAN), int(wrong[test].sum()))
     odds, weights = [], ()

@@ -6,9 +6,10 @@ neuron by neuron.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from pathlib import Path
 
 from torch import Tensor
 
@@ -218,7 +219,7 @@ def differences(
         for metric, score in row.scores.items()
         if row.method != reference and metric in base
     ]
-    adjusted = scores.holm([found.p for _, _, found in pairs])
+    adjusted = holm([found.p for _, _, found in pairs])
     return [
         Difference(method, metric, reference, found, p)
         for (method, metric, found), p in zip(pairs, adjusted, strict=True)
@@ -276,3 +277,100 @@ def vocabulary_use(own: MethodNames) -> dict[str, object]:
         "most frequent": name,
         "its share": times / len(own.names),
     }
+
+
+def titles(specs: Iterable[str]) -> dict[str, str]:
+    """Return a short distinct title of each concept set, for tables and figures.
+
+    That is the kind alone, such as "broden" for "broden:/a/path/labels.txt"; the kind and the
+    file's name where two sets are of one kind or the kind is "file"; the whole specification where
+    these are equal, too.
+
+    Parameters
+    ----------
+    specs : iterable of str
+        As for `language.concept_set`.
+
+    Returns
+    -------
+    dict of spec to title
+        In order, each spec once.
+    """
+    parts = {spec: spec.partition(":") for spec in specs}
+    kinds = {spec: kind for spec, (kind, _, _) in parts.items()}
+    files = {spec: f"{kind}{colon}{Path(path).name}" for spec, (kind, colon, path) in parts.items()}
+    found: dict[str, str] = {}
+    for short in (kinds, files, {spec: spec for spec in parts}):
+        for spec, title in short.items():
+            if list(short.values()).count(title) == 1 and title != "file":
+                found.setdefault(spec, title)
+    return {spec: found[spec] for spec in parts}
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Adjust the p-values of one table for multiple testing by Holm's step-down method.
+
+    Parameters
+    ----------
+    p : sequence of float
+        In [0, 1], in any order.
+
+    Returns
+    -------
+    list of float
+        Adjusted p-values in that order: below .05 means that the family-wise error is below .05.
+    """
+    adjusted, running = [0.0] * len(p), 0.0
+    for rank, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        running = max(running, min(1.0, (len(p) - rank) * p[i]))
+        adjusted[i] = running
+    return adjusted
+
+
+# Classes that share a word --------------------------------------------------------------------
+
+
+def classes_of_words(truth: Words) -> dict[str, list[int]]:
+    """Return for each word of the truth the indices of the classes that have it as a synonym."""
+    classes: dict[str, list[int]] = {}
+    for i, words in enumerate(truth):
+        for word in scores.distinct(words):
+            classes.setdefault(word, []).append(i)
+    return classes
+
+
+def by_synset(
+    pred: Words, truth: Words, classes: Sequence[int] | None = None
+) -> tuple[list[list[str]], list[list[str]]]:
+    """Restate names and truth as classes, so that they are matched by meaning, not by string.
+
+    Each class is one meaning (a synset). A name is replaced by every class that has it as a
+    synonym: a shared word such as "crane" stands for both its classes, of which one is wrong, and
+    two synonyms of one class count once. A name of no class is kept as a wrong name.
+
+    Parameters
+    ----------
+    pred : list of list of str
+        The names of N neurons.
+    truth : list of list of str
+        The synonyms of all C classes, including those of no neuron here.
+    classes : sequence of int, optional
+        The true class of each of the N neurons; by default class i for neuron i.
+
+    Returns
+    -------
+    pred, truth : list of list of str
+        Of the N neurons, for `scores.hit_rate` or `scores.f1`.
+    """
+    classes = range(len(truth)) if classes is None else classes
+    scores.word_sets(pred, [truth[i] for i in classes])
+    known = classes_of_words(truth)
+    restated = [
+        [
+            label
+            for word in scores.distinct(names)
+            for label in ([f"class {i}" for i in known.get(word, ())] or [f"word {word}"])
+        ]
+        for names in pred
+    ]
+    return restated, [[f"class {i}"] for i in classes]

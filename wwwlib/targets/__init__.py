@@ -10,15 +10,12 @@ from wwwlib.targets.recognize import Published, recognize
 from wwwlib.targets.target import (
     LAYOUTS,
     LOGITS,
-    Box,
     Target,
-    crop_mask,
     denormalize,
-    visible_box,
     wrap,
 )
 
 __all__ = [
-    "LAYOUTS", "LOGITS", "Box", "Published", "Target", "crop_mask", "denormalize", "load",
-    "read_weights", "recognize", "visible_box", "wrap",
+    "LAYOUTS", "LOGITS", "Published", "Target", "denormalize", "load",
+    "read_weights", "recognize", "wrap",
 ]  # fmt: skip

@@ -65,8 +65,7 @@ def load(
             f"The target {name!r} is not of the form library/model with library one of "
             f"{', '.join(builders)}; use targets.wrap for a network of your own."
         )
-    normalise = {"mean": mean, "std": std}
-    normalise = {key: tuple(value) for key, value in normalise.items() if value is not None}
+    normalise = {k: tuple(v) for k, v in (("mean", mean), ("std", std)) if v is not None}
     for key, value in normalise.items():
         if len(value) != 3:
             raise ValueError(f"{key} is {value}; give three numbers, for red, green and blue.")
@@ -83,13 +82,12 @@ def _torchvision(name, model_name, weights, classes, normalise) -> Target:
     check_known(name, model_name, models.list_models(module=models))
     choices = models.get_model_weights(model_name)
     wanted = str(weights or "DEFAULT").removeprefix(f"{choices.__name__}.")
-    if wanted in choices.__members__:
-        chosen = choices[wanted]
-    else:  # a file: preprocessing is that of the published weights with its name, or the default
-        named = (c for c in choices if Path(c.url).name == Path(wanted).name)
-        chosen = next(named, choices.DEFAULT)
+    published = wanted in choices.__members__
+    # The preprocessing of a file is that of the published weights with its name, or the default.
+    named = (c for c in choices if Path(c.url).name == Path(wanted).name)
+    chosen = choices[wanted] if published else next(named, choices.DEFAULT)
     model = models.get_model(model_name, weights=None, **_architecture(model_name, chosen, classes))
-    if wanted in choices.__members__:
+    if published:
         _fill(model, _torchvision_weights(name, chosen), str(chosen))
     else:
         names = ", ".join(repr(choice) for choice in choices.__members__)
@@ -141,7 +139,11 @@ def _timm(name, model_name, weights, classes, normalise) -> Target:
         fill_from_file(name, model, weights, megabytes(model), usual)
     config = resolve_model_data_config(model, args=normalise)
     preprocess = create_transform(**config, is_training=False)
-    return wrap(model, preprocess, classes or _imagenet_names(name, model), name)
+    classes = classes or imagenet_names(model)
+    if classes is None:
+        outputs = getattr(model, "num_classes", "?")
+        raise ValueError(f"{name} has {outputs} outputs without names; pass classes=.")
+    return wrap(model, preprocess, classes, name)
 
 
 def _timm_pretrained(name, model_name) -> nn.Module:
@@ -157,16 +159,6 @@ def _timm_pretrained(name, model_name) -> nn.Module:
             f"The weights of {name} could not be downloaded ({type(error).__name__}): download "
             f"{where} (about {megabytes(model):.0f} MB) elsewhere and pass weights=<file>."
         ) from error
-
-
-def _imagenet_names(name, model) -> tuple[str, ...]:
-    """Return the class names of the ImageNet subset with as many classes as the model."""
-    names = imagenet_names(model)
-    if names is None:
-        raise ValueError(
-            f"{name} has {getattr(model, 'num_classes', '?')} outputs without names; pass classes=."
-        )
-    return names
 
 
 def _extension(name, model_name, weights, classes, normalise) -> Target:
@@ -189,7 +181,7 @@ def megabytes(model: nn.Module) -> float:
 # Weights from files ---------------------------------------------------------------------------
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
+def read_weights(path: str | Path, hint: str = "") -> dict[str, Tensor]:
     """Read a state dict from ``.safetensors``, ``.pth`` and the like.
 
     A checkpoint that wraps it under "state_dict" or "model" is unwrapped, and the prefix "module."
@@ -199,6 +191,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     ----------
     path : path
         The file; everything but ``.safetensors`` is read with ``weights_only=True``.
+    hint : str
+        What to do if it is missing, as the end of the message.
 
     Returns
     -------
@@ -214,7 +208,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"There is no weights file {str(path)!r}.")
+        raise FileNotFoundError(f"There is no weights file {str(path)!r}{hint}.")
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
@@ -261,15 +255,12 @@ def fill_from_file(
     ValueError
         If a tensor is missing, left over, or of another shape; the message names the first.
     """
-    if str(weights) == RANDOM:
-        return
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no weights file {str(path)!r} for {name}: put its state dict there (.pth or "
-            f".safetensors, about {megabytes:.1f} MB), or {usual}."
-        )
-    _fill(model, read_weights(path), repr(str(path)))
+    hint = (
+        f" for {name}: put its state dict there (.pth or .safetensors, about {megabytes:.1f} MB), "
+        f"or {usual}"
+    )
+    if str(weights) != RANDOM:
+        _fill(model, read_weights(weights, hint), repr(str(weights)))
 
 
 def _fill(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from wwwlib.baselines.common import best_of_blocks, concept_table, ranked_table
+from wwwlib.baselines.common import best_of_blocks, concept_table, ranked_table, visible_box
 from wwwlib.baselines.milan.exemplars import choose, features, masks, quantiles
 from wwwlib.baselines.milan.networks import Describer, beam_search, load, log_probability, save
 from wwwlib.concepts import ConceptTable
@@ -32,7 +32,7 @@ from wwwlib.exemplars import Exemplars
 from wwwlib.images import ImageSet
 from wwwlib.registry import require
 from wwwlib.store import tensor_digest
-from wwwlib.targets import Target, denormalize, visible_box
+from wwwlib.targets import Target, denormalize
 
 __all__ = [
     "BEAM", "LENGTH", "QUANTILE", "WEIGHT", "Candidates", "Describer", "K", "candidates",

@@ -1,7 +1,7 @@
 """Figures of studies: measurements over many neurons, images or methods, and pages of examples."""
 
-from wwwlib.studies.figures.curves import rejection, risk, sweep
-from wwwlib.studies.figures.galleries import called, demonstration, failures
+from wwwlib.studies.figures.curves import rejection, risk, selection, sweep
+from wwwlib.studies.figures.galleries import called, demonstration, failures, masks
 from wwwlib.studies.figures.measurements import (
     approximation,
     contributions,
@@ -15,5 +15,6 @@ from wwwlib.studies.figures.measurements import (
 
 __all__ = [
     "approximation", "called", "contributions", "demonstration", "failures", "histograms",
-    "intervals", "localization", "looks", "methods", "rejection", "risk", "set_sizes", "sweep",
+    "intervals", "localization", "looks", "masks", "methods", "rejection", "risk", "selection",
+    "set_sizes", "sweep",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Curves with bands: rejection, risk and coverage, and scores against a setting."""
+"""Curves with bands, scores against a setting, and the scores of one neuron's concepts."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from wwwlib.plots import style
-from wwwlib.plots.style import GREY, SMALL, WIDTH, literal, number, share, styled
+from wwwlib.plots.style import GREY, SMALL, WIDTH, fit, literal, number, share, styled
 from wwwlib.studies.figures.measurements import REFERENCE, looks
 
 
@@ -160,3 +160,56 @@ def _curves(axes: Axes, curves: Mapping[str, tuple], marked: bool = False) -> No
         marks = {"markevery": (place, 7), "markersize": 4.5} if marked else {"marker": ""}
         line = {"x": np.asarray(x), "y": np.asarray(y), "label": label, **look, **marks}
         sns.lineplot(**line, estimator=None, sort=False, legend=False, ax=axes)
+
+
+@styled
+def selection(s_row, words: Sequence[str], threshold: float, alpha: float, top: int = 20) -> Figure:
+    """Draw the best concept scores of one neuron and the threshold that selects among them.
+
+    Parameters
+    ----------
+    s_row : array, shape (M,)
+        The neuron's scores (WWW, Eq. 1).
+    words : sequence of str
+        The M concepts.
+    threshold : float
+        From which on a concept is kept: `alpha` times the best score (WWW, Eq. 2).
+    alpha : float
+        In (0, 1].
+    top : int
+        How many scores to draw; all that are kept are counted.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    ValueError
+        If scores and concepts differ in number.
+    """
+    s = np.asarray(s_row, dtype=float)
+    if s.shape != (len(words),):
+        raise ValueError(f"Scores of shape {s.shape} do not fit {len(words)} concepts.")
+    order = np.argsort(-np.where(np.isfinite(s), s, -np.inf), kind="stable")
+    order = order[np.isfinite(s[order])]
+    named = bool(len(order)) and s[order[0]] > 0
+    count = int((s[order] >= threshold).sum()) if named else 0
+    rows = np.arange(len(order[:top]))
+    figure = Figure(figsize=(WIDTH, 1.25 + 0.19 * max(len(rows), 3)), layout="constrained")
+    axes = figure.subplots()
+    style.name_rows(axes, [fit(words[i], 2.2)[0] for i in order[:top]])
+    kinds = ((f"kept ({count})", style.BLUE, "o"), ("left out", GREY, "X"))
+    for (kind, colour, mark), some in zip(kinds, (rows < count, rows >= count), strict=True):
+        dots = {"x": s[order[:top]][some], "y": rows[some], "color": colour, "marker": mark}
+        sns.scatterplot(**dots, s=45, label=kind, legend=False, ax=axes)
+    for label in axes.get_yticklabels()[:count]:
+        label.set_fontweight("bold")
+    if named:
+        label, place = f"threshold {number(threshold, 3)} = {alpha:g} × best score", threshold
+    else:
+        label, place = "zero: no score lies above it, so no concept", 0
+    axes.axvline(place, color=style.VERMILION, linestyle=(0, (4, 2)), linewidth=1.4, label=label)
+    axes.set_xlabel("concept score: cosine to the exemplars above the bare template's")
+    figure.legend(loc="outside upper left", ncols=3)
+    return figure

@@ -1,16 +1,16 @@
-"""Pages that compare methods or images: names of neurons, answers about one image, failures.
+"""Pages of pictures: names of neurons, answers about one image, failures, masks of a scene.
 
 A mark beside a name is a symbol before it is a colour, so that it survives a grey copy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wwwlib.plots import page, style
-from wwwlib.plots.page import MARGIN, blank, draw, inches, leading, rule, write
+from wwwlib.plots.page import MARGIN, blank, draw, inches, leading, outline, pixels, rule, write
 from wwwlib.plots.style import BODY, GREY, HEAD, SMALL, WIDTH, fit, listing, number, share, styled
 
 SYMBOLS = {"right": "✓", "near": "≈", "wrong": "✗", None: "·"}
@@ -271,3 +271,65 @@ def failures(rows: Sequence[tuple]) -> Figure:
         write(axes, title, -2 * leading(BODY), size=BODY, bold=True)
     page.heat_key(figure.axes[-3], side + below + 0.08, side)
     return figure
+
+
+@styled
+def masks(
+    image,
+    masks: Mapping[str, np.ndarray],
+    categories: Mapping[str, Sequence[str]],
+    columns: int = 7,
+) -> Figure:
+    """Draw an image and, category by category, the pixels of each concept in it.
+
+    Parameters
+    ----------
+    image : PIL image of W x H pixels
+    masks : mapping of concept to array of bool, shape (H, W)
+        Empty masks are left out.
+    categories : mapping of category to sequence of concepts
+        The order in which they are drawn; concepts without a mask are left out.
+    columns : int
+        Masks per row.
+
+    Returns
+    -------
+    Figure
+        In each small picture the concept's pixels keep their colour inside an outline; the rest
+        fades to light grey.
+    """
+    shown = {
+        c: [w for w in own if w in masks and np.any(masks[w])] for c, own in categories.items()
+    }
+    spots = _flow(shown, columns)
+    whole, side = 1.5, (WIDTH - 2 * MARGIN - 1.65) / columns - 0.1
+    rows, head = max(2, 1 + max((line for line, *_ in spots), default=0)), leading(BODY) + 0.04
+    figure, grid = page.grid(
+        [whole, 0.05, *[side] * columns], [side] * rows, (0.1, leading() + head + 0.1), head,
+        leading() + 0.02,
+    )  # fmt: skip
+    axes = draw(figure.add_subplot(grid[:, 0]), image, smooth=False)
+    write(axes, ["the image, and on the", "right its masks"], whole + 0.06)
+    faded = pixels(image).mean(-1, keepdims=True) * 0.25 + 185
+    for line, column, word, heading in spots:
+        mask = np.asarray(masks[word], bool)
+        shown = np.where(mask[..., None], pixels(image), faded).astype(np.uint8)
+        axes = draw(figure.add_subplot(grid[line, column + 2]), shown, smooth=False)
+        outline(axes, mask, style.BLUE, width=0.6, halo=0)
+        write(axes, heading, -head, size=BODY, bold=True)
+        write(axes, fit(word, side + 0.08), side + 0.02, side / 2, ha="center")
+    return figure
+
+
+def _flow(groups: Mapping[str, Sequence[str]], columns: int) -> list[tuple[int, int, str, str]]:
+    """Place groups as (row, column, word, heading), breaking a group only where it must be."""
+    spots, cell = [], 0
+    for group, words in groups.items():
+        room = max(len(words), 2) if words else 0  # a heading is wider than one picture
+        if cell % columns and cell % columns + room > columns:
+            cell += columns - cell % columns
+        for place, word in enumerate(words, start=cell):
+            row, column = divmod(place, columns)
+            spots.append((row, column, word, group if place == cell or not column else ""))
+        cell += room
+    return spots
