@@ -388,9 +388,9 @@ def tiny(encoder=None):
     )
 
 
-def described(target, probe, found, describer, **options):
+def described(target, probe, found, describer, weight=0.2, **options):
     options = {"progress": False, "k": K, "length": 3, "beam": 7, **options}
-    return milan.describe(target, "layer3", probe, found, describer, **options)
+    return milan.candidates(target, "layer3", probe, found, describer, **options).ranked(weight)
 
 
 def test_neurons_without_exemplars_abstain_and_the_others_keep_their_place():
@@ -560,8 +560,8 @@ def test_descriptions_of_the_final_layer_name_its_classes(name):
     """At least seven in ten; breaks if masks, features or words are mixed up."""
     target, probe = targets.load(name), world.image_set(600, seed=8)
     found = collected(target, "logits", probe, 15)
-    descriptions = milan.describe(target, "logits", probe, found, milan.load(), progress=False)
-    read = milan.words(descriptions, world.SEEN)
+    proposed = milan.candidates(target, "logits", probe, found, milan.load(), progress=False)
+    read = milan.words(proposed.ranked(), world.SEEN)
     right = [
         bool({*world.SYNONYMS[name]} & {*words})
         for name, words in zip(target.classes, read.names, strict=True)
@@ -639,7 +639,7 @@ def test_the_authors_package_gets_the_part_that_the_network_uses(monkeypatch):
         want = F.interpolate(small[None], (224, 224), mode="bilinear", antialias=True)[0]
         assert (x - want).abs().max() < 0.02
     with pytest.raises(ValueError, match=r"uses the part \(0.25, 0.25, 0.75, 0.75\) and the desc"):
-        milan.describe(target, "layer3", probe, found, milan.load(), k=K, progress=False)
+        milan.candidates(target, "layer3", probe, found, milan.load(), k=K, progress=False)
 
 
 def test_without_the_authors_package_an_error_names_what_to_install(monkeypatch):
@@ -679,7 +679,7 @@ def test_exemplars_of_another_layer_or_probe_set_are_refused():
     target, probe = targets.load("world/conv"), small_world()
     found = collected(target, "layer3", probe)
     with pytest.raises(ValueError, match=r"exemplars of 96 neurons, but 'layer4' of .* has 128"):
-        milan.describe(target, "layer4", probe, found, tiny(), k=K, progress=False)
+        milan.candidates(target, "layer4", probe, found, tiny(), k=K, progress=False)
     with pytest.raises(ValueError, match=r"collected from 24 images, but .* has 25"):
         described(target, small_world(25), found, tiny())
 

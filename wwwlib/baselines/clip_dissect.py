@@ -89,19 +89,16 @@ def wpmi(
     exemplars: Exemplars,
     words: Sequence[str],
     k: int = 1,
-    *,
-    temperature: float = 10.0,
-    lam: float = 1.0,
+    **settings: float,
 ) -> ConceptTable:
     """Name neurons by weighted pointwise mutual information: every exemplar has membership 1.
 
-    ``sum_o log p(t_m | x_o) - lam log p(t_m)``; arguments, result and errors are those of
-    :func:`soft_wpmi`. So are the defaults, so that the two differ in membership alone; the
-    authors' published code uses K = 28 exemplars, temperature 2 and lam .6 for WPMI.
+    ``sum_o log p(t_m | x_o) - lam log p(t_m)``; arguments, `temperature` and `lam` among them,
+    result and errors are those of :func:`soft_wpmi`. So are the defaults, so that the two differ
+    in membership alone; the authors' published code uses K = 28 exemplars, temperature 2 and
+    lam .6 for WPMI.
     """
-    return soft_wpmi(
-        v, t, exemplars, words, k, membership=(1.0, 1.0), temperature=temperature, lam=lam
-    )
+    return soft_wpmi(v, t, exemplars, words, k, membership=(1.0, 1.0), **settings)
 
 
 def rank_reorder(
@@ -253,10 +250,8 @@ def _wpmi_blocks(
     outside, inside = torch.log1p(-weights).unsqueeze(1), weights.log().unsqueeze(1)
     for part in t.split(size):
         log_p = v @ part.T - total.unsqueeze(1)
-        joint = [
-            torch.logaddexp(outside, inside + log_p[some]).sum(1)
-            for some in position.split(max(1, BLOCK // (k * len(part))))
-        ]
+        several = position.split(max(1, BLOCK // (k * len(part))))
+        joint = [torch.logaddexp(outside, inside + log_p[some]).sum(1) for some in several]
         joint = torch.cat(joint)
         yield joint - lam * (joint.logsumexp(0) - log(neurons))
 

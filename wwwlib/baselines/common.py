@@ -1,6 +1,7 @@
 """Shared by the baselines: statistics of neurons over a probe set, and tables of names."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from math import floor
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from wwwlib.activations import capture
 from wwwlib.concepts import ConceptTable
 from wwwlib.distributed import Pass, State, concatenate, run
+from wwwlib.exemplars import Exemplars
 from wwwlib.images import ImageSet
 from wwwlib.targets import Target, denormalize
 
@@ -71,6 +73,16 @@ def best_of_blocks(blocks: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
         value, order = s.sort(dim=1, descending=True, stable=True)
         value, index = value[:, :k], columns.gather(1, order[:, :k])
     return value, index
+
+
+def first(exemplars: Exemplars, k: int) -> Exemplars:
+    """Keep each neuron's first k exemplars; ValueError if there are fewer."""
+    if not 1 <= k <= exemplars.index.shape[1]:
+        raise ValueError(
+            f"k is {k}, but {exemplars.index.shape[1]} exemplars were collected; give 1 to that, "
+            "or collect more."
+        )
+    return replace(exemplars, index=exemplars.index[:, :k], value=exemplars.value[:, :k])
 
 
 def activations(

@@ -146,16 +146,14 @@ def craft(
     importance = torch.stack(indices).mean(0)
     order = importance.argsort(descending=True, stable=True).tolist()
     best = np.argsort(-u, axis=0, kind="stable")[:shown]
+    patches = [(index[i], *box) for i, *box in patches]
     return Craft(
         layer=layer,
         class_index=class_index,
         bank=bank[order],
         importance=importance[order],
         error=float(nmf.reconstruction_err_ / np.linalg.norm(a.numpy())),
-        patches=tuple(
-            tuple((index[patches[i][0]], *patches[i][1:]) for i in best[:, r].tolist())
-            for r in order
-        ),
+        patches=tuple(tuple(patches[i] for i in best[:, r]) for r in order),
         images=tuple(index),
     )
 

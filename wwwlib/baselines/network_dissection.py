@@ -165,7 +165,7 @@ def dissect(
         If a layer does not exist, an argument is out of range, masks do not fit together, or the
         network's preprocessing does more than to resize and crop.
     """
-    _check(layers, masks, share, whole)
+    _check(masks, share, whole)
     threshold = thresholds(target, images, layers, share, **options)
     step = _Overlaps(target, masks, threshold, frozenset(whole))
     key = {"share": share, "masks": masks.fingerprint, "whole": sorted(whole)}
@@ -286,9 +286,7 @@ def _category_names(masks: Masks) -> list[str]:
     return list(dict.fromkeys(masks.categories.values()))
 
 
-def _check(layers: Sequence[str], masks: Masks, share: float, whole: Collection[str]) -> None:
-    if isinstance(layers, str):
-        raise ValueError(f"layers is the string {layers!r}: give a list of names, [{layers!r}].")
+def _check(masks: Masks, share: float, whole: Collection[str]) -> None:
     if not 0 < share < 1:
         raise ValueError(f"share is {share}; it must lie between 0 and 1, as .005 does.")
     names = _category_names(masks)

@@ -7,7 +7,7 @@ results of Network Dissection, FALCON and MILAN into the same form.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from wwwlib import concepts, images, language, targets, world
 from wwwlib.atlas import shown_classes
 from wwwlib.baselines import clip_dissect, falcon, milan, network_dissection
+from wwwlib.baselines.common import first
 from wwwlib.baselines.falcon import Captions, Shards
 from wwwlib.baselines.network_dissection import Dissection, Masks
 from wwwlib.concepts import ConceptTable
@@ -222,19 +223,9 @@ def www_and_clip_dissect(
     ranked = clip_dissect.soft_wpmi(v, bare, wide, words.words, most).names
     methods = {"WWW": MethodNames(own, words.words)}
     for top in tops:
-        shorter = [names[:top] for names in ranked]
-        fixed = MethodNames(shorter, words.words, min(top, len(words)))
-        methods[f"CLIP-Dissect top {top}"] = fixed
+        shorter, size = [names[:top] for names in ranked], min(top, len(words))
+        methods[f"CLIP-Dissect top {top}"] = MethodNames(shorter, words.words, size)
     return methods | {EQUAL: MethodNames(truncate(ranked, sizes), words.words)}
-
-
-def first(exemplars: Exemplars, k: int) -> Exemplars:
-    """Keep each neuron's first k exemplars; ValueError if there are fewer."""
-    if not 1 <= k <= exemplars.index.shape[1]:
-        raise ValueError(
-            f"k is {k}, but {exemplars.index.shape[1]} exemplars were collected; give 1 to that."
-        )
-    return replace(exemplars, index=exemplars.index[:, :k], value=exemplars.value[:, :k])
 
 
 def exemplar_features(v: Tensor, exemplars: Exemplars) -> Tensor:
@@ -258,10 +249,8 @@ def dissection_names(
     Labels are spelled as in the table's concept set, see `match_spelling`.
     """
     words = list(words)
-    names, (own,) = (
-        match_spelling(labels, words)
-        for labels in (dissection.table().names, [dissection.concepts])
-    )
+    names = match_spelling(dissection.table().names, words)
+    (own,) = match_spelling([dissection.concepts], words)
     return MethodNames(names, tuple(own), informed=informed)
 
 

@@ -15,7 +15,7 @@ HITS = "hit rate"
 DISSECT_K = 100  # images per neuron of CLIP-Dissect's authors
 
 
-def outcome(table: Table, metric: str, gaps: Sequence[Difference], level: float = LEVEL) -> str:
+def outcome(table: Table, metric: str, gaps: Sequence[Difference]) -> str:
     """Name the methods with the highest mean, and those that differ from the reference.
 
     Methods that use the annotations behind the truth do not compete, nor, in hit rate, those with
@@ -27,9 +27,8 @@ def outcome(table: Table, metric: str, gaps: Sequence[Difference], level: float 
     metric : str
         A column of it.
     gaps : sequence of Difference
-        From `tables.differences` of this table.
-    level : float
-        Two methods differ where the corrected p is below it.
+        From `tables.differences` of this table; two methods differ where the corrected p is below
+        `LEVEL`.
 
     Returns
     -------
@@ -49,27 +48,21 @@ def outcome(table: Table, metric: str, gaps: Sequence[Difference], level: float 
     for gap in own:
         better, worse, equal = sides.values()
         side = better if gap.comparison.difference > 0 else worse
-        (side if gap.p < level else equal).append(
-            f"{gap.method} ({gap.comparison.difference:+.3f})"
-        )
-    found = [
-        f"{side.format(own[0].reference)}: {_join(methods)}."
-        for side, methods in sides.items()
-        if methods
-    ]
+        text = f"{gap.method} ({gap.comparison.difference:+.3f})"
+        (side if gap.p < LEVEL else equal).append(text)
+    sides = {side.format(own[0].reference): methods for side, methods in sides.items() if methods}
+    found = [f"{side}: {_join(methods)}." for side, methods in sides.items()]
     return " ".join([f"{lead}{highest:.4f}.", *found])
 
 
-def winner(
-    table: Table, metric: str, seed: int = 0, samples: int = 10_000, level: float = LEVEL
-) -> str:
+def winner(table: Table, metric: str, seed: int = 0, samples: int = 10_000) -> str:
     """Return the method with the highest mean, and those that it does not differ from.
 
     It is compared with every competitor, neuron by neuron, with Holm's correction over them.
 
     Parameters
     ----------
-    table, metric, level
+    table, metric
         As for `outcome`.
     seed, samples : int
         See `scores.compare`.
@@ -90,33 +83,26 @@ def winner(
         return f"{best.method}, alone"
     pairs = [compare(best.scores[metric], row.scores[metric], seed, samples) for row in rest]
     adjusted = holm([found.p for found in pairs])
-    near = [row.method for row, p in zip(rest, adjusted, strict=True) if p >= level]
+    near = [row.method for row, p in zip(rest, adjusted, strict=True) if p >= LEVEL]
     return f"{best.method}, not significantly above {_short(near)}" if near else best.method
 
 
-def conclude(
-    table: Table, gaps: Sequence[Difference], remarks: Sequence[str] = (), level: float = LEVEL
-) -> list[str]:
+def conclude(table: Table, gaps: Sequence[Difference], remarks: Sequence[str] = ()) -> list[str]:
     """Return the note under a table, a line each: conclusions by metric, then caveats.
 
     Parameters
     ----------
-    table, gaps, level
+    table, gaps
         As for `outcome`.
     remarks : sequence of str
         Further caveats, such as those of `caveats`.
     """
     run = [row for row in table.rows if row.scores]
-    lines = [outcome(table, metric, gaps, level) for metric in table.metrics]
-    limits = [
-        *remarks,
-        *_references(table, run),
-        *_bounds(run),
-        *_same_columns(table, run),
-        *_precision(gaps),
-    ]
+    lines = [outcome(table, metric, gaps) for metric in table.metrics]
+    limits = [*remarks, *_references(table, run), *_bounds(run), *_same_columns(table, run)]
+    limits += _precision(gaps)
     return [
-        f"Conclusions from {table.title} (paired permutation tests, p < {level:g} after Holm's "
+        f"Conclusions from {table.title} (paired permutation tests, p < {LEVEL:g} after Holm's "
         "correction over the table):",
         *(f"  + {line}" for line in lines),
         "Caveats:",
@@ -247,16 +233,13 @@ def caveats(
         images = f"{dissect_k} image{'s' * (dissect_k > 1)} per neuron"
         lines.append(f"CLIP-Dissect uses {images}, {theirs}, and else its authors' settings.")
     if "FALCON" in run:
-        sigmas, cohesive = (
-            {"sigmas": SIGMAS, "cohesive": COHESIVE, **(grouping or {})}[name]
-            for name in ("sigmas", "cohesive")
-        )
+        used = {"sigmas": SIGMAS, "cohesive": COHESIVE, **(grouping or {})}
         crops = f"images cropped by the maps of {map_layer}" if map_layer else "images not cropped"
         lines += [
             "FALCON takes words from captions, not from the concept set; neurons in none of its "
             "groups are left without a name.",
-            f"FALCON's thresholds are {sigmas:g} standard deviations and a coherence of "
-            f"{cohesive:g} (its authors': {SIGMAS:g} and {COHESIVE:g}); {crops}.",
+            f"FALCON's thresholds are {used['sigmas']:g} standard deviations and a coherence "
+            f"of {used['cohesive']:g} (its authors': {SIGMAS:g} and {COHESIVE:g}); {crops}.",
         ]
     if "MILAN" in run and describer:
         same = describer.encoder.digest == target.digest

@@ -75,12 +75,7 @@ class LayerNames:
     truth: Mapping[int, Sequence[str]]
 
     def neuron(
-        self,
-        i: int,
-        images: ImageSet,
-        hypernyms: Hypernyms | None = None,
-        shown: int = 8,
-        prefix: str = "",
+        self, i: int, images: ImageSet, hypernyms: Hypernyms | None, shown: int, prefix: str = ""
     ) -> NeuronNames:
         """Return neuron i with up to `shown` exemplars; the title begins with `prefix`."""
         truth = tuple(self.truth.get(i, ()))
@@ -269,16 +264,11 @@ def predict(
     neurons = tuple(found.w[0].argsort(descending=True)[:top].tolist())
     name, p = target.classes[int(found.classes[0])], found.logits[0].softmax(0).max()
     ending = "" if truth is None else ", correct" if truth == name else f"; the truth is {truth}"
+    title = f"predicted: {name}, {p:.0%}{ending}"
     listed = ", ".join(map(str, neurons))
-    return Prediction(
-        image=denormalize(target, image, x[0].cpu()),
-        x=x,
-        layer=layer,
-        found=found,
-        neurons=neurons,
-        title=f"predicted: {name}, {p:.0%}{ending}",
-        about=f"methods name the neurons of {layer} with the largest contributions: {listed}",
-    )
+    about = f"methods name the neurons of {layer} with the largest contributions: {listed}"
+    shown = denormalize(target, image, x[0].cpu())
+    return Prediction(shown, x, layer, found, neurons, title, about)
 
 
 def explain_www(
@@ -409,9 +399,6 @@ def images_of_class(
     An image that contributes to its own class mean agrees with it for that reason alone.
     """
     images = atlas.match_labels(images, target)
-    own = [
-        i
-        for i, (label, name) in enumerate(zip(images.labels, images.names, strict=True))
-        if label == prediction.cls and name != without
-    ]
+    own = [i for i, label in enumerate(images.labels) if label == prediction.cls]
+    own = [i for i in own if images.names[i] != without]
     return subset(images, own) if own else None

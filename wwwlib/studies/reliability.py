@@ -189,12 +189,7 @@ class Difference:
 
 
 def rejection(
-    uncertainty: Values,
-    wrong: Values,
-    rates: Values,
-    samples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    uncertainty: Values, wrong: Values, rates: Values, samples: int = 1000, seed: int = 0
 ) -> RejectionCurve:
     """Count the errors among the most uncertain images, for several shares of them.
 
@@ -207,9 +202,7 @@ def rejection(
     rates : sequence of float
         (R,) shares to reject, in [0, 1].
     samples : int
-        Number of bootstrap samples.
-    level : float
-        Coverage of bands and intervals, in (0, 1).
+        Number of bootstrap samples; bands and intervals cover 95 %.
     seed : int
         Seed of the bootstrap.
 
@@ -239,7 +232,7 @@ def rejection(
         return np.stack([*hits, *_ratio(hits, found[..., -1]), _auroc(found), _aurc(found)])
 
     whole = torch.tensor(measures(np.arange(n)))
-    ends = torch.tensor(_bootstrap(measures, n, samples, level, seed))
+    ends = torch.tensor(_bootstrap(measures, n, samples, seed))
     parts = [len(rates), len(rates), 1, 1]
     hits, recall, auroc_, aurc_ = whole.split(parts)
     (low, high), (recall_low, recall_high), auroc_ends, aurc_ends = ends.split(parts, 1)
@@ -272,7 +265,7 @@ def auroc(uncertainty: Values, wrong: Values) -> float:
 
 
 def risk_coverage(
-    uncertainty: Values, wrong: Values, samples: int = 1000, level: float = 0.95, seed: int = 0
+    uncertainty: Values, wrong: Values, samples: int = 1000, seed: int = 0
 ) -> RiskCoverage:
     """Return the error rate among the least uncertain images, for every number of them.
 
@@ -286,7 +279,7 @@ def risk_coverage(
         risks = np.moveaxis(_risks(_found(u[drawn], wrong[drawn])), -1, 0)
         return np.concatenate([risks, risks.mean(0, keepdims=True)])
 
-    low, high = torch.tensor(_bootstrap(measures, len(u), samples, level, seed))
+    low, high = torch.tensor(_bootstrap(measures, len(u), samples, seed))
     return RiskCoverage(
         coverage=torch.arange(1, len(u) + 1, dtype=torch.float64) / len(u),
         risk=torch.tensor(risk),
@@ -304,7 +297,6 @@ def compare(
     samples: int = 2000,
     level: float = 0.95,
     seed: int = 0,
-    least: int = LEAST,
     measure: str = "auroc",
 ) -> Difference:
     """Compare two uncertainties on the same images by a paired bootstrap.
@@ -313,17 +305,18 @@ def compare(
     ----------
     uncertainty, other : Tensor
         (n,) uncertainties of the same images.
-    wrong, samples, level, seed
+    wrong, samples, seed
         As for `rejection`.
-    least : int
-        With fewer errors, or fewer successes, the result is NaN.
+    level : float
+        Coverage of the interval, in (0, 1).
     measure : {"auroc", "aurc"}
         The measure compared. Of AURC, the mean risk over all coverages, less is better.
 
     Returns
     -------
     Difference
-        The measure of `uncertainty` minus that of `other`.
+        The measure of `uncertainty` minus that of `other`; NaN with fewer than `LEAST` errors, or
+        successes.
 
     Raises
     ------
@@ -334,14 +327,14 @@ def compare(
         raise ValueError(f"Unknown measure {measure!r}; choose one of {', '.join(MEASURES)}.")
     u, wrong = _checked(uncertainty, wrong)
     other, _ = _checked(other, wrong)
-    if _too_few(wrong, least):
+    if _too_few(wrong, LEAST):
         return Difference(NAN, (NAN, NAN))
 
     def gap(drawn: np.ndarray) -> np.ndarray:
         one, two = (_found(of[drawn], wrong[drawn]) for of in (u, other))
         return MEASURES[measure](one) - MEASURES[measure](two)
 
-    interval = _bootstrap(gap, len(u), samples, level, seed)
+    interval = _bootstrap(gap, len(u), samples, seed, level)
     return Difference(float(gap(np.arange(len(u)))), tuple(interval.tolist()))
 
 
@@ -390,7 +383,7 @@ MEASURES = {"auroc": _auroc, "aurc": _aurc}
 
 
 def _bootstrap(
-    statistic: Callable[[np.ndarray], np.ndarray], n: int, samples: int, level: float, seed: int
+    statistic: Callable, n: int, samples: int, seed: int, level: float = 0.95
 ) -> np.ndarray:
     """Return the (2, ...) percentile interval of a statistic of (S, n) resampled images.
 

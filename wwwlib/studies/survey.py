@@ -99,14 +99,13 @@ def _compare(a, w, general, top, size) -> tuple[Tensor, ...]:
         sample, cls = maps.heatmap(a, w, top, size), maps.heatmap(a, general, top, size)
         cls_here = maps.heatmap(a, general * mine, top, size)
         sample_there = maps.heatmap(a, w * theirs, top, size)
-    total = w.abs().sum(1)
     return (
         maps.similarity(sample, cls),
         maps.similarity(sample, cls_here),
         maps.similarity(sample_there, cls),
         (mine & theirs).sum(1).double() / mine.sum(1),
         _correlation(w, general),
-        (w.abs() * mine).sum(1) / total,
+        (w.abs() * mine).sum(1) / w.abs().sum(1),
     )
 
 
@@ -117,7 +116,7 @@ def _members(w: Tensor, top: int) -> Tensor:
 
 
 def _correlation(u: Tensor, v: Tensor) -> Tensor:
-    u, v = (x.double() - x.double().mean(1, keepdim=True) for x in (u, v))
+    u, v = (x - x.mean(1, keepdim=True) for x in (u, v))
     return (u * v).sum(1) / (u.norm(dim=1) * v.norm(dim=1))
 
 
@@ -189,12 +188,8 @@ def survey(
                     state[f"{layer}|{top}|{each.name}"] = getattr(read, each.name)
         return {name: state for name in names}
 
-    key = {
-        "class_w": tensor_digest(dict(class_w)),
-        "layers": list(class_w),
-        "tops": list(tops),
-        "signed": signed,
-    }
+    key = {"class_w": tensor_digest(dict(class_w)), "layers": list(class_w)}
+    key |= {"tops": list(tops), "signed": signed}
     reading = Pass(target, images, ["survey"], step, concatenate, "survey", key, label="survey")
     state = run(reading, **options)["survey"]
     read = {

@@ -79,10 +79,11 @@ def verdict(
     return Verdict(claim, value, (low, high), bound, outcome, why)
 
 
-def judge(
-    claim: str, curve: RejectionCurve, bound: float = 0.5, least: int = LEAST, why: str = ""
-) -> Verdict:
-    """Decide the claim that an uncertainty's AUROC lies above a bound.
+def judge(claim: str, curve: RejectionCurve, why: str = "") -> Verdict:
+    """Decide the claim that an uncertainty's AUROC lies above .5, that of a random order.
+
+    With fewer than `reliability.LEAST` errors, or successes, the claim is undecided: the bootstrap
+    interval of a few images is too narrow.
 
     Parameters
     ----------
@@ -90,11 +91,6 @@ def judge(
         In words, without its outcome.
     curve : RejectionCurve
         Of that uncertainty.
-    bound : float
-        By default that of a random order.
-    least : int
-        With fewer errors, or fewer successes, the claim is undecided: the bootstrap interval of a
-        few images is too narrow.
     why : str
         The reason in that case; by default the numbers of errors and images.
 
@@ -102,9 +98,9 @@ def judge(
     -------
     Verdict
     """
-    if min(curve.errors, curve.images - curve.errors) < least:
-        return verdict(claim, bound=bound, why=why or f"{curve.errors} of {curve.images} are wrong")
-    return verdict(claim, curve.auroc, curve.auroc_interval, bound)
+    if min(curve.errors, curve.images - curve.errors) < LEAST:
+        return verdict(claim, bound=0.5, why=why or f"{curve.errors} of {curve.images} are wrong")
+    return verdict(claim, curve.auroc, curve.auroc_interval, 0.5)
 
 
 def judge_share(claim: str, count: int, total: int, bound: float, why: str = "") -> Verdict:

@@ -127,18 +127,12 @@ def wu_palmer_upper_bound(
     for wnid in dict.fromkeys(hypernyms.senses(words)):
         for h, links in hypernyms.above(wnid).items():
             below[h] = min(links, below.get(h, links))
-    values = [
-        max(
-            (
-                _closeness(hypernyms.depth(h), up + below[h])
-                for wnid in true
-                for h, up in hypernyms.above(wnid).items()
-                if h in below
-            ),
-            default=0.0,
-        )
-        for true in true_synsets(truth, hypernyms)
-    ]
+
+    def nearest(wnid: str) -> float:
+        common = ((h, up + below[h]) for h, up in hypernyms.above(wnid).items() if h in below)
+        return max((_closeness(hypernyms.depth(h), links) for h, links in common), default=0.0)
+
+    values = [max(map(nearest, true), default=0.0) for true in true_synsets(truth, hypernyms)]
     return Score("Wu-Palmer", torch.tensor(values).double(), torch.ones(len(values)).long())
 
 

@@ -9,7 +9,7 @@ Representations", ICML 2023.
 """
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 
 import torch
@@ -17,28 +17,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from wwwlib.baselines.common import activations, concept_table
-from wwwlib.baselines.falcon.corpus import (
-    Captions,
-    Shards,
-    captions,
-    contrast,
-    shards,
-    text_file,
-    word_scores,
-)
-from wwwlib.baselines.falcon.groups import (
-    LEAST,
-    SIGMAS,
-    Box,
-    Group,
-    cohesion,
-    counter_examples,
-    crop_to_boxes,
-    find_cam_layer,
-    find_groups,
-    group_cam,
-    largest_region,
-)
+from wwwlib.baselines.falcon import corpus, groups
+from wwwlib.baselines.falcon.corpus import Captions, Shards, captions, shards, text_file
+from wwwlib.baselines.falcon.groups import LEAST, SIGMAS, Box, Group, crop_to_boxes
 from wwwlib.concepts import ConceptTable
 from wwwlib.distributed import Options
 from wwwlib.images import ImageSet, batches, subset
@@ -187,21 +168,21 @@ def falcon(
         raise ValueError(f"most is {most}; the images of a group are compared, so give at least 2.")
     z = activations(target, images, [layer], **options)[layer]
     x = target.preprocess(images.image(0))[None].to(target.device)
-    cam_layer = find_cam_layer(target, x, layer, cam_layer)
-    found = [Group(group.features, group.images[:most]) for group in find_groups(z, sigmas, least)]
+    cam_layer = groups.find_cam_layer(target, x, layer, cam_layer)
+    found = [replace(g, images=g.images[:most]) for g in groups.find_groups(z, sigmas, least)]
     boxes = _boxes(target, images, layer, found, cam_layer, threshold, **options)
     features = partial(image_features, encoder, **{**options, "progress": False})
     explained = []
     for group, own in zip(found, boxes, strict=True):
         crops = crop_to_boxes(target, images, group.images, own)
         v = features(crops, range(len(own)))
-        similarity = cohesion(v)
+        similarity = groups.cohesion(v)
         counter, words = [], {}
         if similarity > cohesive:
-            counter = counter_examples(z, group)
+            counter = groups.counter_examples(z, group)
             against = features(images, counter)
             scores = (_scores(captions, one, near) for one in (v, against))
-            words = contrast(*scores, top=top)
+            words = corpus.contrast(*scores, top=top)
         explained.append(
             GroupExplanation(group, own, similarity, similarity > cohesive, tuple(counter), words)
         )
@@ -217,16 +198,28 @@ def _boxes(
     threshold: float,
     **options,
 ) -> list[tuple[Box, ...]]:
-    """Return the crop of each image of each group."""
+    """Return the crop of each image of each group; the whole image without a layer for Grad-CAM."""
     options = Options(**options)
 
     def make(_) -> tuple[dict[str, Tensor], dict]:
-        rows = [
-            box
-            for group in tqdm(found, "groups", disable=not options.progress)
-            for box in _group_boxes(target, images, layer, group, cam_layer, threshold, options)
-        ]
+        rows: list[Box] = []
+        for group in tqdm(found, "groups", disable=not options.progress):
+            own = subset(images, group.images)
+            for _, x in batches(own, target.preprocess, options.batch_size, options.workers):
+                rows += boxes_of(x.to(target.device), group)
         return {"boxes": torch.tensor(rows, dtype=torch.int64).reshape(-1, 4)}, {}
+
+    def boxes_of(x: Tensor, group: Group) -> list[Box]:
+        size = tuple(x.shape[2:])
+        if cam_layer is None:
+            return [(0, 0, size[1], size[0])] * len(x)
+        cams = groups.group_cam(target, x, layer, group.features, cam_layer)
+        if cams.shape[1:] == (1, 1):
+            raise ValueError(
+                f"The layer {cam_layer!r} of {target.name} has no maps; name one that has as "
+                "cam_layer."
+            )
+        return [groups.largest_region(cam, size, threshold) for cam in cams]
 
     key = {"target": target.key(), "images": images.fingerprint, "layer": layer,
            "cam_layer": cam_layer, "threshold": threshold,
@@ -236,33 +229,6 @@ def _boxes(
     return [tuple(next(rows) for _ in group.images) for group in found]
 
 
-def _group_boxes(
-    target: Target,
-    images: ImageSet,
-    layer: str,
-    group: Group,
-    cam_layer: str | None,
-    threshold: float,
-    options: Options,
-) -> list[Box]:
-    """Return the box of each image of a group; the whole image without a layer for Grad-CAM."""
-    boxes: list[Box] = []
-    own = subset(images, group.images)
-    for _, x in batches(own, target.preprocess, options.batch_size, options.workers):
-        x = x.to(target.device)
-        if cam_layer is None:
-            boxes += [(0, 0, x.shape[3], x.shape[2])] * len(x)
-            continue
-        cams = group_cam(target, x, layer, group.features, cam_layer)
-        if cams.shape[1:] == (1, 1):
-            raise ValueError(
-                f"The layer {cam_layer!r} of {target.name} has no maps; name one that has as "
-                "cam_layer."
-            )
-        boxes += [largest_region(cam, tuple(x.shape[2:]), threshold) for cam in cams]
-    return boxes
-
-
 def _scores(captions: Captions | Shards, v: Tensor, near: int) -> dict[str, float]:
     """Return the scores of the words in the captions nearest to images (n, D)."""
-    return word_scores(*captions.nearest(v, near)) if len(v) else {}
+    return corpus.word_scores(*captions.nearest(v, near)) if len(v) else {}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wwwlib import maps
 from wwwlib.baselines.grad_cam import depends_on, gradient_heatmap
-from wwwlib.images import ImageSet
+from wwwlib.images import ImageSet, subset
 from wwwlib.store import digest
 from wwwlib.targets import Target, denormalize
 
@@ -224,15 +224,13 @@ def crop_to_boxes(
     boxes : sequence of (left, top, right, bottom)
         One for each index.
     """
-    indices, boxes = tuple(indices), tuple(boxes)
+    own, indices, boxes = subset(images, indices), tuple(indices), tuple(boxes)
     content = {"images": images.fingerprint, "preprocess": target.key()["preprocess"]}
     return replace(
-        images,
+        own,
         name=f"regions of {images.name}",
         fingerprint=digest({**content, "indices": indices, "boxes": boxes}),
-        names=tuple(images.names[i] for i in indices),
-        labels=tuple(images.labels[i] for i in indices),
-        reader=_Crops(target, images.reader, indices, boxes),
+        reader=_Crops(target, own.reader, boxes),
     )
 
 
@@ -240,11 +238,10 @@ def crop_to_boxes(
 class _Crops:
     target: Target
     reader: Callable[[int], Image.Image]
-    indices: tuple[int, ...]
     boxes: tuple[Box, ...]
 
     def __call__(self, i: int) -> Image.Image:
-        image = self.reader(self.indices[i])
+        image = self.reader(i)
         return denormalize(self.target, image, self.target.preprocess(image)).crop(self.boxes[i])
 
 

@@ -4,8 +4,8 @@ The 15 exemplars of a neuron are masked where its map exceeds its .99 quantile, 
 encoder are pooled over the masks, and an attentive decoder proposes descriptions d by beam search.
 Of these, ``log p(d | E) - weight log p(d)``, pointwise mutual information, prefers what is specific
 to the neuron over what is probable for all. `load` opens the describer that was trained on the
-concept world, `describe` describes a layer, and `words` finds the words of a concept set in the
-descriptions.
+concept world, `candidates` proposes descriptions of a layer's neurons, `Candidates.ranked` chooses
+among them, and `words` finds the words of a concept set in the descriptions.
 
 For networks on ImageNet there are the authors' labels (`studies.published.milan`), and the authors'
 own package, which `describe_by_original` calls.
@@ -25,13 +25,7 @@ from tqdm.auto import tqdm
 
 from wwwlib.baselines.common import best_of_blocks, concept_table, ranked_table, visible_box
 from wwwlib.baselines.milan.exemplars import choose, features, masks, quantiles
-from wwwlib.baselines.milan.networks import (
-    Describer,
-    beam_search,
-    load,
-    log_probability,
-    save,
-)
+from wwwlib.baselines.milan.networks import Describer, beam_search, load, log_probability, save
 from wwwlib.concepts import ConceptTable
 from wwwlib.distributed import Options
 from wwwlib.exemplars import Exemplars
@@ -42,7 +36,7 @@ from wwwlib.targets import Target, denormalize
 
 __all__ = [
     "BEAM", "LENGTH", "QUANTILE", "WEIGHT", "Candidates", "Describer", "K", "candidates",
-    "describe", "describe_by_original", "load", "original", "save", "words",
+    "describe_by_original", "load", "original", "save", "words",
 ]  # fmt: skip
 
 K, QUANTILE, WEIGHT, BEAM, LENGTH = 15, 0.99, 0.2, 50, 8
@@ -98,41 +92,6 @@ class Candidates:
         return ranked_table(*best_of_blocks([score], k), self.texts)
 
 
-def describe(
-    target: Target,
-    layer: str,
-    images: ImageSet,
-    exemplars: Exemplars,
-    describer: Describer,
-    *,
-    weight: float = WEIGHT,
-    **settings,
-) -> ConceptTable:
-    """Describe each neuron of a layer in a few words.
-
-    Parameters
-    ----------
-    target, layer, images, exemplars, describer
-        As for `candidates`, and so are the errors.
-    weight : float
-        Of log p(d), lambda in the paper.
-    **settings
-        Further arguments of `candidates`.
-
-    Returns
-    -------
-    ConceptTable
-        One description per neuron, scored by the objective. Neurons whose status is not `OK`
-        abstain.
-
-    References
-    ----------
-    Hernandez et al., "Natural Language Descriptions of Deep Visual Features", ICLR 2022,
-    section 3.
-    """
-    return candidates(target, layer, images, exemplars, describer, **settings).ranked(weight)
-
-
 def candidates(
     target: Target,
     layer: str,
@@ -175,10 +134,20 @@ def candidates(
     **options
         Fields of `distributed.Options`. The store keeps quantiles and candidates.
 
+    Returns
+    -------
+    Candidates
+        Neurons whose status is not `OK` have none.
+
     Raises
     ------
     ValueError
         If an argument is out of range, or exemplars and layer do not fit together.
+
+    References
+    ----------
+    Hernandez et al., "Natural Language Descriptions of Deep Visual Features", ICLR 2022,
+    section 3.
     """
     chosen = choose(exemplars, images, k)
     if not chosen.live.any():
@@ -350,8 +319,16 @@ def describe_by_original(
     model : nn.Module
         See `original`; it receives the preprocessed part of images as (1, k, 3, 224, 224) in
         [0, 1], and masks as (1, k, 1, 224, 224).
-    target, layer, images, exemplars, weight, beam, k, quantile, **options
-        As for `describe`, and so are the result and the errors.
+    weight : float
+        Of log p(d), lambda in the paper.
+    target, layer, images, exemplars, beam, k, quantile, **options
+        As for `candidates`, and so are the errors.
+
+    Returns
+    -------
+    ConceptTable
+        One description per neuron, scored by the objective. Neurons whose status is not `OK`
+        abstain.
     """
     chosen = choose(exemplars, images, k)
     level = quantiles(target, layer, images, chosen, quantile, **options)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wwwlib.activations import capture
-from wwwlib.baselines.common import thresholds
+from wwwlib.baselines.common import first, thresholds
 from wwwlib.baselines.milan.networks import pool
 from wwwlib.distributed import Pass, State, concatenate, run
 from wwwlib.exemplars import OK, Exemplars
@@ -50,17 +50,12 @@ def choose(exemplars: Exemplars, images: ImageSet, k: int) -> Chosen:
     ValueError
         If fewer were collected, or from another probe set.
     """
-    if not 1 <= k <= exemplars.index.shape[1]:
-        raise ValueError(
-            f"k is {k}, but {exemplars.index.shape[1]} exemplars were collected; give 1 to that, "
-            "or collect more."
-        )
     if exemplars.images != len(images):
         raise ValueError(
             f"The exemplars were collected from {exemplars.images} images, but {images.name!r} has "
             f"{len(images)}; give the probe set that they come from."
         )
-    index = exemplars.index[:, :k].cpu()
+    index = first(exemplars, k).index.cpu()
     live = (exemplars.status.cpu() == OK) & (index >= 0).all(1)
     return Chosen(index[live], live)
 

@@ -204,7 +204,7 @@ def beam_search(
         log_p = log_p.unflatten(0, (neurons, -1)).clone()
         _close(log_p, tokens, only_end=position == length - 1)
         total, parent, word = _best(total[:, :, None] + log_p, beam)
-        tokens = torch.cat([_follow(tokens, parent), word[:, :, None]], 2)
+        tokens = torch.cat([tokens.take_along_dim(parent[:, :, None], 1), word[:, :, None]], 2)
         wide = parent + torch.arange(neurons, device=parent.device)[:, None] * log_p.shape[1]
         state = tuple(part[wide.flatten()] for part in state)
         memory = memory[wide.flatten()]
@@ -227,11 +227,6 @@ def _best(total: Tensor, beam: int) -> tuple[Tensor, Tensor, Tensor]:
     value, index = total.flatten(1).sort(dim=1, descending=True, stable=True)
     value, index = value[:, :beam], index[:, :beam]
     return value, index // words, index % words
-
-
-def _follow(tokens: Tensor, parent: Tensor) -> Tensor:
-    """Return the words (N, beam, l) of the parent of each description."""
-    return tokens.gather(1, parent[:, :, None].expand(-1, -1, tokens.shape[2]))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
