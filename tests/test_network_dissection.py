@@ -278,7 +278,7 @@ class Mixed(Random):
     [
         ({"share": 0.0}, "share is 0.0"),
         ({"whole": ["sky"]}, "'sky' in `whole` is unknown"),
-        ({"layers": "0"}, "give a list of names"),
+        ({"layers": "0"}, "give a list"),
         ({"of": Mixed()}, "image 0 have the sizes .* without a category \\['mouse'\\]"),
     ],
 )
