@@ -118,14 +118,20 @@ PARTS = {  # of the code, and the extras that each may import from, beside the c
 
 
 def imported(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Yield the packages that a file imports, except for annotations alone."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level:
             yield node.module.split(".")[0]
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("require"):
             module, name = (argument.value for argument in node.args)
-            owners = packages_distributions().get(module.split(".")[0], [module])
+            package = module.split(".")[0]
+            owners = packages_distributions().get(package, [package])
             assert {canonicalize_name(r.name) for r in extra(name)} & {
                 canonicalize_name(owner) for owner in owners
             }, f"{path.name} requires {module}, which the extra {name} does not install"

@@ -24,7 +24,6 @@ from wwwlib.registry import require
 from wwwlib.targets import Target
 
 Patch = tuple[int, int, int, int, int]
-_EXTRA = "baselines"
 
 
 class CraftError(ValueError):
@@ -136,7 +135,7 @@ def craft(
             f"{len(x)} images are predicted as {target.classes[class_index]!r}, which make "
             f"{len(a)} crops for {concepts} concepts; give more images or a smaller patch."
         )
-    nmf = require("sklearn.decomposition", _EXTRA).NMF(
+    nmf = require("sklearn.decomposition", "baselines").NMF(
         concepts, init="nndsvda", max_iter=2000, random_state=seed
     )
     u, bank = nmf.fit_transform(a.numpy()), torch.from_numpy(nmf.components_)
@@ -264,11 +263,11 @@ def sobol(
     problem = {"num_vars": count, "bounds": [[0.0, 1.0]] * count}
     problem["names"] = [f"concept {r}" for r in range(count)]
     settings = {"calc_second_order": False, "seed": seed}
-    masks = require("SALib.sample.sobol", _EXTRA).sample(problem, samples, **settings)
+    masks = require("SALib.sample.sobol", "baselines").sample(problem, samples, **settings)
     y = _logits(target, layer, x, class_index, u, bank.to(a), torch.from_numpy(masks).to(a))
     if np.ptp(y) == 0:
         return torch.zeros(count, dtype=torch.float64)
-    found = require("SALib.analyze.sobol", _EXTRA).analyze(problem, y, **settings)
+    found = require("SALib.analyze.sobol", "baselines").analyze(problem, y, **settings)
     return torch.from_numpy(np.asarray(found["ST"], dtype=np.float64))
 
 
