@@ -218,7 +218,7 @@ def play(page, house):
     assert "Class: boat, from 4 images" in told
     number = part(page, "neuron").locator("input")
     told = changes(page, "neuron-page", lambda: (number.fill("12"), number.press("Enter")))
-    assert "Neuron 12 of layer4" in told and "Classes that rely on it" in told
+    assert "Neuron 12 of layer4" in told and "Classes to which it contributes most" in told
     word = part(page, "word").locator("input")
     told = changes(page, "found", lambda: (word.fill("wheel"), word.press("Enter")))
     assert "Neurons nearest to wheel" in told

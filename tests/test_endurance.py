@@ -35,7 +35,7 @@ import itertools, os, sys, types
 import torch
 torch.set_num_threads(1)
 import wwwlib.distributed.passes as passes
-from test_endurance import images, language, small_atlas
+from test_endurance import language, small_atlas, world
 language.encoder("world"), world.image_set(40, seed=21)  # slow the first time
 passes.time = types.SimpleNamespace(monotonic=itertools.count(0, 30).__next__)  # save often
 print("ready", flush=True)
