@@ -1,22 +1,26 @@
 """Captured layers equal those of a hand-written hook, and unreadable outputs are errors."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import timm
 import torch
 from torch import nn
 from torchvision import models
 from torchvision.models.convnext import CNBlockConfig
+from torchvision.transforms.functional import pil_to_tensor
 
-from wwwlib import targets
+from wwwlib import contributions, targets
 from wwwlib.activations import capture
 
 
-def to_tensor(image):
-    return torch.zeros(3, 8, 8)
+def wrapped(model, size=8, classes=5, **options):
+    rows, columns = (size, size) if isinstance(size, int) else size
 
+    def to_tensor(image):
+        return pil_to_tensor(image.resize((columns, rows))) / 255
 
-def wrapped(model, classes=5, **options):
-    return targets.wrap(model, to_tensor, map(str, range(classes)), "test", **options)
+    return targets.wrap(model, to_tensor, list(map(str, range(classes))), "test", **options)
 
 
 def by_hand(model, layer, x):
@@ -147,7 +151,7 @@ def test_maps_and_z_equal_a_hook_and_a_loop(network):
     model, layer, size, layout, prefix = network()
     x = torch.randn(2, 3, size, size)
     expected, logits = by_hand(model.eval(), layer, x)
-    target = wrapped(model, classes=logits.shape[1])
+    target = wrapped(model, size, classes=logits.shape[1])
     with capture(target, [layer, "logits"]) as captured, torch.no_grad():
         answer = target.model(x)
     found = captured[layer]
@@ -193,7 +197,7 @@ def test_cubes_inside_a_channels_last_network_follow_the_module():
         "swin_tiny_patch4_window7_224", img_size=32, embed_dim=8, depths=(1,), num_heads=(2,),
         window_size=4, num_classes=5,
     )  # fmt: skip
-    target = wrapped(model)
+    target = wrapped(model, 32)
     with capture(target, ["layers.0", "norm"]) as captured:
         target.model(torch.randn(2, 3, 32, 32))
     assert [captured[layer].layout for layer in ("layers.0", "norm")] == ["BHWN", "BHWN"]
@@ -203,7 +207,7 @@ def test_cubes_inside_a_channels_last_network_follow_the_module():
 def test_maps_of_wide_images_are_recognised_by_their_proportions():
     """48 channels on 48 x 64 cells would pass for channels last, were maps taken to be square."""
     model = nn.Sequential(nn.Conv2d(3, 48, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    target = wrapped(model, classes=48)
+    target = wrapped(model, (48, 64), classes=48)
     with capture(target, ["0"]) as captured:
         target.model(torch.randn(2, 3, 48, 64))
     assert captured["0"].layout == "BNHW" and captured["0"].maps.shape == (2, 48, 48, 64)
@@ -226,7 +230,7 @@ class Tokens(nn.Module):
 
 def test_tokens_on_other_grids_follow_the_given_grid():
     x = torch.randn(2, 3, 12, 20)
-    target = wrapped(Tokens(), prefix_tokens=1, grid=(3, 5))
+    target = wrapped(Tokens(), (12, 20), prefix_tokens=1, grid=(3, 5))
     with capture(target, ["block"]) as captured, torch.no_grad():
         target.model(x)
     expected, _ = by_hand(target.model, "block", x)
@@ -245,13 +249,13 @@ def test_tokens_on_other_grids_follow_the_given_grid():
     ],
 )
 def test_tokens_on_unknown_grids_name_the_argument_to_pass(size, options, text):
-    target = wrapped(Tokens(), **options)
+    target = wrapped(Tokens(), size, **options)
     with pytest.raises(ValueError, match=text), capture(target, ["block"]):
         target.model(torch.randn(2, 3, *size))
 
 
 def test_a_square_grid_needs_no_grid():
-    target = wrapped(Tokens(), prefix_tokens=1)
+    target = wrapped(Tokens(), 16, prefix_tokens=1)
     with capture(target, ["block"]) as captured:
         target.model(torch.randn(2, 3, 16, 16))
     assert captured["block"].grid == (4, 4)
@@ -262,11 +266,16 @@ def test_registers_without_class_token_are_averaged_over_patches():
         "vit_tiny_patch16_224", img_size=64, num_classes=5, reg_tokens=4, class_token=False,
         global_pool="avg",
     )  # fmt: skip
-    target = wrapped(model)
+    target = wrapped(model, 64)
     with capture(target, ["blocks.2"]) as captured:
         target.model(torch.randn(2, 3, 64, 64))
     found = captured["blocks.2"]
     assert found.prefix == 4 and torch.allclose(found.z, found.raw[:, 4:].mean(1), atol=1e-6)
+
+
+class Two(nn.Module):
+    def forward(self, x):
+        return x, x
 
 
 class Odd(nn.Module):
@@ -279,14 +288,16 @@ class Odd(nn.Module):
         self.unused = nn.ReLU()
         self.pair = nn.LSTM(4, 5, batch_first=True)
         self.scalar, self.windows, self.five, self.uneven = (nn.Identity() for _ in range(4))
+        self.two = Two()
 
     def forward(self, x):
         a = self.shared(self.shared(self.body(x)))
         self.pair(a[:, 0])
+        self.two(a)
         self.scalar(a.sum())
         self.windows(a.flatten(0, 1))
         self.five(a[:, None])
-        self.uneven(a[:, :, :3, :])
+        self.uneven(a[:, :4, :3, :2])
         return a.mean((2, 3))
 
 
@@ -295,37 +306,38 @@ class Odd(nn.Module):
     [
         ("shared", RuntimeError, "'shared' of test was called 2 times.*shared between places"),
         ("unused", RuntimeError, "'unused' of test was never called.*fast path"),
-        ("pair", ValueError, "'pair' of test returns a tuple, not one tensor"),
+        ("pair", ValueError, "no layer 'pair'"),
+        ("two", ValueError, "'two' of test returns a tuple, not one tensor"),
         ("scalar", ValueError, r"shape \(\), whose first axis is not the batch of 2"),
         ("windows", ValueError, r"shape \(10, 4, 4\), whose first axis is not the batch of 2"),
         ("five", ValueError, r"shape \(2, 1, 5, 4, 4\), which is not BN, BTN, BNHW or BHWN"),
         (
             "uneven",
             ValueError,
-            r"shape \(2, 5, 3, 4\).*proportions of the input \(4, 4\).*layouts=",
+            r"shape \(2, 4, 3, 2\).*proportions of the input \(4, 4\).*layouts=",
         ),
         ("bodi", ValueError, "no layer 'bodi'; the nearest are 'body'"),
     ],
 )
 def test_layers_that_cannot_be_read_are_errors_with_a_reason(layer, error, text):
-    target = wrapped(Odd())
+    target = wrapped(Odd(), 4)
     with pytest.raises(error, match=text), capture(target, [layer]):
         target.model(torch.randn(2, 3, 4, 4))
     assert not any(module._forward_hooks for module in target.model.modules())
 
 
 def test_layouts_decide_what_shapes_do_not():
-    target = wrapped(Odd(), layouts={"uneven": "BNHW"})
+    target = wrapped(Odd(), 4, layouts={"uneven": "BNHW"})
     with capture(target, "uneven") as captured:
         target.model(torch.randn(2, 3, 4, 4))
-    assert captured["uneven"].maps.shape == (2, 5, 3, 4)
+    assert captured["uneven"].maps.shape == (2, 4, 3, 2)
 
 
 def test_attention_heads_are_not_taken_for_maps():
     """(B, heads, T, d) has four axes, but none of them is a row of the image."""
     model = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=5)
-    target = wrapped(model)
-    heads = pytest.raises(ValueError, match="17 tokens inside several heads")
+    target = wrapped(model, 64)
+    heads = pytest.raises(ValueError, match="inside attention heads; choose the block")
     with heads, capture(target, ["blocks.0.attn.q_norm"]):
         target.model(torch.randn(2, 3, 64, 64))
 
@@ -341,21 +353,19 @@ def test_the_fast_path_of_attention_is_noticed():
         def forward(self, x):
             return self.layer(x.flatten(2)[..., :8])[:, 0, :5]
 
-    target = wrapped(Fast(), prefix_tokens=0, grid=(1, 3))
+    target = wrapped(Fast(), 4, prefix_tokens=0, grid=(1, 3))
     never = pytest.raises(RuntimeError, match="never called")
     with never, torch.no_grad(), capture(target, ["layer.self_attn.out_proj"]):
         target.model(torch.randn(2, 3, 4, 4))
 
 
 def test_class_names_and_logits_must_be_equally_many():
-    target = wrapped(Odd(), classes=4)
-    mismatch = pytest.raises(ValueError, match=r"\(2, 5\), but there are 4 class names")
-    with mismatch, capture(target, ["logits"]):
-        target.model(torch.randn(2, 3, 4, 4))
+    with pytest.raises(ValueError, match=r"\(6, 5\) for 6 images, but there are 4 class names"):
+        wrapped(Odd(), 4, classes=4)
 
 
 def test_exactly_one_forward_pass_is_allowed():
-    target = wrapped(Odd())
+    target = wrapped(Odd(), 4)
     x = torch.randn(2, 3, 4, 4)
     early = pytest.raises(RuntimeError, match="'body' is not captured yet")
     with early, capture(target, ["body"]) as captured:
@@ -396,7 +406,7 @@ def test_gradients_flow_to_raw_and_through_it():
 
 def test_gradients_are_arranged_like_maps():
     model, layer, size, *_ = torchvision_vit()
-    target = wrapped(model)
+    target = wrapped(model, size)
     with capture(target, [layer]) as captured:
         logits = target.model(torch.randn(2, 3, size, size))
     found = captured[layer]
@@ -406,8 +416,63 @@ def test_gradients_are_arranged_like_maps():
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_without_gradients_too(context):
-    target = wrapped(plain()[0])
+    target = wrapped(plain()[0], 16)
     with context(), capture(target, ["0", "logits"]) as captured:
         target.model(torch.randn(2, 3, 16, 16))
     assert captured["0"].raw.min() < 0, "the in-place ReLU reached what was captured"
     assert repr(captured["logits"]) == "Activations('logits': BN (2, 5))"
+
+
+class InPlace(nn.Module):
+    """It works on its input itself, as detectors and hand-written networks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6, 5)
+
+    def forward(self, x):
+        x.sub_(0.3).relu_()
+        x[:, 0] = 0.5
+        return self.head(self.body(x).mean((2, 3)))
+
+
+def test_networks_that_work_in_place_leave_the_batch_unchanged():
+    """Ablation and Taylor run the network again with the same batch."""
+    target, x = wrapped(InPlace(), 16), torch.randn(3, 3, 16, 16)
+    before = x.clone()
+    w = contributions.taylor(target, x, "body", classes=2)
+    assert torch.allclose(w, contributions.ablation(target, x, "body", classes=2), atol=1e-6)
+    assert torch.equal(x, before) and w.any()
+
+
+@pytest.mark.parametrize("stride", [(2, 4), (4, 1), (1, 3)])
+@pytest.mark.parametrize("layer", ["0", "2", "3"])
+def test_convolutions_are_channels_first_whatever_the_shape(stride, layer):
+    """(B, 32, 32, 16) has the proportions of the input in its first axes, too."""
+    block = nn.Sequential(nn.Conv2d(32, 32, 1), nn.BatchNorm2d(32))
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 3, stride, 1), nn.BatchNorm2d(32), nn.ReLU(), block,
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5),
+    )  # fmt: skip
+    target = wrapped(model, 64)
+    with capture(target, [layer]) as captured:
+        target.model(torch.randn(2, 3, 64, 64))
+    assert captured[layer].layout == "BNHW" and captured[layer].neurons == 32
+
+
+def test_tokens_in_another_order_than_the_patches_are_refused():
+    """Hiera's tokens follow its windows: on a grid they would be a scrambled picture."""
+    model = timm.create_model("hiera_tiny_224", img_size=64, num_classes=5)
+    target = wrapped(model, 64)
+    refused = pytest.raises(ValueError, match="not in the order of the patches")
+    with refused, capture(target, ["blocks.0"]):
+        target.model(torch.randn(2, 3, 64, 64))
+
+
+def test_two_threads_capture_one_after_the_other():
+    """Hooks are on the network itself: those of two threads would count each other's calls."""
+    target, x = wrapped(resnet18()[0], 64), torch.randn(1, 3, 64, 64)
+    expected = contributions.taylor(target, x, "layer2")
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: contributions.taylor(target, x, "layer2"), range(12)))
+    assert all(torch.equal(one, expected) for one in found)

@@ -6,8 +6,10 @@ import pytest
 import timm
 import torch
 from captum.attr import LayerGradientXActivation, ShapleyValueSampling
+from PIL import Image
 from torch import nn
 from torchvision import models
+from torchvision.transforms.functional import pil_to_tensor
 
 from wwwlib import targets
 from wwwlib.activations import capture
@@ -23,11 +25,11 @@ from wwwlib.contributions import (
 
 
 def preprocess(size):
-    return lambda image: torch.zeros(3, size, size)
+    return lambda image: pil_to_tensor(image.resize((size, size))).double() / 255
 
 
 def wrapped(model, classes=5, size=32):
-    names = map(str, range(classes))
+    names = list(map(str, range(classes)))
     return targets.wrap(model.double(), preprocess(size), names, "test")
 
 
@@ -62,7 +64,7 @@ def plain(*behind, channels=6):
 
 
 def images(target, count=2):
-    size = target.preprocess(None).shape[-1]
+    size = target.preprocess(Image.new("RGB", (4, 4))).shape[-1]
     return torch.randn(count, 3, size, size, dtype=torch.float64)
 
 
@@ -349,7 +351,7 @@ def test_a_head_found_earlier_spares_its_forward_passes():
     given = contribute(target, x, "layer4", linear=linear)
     assert given.exact and len(calls) == 1
     assert not contribute(target, x, "layer4", linear=False).exact and len(calls) == 2
-    assert torch.equal(contribute(target, x, "layer4").w, given.w) and len(calls) == 5
+    assert torch.equal(contribute(target, x, "layer4").w, given.w) and len(calls) == 6
 
 
 def test_logits_contribute_only_to_themselves():
@@ -426,3 +428,23 @@ def test_a_network_that_detaches_points_to_ablation():
     target = wrapped(Detached(nn.Flatten(), nn.Linear(192, 5)), size=8)
     with pytest.raises(ValueError, match="use ablation"):
         taylor(target, images(target), "1")
+
+
+class Clipped(nn.Module):
+    """Large activations are limited, as ReAct and LINe do against unlike input."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.body, self.head, self.limit = nn.Conv2d(3, 6, 3), nn.Linear(6, 5), limit
+        nn.init.constant_(self.body.bias, limit)
+
+    def forward(self, x):
+        return self.head(self.body(x).mean((2, 3)).clamp(max=self.limit))
+
+
+@pytest.mark.parametrize("limit", [0.8, 1.37, 4.0])
+def test_a_limit_to_activations_is_no_linear_head(limit):
+    """Noise of unit size stays below it, and real activations do not: W z is then no ablation."""
+    target = wrapped(Clipped(limit))
+    assert head(target, "body") is None
+    assert not contribute(target, images(target), "body", 0).exact

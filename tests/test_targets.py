@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import timm
@@ -11,15 +12,22 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
+from torchvision.transforms import v2
+from torchvision.transforms.functional import pil_to_tensor
 
 from wwwlib import targets, world
+from wwwlib.activations import capture
 from wwwlib.images import imagenet_synsets
 from wwwlib.store import digest
+from wwwlib.targets.examine import fixed_images
 
 
-def to_tensor(image):
-    pixels = torch.frombuffer(bytearray(image.resize((8, 8)).tobytes()), dtype=torch.uint8)
-    return pixels.view(8, 8, 3).permute(2, 0, 1) / 255
+def to_tensor(image, size=8):
+    return pil_to_tensor(image.resize((size, size))) / 255
+
+
+def sized(size):
+    return partial(to_tensor, size=size)
 
 
 def small(classes=3):
@@ -53,7 +61,7 @@ def test_timm_brings_classes_preprocessing_and_token_geometry():
     assert (target.prefix_tokens, target.grid, target.class_token) == (1, (14, 14), True)
     assert target.preprocess(Image.new("RGB", (300, 280))).shape == (3, 224, 224)
     model = timm.create_model("vit_tiny_patch16_224", class_token=False, global_pool="avg")
-    target = targets.wrap(model, to_tensor, target.classes, "no class token")
+    target = targets.wrap(model, sized(224), target.classes, "no class token")
     assert (target.prefix_tokens, target.class_token) == (0, False)
 
 
@@ -61,19 +69,20 @@ def test_registers_count_as_prefix_tokens():
     model = timm.models.VisionTransformer(
         img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=2, num_classes=3, reg_tokens=4
     )
-    assert wrapped(model).prefix_tokens == 5
-    assert wrapped(model).grid == (4, 4)
+    assert wrapped(model, sized(32)).prefix_tokens == 5
+    assert wrapped(model, sized(32)).grid == (4, 4)
 
 
 def test_torchvision_transformer_has_one_prefix_token():
     model = models.VisionTransformer(32, 8, 1, 2, 16, 16, num_classes=3)
-    assert (wrapped(model).prefix_tokens, wrapped(model).grid) == (1, (4, 4))
+    target = wrapped(model, sized(32))
+    assert (target.prefix_tokens, target.grid) == (1, (4, 4))
 
 
 def test_containers_that_are_never_called_are_no_layers():
     model = models.VisionTransformer(32, 8, 1, 2, 16, 16, num_classes=3)
     model.parts = nn.ModuleList([nn.ModuleDict({"relu": nn.ReLU()})])
-    layers = wrapped(model).layers()
+    layers = wrapped(model, sized(32)).layers()
     assert layers[0] == "conv_proj" and layers[-2:] == ("parts.0.relu", "logits")
     assert not {"", "parts", "parts.0"} & set(layers)
 
@@ -110,7 +119,7 @@ def test_weights_from_a_file(tmp_path):
         target = targets.load("torchvision/squeezenet1_1", tmp_path / file, classes=names)
         assert target.classes == tuple(names)
         assert all(torch.equal(v, state[k]) for k, v in target.model.state_dict().items())
-        assert target.digest == targets.wrap(target.model, to_tensor, names, "x").digest
+        assert target.digest == targets.wrap(target.model, target.preprocess, names, "x").digest
     with pytest.raises(ValueError, match=r"do not fit.*classifier\.1\.weight"):
         targets.load("torchvision/squeezenet1_1", tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=r"do not fit.*Missing"):
@@ -236,7 +245,7 @@ def test_unknown_names_get_the_nearest(name, text):
 
 
 def test_world_refuses_what_it_does_not_take():
-    with pytest.raises(ValueError, match="leave these arguments out"):
+    with pytest.raises(ValueError, match="give weights at most"):
         targets.load("world/conv", "random", mean=(0, 0, 0))
 
 
@@ -315,7 +324,7 @@ def test_importing_targets_imports_no_library_of_networks():
     """Breaks if a script that wraps its own network waits for libraries that it does not use."""
     code = (
         "import sys, torch; import wwwlib.targets, wwwlib.images; from torch import nn; "
-        "wwwlib.targets.wrap(nn.Flatten(), print, ['a'], 'x'); "
+        "wwwlib.targets.wrap(nn.Flatten(), lambda i: torch.ones(3, 1, 1), ['a', 'b', 'c'], 'x'); "
         "heavy = 'timm torchvision open_clip transformers captum pandas matplotlib scipy upath'; "
         "print([name for name in heavy.split() if name in sys.modules])"
     )
@@ -339,3 +348,269 @@ def test_real_efficientnet_classifies_the_photographs(real, real_weights):
                 for i, c in zip(indices.tolist(), target.model(x).argmax(1).tolist(), strict=True)
             )
     assert hits / len(probe) > 0.8
+
+
+# Unusual networks -----------------------------------------------------------------------------
+
+
+class Around(nn.Module):
+    """A network whose output is changed by a function."""
+
+    def __init__(self, change, classes=3):
+        super().__init__()
+        self.body, self.change = small(classes), change
+
+    def forward(self, x):
+        return self.change(self.body(x))
+
+
+class Output(dict):
+    """As transformers return it: a dictionary with attributes."""
+
+    @property
+    def logits(self):
+        return self["logits"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda y: (y,),
+        lambda y: {"out": y},
+        lambda y: Output(logits=y, hidden=y[None]),
+        lambda y: y[:, :, None, None],
+        lambda y: y.softmax(1),
+        lambda y: y.log_softmax(1),
+    ],
+)
+def test_outputs_in_other_forms_are_read_as_logits(change):
+    """A softmax inside the network used to be taken for logits: .106 was shown for 1.0."""
+    model = Around(change)
+    target, x = wrapped(model), torch.randn(4, 3, 8, 8)
+    expected = model.body(x).softmax(1)
+    assert torch.allclose(target.probabilities(target.model(x)), expected, atol=1e-6)
+    assert "body.0" in target.layers() and target.module("body.0") is model.body[0]
+    assert torch.equal(next(iter(target.network.parameters())), model.body[0].weight)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_classes_that_do_not_exclude_each_other_have_their_own_probabilities(inside, classes):
+    model = Around(torch.sigmoid if inside else lambda y: y, classes)
+    names = ["dog", "grass", "sky"][:classes]
+    target = wrapped(model, classes=names, outputs="sigmoid")
+    x = torch.randn(4, 3, 8, 8)
+    found, expected = target.model(x), model.body(x)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(target.probabilities(found), expected.sigmoid(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "text"),
+    [
+        (Around(lambda y: y, 1), {"classes": ["dog"]}, "single output.*outputs='sigmoid'"),
+        (Around(torch.sigmoid), {}, r"in \[0, 1\] and do not add up to 1.*outputs='sigmoid'"),
+        (Around(lambda y: (y, y)), {}, "returns a tuple in which the logits are not named"),
+        (Around(lambda y: y), {"classes": list("abcd")}, r"\(6, 3\).*4 class names"),
+        (Around(lambda y: y[..., None].expand(-1, 3, 2)), {}, r"\(6, 3, 2\).*a classifier"),
+        (Around(lambda y: y), {"outputs": "logits"}, "outputs is 'logits'; use one of softmax"),
+        (nn.Linear(4, 3), {}, "raises RuntimeError for images of shape"),
+    ],
+)
+def test_outputs_that_are_no_logits_are_refused(model, options, text):
+    with pytest.raises(ValueError, match=text):
+        wrapped(model, **options)
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "text"),
+    [
+        (lambda image: to_tensor(image)[:1], r"gives shape \(1, 8, 8\), but images.* as RGB"),
+        (lambda image: to_tensor(image).expand(5, 3, 8, 8), r"gives shape \(5, 3, 8, 8\)"),
+        (lambda image: to_tensor(image).repeat(2, 1, 1), r"gives shape \(6, 8, 8\)"),
+        (lambda image: image, "gives Image"),
+        (pil_to_tensor, r"\(3, 300, 400\) and \(3, 400, 300\).*same size"),
+        (lambda image: 1 / 0, "raises ZeroDivisionError on an RGB image of 400 x 300"),
+    ],
+)
+def test_preprocessing_that_gives_no_rgb_tensor_is_refused_when_wrapping(preprocess, text):
+    with pytest.raises(ValueError, match=text):
+        wrapped(preprocess=preprocess)
+
+
+@pytest.mark.parametrize(
+    "classes", [{"a", "b", "c"}, {1: "a", 2: "b", 3: "c"}, [("n1", "a"), ("n2", "b")], [None]]
+)
+def test_classes_without_an_order_or_names_are_refused(classes):
+    with pytest.raises(ValueError, match="list of the class names, in the order of the logits"):
+        wrapped(classes=classes)
+
+
+def test_classes_by_index_are_put_in_order():
+    assert wrapped(classes={2: "c", 0: "a", 1: "b"}).classes == ("a", "b", "c")
+
+
+class Hidden(nn.Module):
+    """Everything that a state dict does not show."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.scale, self.flip = small(), 1.0, False
+        self.register_buffer("shift", torch.zeros(3), persistent=False)
+
+    def forward(self, x):
+        return self.body(x.flip(2) if self.flip else x) * self.scale + self.shift
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model, "scale", 1.05),
+        lambda model: setattr(model, "flip", True),
+        lambda model: model.shift.add_(0.05),
+        lambda model: setattr(model, "forward", lambda x: model.body(x) * 0.9),
+        lambda model: setattr(model.body[1], "forward", nn.functional.gelu),
+    ],
+)
+def test_a_key_changes_with_all_that_changes_the_logits(change):
+    """Otherwise the store returns what another network gave."""
+    model = Hidden().eval()
+    with torch.no_grad():
+        model.body[4].weight.normal_(), model.body[0].weight.normal_()
+    target = wrapped(model)
+    before = target.key()
+    assert target.key() == before
+    change(model)
+    assert target.key() != before
+
+
+def test_a_key_changes_with_preprocessing_of_tall_images_alone():
+    def other(image):
+        return to_tensor(image.rotate(90)) if image.height > image.width else to_tensor(image)
+
+    model = small()
+    first, second = (wrapped(model, one).key()["preprocess"][1] for one in (to_tensor, other))
+    assert first != second
+
+
+@pytest.mark.parametrize("body", [nn.BatchNorm2d(3, track_running_stats=False), nn.Identity()])
+def test_networks_that_depend_on_the_batch_or_on_chance_are_refused(body):
+    dropout = nn.Dropout(0.5)
+    dropout.eval = dropout.train  # as a functional dropout that is always on
+    model = nn.Sequential(body, small())
+    model.forward = lambda x: model[1](
+        nn.functional.dropout(body(x), 0.5, isinstance(body, nn.Identity))
+    )
+    with pytest.raises(ValueError, match="depend on chance, or on the other images"):
+        wrapped(model).key()
+
+
+class Silent(nn.Sequential):
+    """Methods that return nothing, as some projects override them."""
+
+    def train(self, mode=True):
+        super().train(mode)
+
+    def to(self, *args, **kwargs):
+        super().to(*args, **kwargs)
+
+
+def test_methods_that_return_nothing_do_no_harm():
+    target = wrapped(Silent(*small())).to("cpu")
+    assert not target.model.training and target.model(torch.zeros(1, 3, 8, 8)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("model", [small().to("meta"), nn.Sequential(nn.LazyLinear(3))])
+def test_parameters_without_values_are_refused(model):
+    with pytest.raises(ValueError, match="has no values yet; load weights"):
+        wrapped(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_networks_of_another_precision_get_images_of_that_precision(dtype):
+    target = wrapped(small().to(dtype))
+    x = torch.stack([target.preprocess(Image.new("RGB", (9, 9), "red"))] * 2)
+    with capture(target, ["0", "logits"]) as captured:
+        target.model(x)
+    assert captured["0"].raw.dtype == captured["logits"].raw.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("pool", "prefix", "expected"), [("token", 1, True), ("avg", 1, False), ("avg", 5, False)]
+)
+def test_a_class_token_counts_only_if_the_head_reads_it(pool, prefix, expected):
+    """With average pooling it has no gradient; its values are no activation of the network."""
+    model = timm.models.VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=3,
+        global_pool=pool, reg_tokens=prefix - 1,
+    )  # fmt: skip
+    nn.init.normal_(model.head.weight)
+    target = wrapped(model, sized(32))
+    assert (target.prefix_tokens, target.class_token) == (prefix, expected)
+    x = torch.randn(2, 3, 32, 32)
+    with capture(target, ["blocks.1"]) as captured:
+        target.model(x)
+    raw = captured["blocks.1"].raw
+    z = raw[:, 0] if expected else raw[:, prefix:].mean(1)
+    assert torch.allclose(captured["blocks.1"].z, z, atol=1e-6)
+
+
+def test_weights_of_wrapped_networks_are_unwrapped(tmp_path):
+    """torch.compile, Lightning, DataParallel and AveragedModel each add to the names."""
+    state = models.resnet18(num_classes=3).state_dict()
+    for prefix in ("_orig_mod.", "model.", "module._orig_mod.", "net.model."):
+        wrapped_state = {f"{prefix}{key}": value for key, value in state.items()}
+        if prefix.startswith("module"):
+            wrapped_state["n_averaged"] = torch.tensor(3)
+        save_file(wrapped_state, tmp_path / "a.safetensors")
+        target = targets.load(
+            "torchvision/resnet18", tmp_path / "a.safetensors", classes=list("abc")
+        )
+        assert torch.equal(target.model.fc.weight, state["fc.weight"])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "text"),
+    [
+        ("fc.weight", lambda v: v * torch.nan, "not finite"),
+        ("bn1.running_var", lambda v: -v, "negative variances"),
+        ("fc.weight", lambda v: v.to(torch.int8), "torch.int8, expected torch.float32"),
+        ("fc.weight", lambda v: v.to(torch.complex64), "torch.complex64"),
+    ],
+)
+def test_weights_that_are_no_weights_are_refused(tmp_path, name, change, text):
+    state = models.resnet18(num_classes=3).state_dict()
+    torch.save({**state, name: change(state[name])}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=f"'{name}'.*{text}|{text}.*'{name}'"):
+        targets.load("torchvision/resnet18", tmp_path / "a.pth", classes=list("abc"))
+
+
+def test_weights_whose_names_are_numbers_are_refused(tmp_path):
+    torch.save({0: torch.zeros(3)}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="names with a tensor each"):
+        targets.load("torchvision/resnet18", tmp_path / "a.pth")
+
+
+def test_loading_takes_the_geometry_of_wrap():
+    target = targets.load("timm/test_vit", "random", layouts={"head": "BN"})
+    assert target.layouts == {"head": "BN"}
+    assert targets.load("timm/mixer_s32_224", "random").grid == (7, 7)
+    assert targets.load("timm/lambda_resnet26t", "random").prefix_tokens in (None, 0)
+
+
+@pytest.mark.parametrize(
+    "normalise",
+    [
+        lambda x: (x - x.mean()) / (x.std() + 1e-6),
+        lambda x: (x - x.amin()) / (x.amax() - x.amin() + 1e-6),
+        lambda x: x / (x.amax() + 1e-6),
+        v2.Normalize([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]),
+    ],
+)
+def test_the_picture_is_that_of_the_network_for_any_normalisation(normalise):
+    """Where normalisation cannot be undone, the resized original is shown, never a black one."""
+    target = wrapped(preprocess=lambda image: normalise(to_tensor(image, 32)))
+    photo = fixed_images()[0]
+    shown = targets.denormalize(target, photo, target.preprocess(photo))
+    expected = pil_to_tensor(photo.resize((32, 32))).double()
+    assert (pil_to_tensor(shown).double() - expected).abs().mean() < 3

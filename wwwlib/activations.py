@@ -6,6 +6,7 @@ attention skip hooks, and shared modules call them twice. A layer's output is ch
 each as maps a (B, N, h, w) and values z (B, N).
 """
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from wwwlib.targets import LOGITS, Target
 
+LOCK = threading.RLock()  # held while hooks that concern one thread are on a network
 _CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm, nn.MaxPool2d, nn.AvgPool2d)
 _CHANNELS_LAST = (nn.Linear, nn.LayerNorm)
 
@@ -116,6 +118,11 @@ def capture(target: Target, layers: str | Iterable[str]) -> Iterator[CapturedLay
     RuntimeError
         If a layer was not called exactly once.
 
+    Notes
+    -----
+    The network gets a copy of its input, in the precision of its weights, so that networks that
+    work in place leave the batch unchanged. One thread captures at a time; others wait.
+
     Examples
     --------
     ::
@@ -141,9 +148,13 @@ def capture(target: Target, layers: str | Iterable[str]) -> Iterator[CapturedLay
 
         return keep
 
-    with ExitStack() as stack:
-        size = target.model.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape))
-        stack.callback(size.remove)
+    def own_copy(model: nn.Module, args: tuple) -> tuple:
+        sizes.append(args[0].shape)
+        like = next((p for p in model.parameters() if p.is_floating_point()), args[0])
+        return args[0].to(like.dtype, copy=True), *args[1:]
+
+    with LOCK, ExitStack() as stack:
+        stack.callback(target.model.register_forward_pre_hook(own_copy).remove)
         for layer, module in modules.items():
             stack.callback(module.register_forward_hook(hook(layer)).remove)
         yield captured
@@ -202,11 +213,13 @@ def read(
         raise fail(f"whose first axis is not the batch of {size[0]}; choose a layer around it")
     layout = target.layouts.get(layer) or {2: "BN", 3: "BTN"}.get(len(shape))
     if layout is None and len(shape) == 4:
-        layout = _map_layout(target, module, shape, size, fail)
+        layout = _map_layout(target, layer, module, shape, size, fail)
     if layout is None or len(layout) != len(shape):
         raise fail(f"which is not {layout or 'BN, BTN, BNHW or BHWN'}; choose another one")
     if layout != "BTN":
         return Activations(layer, output, layout)
+    if hasattr(target.network, "unroll"):
+        raise fail("whose tokens are not in the order of the patches; choose another layer")
     prefix, grid = _token_grid(target, shape[1], fail)
     return Activations(layer, output, layout, prefix, grid, target.class_token)
 
@@ -220,27 +233,42 @@ def _failure(target: Target, layer: str, shape: tuple[int, ...]):
     return fail
 
 
-def _map_layout(target: Target, module: nn.Module, shape, size, fail) -> str | None:
-    """Distinguish (B, N, h, w) from (B, h, w, N): maps have the proportions of the input.
+def _map_layout(target: Target, layer: str, module: nn.Module, shape, size, fail) -> str | None:
+    """Distinguish (B, N, h, w) from (B, h, w, N).
 
-    Where both fit, the type of the module decides: linear layers and layer norms work channels
-    last, everything else is read channels first, as is usual in PyTorch.
+    The type of the module decides where it has one axis for channels. Otherwise maps have the
+    proportions of the input. Where both or neither fit, what the module contains decides:
+    convolutions set the size of the second axis; linear layers and layer norms alone work channels
+    last; everything else is read channels first, as is usual in PyTorch.
     """
-    kinds = {type(part) for part in module.modules()}
-    conv = any(issubclass(kind, _CHANNELS_FIRST) for kind in kinds)
-    last_only = not conv and any(kind in _CHANNELS_LAST for kind in kinds)
-    tokens = None if target.grid is None else target.prefix_tokens + target.grid[0] * target.grid[1]
-    if not conv and tokens in shape[1:]:
-        raise fail(f"with {tokens} tokens inside several heads; choose the block around it")
-    first_fits = _fits(shape[2:], size[2:])
-    last_fits = _fits(shape[1:3], size[2:])
+    if isinstance(module, _CHANNELS_FIRST):
+        return "BNHW"
+    parts = [*module.modules()]
+    conv = any(isinstance(part, _CHANNELS_FIRST) for part in parts)
+    patches = target.grid and target.grid[0] * target.grid[1]
+    tokens = {patches, patches and patches + target.prefix_tokens} - {None}
+    around = target.network.get_submodule(layer.rpartition(".")[0])
+    if not conv and (tokens & {*shape[1:]} or getattr(around, "num_heads", 0) in shape[1::2]):
+        raise fail("with positions inside attention heads; choose the block around it")
+    last = any(type(part) in _CHANNELS_LAST for part in parts)
+    first_fits, last_fits = _fits(shape[2:], size[2:]), _fits(shape[1:3], size[2:])
     if first_fits and last_fits:
-        return "BHWN" if last_only else "BNHW"
+        return "BHWN" if last and not conv else "BNHW"
+    if not first_fits and _is_convolutional(module if conv else target.network, shape):
+        return "BNHW"
     if first_fits or last_fits:
         return "BNHW" if first_fits else "BHWN"
     raise fail(
         f"without two axes in the proportions of the input {tuple(size[2:])}; pass layouts= for it"
     )
+
+
+def _is_convolutional(module: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether convolutions without layer norms make as many channels as the second axis has."""
+    parts = [*module.modules()]
+    widths = {part.out_channels for part in parts if isinstance(part, nn.Conv2d)}
+    normed = any(isinstance(part, nn.LayerNorm) for part in parts)
+    return not normed and shape[1] in widths and shape[3] not in widths
 
 
 def _fits(cells, pixels) -> bool:
@@ -257,18 +285,19 @@ def _token_grid(target: Target, tokens: int, fail) -> tuple[int, tuple[int, int]
             "whose middle axis may be tokens; give their layout with prefix_tokens= and grid= "
             f"(rows, columns){_hint(tokens)}"
         )
+    rows, columns = grid or (1, 1)
+    for before in (prefix, 0) if grid else (prefix,):
+        # Stages that merge patches keep the proportions of the grid.
+        scale = (max(tokens - before, 0) / (rows * columns)) ** 0.5
+        h, w = round(rows * scale), round(columns * scale)
+        if h and w and h * w == tokens - before and h * columns == w * rows:
+            return before, (h, w)
     if grid is None:
-        side = isqrt(max(tokens - prefix, 0))
-        if not side or side * side != tokens - prefix:
-            raise fail(f"and {tokens} - {prefix} patch tokens are no square; pass grid=")
-        return prefix, (side, side)
-    patches = grid[0] * grid[1]
-    if tokens not in (patches, prefix + patches):
-        raise fail(
-            f"but {prefix} prefix tokens and the grid {grid} make {prefix + patches}; correct them "
-            f"with prefix_tokens= and grid={_hint(tokens)}"
-        )
-    return tokens - patches, grid
+        raise fail(f"and {tokens} - {prefix} patch tokens are no square; pass grid=")
+    raise fail(
+        f"but {prefix} prefix tokens and the grid {grid} make {prefix + rows * columns}; correct "
+        f"them with prefix_tokens= and grid={_hint(tokens)}"
+    )
 
 
 def _hint(tokens: int) -> str:

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from wwwlib.activations import Activations, capture
+from wwwlib.activations import LOCK, Activations, capture
 from wwwlib.registry import require
 from wwwlib.targets import LOGITS, Target
+from wwwlib.targets.examine import fixed_batch
 
 Linear = tuple[Tensor, Tensor]  # weight (C, N) and bias (C,)
 
@@ -72,8 +72,8 @@ def contribute(
     signed : bool
         Keep the sign: positive values increase the logit.
     linear : (weight, bias) or False, optional
-        The result of `head`, which saves its two forward passes; False for no linear head. By
-        default `head` is called.
+        The result of `head`, which saves its forward passes; False for no linear head. By default
+        `head` is called with the images `x`.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def contribute_all(
     """
     layers = tuple(dict.fromkeys(layers))
     given = {layer: (linear or {}).get(layer) for layer in layers}
-    heads = {layer: head(target, layer) if it is None else it for layer, it in given.items()}
+    heads = {layer: head(target, layer, x) if it is None else it for layer, it in given.items()}
     deep = [layer for layer in layers if not heads[layer]]
     with _differentiable(x, bool(deep)) as x:
         logits, captured = forward(target, x, layers)
@@ -327,32 +327,45 @@ def linear_head(z: Tensor, weight: Tensor, classes: int | Tensor, signed: bool =
     return w if signed else w.abs()
 
 
-def head(target: Target, layer: str) -> Linear | None:
+def head(target: Target, layer: str, x: Tensor | None = None) -> Linear | None:
     """Find the linear layer behind a layer, if the logits are ``W z + b``.
 
-    The output of the layer is replaced by noise, and the logits must follow from its z: an
-    activation function, a normalisation, a skip connection or another pooling in between is
-    detected, whatever the modules are called.
+    The logits must follow from the layer's z for images, for four times their activations, and for
+    noise: an activation function, a normalisation, a skip connection, another pooling, or a limit
+    to large activations in between is detected, whatever the modules are called.
+
+    Parameters
+    ----------
+    target : Target
+    layer : str
+        A name from ``target.layers()``.
+    x : Tensor, optional
+        (B, 3, H, W) preprocessed images, of which eight are used; by default two fixed ones.
 
     Returns
     -------
     (weight, bias) or None
         (C, N) and (C,), sharing memory with the model; the identity for the logits themselves.
-        None if anything else follows the layer.
+        None if anything else follows the layer, or its values differ from W z + b.
     """
     generator = torch.Generator().manual_seed(0)
+    x = fixed_batch(target.preprocess, target.name) if x is None else x
+    x = x[:8].to(target.device)  # enough to refute a head
     with torch.no_grad():
-        logits, captured = forward(target, _noise_images(target, generator), [layer])
-        activations = captured[layer]
-        raw = torch.randn(activations.raw.shape, generator=generator).to(activations.raw)
-        candidates = list(_linear_layers(target.model, logits.shape[1], activations.neurons))
-        if logits.shape[1] == (n := activations.neurons):
+        logits, captured = forward(target, x, [layer])
+        real = captured[layer]
+        candidates = list(_linear_layers(target.model, logits.shape[1], real.neurons))
+        if logits.shape[1] == (n := real.neurons):
             candidates.append((torch.eye(n).to(logits), logits.new_zeros(n)))
-        # A copy: `out += identity` of a residual block would change what z is computed from.
-        with replaced_output(target, layer, lambda _: raw.clone()):
-            logits, _ = forward(target, _noise_images(target, generator), [])
-    z = replace(activations, raw=raw).z
-    return next((one for one in candidates if _is_head(logits, z, *one)), None)
+        noise, raw_noise = (
+            torch.randn(like.shape, generator=generator).to(like) for like in (x, real.raw)
+        )
+        pairs = [(logits, real.z)]
+        for images, raw in ((x, 4 * real.raw), (noise, raw_noise)):
+            # A copy: `out += identity` of a residual block would change what z is computed from.
+            with replaced_output(target, layer, lambda _, raw=raw: raw.clone()):
+                pairs.append((forward(target, images, [])[0], replace(real, raw=raw).z))
+    return next((c for c in candidates if all(_is_head(*pair, *c) for pair in pairs)), None)
 
 
 def forward(target: Target, x: Tensor, layers: Iterable[str]) -> tuple[Tensor, Mapping]:
@@ -380,11 +393,12 @@ def replaced_output(
     target: Target, layer: str, change: Callable[[Tensor], Tensor]
 ) -> Iterator[None]:
     """Replace the output of a layer by a function of it, in a context."""
-    hook = target.module(layer).register_forward_hook(lambda _, __, output: change(output))
-    try:
-        yield
-    finally:
-        hook.remove()
+    with LOCK:
+        hook = target.module(layer).register_forward_hook(lambda _, __, output: change(output))
+        try:
+            yield
+        finally:
+            hook.remove()
 
 
 def resolve_classes(classes: int | Tensor | None, logits: Tensor) -> Tensor:
@@ -511,10 +525,3 @@ def _linear_layers(model: nn.Module, classes: int, neurons: int) -> Iterator[Lin
             if weight.shape == (classes, neurons) and weight.any():  # zero weights prove nothing
                 bias = weight.new_zeros(classes) if module.bias is None else module.bias.detach()
                 yield weight, bias
-
-
-def _noise_images(target: Target, generator: torch.Generator) -> Tensor:
-    """Return two noise images with the input shape, dtype and device of the network."""
-    shape = target.preprocess(Image.new("RGB", (256, 256))).shape
-    like = next((p for p in target.model.parameters() if p.is_floating_point()), torch.empty(0))
-    return torch.randn(2, *shape, generator=generator).to(like)

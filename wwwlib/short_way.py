@@ -88,7 +88,7 @@ def build(
     """
     device = _device(device)
     target = _target(model, preprocess, classes).to(device)
-    layers = [_last_spatial_layer(target)] if layers is None else layers
+    layers = [last_spatial_layer(target)] if layers is None else layers
     probe, words = _images(images, target), _concepts(concepts, target)
     encoder = language.encoder(encoder, str(device)) if isinstance(encoder, str) else encoder
     return atlas.build(target, probe, encoder, words, layers, store=_store(store), **settings)
@@ -184,7 +184,7 @@ def _target(model: nn.Module | str | Target, preprocess, classes) -> Target:
     return targets.wrap(model, preprocess, classes, found.name if found else type(model).__name__)
 
 
-def _last_spatial_layer(target: Target) -> str:
+def last_spatial_layer(target: Target) -> str:
     """Return the last layer, in order of execution, whose output has several positions."""
     order: list[str] = []
     x = target.preprocess(Image.new("RGB", (256, 256)))[None].to(target.device)

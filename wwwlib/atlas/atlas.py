@@ -21,12 +21,13 @@ from wwwlib.exemplars import Exemplars
 from wwwlib.language import Encoder
 from wwwlib.store import Slot, versions
 from wwwlib.targets import Target
+from wwwlib.targets.examine import same_fingerprint
 from wwwlib.targets.target import nearest
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -452,6 +453,7 @@ def _check_target(record: dict, target: Target, folder: str | Path) -> None:
     for what, same in (
         ("weights", stored["weights"] == key["weights"]),
         ("preprocessing", stored["preprocess"][1] == key["preprocess"][1]),
+        ("outputs", same_fingerprint(stored["outputs"][1], key["outputs"][1])),
         ("class names", record["classes"] == list(target.classes)),
     ):
         if not same:

@@ -78,7 +78,7 @@ class Track:
     class_index, class_name : int, str
         The class to which they contribute.
     probability : float
-        Its softmax probability for this image.
+        Its probability for this image, see `Target.probabilities`.
     neurons : tuple of Neuron
         Largest contribution first; empty in a class track without images of the class.
     heatmap : Tensor, shape (H, W)
@@ -104,7 +104,7 @@ class Explanation:
     label : str or None
         Name of the true class, if given.
     predicted, predicted_name, probability : int, str, float
-        Predicted class and its softmax probability.
+        Predicted class and its probability.
     layer : str
         The explained layer.
     sample : Track
@@ -206,7 +206,7 @@ class ModelOutput:
     w : Tensor of float64, shape (N,)
         Contributions to the predicted class.
     p : Tensor of float64, shape (C,)
-        Softmax probabilities.
+        Probabilities.
     """
 
     image: Image.Image
@@ -250,7 +250,7 @@ def run_model(
     found = contribute(target, batch, record.name, signed=signed, linear=linear)
     a = found.activations.maps
     a = a.to("cpu", torch.promote_types(a.dtype, torch.float32))
-    p = found.logits[0].double().softmax(0).cpu()
+    p = target.probabilities(found.logits[0].double()).cpu()
     shown = denormalize(target, whole, x)
     return ModelOutput(shown, target.classes, a, found.w[0].double().cpu(), p)
 

@@ -262,7 +262,7 @@ def predict(
     x = target.preprocess(image).unsqueeze(0).to(target.device)
     found = contribute(target, x, layer)
     neurons = tuple(found.w[0].argsort(descending=True)[:top].tolist())
-    name, p = target.classes[int(found.classes[0])], found.logits[0].softmax(0).max()
+    name, p = target.classes[int(found.classes[0])], target.probabilities(found.logits[0]).max()
     ending = "" if truth is None else ", correct" if truth == name else f"; the truth is {truth}"
     title = f"predicted: {name}, {p:.0%}{ending}"
     listed = ", ".join(map(str, neurons))

@@ -18,6 +18,7 @@ from wwwlib.targets.recognize import imagenet_names
 from wwwlib.targets.target import Target, nearest, wrap
 
 RANDOM = "random"
+HUB = "hf-hub:"
 
 
 def load(
@@ -27,14 +28,16 @@ def load(
     classes: Iterable[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    **geometry: object,
 ) -> Target:
     """Build a target by name.
 
     Parameters
     ----------
     name : str
-        ``torchvision/<model>``, ``timm/<model>`` (with or without a pretrained tag), or a network
-        of an extension, such as ``world/conv``, ``world/vit`` or ``world/conv-biased``.
+        ``torchvision/<model>``, ``timm/<model>`` (with or without a pretrained tag),
+        ``timm/hf-hub:<organisation>/<model>``, or a network of an extension, such as
+        ``world/conv``, ``world/vit`` or ``world/conv-biased``.
     weights : str or path, optional
         A file (``.safetensors``, or ``.pth`` with nothing but tensors); "random" for an untrained
         network; for torchvision also "DEFAULT" or another name of its weights. None stands for the
@@ -44,6 +47,8 @@ def load(
     mean, std : sequence of 3 floats, optional
         Normalisation instead of the network's own. The paper's code used the mean and standard
         deviation of ResNet-50 for ViT-B/16.
+    **geometry
+        `layouts`, `prefix_tokens`, `grid` and `outputs` of `wrap`.
 
     Returns
     -------
@@ -70,13 +75,14 @@ def load(
         if len(value) != 3:
             raise ValueError(f"{key} is {value}; give three numbers, for red, green and blue.")
     classes = None if classes is None else tuple(classes)
-    target = builders[library](name, model_name, weights, classes, normalise)
-    # The memory order in which convolutions are fastest; values and shapes stay the same.
-    target.model.to(memory_format=torch.channels_last)
+    target = builders[library](name, model_name, weights, classes, normalise, geometry)
+    for part in target.model.modules():
+        if isinstance(part, nn.Conv2d):  # the memory order in which convolutions are fastest
+            part.to(memory_format=torch.channels_last)
     return target
 
 
-def _torchvision(name, model_name, weights, classes, normalise) -> Target:
+def _torchvision(name, model_name, weights, classes, normalise, geometry) -> Target:
     from torchvision import models
 
     check_known(name, model_name, models.list_models(module=models))
@@ -93,7 +99,8 @@ def _torchvision(name, model_name, weights, classes, normalise) -> Target:
         names = ", ".join(repr(choice) for choice in choices.__members__)
         usual = f"pass weights=None for the usual ones, one of {names}, or 'random'"
         fill_from_file(name, model, weights, chosen.meta["_file_size"], usual)
-    return wrap(model, chosen.transforms(**normalise), classes or chosen.meta["categories"], name)
+    classes = classes or chosen.meta["categories"]
+    return wrap(model, chosen.transforms(**normalise), classes, name, **geometry)
 
 
 def _architecture(model_name: str, chosen, classes) -> dict:
@@ -122,13 +129,15 @@ def _torchvision_weights(name, chosen) -> dict[str, Tensor]:
     return state
 
 
-def _timm(name, model_name, weights, classes, normalise) -> Target:
+def _timm(name, model_name, weights, classes, normalise, geometry) -> Target:
     import timm
     from timm.data import create_transform, resolve_model_data_config
 
     architecture, _, tag = model_name.partition(".")
-    check_known(name, architecture, timm.list_models())
-    if tag:
+    hub = model_name.startswith(HUB)
+    if not hub:
+        check_known(name, architecture, timm.list_models())
+    if tag and not hub:
         check_known(name, model_name, timm.list_pretrained(f"{architecture}.*"))
     if weights is None:
         model = _timm_pretrained(name, model_name)
@@ -143,7 +152,7 @@ def _timm(name, model_name, weights, classes, normalise) -> Target:
     if classes is None:
         outputs = getattr(model, "num_classes", "?")
         raise ValueError(f"{name} has {outputs} outputs without names; pass classes=.")
-    return wrap(model, preprocess, classes, name)
+    return wrap(model, preprocess, classes, name, **geometry)
 
 
 def _timm_pretrained(name, model_name) -> nn.Module:
@@ -161,9 +170,9 @@ def _timm_pretrained(name, model_name) -> nn.Module:
         ) from error
 
 
-def _extension(name, model_name, weights, classes, normalise) -> Target:
-    if classes is not None or normalise:
-        raise ValueError(f"{name} has its own classes, mean and std; leave these arguments out.")
+def _extension(name, model_name, weights, classes, normalise, geometry) -> Target:
+    if classes is not None or normalise or geometry:
+        raise ValueError(f"{name} has its own classes and preprocessing; give weights at most.")
     return extension(name.partition("/")[0]).target(model_name, weights)
 
 
@@ -184,8 +193,7 @@ def megabytes(model: nn.Module) -> float:
 def read_weights(path: str | Path, hint: str = "") -> dict[str, Tensor]:
     """Read a state dict from ``.safetensors``, ``.pth`` and the like.
 
-    A checkpoint that wraps it under "state_dict" or "model" is unwrapped, and the prefix "module."
-    of `DataParallel` is removed.
+    A checkpoint that wraps it under "state_dict" or "model" is unwrapped.
 
     Parameters
     ----------
@@ -222,13 +230,13 @@ def read_weights(path: str | Path, hint: str = "") -> dict[str, Tensor]:
     for wrapper in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
-    if not isinstance(state, Mapping) or not all(torch.is_tensor(v) for v in state.values()):
+    named = isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
+    if not named or not all(torch.is_tensor(v) for v in state.values()):
         raise ValueError(
-            f"The weights file {str(path)!r} holds no state dict; save model.state_dict()."
+            f"The weights file {str(path)!r} holds no state dict, names with a tensor each; save "
+            "model.state_dict()."
         )
-    if all(name.startswith("module.") for name in state):
-        return {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    return state  # the same object: PyTorch reads the version of old formats from its attribute
+    return state
 
 
 def fill_from_file(
@@ -264,6 +272,11 @@ def fill_from_file(
 
 
 def _fill(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    expected = model.state_dict()
+    state = _without_wrappers(state, expected)
+    for name, tensor in state.items():
+        if name in expected and (fault := _fault(name, tensor, expected[name])):
+            raise ValueError(f"The weights from {source} hold {fault}; get them again.")
     try:
         model.load_state_dict(state)
     except (RuntimeError, AssertionError) as error:
@@ -272,3 +285,29 @@ def _fill(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
             f"The weights from {source} do not fit the network; are they of this architecture, "
             f"with this number of classes? ({complaint})"
         ) from error
+
+
+def _without_wrappers(state: Mapping[str, Tensor], expected: Mapping) -> Mapping[str, Tensor]:
+    """Remove prefixes such as "module." and "_orig_mod." that all names share and none should have.
+
+    `AveragedModel` also counts its updates beside the weights.
+    """
+    while state.keys().isdisjoint(expected):
+        names = state.keys() - {"n_averaged"}
+        prefixes = {name.partition(".")[0] + "." for name in names}
+        if len(prefixes) != 1:
+            break
+        (prefix,) = prefixes
+        state = {name.removeprefix(prefix): state[name] for name in names}
+    return state
+
+
+def _fault(name: str, tensor: Tensor, expected: Tensor) -> str | None:
+    """Return what is wrong with a tensor of weights, None if nothing is."""
+    if tensor.is_floating_point() != expected.is_floating_point() or tensor.is_complex():
+        return f"{name!r} as {tensor.dtype}, expected {expected.dtype}"
+    if tensor.is_floating_point() and not tensor.isfinite().all() and expected.isfinite().all():
+        return f"values in {name!r} that are not finite"
+    if name.endswith("running_var") and (tensor < 0).any():
+        return f"negative variances in {name!r}"
+    return None

@@ -4,7 +4,7 @@ import difflib
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 
 import torch
@@ -12,9 +12,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from wwwlib.store import digest, tensor_digest
+from wwwlib.targets.examine import (
+    Adapter,
+    adapted,
+    fingerprint,
+    fixed_batch,
+    reads_class_token,
+)
 
 LOGITS = "logits"  # the name of the final layer, everywhere
 LAYOUTS = ("BNHW", "BHWN", "BTN", "BN")
+_TUPLES = (nn.RNNBase, nn.MultiheadAttention)  # modules that return tuples
 
 Preprocess = Callable[[Image.Image], Tensor]
 
@@ -43,7 +51,10 @@ class Target:
     grid : (int, int) or None
         Rows and columns of patch tokens; None stands for a square grid.
     class_token : bool
-        Whether the first prefix token represents the whole image.
+        Whether the first prefix token represents the whole image: whether the head reads it.
+    outputs : {"softmax", "sigmoid"}
+        The function that turns logits into probabilities; "sigmoid" if classes do not exclude each
+        other.
     """
 
     name: str
@@ -55,6 +66,7 @@ class Target:
     prefix_tokens: int | None = None
     grid: tuple[int, int] | None = None
     class_token: bool = True
+    outputs: str = "softmax"
 
     def __repr__(self) -> str:
         return f"Target({self.name!r}: {len(self.classes)} classes, on {self.device})"
@@ -67,18 +79,31 @@ class Target:
 
     def to(self, device: str | torch.device) -> "Target":
         """Move the model to a device, in place as `nn.Module.to` does, and return the target."""
-        return replace(self, model=self.model.to(device))
+        self.model.to(device)
+        return self
+
+    @property
+    def network(self) -> nn.Module:
+        """The classifier as it was given, whose modules are the layers."""
+        return self.model.network if isinstance(self.model, Adapter) else self.model
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probabilities (B, C) of logits (B, C)."""
+        return logits.softmax(-1) if self.outputs == "softmax" else logits.sigmoid()
 
     def layers(self) -> tuple[str, ...]:
         """Return the names of the layers that `activations.capture` takes, ending in "logits".
 
         All modules with a `forward` method, in order of definition; containers that are never
-        called, such as `nn.ModuleList`, are left out.
+        called, such as `nn.ModuleList`, and modules that return tuples are left out.
         """
         names = (
             name
-            for name, module in self.model.named_modules()
-            if name and name != LOGITS and type(module).forward is not nn.Module.forward
+            for name, module in self.network.named_modules()
+            if name
+            and name != LOGITS
+            and type(module).forward is not nn.Module.forward
+            and not isinstance(module, _TUPLES)
         )
         return (*names, LOGITS)
 
@@ -96,21 +121,23 @@ class Target:
             raise ValueError(
                 f"{self.name} has no layer {layer!r}; the nearest are {nearest(layer, layers)}."
             )
-        return self.model.get_submodule(layer)
+        return self.network.get_submodule(layer)
 
     def key(self) -> dict:
         """Return what an artifact computed with this target depends on, as JSON values.
 
-        Preprocessing is identified by its result on a fixed image in addition to its `repr`, which
-        is the same for different lambdas.
+        Preprocessing and network are identified by their results on two fixed images, too: code,
+        plain attributes and non-persistent buffers change these alone.
 
         Raises
         ------
         ValueError
-            If preprocessing the same image twice gives different results.
+            If preprocessing the same image twice gives different results, or logits depend on
+            chance or on the other images of a batch.
         """
-        first, second = (tensor_digest({"x": self.preprocess(_test_image())}) for _ in range(2))
-        if first != second:
+        x = fixed_batch(self.preprocess, self.name)
+        first = tensor_digest({"x": x})
+        if first != tensor_digest({"x": fixed_batch(self.preprocess, self.name)}):
             raise ValueError(
                 f"{self.name}'s preprocessing gives another result each time; remove randomness."
             )
@@ -121,6 +148,7 @@ class Target:
             "preprocess": [_stable_repr(self.preprocess), first],
             "layouts": dict(self.layouts),
             "tokens": [self.prefix_tokens, self.grid, self.class_token],
+            "outputs": [self.outputs, fingerprint(self.model, x, self.name)],
         }
 
 
@@ -132,13 +160,16 @@ def wrap(
     layouts: Mapping[str, str] | None = None,
     prefix_tokens: int | None = None,
     grid: Sequence[int] | None = None,
+    outputs: str = "softmax",
 ) -> Target:
     """Make a target of any classifier.
 
     Parameters
     ----------
     model : nn.Module
-        Maps (B, 3, H, W) to logits (B, C). It is switched to evaluation mode.
+        Maps (B, 3, H, W) to logits (B, C), or to probabilities: where all outputs lie in [0, 1] and
+        add up to 1, their logarithms are the logits. It is switched to evaluation mode and run once
+        on two fixed images.
     preprocess : callable
         Maps a PIL RGB image to (3, H, W), deterministically.
     classes : iterable of str
@@ -152,6 +183,9 @@ def wrap(
         Number of tokens before the patch tokens. Detected for transformers of torchvision and timm.
     grid : (int, int), optional
         Rows and columns of the patch tokens. Detected likewise.
+    outputs : {"softmax", "sigmoid"}
+        What turns logits into probabilities; "sigmoid" for classes that do not exclude each other,
+        and for a single output. Where it is part of the network, it is undone.
 
     Raises
     ------
@@ -162,23 +196,54 @@ def wrap(
         raise TypeError(f"model is a {type(model).__name__}, but must be a torch.nn.Module.")
     if not callable(preprocess):
         raise TypeError(f"preprocess is {preprocess!r}, but must be callable on a PIL image.")
-    classes = tuple(str(word) for word in ([] if isinstance(classes, str) else classes))
-    if not classes:
-        raise ValueError("classes must be a list of the class names, in the order of the logits.")
+    classes = _class_names(classes)
+    _check_materialized(model, name)
+    model.eval()
+    x = fixed_batch(preprocess, name)
+    model_with_logits = adapted(model, x, len(classes), name, outputs)
     found_prefix, found_grid = _token_geometry(model)
+    prefix_tokens = found_prefix if prefix_tokens is None else prefix_tokens
     target = Target(
         name=name,
-        model=model.eval(),
+        model=model_with_logits,
         preprocess=preprocess,
         classes=classes,
         digest=tensor_digest({k: v for k, v in model.state_dict().items() if torch.is_tensor(v)}),
         layouts=dict(layouts or {}),
-        prefix_tokens=found_prefix if prefix_tokens is None else prefix_tokens,
+        prefix_tokens=prefix_tokens,
         grid=found_grid if grid is None else tuple(grid),
-        class_token=getattr(model, "cls_token", True) is not None,
+        class_token=reads_class_token(model_with_logits, x, prefix_tokens or 0),
+        outputs=outputs,
     )
     _check_overrides(target)
     return target
+
+
+def _class_names(classes: Iterable[str] | Mapping[int, str]) -> tuple[str, ...]:
+    """Return class names in the order of the logits."""
+    if isinstance(classes, Mapping) and sorted(classes, key=str) == sorted(
+        range(len(classes)), key=str
+    ):
+        classes = [classes[i] for i in range(len(classes))]
+    ordered = not isinstance(classes, str | set | frozenset | Mapping)
+    names = list(classes) if ordered else []
+    odd = [name for name in names if not isinstance(name, str | int)]
+    if not names or odd:
+        found = odd[0] if odd else classes
+        raise ValueError(
+            f"classes contains or is {found!r:.80}; give a list of the class names, in the order "
+            "of the logits, or a dictionary from their indices 0, 1, ..."
+        )
+    return tuple(map(str, names))
+
+
+def _check_materialized(model: nn.Module, name: str) -> None:
+    for key, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if tensor.is_meta or isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+            raise ValueError(
+                f"The tensor {key!r} of {name} has no values yet; load weights, and run a lazy "
+                "module once."
+            )
 
 
 def nearest(word: str, words: Iterable[str], count: int = 5) -> str:
@@ -208,22 +273,25 @@ def _token_geometry(model: nn.Module) -> tuple[int | None, tuple[int, int] | Non
     if torchvision and isinstance(model, torchvision.VisionTransformer):
         side = model.image_size // model.patch_size
         return 1, (side, side)
-    prefix = getattr(model, "num_prefix_tokens", None)
-    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    if prefix is None or grid is None:
+    if hasattr(model, "unroll"):  # Hiera: tokens in another order than the patches
         return None, None
-    return int(prefix), (int(grid[0]), int(grid[1]))
+    config = getattr(model, "pretrained_cfg", None)  # timm
+    embed = getattr(model, "patch_embed", getattr(model, "stem", None))
+    grid, side = (getattr(embed, name, None) for name in ("grid_size", "patch_size"))
+    if grid is None and config and isinstance(side, int):
+        grid = [pixels // side for pixels in config["input_size"][1:]]
+    prefix = getattr(model, "num_prefix_tokens", None)
+    if prefix is None:
+        heads = any(hasattr(part, "num_heads") for part in model.modules())
+        if not config or not (grid or heads):
+            return None, None
+        prefix = int(getattr(model, "cls_token", None) is not None)
+    return int(prefix), grid and (int(grid[0]), int(grid[1]))
 
 
 def _stable_repr(thing: object) -> str:
     """Return the repr without memory addresses, which differ from one run to the next."""
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(thing))
-
-
-def _test_image() -> Image.Image:
-    """Return a fixed colour image with ramps and edges, larger than most networks' input."""
-    ramp, disc = Image.linear_gradient("L"), Image.radial_gradient("L")
-    return Image.merge("RGB", (ramp, ramp.rotate(90), disc)).resize((400, 300))
 
 
 # The input as an image ------------------------------------------------------------------------
@@ -232,9 +300,10 @@ def _test_image() -> Image.Image:
 def denormalize(target: Target, image: Image.Image, x: Tensor) -> Image.Image:
     """Return the preprocessed image with its normalisation undone.
 
-    Preprocessing may be any callable, but normalisation is affine in each pixel's colour. The
-    preprocessed versions of a black and a white image of the same size therefore determine it, and
-    also which pixels (padding) do not depend on the image.
+    Normalisation is affine in each pixel's colour for nearly all networks. The preprocessed
+    versions of a black and a white image of the same size then determine it, and also which pixels
+    (padding) do not depend on the image. Where the result contradicts this, as for normalisation by
+    the statistics of each image, the original is resized instead.
 
     Parameters
     ----------
@@ -249,10 +318,13 @@ def denormalize(target: Target, image: Image.Image, x: Tensor) -> Image.Image:
     PIL.Image.Image
         RGB, W x H pixels; black where the input does not depend on the image.
     """
-    black, white = (
-        target.preprocess(Image.new("RGB", image.size, colour)) for colour in ("black", "white")
-    )
+    constant = [Image.new("RGB", image.size, (level,) * 3) for level in (0, 51, 255)]
+    black, dark, white = (target.preprocess(one).double() for one in constant)
     span = white - black
-    colour = torch.where(span == 0, 0.0, (x - black) / torch.where(span == 0, 1.0, span))
+    colour = torch.where(span == 0, 0.0, (x.double() - black) / torch.where(span == 0, 1.0, span))
+    straight = torch.allclose(dark, black + 0.2 * span, atol=0.01 * span.abs().max().item())
+    inside = ((colour > -0.3) & (colour < 1.3)).double().mean() > 0.99  # bicubic overshoots
+    if not (straight and inside and span.any()):
+        return image.resize((x.shape[2], x.shape[1]), Image.Resampling.BICUBIC)
     pixels = (colour.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
     return Image.fromarray(pixels.cpu().contiguous().numpy())

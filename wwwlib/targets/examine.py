@@ -1,0 +1,244 @@
+"""Examine a network on two fixed images: its input, the form of its outputs, its fingerprint.
+
+A network is run once when it is wrapped, so that inputs that are not RGB, outputs that are no
+logits, and class tokens that the head does not read are found before anything depends on them.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import cache
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+OUTPUTS = ("softmax", "sigmoid")
+_SIZES = ((400, 300), (300, 400))  # of the fixed images: wide and tall
+_NUMBERS = 4  # of a fingerprint
+
+
+@cache
+def fixed_images() -> tuple[Image.Image, ...]:
+    """Return two fixed RGB images, one wide and one tall, with a spectrum like photographs."""
+    generator, images = torch.Generator().manual_seed(0), []
+    for size in _SIZES:
+        image = Image.new("RGB", size)
+        for cells in (128, 64, 32, 16, 8, 4, 2):
+            noise = torch.randint(256, (cells, cells, 3), dtype=torch.uint8, generator=generator)
+            octave = Image.fromarray(noise.numpy()).resize(size, Image.Resampling.BICUBIC)
+            image = Image.blend(image, octave, 0.4)
+        images.append(image)
+    return tuple(images)
+
+
+def fixed_batch(preprocess: Callable, name: str) -> Tensor:
+    """Return the preprocessed fixed images, (2, 3, H, W).
+
+    Raises
+    ------
+    ValueError
+        If preprocessing raises, or its result is not a tensor (3, H, W) of one size.
+    """
+    rows = []
+    for image in fixed_images():
+        try:
+            x = preprocess(image)
+        except Exception as error:  # any callable
+            raise ValueError(
+                f"The preprocessing of {name} raises {type(error).__name__} on an RGB image of "
+                f"{image.width} x {image.height} pixels ({error}); pass one that takes any."
+            ) from error
+        if not isinstance(x, Tensor) or x.ndim != 3 or len(x) != 3:
+            found = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(
+                f"The preprocessing of {name} gives {found}, but images are explained as RGB: it "
+                "must give a tensor (3, H, W)."
+            )
+        rows.append(x)
+    if rows[0].shape != rows[1].shape:
+        shapes = " and ".join(str(tuple(x.shape)) for x in rows)
+        raise ValueError(
+            f"The preprocessing of {name} gives {shapes} for a wide and a tall image; let it "
+            "resize and crop every image to the same size."
+        )
+    return torch.stack(rows)
+
+
+class Adapter(nn.Module):
+    """A network whose outputs are turned into one tensor of logits (B, C).
+
+    Parameters
+    ----------
+    network : nn.Module
+        Returns a tensor (B, C) or (B, C, 1, 1), or one inside a tuple, a dictionary or an object
+        with an attribute `logits`.
+    undo : {None, "softmax", "sigmoid"}
+        What the network ends with: its inverse is applied.
+    """
+
+    def __init__(self, network: nn.Module, undo: str | None = None):
+        super().__init__()
+        self.network, self.undo = network, undo
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, C)."""
+        y = output_tensor(self.network(x))
+        if self.undo is None:
+            return y
+        tiny = torch.finfo(y.dtype).tiny
+        log = y.clamp(min=tiny).log()
+        return log if self.undo == "softmax" else log - (1 - y).clamp(min=tiny).log()
+
+    def extra_repr(self) -> str:
+        """Return the arguments, for the key of artifacts."""
+        return f"undo={self.undo}"
+
+
+def output_tensor(output: object) -> Tensor:
+    """Return the tensor of scores (B, C) among the outputs of a network.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or more than one.
+    """
+    if isinstance(output, Tensor):
+        return (
+            output.flatten(1)
+            if output.ndim > 2 and output[0].numel() == output.shape[1]
+            else output
+        )
+    parts = getattr(output, "logits", None)
+    if parts is None and isinstance(output, Mapping):
+        parts = output.get("logits", [*output.values()])
+    parts = [*output] if parts is None and isinstance(output, tuple | list) else parts
+    parts = [parts] if isinstance(parts, Tensor) else parts
+    if parts and len(parts) == 1 and isinstance(parts[0], Tensor):
+        return output_tensor(parts[0])
+    raise ValueError(
+        f"returns a {type(output).__name__} in which the logits are not named; pass a module whose "
+        "forward returns them alone"
+    )
+
+
+def adapted(model: nn.Module, x: Tensor, classes: int, name: str, outputs: str) -> nn.Module:
+    """Return the model, in an `Adapter` if its outputs on the images x are not logits (B, C).
+
+    Raises
+    ------
+    ValueError
+        If the outputs cannot be read as logits of the classes; the message says what to pass.
+    """
+    if outputs not in OUTPUTS:
+        raise ValueError(f"outputs is {outputs!r}; use one of {', '.join(OUTPUTS)}.")
+    raw = run(model, torch.cat([x, -8 * x, 64 * x]), name)  # logits would not stay in [0, 1]
+    try:
+        y = output_tensor(raw)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}.") from None
+    if y.shape[1:] != (classes,):
+        raise ValueError(
+            f"{name} returns the shape {tuple(y.shape)} for {len(y)} images, but there are "
+            f"{classes} class names; pass a classifier, and one name for each of its logits."
+        )
+    if classes == 1 and outputs == "softmax":
+        raise ValueError(
+            f"{name} has a single output, of which softmax is always 1; pass outputs='sigmoid', "
+            "which makes it the logit or the probability of the only class."
+        )
+    within = bool(((y >= 0) & (y <= 1)).all()) and not (y == y[0]).all()
+    sums = bool(((y.sum(-1) - 1).abs() < 1e-2).all())
+    if within and outputs == "softmax" and not sums:
+        raise ValueError(
+            f"The outputs of {name} lie in [0, 1] and do not add up to 1, as after a sigmoid; pass "
+            "outputs='sigmoid' if its classes do not exclude each other, or a model without it."
+        )
+    undo = outputs if within and (sums or outputs == "sigmoid") else None
+    if undo is None and y is raw:
+        return model
+    return Adapter(model, undo).eval()
+
+
+def run(model: nn.Module, x: Tensor, name: str) -> object:
+    """Return the outputs of a model for images, which it gets as a copy of its own dtype."""
+    like = next((p for p in model.parameters() if p.is_floating_point()), x)
+    try:
+        with torch.no_grad():
+            return model(x.to(like, copy=True))
+    except Exception as error:  # any network
+        raise ValueError(
+            f"{name} raises {type(error).__name__} for images of shape {tuple(x.shape)} ({error}); "
+            "preprocess must give what the network takes."
+        ) from error
+
+
+def reads_class_token(model: nn.Module, x: Tensor, prefix: int) -> bool:
+    """Whether the logits depend on the first token of the last layer that returns tokens.
+
+    Parameters
+    ----------
+    model : nn.Module
+        With logits (B, C).
+    x : Tensor
+        (B, 3, H, W).
+    prefix : int
+        Number of tokens before the patch tokens.
+    """
+    if not prefix:
+        return False
+    last: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim == 3 and output.shape[1] > prefix:
+            last[:] = [output]
+
+    hooks = [module.register_forward_hook(keep) for module in model.modules()]
+    try:
+        with torch.enable_grad():
+            like = next((p for p in model.parameters() if p.is_floating_point()), x)
+            y = model(x.to(like, copy=True).requires_grad_())
+            score = (y * torch.linspace(-1, 1, y.shape[1]).to(y)).sum()
+            (slope,) = torch.autograd.grad(score, last, materialize_grads=True)
+    except (RuntimeError, ValueError):  # no such layer, or no gradient: as in most transformers
+        return True
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return bool(slope[:, 0].any() or not slope.any())  # weights of zero show nothing
+
+
+def fingerprint(model: nn.Module, x: Tensor, name: str) -> list[float]:
+    """Return a few numbers that change with anything that changes the logits (B, C) of images x.
+
+    They are rounded to about a thousandth of the largest logit, more than the rounding of another
+    batch size or number of threads, less than nearly any change of the network.
+
+    Raises
+    ------
+    ValueError
+        If the logits of an image differ by chance, or with the other images of its batch.
+    """
+    with torch.no_grad():
+        y = output_tensor(run(model, x, name)).double().cpu()
+        alone = output_tensor(run(model, x[-1:], name)).double().cpu()
+    size = y.abs().max().item()
+    if not math.isfinite(size) or not size:
+        return [size]
+    if (y[-1:] - alone).abs().max() > 0.01 * size:
+        raise ValueError(
+            f"The logits of {name} for an image depend on chance, or on the other images of the "
+            "batch; switch dropout and batch statistics off in evaluation mode."
+        )
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(y.numel(), _NUMBERS, generator=generator, dtype=torch.float64)
+    numbers = y.flatten() @ weights / math.sqrt(y.numel())
+    digits = 3 - math.floor(math.log10(size))
+    return [round(number, digits) + 0.0 for number in numbers.tolist()]
+
+
+def same_fingerprint(one: list[float], other: list[float]) -> bool:
+    """Whether two fingerprints are equal up to the rounding of another device."""
+    size = max(map(abs, [*one, *other]), default=0.0)
+    return len(one) == len(other) and all(
+        abs(a - b) <= 0.02 * size or a == b for a, b in zip(one, other, strict=True)
+    )
