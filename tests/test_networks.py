@@ -5,8 +5,6 @@ changed, the blocks of a network must change most in the cells of that part; the
 contribution must equal a difference quotient; a linear head must equal ablation.
 """
 
-import re
-
 import pytest
 import torch
 from torch import nn
@@ -28,21 +26,20 @@ legacy_seresnet18 maxvit_pico_rw_256 mixer_s32_224 mobilenetv3_small_050 mobilev
 mobilevitv2_050 mvitv2_tiny nest_tiny nf_regnet_b0 pit_ti_224 poolformer_s12 pvt_v2_b0 regnetx_002
 repghostnet_050 repvit_m0_9 resmlp_12_224 resnest14d rexnet_100 shvit_s1 skresnet18 starnet_s050
 swiftformer_xs swin_tiny_patch4_window7_224 swinv2_cr_tiny_ns_224 swinv2_tiny_window8_256 test_vit
-test_vit3 tiny_vit_5m_224 twins_svt_small vit_relpos_small_patch16_224 visformer_tiny vitamin_small_224
-volo_d1_224 xcit_nano_12_p16_224
-""".split()
+test_vit3 tiny_vit_5m_224 twins_svt_small vit_relpos_small_patch16_224 visformer_tiny
+vitamin_small_224 volo_d1_224 xcit_nano_12_p16_224
+""".split()  # noqa: SIM905
 TORCHVISION = """
 alexnet convnext_tiny densenet121 efficientnet_b0 googlenet inception_v3 maxvit_t mnasnet0_5
-mobilenet_v2 regnet_y_400mf resnet18 shufflenet_v2_x0_5 squeezenet1_1 swin_t swin_v2_t vgg11 vit_b_32
-""".split()
+mobilenet_v2 regnet_y_400mf resnet18 shufflenet_v2_x0_5 squeezenet1_1 swin_t swin_v2_t vgg11
+vit_b_32
+""".split()  # noqa: SIM905
 # What refuses, and the reason in its message. Everything else must be read.
 REFUSED = {
     "timm/hiera_tiny_224": "not in the order of the patches",
     "timm/crossvit_tiny_240": "No layer .* maps or tokens",
     "timm/tnt_s_patch16_224": "no square; pass grid=",
 }
-# Untrained attention that merges patches has no position of its own.
-UNTRAINED = re.compile(r"timm/(levit|volo).*")
 NAMES = [f"timm/{name}" for name in TIMM] + [f"torchvision/{name}" for name in TORCHVISION]
 
 

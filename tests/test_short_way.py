@@ -226,7 +226,7 @@ def test_the_layer_is_the_last_one_with_positions(photos):
      ("world/conv", "layer4"), ("world/vit", "encoder")],
 )  # fmt: skip
 def test_the_default_layer_of_usual_networks(name, layer):
-    assert short_way._last_spatial_layer(targets.load(name, "random")) == layer
+    assert short_way.last_spatial_layer(targets.load(name, "random")) == layer
 
 
 def test_a_network_of_timm_has_its_preprocessing_and_classes():
