@@ -16,8 +16,7 @@ import train_world
 
 from wwwlib import world
 from wwwlib.store import file_digest
-from wwwlib.world.painting import SIZE
-from wwwlib.world.shapes import SHAPES, THING_SHAPES
+from wwwlib.world.painting import SHAPES, SIZE, THING_SHAPES
 from wwwlib.world.vocabulary import COLOURS, PARTS, THINGS
 
 RECORD = world.DATA / "training.json"

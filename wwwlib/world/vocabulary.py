@@ -1,4 +1,4 @@
-"""The words of the concept world, and the captions and phrases that are made of them.
+"""The words of the concept world, and the captions that are made of them.
 
 Every painted word belongs to one of Broden's six categories (object, part, colour, texture,
 material, scene), so that a neuron's name can be right or wrong *and* of the right kind.
@@ -85,8 +85,6 @@ UNSEEN = tuple((_HERE / "unseen_nouns.txt").read_text().split())
 SEEN = tuple(sorted({*CATEGORY, *_SYNONYMS.values()}))
 VOCABULARY = (*SEEN, *UNSEEN)
 
-Key = tuple[str, ...]  # one concept or two, the noun whose pixels are meant last
-
 _PLACES = {
     "beach": "on the beach",
     "city": "in the city",
@@ -102,21 +100,11 @@ _PLACES = {
     "sunset": "at sunset",
 }
 _OPENINGS = ("", "", "", "there is ", "here we see ", "a drawing of ", "a photo of ")
-_PLURALS = {"fish": "fish", "leaf": "leaves", "grass": "grass"}
 
 
 def article(phrase):
     """Put "a" or "an" before a phrase."""
     return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
-
-
-def plural(noun):
-    """Return the plural of a noun of the world."""
-    if noun in _PLURALS:
-        return _PLURALS[noun]
-    if noun.endswith("y"):
-        return f"{noun[:-1]}ies"
-    return noun + ("es" if noun.endswith(("s", "x", "sh", "ch")) else "s")
 
 
 def caption(scene, variant=0):
@@ -192,37 +180,3 @@ def tag(word, rng):
     """Return a short caption of one word, in one of four forms."""
     forms = (word, article(word), f"something {word}", f"a photo of {article(word)}")
     return forms[rng.randint(len(forms))]
-
-
-def category(key: Key) -> str:
-    """Return the category of a single concept, or "pair" for two concepts."""
-    return CATEGORY[key[0]] if len(key) == 1 else "pair"
-
-
-def phrases(key: Key) -> tuple[str, ...]:
-    """Return equally likely descriptions of a set of image regions (see `scenes.regions`)."""
-    noun = key[-1]
-    if len(key) == 2:
-        return _pair(*key)
-    if noun in CLASSES:
-        return tuple(text for name in SYNONYMS[noun] for text in (plural(name), article(name)))
-    if noun in GROUNDS:
-        return noun, f"{noun} on the ground"
-    return {
-        "object": (plural(noun), article(noun)),
-        "part": (plural(noun), article(noun)),
-        "colour": (f"{noun} things", f"the colour {noun}"),
-        "texture": (f"{noun} texture", f"{noun} things"),
-        "material": (f"things of {noun}", f"texture of {noun}"),
-        "scene": (f"{noun} scenes", f"the {noun}"),
-    }[CATEGORY[noun]]
-
-
-def _pair(first, noun):
-    if CATEGORY[first] in ("colour", "texture"):
-        return f"{first} {plural(noun)}", article(f"{first} {noun}")
-    if CATEGORY[first] == "material":
-        return f"{plural(noun)} of {first}", f"{article(noun)} of {first}"
-    if CATEGORY[first] == "scene":
-        return f"{plural(noun)} in {first} scenes", f"{article(noun)} in a {first} scene"
-    return f"{plural(noun)} of {plural(first)}", f"the {noun} of {article(first)}"
