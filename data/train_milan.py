@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from wwwlib.baselines.milan.exemplars import stage_maps
+from wwwlib.baselines.common import layer_maps
 from wwwlib.baselines.milan.networks import (
     END,
     MARKS,
@@ -29,7 +29,6 @@ from wwwlib.baselines.milan.networks import (
     Decoder,
     Describer,
     LanguageModel,
-    assemble,
     beam_search,
     load,
     pool,
@@ -238,8 +237,8 @@ def fill(
             parts = np.concatenate(
                 [masks.reshape(-1, *masks.shape[2:]), np.ones_like(masks[:1, 0])]
             )
-            maps = stage_maps(encoder, stages, to_tensor(image)[None])
-            pooled = pool(maps, torch.from_numpy(parts)[None])[0]
+            maps = layer_maps(encoder, stages, to_tensor(image)[None])
+            pooled = pool(maps.values(), torch.from_numpy(parts)[None])[0]
             whole = pooled[-1:].expand(len(keys), 1, -1)
             features.append(torch.cat([pooled[:-1].unflatten(0, (-1, 2)), whole], 1).half())
             owners += keys
@@ -360,7 +359,7 @@ def train(pictures: int = PICTURES[0], steps: int = STEPS, seed: int = 0) -> Des
     decoder = Decoder(bank.features.shape[2], len(words))
     language = LanguageModel(len(words))
     fit(Sets(bank, words, seed), decoder, language, steps, RATE)
-    return assemble(encoder, STAGES, decoder, language, words)
+    return Describer(encoder, STAGES, decoder, language, words)
 
 
 @torch.inference_mode()

@@ -382,7 +382,7 @@ def tiny(encoder=None):
     untrained = networks.Decoder(32 + 128, V, WIDTH, EMBEDDING)
     untrained.out.weight.data *= 9
     language_model = networks.LanguageModel(V, WIDTH, EMBEDDING)
-    return networks.assemble(
+    return networks.Describer(
         encoder or conv(), ("layer1", "layer4"), untrained, language_model, WORDS
     )
 

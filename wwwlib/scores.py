@@ -171,33 +171,31 @@ def distinct(words: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(filter(None, map(fold, words))))
 
 
-def cached(encode: Encode) -> Encode:
-    """Return a text encoder that calls `encode` only once for each distinct word."""
+def cached(encode: Encode, batch_size: int = 256) -> Encode:
+    """Return a text encoder that calls `encode` only once for each distinct word.
+
+    Words of one length share a batch, so that little of it is padding.
+    """
     known: dict[str, Tensor] = {}
 
     def look_up(words: list[str]) -> Tensor:
-        new = [word for word in dict.fromkeys(words) if word not in known]
-        if new:
-            known.update(zip(new, encode(new).detach().cpu(), strict=True))
+        new = sorted(set(words) - known.keys(), key=lambda word: (len(word), word))
+        for start in range(0, len(new), batch_size):
+            batch = new[start : start + batch_size]
+            known.update(zip(batch, encode(batch).detach().cpu(), strict=True))
         return torch.stack([known[word] for word in words])
 
     return look_up
 
 
 def _word_features(
-    groups: Iterable[Iterable[str]], encode: Encode, batch_size: int = 256
+    groups: Iterable[Iterable[str]], encode: Encode
 ) -> Callable[[Iterable[str]], Tensor]:
-    """Encode each distinct word once; return a function from words to unit-norm features.
-
-    Words of one length share a batch, so that little of it is padding.
-    """
-    words = sorted({word for group in groups for word in group}, key=lambda w: (len(w), w))
-    parts = [
-        encode(words[start : start + batch_size]).detach().cpu().float()
-        for start in range(0, len(words), batch_size)
-    ]
-    features, row = F.normalize(torch.cat(parts), dim=1), {w: i for i, w in enumerate(words)}
-    return lambda group: features[[row[word] for word in group]]
+    """Encode each distinct word once; return a function from words to unit-norm features."""
+    words = [word for group in groups for word in group]
+    encode = cached(encode)
+    encode(words)
+    return lambda group: F.normalize(encode(list(group)).float(), dim=1)
 
 
 # Upper bounds ---------------------------------------------------------------------------------

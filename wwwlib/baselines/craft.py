@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wwwlib import maps
+from wwwlib.baselines.common import layer_maps
 from wwwlib.contributions import forward, replaced_output
 from wwwlib.distributed import Options
 from wwwlib.images import ImageSet, batches
@@ -62,9 +63,7 @@ class Craft:
 
     def amounts(self, target: Target, x: Tensor) -> Tensor:
         """Return the amount of each concept at each position of the layer: (B, R, h, w)."""
-        with torch.no_grad():
-            a = forward(target, x.to(target.device), [self.layer])[1][self.layer].maps
-        return factorise(a, self.bank)
+        return factorise(layer_maps(target, [self.layer], x)[self.layer], self.bank)
 
     def heatmap(self, target: Target, x: Tensor) -> Tensor:
         """Return the sum of the concepts' maps, weighted by importance: (B, H, W)."""
@@ -189,12 +188,11 @@ def _starts(length: int, side: int) -> list[int]:
     return np.linspace(0, length - side, count).round().astype(int).tolist()
 
 
-@torch.no_grad()
 def pooled(target: Target, layer: str, x: Tensor, batch_size: int = 64) -> Tensor:
     """Return spatial means (P, N) in float64 of a layer's maps, which must be non-negative."""
     parts = []
     for part in x.split(batch_size):
-        a = forward(target, part.to(target.device), [layer])[1][layer].maps
+        a = layer_maps(target, [layer], part)[layer]
         if a.shape[2:] == (1, 1) or a.amin() < 0:
             what = "no maps" if a.shape[2:] == (1, 1) else f"values down to {a.amin():.3g}"
             raise CraftError(
@@ -256,12 +254,11 @@ def sobol(
     Tensor
         (R,) float64; 0 where the logit does not vary.
     """
-    with torch.no_grad():
-        a = forward(target, x.to(target.device), [layer])[1][layer].maps
+    a = layer_maps(target, [layer], x)[layer]
     u = factorise(a, bank)[0].to(a)
     count = len(bank)
-    problem = {"num_vars": count, "bounds": [[0.0, 1.0]] * count}
-    problem["names"] = [f"concept {r}" for r in range(count)]
+    names = [f"concept {r}" for r in range(count)]
+    problem = {"num_vars": count, "names": names, "bounds": [[0.0, 1.0]] * count}
     settings = {"calc_second_order": False, "seed": seed}
     masks = require("SALib.sample.sobol", "baselines").sample(problem, samples, **settings)
     y = _logits(target, layer, x, class_index, u, bank.to(a), torch.from_numpy(masks).to(a))

@@ -28,11 +28,11 @@ from PIL import Image
 from torch import Tensor
 
 from wwwlib import images as image_sets
-from wwwlib.activations import capture
 from wwwlib.baselines.common import (
     Box,
     best_of_blocks,
     crop_mask,
+    layer_maps,
     ranked_table,
     thresholds,
     visible_box,
@@ -77,7 +77,7 @@ class Dissection:
         The category of each concept.
     iou : Tensor of float64, shape (N, C)
         Intersection over union, in [0, 1]; 0 for a concept that no image shows.
-    threshold : Tensor of float32, shape (N,)
+    threshold : Tensor, shape (N,)
         The activation that a position must exceed.
     """
 
@@ -221,10 +221,8 @@ class _Overlaps:
 
     @torch.inference_mode()
     def __call__(self, layers: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
-        x, sizes = x[:, :3], x[:, 3:, 0, 0].long().tolist()
-        with capture(self.target, layers) as captured:
-            self.target.model(x)
-        maps = {layer: captured[layer].maps.float() for layer in layers}
+        sizes = x[:, 3:, 0, 0].long().tolist()
+        maps = layer_maps(self.target, layers, x[:, :3])
         states = {layer: self._zeros(maps[layer]) for layer in layers}
         for row, i in enumerate(indices.tolist()):
             words, shown = self._shown(i, tuple(sizes[row]))
