@@ -91,19 +91,17 @@ class Picture:
     masks: dict[str, np.ndarray]
 
 
-def sample(index, seed=0, context_bias=0.0, subjects=CLASSES, swap=False):
+def sample(index, seed=0, context_bias=0.0, swap=False):
     """Describe image `index` of the world `seed`.
 
     Parameters
     ----------
     index : int
-        Classes take turns: image i shows `subjects[i % len(subjects)]`.
+        Classes take turns: image i shows `CLASSES[i % len(CLASSES)]`.
     seed : int
         Seed of the world; images of different seeds are independent.
     context_bias : float in [0, 1]
         Share of images whose scene is their class's home (see `HOME`); the others draw any scene.
-    subjects : sequence of str
-        The classes that appear.
     swap : bool
         Draw the scene from the homes of other classes only, so that the context misleads.
 
@@ -112,7 +110,7 @@ def sample(index, seed=0, context_bias=0.0, subjects=CLASSES, swap=False):
     Scene
     """
     rng = np.random.RandomState([seed, index])
-    subject = subjects[index % len(subjects)]
+    subject = CLASSES[index % len(CLASSES)]
     home = rng.random_sample() < context_bias
     choices = [name for name in SCENES if not swap or name != HOME[subject]]
     scene = choices[rng.randint(len(choices))]
