@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wwwlib import maps
-from wwwlib.baselines.common import layer_maps
+from wwwlib.baselines.common import activations, layer_maps
 from wwwlib.contributions import forward, replaced_output
 from wwwlib.distributed import Options
-from wwwlib.images import ImageSet, batches
+from wwwlib.images import ImageSet
 from wwwlib.registry import require
-from wwwlib.targets import Target
+from wwwlib.targets import LOGITS, Target
 
 Patch = tuple[int, int, int, int, int]
 
@@ -112,7 +112,7 @@ def craft(
     seed : int
         Of the masks and of the factorisation.
     **options
-        `batch_size` and `workers`, fields of `distributed.Options`.
+        Fields of `distributed.Options`; by default without progress bars.
 
     Raises
     ------
@@ -125,10 +125,11 @@ def craft(
         If scikit-learn or SALib is not installed.
     """
     _check(target, class_index, concepts, patch, samples)
-    options = Options(**options)
-    x, index = _predicted(target, images, class_index, cropped, options)
+    options = {"progress": False, **options}
+    index = _predicted(target, images, class_index, cropped, **options)
+    x = torch.stack([target.preprocess(images.image(i)) for i in index])
     cut, patches = crops(x, patch)
-    a = pooled(target, layer, cut, options.batch_size)
+    a = pooled(target, layer, cut, Options(**options).batch_size)
     if len(a) < concepts:
         raise CraftError(
             f"{len(x)} images are predicted as {target.classes[class_index]!r}, which make "
@@ -286,25 +287,16 @@ def _like(a: Tensor, output: Tensor) -> Tensor:
     return a if output.shape == a.shape else a.permute(0, 2, 3, 1)
 
 
-def _predicted(
-    target: Target, images: ImageSet, c: int, most: int, options: Options
-) -> tuple[Tensor, list[int]]:
-    """Return the first images that are predicted as the class, preprocessed, and their indices."""
-    kept: list[Tensor] = []
-    places: list[int] = []
-    for indices, x in batches(images, target.preprocess, options.batch_size, options.workers):
-        with torch.no_grad():
-            hit = target.model(x.to(target.device)).argmax(1).cpu() == c
-        kept.append(x[hit])
-        places += indices[hit].tolist()
-        if len(places) >= most:
-            break
-    if not places:
+def _predicted(target: Target, images: ImageSet, c: int, most: int, **options) -> list[int]:
+    """Return the indices of the first images that are predicted as the class."""
+    logits = activations(target, images, [LOGITS], **options)[LOGITS]
+    index = (logits.argmax(1) == c).nonzero()[:most, 0].tolist()
+    if not index:
         raise CraftError(
             f"None of the {len(images)} images of {images.name!r} is predicted as "
             f"{target.classes[c]!r}; give images of that class."
         )
-    return torch.cat(kept)[:most], places[:most]
+    return index
 
 
 def _check(target: Target, c: int, concepts: int, patch: float, samples: int) -> None:
