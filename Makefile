@@ -77,7 +77,7 @@ explorer: install
 	$(BIN)/python papermill_runs/explore.py
 
 world: install
-	$(BIN)/python -m wwwlib.world
+	$(BIN)/python data/train_world.py
 	$(BIN)/python data/train_milan.py
 
 lock:

@@ -9,10 +9,10 @@ do not all agree; its description is one of the concept's phrases.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from wwwlib.baselines.milan.exemplars import stage_maps
+from wwwlib.baselines.common import layer_maps
 from wwwlib.baselines.milan.networks import (
     END,
     MARKS,
@@ -29,7 +29,6 @@ from wwwlib.baselines.milan.networks import (
     Decoder,
     Describer,
     LanguageModel,
-    assemble,
     beam_search,
     load,
     pool,
@@ -38,9 +37,17 @@ from wwwlib.baselines.milan.networks import (
 from wwwlib.store import file_digest
 from wwwlib.targets import Target
 from wwwlib.targets import load as load_target
-from wwwlib.world import DATA, preprocess, render, sample
-from wwwlib.world.scenes import regions, simulated_maps
-from wwwlib.world.vocabulary import Key, category, phrases
+from wwwlib.world import DATA, Scene, preprocess, render, sample
+from wwwlib.world.painting import SIZE
+from wwwlib.world.vocabulary import (
+    CATEGORIES,
+    CATEGORY,
+    CLASSES,
+    GROUNDS,
+    PARTS,
+    SYNONYMS,
+    article,
+)
 
 ENCODER, STAGES = "world/conv", ("layer1", "layer2", "layer3", "layer4")
 # (number of pictures, seed of the world); no other training uses these seeds.
@@ -49,11 +56,134 @@ K, LENGTH = 15, 8  # exemplars of a set; words of a description, its end include
 STEPS, BATCH, RATE = 5_000, 128, 2e-3
 LEAST = 20  # regions of a concept; rarer concepts are left out
 OUTLIERS = 7  # largest number of random rows in a set
+MIN_PIXELS = 10  # smaller regions vanish on the grid of any layer
+GRIDS = (8, 8, 16, 32)  # rows of the activation maps of the world's networks
 EXACT, BLOB, WHOLE = range(3)  # the masks of a row of the bank
 # Probabilities of the category of a set, and of whole pictures by category.
 SHARES = {"object": 0.24, "part": 0.16, "colour": 0.1, "texture": 0.1, "material": 0.1,
           "scene": 0.1, "pair": 0.2}  # fmt: skip
 WHOLES = {"object": 0.4, "scene": 0.4, "pair": 0.1}
+_PLURALS = {"fish": "fish", "leaf": "leaves", "grass": "grass"}
+
+Key = tuple[str, ...]  # one concept or two, the noun whose pixels are meant last
+
+
+# Regions and their descriptions --------------------------------------------------------------
+
+
+def regions(scene: Scene, masks: Mapping[str, np.ndarray]) -> dict[Key, np.ndarray]:
+    """Return the regions of a picture that a neuron may respond to.
+
+    A region holds the pixels of one concept (roofs, snow, red), or of a noun that another concept
+    qualifies (red roofs, boats at sea, wheels of cars). MILAN is trained on sets of such regions
+    and `phrases` for them.
+
+    Parameters
+    ----------
+    scene : Scene
+    masks : mapping of str to ndarray of bool, shape (SIZE, SIZE)
+        Those of `render(scene)`.
+
+    Returns
+    -------
+    dict of tuple of str to ndarray of bool
+        For each key its pixels, at least `MIN_PIXELS` of them. A pair is (colour, noun) where most
+        of the noun's pixels have that colour, (finish, class), (scene, class) or (class, part).
+    """
+    large = {word: mask for word, mask in masks.items() if mask.sum() >= MIN_PIXELS}
+    found = {(word,): mask for word, mask in large.items()}
+    if scene.subject in large:
+        subject = large[scene.subject]
+        found[scene.scene, scene.subject] = subject
+        if scene.finish != "plain":
+            found[scene.finish, scene.subject] = subject
+        parts = [part for part in scene.parts if part in large and part in PARTS]
+        found |= {(scene.subject, part): large[part] for part in parts}
+    nouns = [word for word in large if CATEGORY[word] in ("object", "part")]
+    for colour in set(CATEGORIES["colour"]) & large.keys():
+        for noun in nouns:
+            if (large[noun] & large[colour]).sum() > large[noun].sum() / 2:
+                found[colour, noun] = large[noun]
+    return dict(sorted(found.items()))
+
+
+def simulated_maps(masks: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+    """Distort exact masks as a neuron's thresholded activation map would.
+
+    Each mask is averaged on a coarse grid, cells are dimmed at random, and what exceeds a random
+    share of the maximum is kept after enlarging.
+
+    Parameters
+    ----------
+    masks : ndarray of bool, shape (R, SIZE, SIZE)
+        None of them empty.
+    rng : RandomState
+
+    Returns
+    -------
+    ndarray of bool, shape (R, SIZE, SIZE)
+        None of them empty.
+    """
+    cells = GRIDS[rng.randint(len(GRIDS))]
+    grid = masks.reshape(len(masks), cells, SIZE // cells, cells, SIZE // cells).mean((2, 4))
+    grid = grid * rng.uniform(0.3, 1, grid.shape)
+    enlarge = _interpolation(cells)
+    blobs = enlarge @ grid @ enlarge.T
+    share = rng.uniform(0.25, 0.85, (len(masks), 1, 1))
+    return blobs >= share * blobs.max((1, 2), keepdims=True)
+
+
+@cache
+def _interpolation(cells: int) -> np.ndarray:
+    """Return the (SIZE, cells) matrix that enlarges one axis of a grid linearly."""
+    centres = (np.arange(SIZE) + 0.5) * cells / SIZE - 0.5
+    return np.stack([np.interp(centres, np.arange(cells), row) for row in np.eye(cells)], 1)
+
+
+def plural(noun):
+    """Return the plural of a noun of the world."""
+    if noun in _PLURALS:
+        return _PLURALS[noun]
+    if noun.endswith("y"):
+        return f"{noun[:-1]}ies"
+    return noun + ("es" if noun.endswith(("s", "x", "sh", "ch")) else "s")
+
+
+def category(key: Key) -> str:
+    """Return the category of a single concept, or "pair" for two concepts."""
+    return CATEGORY[key[0]] if len(key) == 1 else "pair"
+
+
+def phrases(key: Key) -> tuple[str, ...]:
+    """Return equally likely descriptions of a set of image regions (see `regions`)."""
+    noun = key[-1]
+    if len(key) == 2:
+        return _pair(*key)
+    if noun in CLASSES:
+        return tuple(text for name in SYNONYMS[noun] for text in (plural(name), article(name)))
+    if noun in GROUNDS:
+        return noun, f"{noun} on the ground"
+    return {
+        "object": (plural(noun), article(noun)),
+        "part": (plural(noun), article(noun)),
+        "colour": (f"{noun} things", f"the colour {noun}"),
+        "texture": (f"{noun} texture", f"{noun} things"),
+        "material": (f"things of {noun}", f"texture of {noun}"),
+        "scene": (f"{noun} scenes", f"the {noun}"),
+    }[CATEGORY[noun]]
+
+
+def _pair(first, noun):
+    if CATEGORY[first] in ("colour", "texture"):
+        return f"{first} {plural(noun)}", article(f"{first} {noun}")
+    if CATEGORY[first] == "material":
+        return f"{plural(noun)} of {first}", f"{article(noun)} of {first}"
+    if CATEGORY[first] == "scene":
+        return f"{plural(noun)} in {first} scenes", f"{article(noun)} in a {first} scene"
+    return f"{plural(noun)} of {plural(first)}", f"the {noun} of {article(first)}"
+
+
+# Training sets -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -107,8 +237,8 @@ def fill(
             parts = np.concatenate(
                 [masks.reshape(-1, *masks.shape[2:]), np.ones_like(masks[:1, 0])]
             )
-            maps = stage_maps(encoder, stages, to_tensor(image)[None])
-            pooled = pool(maps, torch.from_numpy(parts)[None])[0]
+            maps = layer_maps(encoder, stages, to_tensor(image)[None])
+            pooled = pool(maps.values(), torch.from_numpy(parts)[None])[0]
             whole = pooled[-1:].expand(len(keys), 1, -1)
             features.append(torch.cat([pooled[:-1].unflatten(0, (-1, 2)), whole], 1).half())
             owners += keys
@@ -229,7 +359,7 @@ def train(pictures: int = PICTURES[0], steps: int = STEPS, seed: int = 0) -> Des
     decoder = Decoder(bank.features.shape[2], len(words))
     language = LanguageModel(len(words))
     fit(Sets(bank, words, seed), decoder, language, steps, RATE)
-    return assemble(encoder, STAGES, decoder, language, words)
+    return Describer(encoder, STAGES, decoder, language, words)
 
 
 @torch.inference_mode()

@@ -20,7 +20,6 @@ from wwwlib.baselines import common, milan
 from wwwlib.baselines.milan import exemplars as regions_of
 from wwwlib.baselines.milan import networks
 from wwwlib.concepts import ConceptTable
-from wwwlib.world import scenes, vocabulary
 
 END, START = networks.END, networks.START
 WORDS = ("<start>", "<end>", "red", "roofs", "boats")
@@ -383,7 +382,7 @@ def tiny(encoder=None):
     untrained = networks.Decoder(32 + 128, V, WIDTH, EMBEDDING)
     untrained.out.weight.data *= 9
     language_model = networks.LanguageModel(V, WIDTH, EMBEDDING)
-    return networks.assemble(
+    return networks.Describer(
         encoder or conv(), ("layer1", "layer4"), untrained, language_model, WORDS
     )
 
@@ -476,7 +475,7 @@ def test_every_phrase_of_the_world_is_read_as_its_concepts():
     singles = [(word,) for words in world.CATEGORIES.values() for word in words]
     pairs = [("red", "leaf"), ("wood", "bus"), ("sea", "butterfly"), ("church", "cross")]
     for key in [*singles, *pairs]:
-        for phrase in vocabulary.phrases(key):
+        for phrase in training.phrases(key):
             read = milan.words(table(phrase), world.SEEN).names[0]
             names = {world.SYNONYMS.get(word, (word,)) for word in key}
             assert len(read) == len(key), (phrase, read)
@@ -490,9 +489,9 @@ def test_regions_are_true_and_large_enough():
     for i in range(60):
         scene = world.sample(i, seed=6)
         shown = world.render(scene).masks
-        for key, mask in scenes.regions(scene, shown).items():
+        for key, mask in training.regions(scene, shown).items():
             noun = key[-1]
-            assert mask.sum() >= scenes.MIN_PIXELS
+            assert mask.sum() >= training.MIN_PIXELS
             assert (mask == shown[noun]).all()
             if len(key) == 2 and key[0] in world.CATEGORIES["colour"]:
                 assert (shown[key[0]] & mask).sum() * 2 > mask.sum()
@@ -503,9 +502,9 @@ def test_regions_are_true_and_large_enough():
 def test_blobs_lie_about_their_regions():
     """Breaks if a blob is empty, or drifts away from what it was made of."""
     scene = world.sample(1, seed=6)
-    exact = np.stack(list(scenes.regions(scene, world.render(scene).masks).values()))
+    exact = np.stack(list(training.regions(scene, world.render(scene).masks).values()))
     for seed in range(20):
-        blobs = scenes.simulated_maps(exact, np.random.RandomState(seed))
+        blobs = training.simulated_maps(exact, np.random.RandomState(seed))
         assert blobs.shape == exact.shape
         assert blobs.any((1, 2)).all()
         near = F.max_pool2d(torch.from_numpy(exact)[None].float(), 17, 1, 8)[0].bool().numpy()
@@ -514,7 +513,7 @@ def test_blobs_lie_about_their_regions():
 
 def test_descriptions_end_within_their_length():
     for key in [("sunset", "airplane"), ("airplane", "antenna"), ("turquoise", "antenna")]:
-        for phrase in vocabulary.phrases(key):
+        for phrase in training.phrases(key):
             assert len(phrase.split()) < training.LENGTH
 
 

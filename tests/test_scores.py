@@ -58,7 +58,7 @@ def test_a_cached_encoder_is_called_once_for_each_word():
     look_up = scores.cached(lambda words: seen.extend(words) or encode(words))
     for words in (["tench", "carp", "tench"], ["carp", "crane"]):
         assert torch.equal(look_up(words), encode(words))
-    assert seen == ["tench", "carp", "crane"]
+    assert seen == ["carp", "tench", "crane"]  # the shortest of a call first
 
 
 def test_sizes_and_abstentions_are_counted_on_sets():

@@ -10,13 +10,14 @@ import timm
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from test_atlas import Projection
 from torch import nn
 from torchvision import models
 from torchvision.transforms.functional import pil_to_tensor
 
 import wwwlib
 from wwwlib import images, short_way, targets
-from wwwlib.store import Store, digest
+from wwwlib.store import Store
 
 CLASSES = ("boat", "tree", "house")
 WORDS = ("sail", "leaf", "roof", "night", "sea")
@@ -42,28 +43,6 @@ class Net(nn.Sequential):
             nn.Conv2d(3, 5, 3, stride=2), nn.ReLU(), nn.Conv2d(5, 6, 3), nn.ReLU(),
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3),
         )  # fmt: skip
-
-
-class Projection:
-    """An encoder without weights: fixed random projections of pixels and of a word's letters."""
-
-    name, dim = "projection", 16
-
-    def __init__(self):
-        self.calls = 0
-
-    def preprocess(self, image):
-        return pil_to_tensor(image.resize((4, 4))).float() / 255 - 0.5
-
-    def encode_images(self, pixels):
-        self.calls += 1
-        weight = torch.randn(48, self.dim, generator=torch.Generator().manual_seed(7))
-        return nn.functional.normalize(pixels.flatten(1) @ weight, dim=1)
-
-    def encode_texts(self, texts):
-        seeds = [int(digest(text)[:8], 16) for text in texts]
-        rows = [torch.randn(16, generator=torch.Generator().manual_seed(s)) for s in seeds]
-        return nn.functional.normalize(torch.stack(rows), dim=1)
 
 
 class Pairs(torch.utils.data.Dataset):

@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import train_world
 
 from wwwlib import world
 from wwwlib.store import file_digest
-from wwwlib.world import training
-from wwwlib.world.painting import SIZE
-from wwwlib.world.shapes import SHAPES, THING_SHAPES
+from wwwlib.world.painting import SHAPES, SIZE, THING_SHAPES
 from wwwlib.world.vocabulary import COLOURS, PARTS, THINGS
 
 RECORD = world.DATA / "training.json"
@@ -170,7 +169,7 @@ def test_no_caption_is_the_bare_template_or_names_an_unseen_noun():
 
 def test_the_wrong_answers_of_training_are_not_the_nouns_of_the_test():
     """Else the claim that no unseen noun wins a neuron would have been trained for."""
-    nouns = training.negative_nouns()
+    nouns = train_world.negative_nouns()
     assert not set(nouns) & set(world.VOCABULARY)
     assert len(nouns) > 10_000
 
@@ -219,10 +218,10 @@ def small_sets(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         sizes = {
             name: (128 if "train" in name else 24, *rest)
-            for name, (_, *rest) in training.SETS.items()
+            for name, (_, *rest) in train_world.SETS.items()
         }
-        patch.setattr(training, "SETS", sizes)
-        training.render_sets(folder)
+        patch.setattr(train_world, "SETS", sizes)
+        train_world.render_sets(folder)
     return folder, sizes
 
 
@@ -230,18 +229,18 @@ def small_sets(tmp_path_factory):
 def test_a_target_is_trained_from_drawing_to_record(monkeypatch, tmp_path, small_sets, biased):
     """Breaks if a set that a training needs is not drawn, or the pair mixes up its sets."""
     folder, sizes = small_sets
-    monkeypatch.setattr(training, "DATA", tmp_path)
-    monkeypatch.setitem(training.RECIPES, "conv", {"epochs": 2, "rate": 3e-3})
-    loaded, load = [], training.load_set
-    monkeypatch.setattr(training, "load_set", lambda *a: loaded.append(a[1]) or load(*a))
-    record = training.train_target(folder, "conv", biased)
+    monkeypatch.setattr(train_world, "DATA", tmp_path)
+    monkeypatch.setitem(train_world.RECIPES, "conv", {"epochs": 2, "rate": 3e-3})
+    loaded, load = [], train_world.load_set
+    monkeypatch.setattr(train_world, "load_set", lambda *a: loaded.append(a[1]) or load(*a))
+    record = train_world.train_target(folder, "conv", biased)
     kind = "conv-biased" if biased else "conv"
     assert file_digest(tmp_path / f"{kind}.safetensors") == record["sha256"]
     assert 0 <= record["accuracy"] <= 1
     expected = ["train-biased", "test-home"] if biased else ["train", "test"]
     assert loaded == [*expected, "test-swapped"]
     biases = [sizes[name][2] for name in loaded[:2]]
-    assert biases == ([training.BIAS, 1.0] if biased else [0.0, 0.0])
+    assert biases == ([train_world.BIAS, 1.0] if biased else [0.0, 0.0])
 
 
 def test_shipped_files_are_small():

@@ -14,16 +14,20 @@ Networks", ICLR 2023. The method embeds bare words: `ConceptSet(words, template=
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from math import ceil, log
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from wwwlib.baselines.common import best_of_blocks, concept_table
+from wwwlib.baselines.common import best_of_blocks, ranked_table
 from wwwlib.concepts import ConceptTable
 from wwwlib.exemplars import OK, Exemplars
 
 BLOCK = 2**24  # elements of a block: 64 MiB in float32
+# Scales columns to unit norm; columns of zeros stay.
+_unit = partial(F.normalize, dim=0, eps=torch.finfo(torch.float32).tiny)
 
 
 def soft_wpmi(
@@ -83,22 +87,9 @@ def soft_wpmi(
     return _table(_wpmi_blocks(v, t, index, weights, temperature, lam), live, words, k)
 
 
-def wpmi(
-    v: Tensor,
-    t: Tensor,
-    exemplars: Exemplars,
-    words: Sequence[str],
-    k: int = 1,
-    **settings: float,
-) -> ConceptTable:
-    """Name neurons by weighted pointwise mutual information: every exemplar has membership 1.
-
-    ``sum_o log p(t_m | x_o) - lam log p(t_m)``; arguments, `temperature` and `lam` among them,
-    result and errors are those of :func:`soft_wpmi`. So are the defaults, so that the two differ
-    in membership alone; the authors' published code uses K = 28 exemplars, temperature 2 and
-    lam .6 for WPMI.
-    """
-    return soft_wpmi(v, t, exemplars, words, k, membership=(1.0, 1.0), **settings)
+# Weighted pointwise mutual information, ``sum_o log p(t_m | x_o) - lam log p(t_m)``: every exemplar
+# has membership 1. The authors' code uses K = 28 exemplars, temperature 2 and lam .6 for it.
+wpmi = partial(soft_wpmi, membership=(1.0, 1.0))
 
 
 def rank_reorder(
@@ -202,13 +193,12 @@ def cos_cubed(
 
 def _table(blocks: Iterator[Tensor], live: Tensor, words: Sequence[str], k: int) -> ConceptTable:
     """Keep the best k concepts of each live neuron over blocks (n, b) of scores."""
-    names: list[list[str]] = [[] for _ in live]
-    scores: list[list[float]] = [[] for _ in live]
+    value = torch.full((len(live), k), -torch.inf, dtype=torch.float64)
+    index = torch.zeros(len(live), k, dtype=torch.int64)
     if live.any():
-        value, index = best_of_blocks(blocks, k)
-        for n, row, own in zip(live.nonzero()[:, 0].tolist(), index.tolist(), value, strict=True):
-            names[n], scores[n] = [words[j] for j in row], own.tolist()
-    return concept_table(names, scores)
+        best, columns = best_of_blocks(blocks, k)
+        value[live], index[live] = best.to(value), columns.to(index)
+    return ranked_table(value, index, [words] * len(live))
 
 
 def _activations(
@@ -289,8 +279,3 @@ def _cubed_cosine_blocks(v: Tensor, t: Tensor, z: Tensor) -> Iterator[Tensor]:
     z = _unit(z)
     for part in t.split(max(1, BLOCK // max(z.shape))):
         yield z.T @ _unit((v @ part.T).pow_(3))
-
-
-def _unit(columns: Tensor) -> Tensor:
-    """Scale columns to unit norm; columns of zeros stay."""
-    return columns / columns.norm(dim=0).clamp_min(torch.finfo(columns.dtype).tiny)

@@ -1,4 +1,4 @@
-"""Shared by the baselines: statistics of neurons over a probe set, and tables of names."""
+"""Shared by the baselines: tables of names, layers on a probe set, and visible parts of images."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from wwwlib.activations import capture
 from wwwlib.concepts import ConceptTable
+from wwwlib.contributions import forward
 from wwwlib.distributed import Pass, State, concatenate, run
 from wwwlib.exemplars import Exemplars
 from wwwlib.images import ImageSet
@@ -85,6 +85,14 @@ def first(exemplars: Exemplars, k: int) -> Exemplars:
     return replace(exemplars, index=exemplars.index[:, :k], value=exemplars.value[:, :k])
 
 
+@torch.inference_mode()
+def layer_maps(target: Target, layers: Sequence[str], x: Tensor) -> dict[str, Tensor]:
+    """Return the maps (B, N, h, w) of layers for images x (B, 3, H, W), at least in float32."""
+    captured = forward(target, x.to(target.device), layers)[1]
+    maps = {layer: captured[layer].maps for layer in layers}
+    return {layer: a.to(torch.promote_types(a.dtype, torch.float32)) for layer, a in maps.items()}
+
+
 def activations(
     target: Target, images: ImageSet, layers: Sequence[str], **options
 ) -> dict[str, Tensor]:
@@ -108,8 +116,7 @@ def activations(
 
     @torch.inference_mode()
     def step(layers: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
-        with capture(target, layers) as captured:
-            target.model(x)
+        captured = forward(target, x, layers)[1]
         return {layer: {"z": captured[layer].z.float().cpu()} for layer in layers}
 
     found = run(Pass(target, images, layers, step, concatenate, "activations"), **options)
@@ -138,16 +145,12 @@ def thresholds(
     Returns
     -------
     dict of str to Tensor
-        (N,) float32 of each layer, on the CPU. NaN counts as the lowest value.
+        (N,) of each layer, on the CPU. NaN counts as the lowest value.
     """
 
-    @torch.inference_mode()
     def step(layers: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
-        with capture(target, layers) as captured:
-            target.model(x)
         states = {}
-        for layer in layers:
-            a = captured[layer].maps.float()
+        for layer, a in layer_maps(target, layers, x).items():
             positions = len(images) * a.shape[2] * a.shape[3]
             count = floor(share * positions + 1e-9) + 1  # .005 * 200 is a little less than 1
             values = a.transpose(0, 1).flatten(1).nan_to_num(-torch.inf, torch.inf, -torch.inf)

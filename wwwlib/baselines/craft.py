@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wwwlib import maps
+from wwwlib.baselines.common import activations, layer_maps
 from wwwlib.contributions import forward, replaced_output
 from wwwlib.distributed import Options
-from wwwlib.images import ImageSet, batches
+from wwwlib.images import ImageSet
 from wwwlib.registry import require
-from wwwlib.targets import Target
+from wwwlib.targets import LOGITS, Target
 
 Patch = tuple[int, int, int, int, int]
 
@@ -62,9 +63,7 @@ class Craft:
 
     def amounts(self, target: Target, x: Tensor) -> Tensor:
         """Return the amount of each concept at each position of the layer: (B, R, h, w)."""
-        with torch.no_grad():
-            a = forward(target, x.to(target.device), [self.layer])[1][self.layer].maps
-        return factorise(a, self.bank)
+        return factorise(layer_maps(target, [self.layer], x)[self.layer], self.bank)
 
     def heatmap(self, target: Target, x: Tensor) -> Tensor:
         """Return the sum of the concepts' maps, weighted by importance: (B, H, W)."""
@@ -113,7 +112,7 @@ def craft(
     seed : int
         Of the masks and of the factorisation.
     **options
-        `batch_size` and `workers`, fields of `distributed.Options`.
+        Fields of `distributed.Options`; by default without progress bars.
 
     Raises
     ------
@@ -126,10 +125,11 @@ def craft(
         If scikit-learn or SALib is not installed.
     """
     _check(target, class_index, concepts, patch, samples)
-    options = Options(**options)
-    x, index = _predicted(target, images, class_index, cropped, options)
+    options = {"progress": False, **options}
+    index = _predicted(target, images, class_index, cropped, **options)
+    x = torch.stack([target.preprocess(images.image(i)) for i in index])
     cut, patches = crops(x, patch)
-    a = pooled(target, layer, cut, options.batch_size)
+    a = pooled(target, layer, cut, Options(**options).batch_size)
     if len(a) < concepts:
         raise CraftError(
             f"{len(x)} images are predicted as {target.classes[class_index]!r}, which make "
@@ -189,12 +189,11 @@ def _starts(length: int, side: int) -> list[int]:
     return np.linspace(0, length - side, count).round().astype(int).tolist()
 
 
-@torch.no_grad()
 def pooled(target: Target, layer: str, x: Tensor, batch_size: int = 64) -> Tensor:
     """Return spatial means (P, N) in float64 of a layer's maps, which must be non-negative."""
     parts = []
     for part in x.split(batch_size):
-        a = forward(target, part.to(target.device), [layer])[1][layer].maps
+        a = layer_maps(target, [layer], part)[layer]
         if a.shape[2:] == (1, 1) or a.amin() < 0:
             what = "no maps" if a.shape[2:] == (1, 1) else f"values down to {a.amin():.3g}"
             raise CraftError(
@@ -256,12 +255,11 @@ def sobol(
     Tensor
         (R,) float64; 0 where the logit does not vary.
     """
-    with torch.no_grad():
-        a = forward(target, x.to(target.device), [layer])[1][layer].maps
+    a = layer_maps(target, [layer], x)[layer]
     u = factorise(a, bank)[0].to(a)
     count = len(bank)
-    problem = {"num_vars": count, "bounds": [[0.0, 1.0]] * count}
-    problem["names"] = [f"concept {r}" for r in range(count)]
+    names = [f"concept {r}" for r in range(count)]
+    problem = {"num_vars": count, "names": names, "bounds": [[0.0, 1.0]] * count}
     settings = {"calc_second_order": False, "seed": seed}
     masks = require("SALib.sample.sobol", "baselines").sample(problem, samples, **settings)
     y = _logits(target, layer, x, class_index, u, bank.to(a), torch.from_numpy(masks).to(a))
@@ -289,25 +287,16 @@ def _like(a: Tensor, output: Tensor) -> Tensor:
     return a if output.shape == a.shape else a.permute(0, 2, 3, 1)
 
 
-def _predicted(
-    target: Target, images: ImageSet, c: int, most: int, options: Options
-) -> tuple[Tensor, list[int]]:
-    """Return the first images that are predicted as the class, preprocessed, and their indices."""
-    kept: list[Tensor] = []
-    places: list[int] = []
-    for indices, x in batches(images, target.preprocess, options.batch_size, options.workers):
-        with torch.no_grad():
-            hit = target.model(x.to(target.device)).argmax(1).cpu() == c
-        kept.append(x[hit])
-        places += indices[hit].tolist()
-        if len(places) >= most:
-            break
-    if not places:
+def _predicted(target: Target, images: ImageSet, c: int, most: int, **options) -> list[int]:
+    """Return the indices of the first images that are predicted as the class."""
+    logits = activations(target, images, [LOGITS], **options)[LOGITS]
+    index = (logits.argmax(1) == c).nonzero()[:most, 0].tolist()
+    if not index:
         raise CraftError(
             f"None of the {len(images)} images of {images.name!r} is predicted as "
             f"{target.classes[c]!r}; give images of that class."
         )
-    return torch.cat(kept)[:most], places[:most]
+    return index
 
 
 def _check(target: Target, c: int, concepts: int, patch: float, samples: int) -> None:

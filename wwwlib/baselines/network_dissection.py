@@ -28,11 +28,11 @@ from PIL import Image
 from torch import Tensor
 
 from wwwlib import images as image_sets
-from wwwlib.activations import capture
 from wwwlib.baselines.common import (
     Box,
     best_of_blocks,
     crop_mask,
+    layer_maps,
     ranked_table,
     thresholds,
     visible_box,
@@ -77,7 +77,7 @@ class Dissection:
         The category of each concept.
     iou : Tensor of float64, shape (N, C)
         Intersection over union, in [0, 1]; 0 for a concept that no image shows.
-    threshold : Tensor of float32, shape (N,)
+    threshold : Tensor, shape (N,)
         The activation that a position must exceed.
     """
 
@@ -171,7 +171,7 @@ def dissect(
     key = {"share": share, "masks": masks.fingerprint, "whole": sorted(whole)}
     sized = replace(target, preprocess=_WithSize(target.preprocess))
     counts = run(
-        Pass(sized, images, layers, step, _add, "dissection", key, label="overlaps"), **options
+        Pass(sized, images, layers, step, _add, "overlaps", key, label="overlaps"), **options
     )
     concepts, categories = tuple(masks.categories), tuple(masks.categories.values())
     return {
@@ -182,10 +182,10 @@ def dissect(
 
 def _iou(counts: State, masks: Masks) -> Tensor:
     """Divide intersections (N, C) by unions; where both are empty the result is 0."""
-    names = _category_names(masks)
-    active = counts["active"][:, [names.index(name) for name in masks.categories.values()]]
-    union = active + counts["truth"] - counts["both"]
-    return counts["both"] / union.clamp_min(1)
+    names, count = _category_names(masks), len(masks.categories)
+    both = counts["above"][:, :count]
+    active = counts["above"][:, [count + names.index(own) for own in masks.categories.values()]]
+    return both / (active + counts["all"][:count] - both).clamp_min(1)
 
 
 def _add(first: State, second: State) -> State:
@@ -206,50 +206,42 @@ class _WithSize:
 class _Overlaps:
     """Counts pixels of a batch, in float64, for each layer.
 
-    "both" (N, C) are pixels above the threshold in the mask of each concept, "active" (N,
-    categories) pixels above it on images with labels of each category, "truth" (C,) pixels in the
-    mask of each concept.
+    The C + G columns are the concepts, whose pixels are those of their masks, and then the
+    categories, whose pixels are those of all images with any of their labels. "all" (C + G,) counts
+    these pixels, and "above" (N, C + G) those of them above the threshold of each neuron.
     """
 
     def __init__(
         self, target: Target, masks: Masks, threshold: Mapping[str, Tensor], whole: Collection[str]
     ) -> None:
         self.target, self.masks, self.threshold, self.whole = target, masks, threshold, whole
-        self.names = _category_names(masks)
-        self.columns = {word: j for j, word in enumerate(masks.categories)}
+        self.concepts, self.names = list(masks.categories), _category_names(masks)
         self.parts: dict[tuple[int, int], Box] = {}
 
     @torch.inference_mode()
     def __call__(self, layers: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
-        x, sizes = x[:, :3], x[:, 3:, 0, 0].long().tolist()
-        with capture(self.target, layers) as captured:
-            self.target.model(x)
-        maps = {layer: captured[layer].maps.float() for layer in layers}
-        states = {layer: self._zeros(maps[layer]) for layer in layers}
+        sizes = x[:, 3:, 0, 0].long().tolist()
+        maps = layer_maps(self.target, layers, x[:, :3])
+        count, width = len(self.concepts), len(self.concepts) + len(self.names)
+        zeros = partial(torch.zeros, dtype=torch.float64, device=x.device)
+        states = {
+            layer: {"above": zeros(a.shape[1], width), "all": zeros(width)}
+            for layer, a in maps.items()
+        }
         for row, i in enumerate(indices.tolist()):
             words, shown = self._shown(i, tuple(sizes[row]))
             if not words:
                 continue
-            columns = torch.tensor([self.columns[word] for word in words], device=x.device)
-            present = sorted({self.names.index(self.masks.categories[word]) for word in words})
-            pixels = torch.from_numpy(shown).to(x.device).flatten(1).float()
-            planes = torch.cat([pixels, torch.ones_like(pixels[:1])])  # the last: all pixels
+            present = {count + self.names.index(self.masks.categories[word]) for word in words}
+            columns = [*(self.concepts.index(word) for word in words), *sorted(present)]
+            planes = np.concatenate([shown, np.ones((len(present), *shown.shape[1:]), bool)])
+            planes = torch.from_numpy(planes).to(x.device).flatten(1).float()
             for layer, state in states.items():
                 threshold = self.threshold[layer].to(x.device)
-                met = _count_above(maps[layer][[row]], threshold, planes, shown.shape[1:])
-                state["both"][:, columns] += met[:, :-1]
-                state["active"][:, present] += met[:, -1:]
-                state["truth"][columns] += pixels.sum(1)
+                a = maps[layer][[row]]
+                state["above"][:, columns] += _count_above(a, threshold, planes, shown.shape[1:])
+                state["all"][columns] += planes.sum(1)
         return states
-
-    def _zeros(self, maps: Tensor) -> State:
-        zeros = partial(torch.zeros, dtype=torch.float64, device=maps.device)
-        neurons, concepts = maps.shape[1], len(self.columns)
-        return {
-            "both": zeros(neurons, concepts),
-            "active": zeros(neurons, len(self.names)),
-            "truth": zeros(concepts),
-        }
 
     def _shown(self, i: int, size: tuple[int, int]) -> tuple[list[str], np.ndarray]:
         """Return the concepts in the part of image i that the preprocessing keeps, with masks."""
@@ -257,8 +249,8 @@ class _Overlaps:
             self.parts[size] = visible_box(self.target, size)
         found = {word: mask for word, mask in self.masks(i).items() if mask.any()}
         sizes = {mask.shape for mask in found.values()}
-        if len(sizes) > 1 or not found.keys() <= self.columns.keys():
-            unknown = sorted(found.keys() - self.columns.keys())
+        if len(sizes) > 1 or not found.keys() <= self.masks.categories.keys():
+            unknown = sorted(found.keys() - self.masks.categories.keys())
             raise ValueError(
                 f"The masks of image {i} have the sizes {sorted(sizes)} and concepts without a "
                 f"category {unknown}; give masks of one size, of concepts in `masks.categories`."

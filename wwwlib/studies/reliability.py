@@ -6,11 +6,11 @@ errors first, `compare` whether one uncertainty ranks them better than another, 
 it adds information to another.
 
 Images of equal uncertainty have no order: every measure is its expectation over all their orders.
-Intervals are percentile intervals of a bootstrap over images.
+Intervals are percentile intervals of a bootstrap over images; resamples without errors, or without
+successes, have no AUROC and are left out.
 """
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from wwwlib import registry
+from wwwlib.scores import bootstrap_interval
 from wwwlib.studies.survey import Readings, Surveyed, halves
 
 Interval = tuple[float, float]
 Values = Sequence[float] | Tensor | np.ndarray
 
 LEAST = 5  # errors, and successes, below which nothing is concluded
-BLOCK = 2**21  # resampled values held at once
 # Floats put a rate such as .58 below its decimal value, float32 by up to 6e-8; its share of 25
 # images must be rounded up all the same.
 SLACK = 1e-7
@@ -232,7 +232,7 @@ def rejection(
         return np.stack([*hits, *_ratio(hits, found[..., -1]), _auroc(found), _aurc(found)])
 
     whole = torch.tensor(measures(np.arange(n)))
-    ends = torch.tensor(_bootstrap(measures, n, samples, seed))
+    ends = torch.tensor(bootstrap_interval(measures, n, samples, seed))
     parts = [len(rates), len(rates), 1, 1]
     hits, recall, auroc_, aurc_ = whole.split(parts)
     (low, high), (recall_low, recall_high), auroc_ends, aurc_ends = ends.split(parts, 1)
@@ -279,7 +279,7 @@ def risk_coverage(
         risks = np.moveaxis(_risks(_found(u[drawn], wrong[drawn])), -1, 0)
         return np.concatenate([risks, risks.mean(0, keepdims=True)])
 
-    low, high = torch.tensor(_bootstrap(measures, len(u), samples, seed))
+    low, high = torch.tensor(bootstrap_interval(measures, len(u), samples, seed))
     return RiskCoverage(
         coverage=torch.arange(1, len(u) + 1, dtype=torch.float64) / len(u),
         risk=torch.tensor(risk),
@@ -334,7 +334,7 @@ def compare(
         one, two = (_found(of[drawn], wrong[drawn]) for of in (u, other))
         return MEASURES[measure](one) - MEASURES[measure](two)
 
-    interval = _bootstrap(gap, len(u), samples, seed, level)
+    interval = bootstrap_interval(gap, len(u), samples, seed, level)
     return Difference(float(gap(np.arange(len(u)))), tuple(interval.tolist()))
 
 
@@ -380,25 +380,6 @@ def _aurc(found: np.ndarray) -> np.ndarray:
 
 
 MEASURES = {"auroc": _auroc, "aurc": _aurc}
-
-
-def _bootstrap(
-    statistic: Callable, n: int, samples: int, seed: int, level: float = 0.95
-) -> np.ndarray:
-    """Return the (2, ...) percentile interval of a statistic of (S, n) resampled images.
-
-    Samples without errors, or without successes, have no AUROC and are left out of its interval.
-    """
-    from scipy.stats import bootstrap
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of NaN
-        found = bootstrap(
-            (np.arange(n),), lambda drawn, axis: statistic(drawn), n_resamples=samples,
-            batch=max(1, BLOCK // n), vectorized=True, method="percentile",
-            rng=np.random.default_rng(seed),
-        ).bootstrap_distribution  # fmt: skip
-        return np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2], axis=-1)
 
 
 def _checked(uncertainty: Values, wrong: Values) -> tuple[np.ndarray, np.ndarray]:

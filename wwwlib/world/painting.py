@@ -1,4 +1,4 @@
-"""Painting of the concept world: a canvas that records concepts, finishes, and sceneries.
+"""Painting of the concept world: a canvas that records concepts, shapes, finishes, and sceneries.
 
 Every stroke carries the concepts that its pixels show. Later strokes hide earlier ones, so the
 masks of the finished canvas are exactly what is visible. Painting happens at twice the final
@@ -6,7 +6,10 @@ size; integer averaging reduces pixels and masks, so that the same scene is the 
 every machine.
 """
 
+import tomllib
 from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -87,6 +90,47 @@ def shape_mask(shape, coordinates, box, flip=False):
     sheet = Image.new("L", (FINE, FINE))
     getattr(ImageDraw.Draw(sheet), shape)(points, fill=1)
     return np.asarray(sheet, bool)
+
+
+# Shapes. `shapes.toml` says how each class is built from parts.
+
+
+class Stroke(NamedTuple):
+    """Outlines of one paint that belong to one part.
+
+    Attributes
+    ----------
+    part : str or None
+        The concept that the pixels carry besides the class; None for the class alone.
+    outlines : list of (shape, coordinates)
+        As `shape_mask` takes them.
+    paint : str
+        "body" for the object's own colour and finish, or one of `PAINTS`.
+    chance : float in [0, 1]
+        Share of images that show the part.
+    """
+
+    part: str | None
+    outlines: list
+    paint: str
+    chance: float
+
+
+def _stroke(part=None, paint="body", chance=1.0, rects=(), ovals=(), circles=(), polygons=()):
+    """Return a stroke of `shapes.toml`, where its keys are explained."""
+    boxes = [*ovals, *((x - r, y - r, x + r, y + r) for x, y, r in circles)]
+    corners = [((x0, y0), (x1, y0), (x1, y1), (x0, y1)) for x0, y0, x1, y1 in rects]
+    outlines = [("ellipse", ((x0, y0), (x1, y1))) for x0, y0, x1, y1 in boxes]
+    outlines += [("polygon", points) for points in (*corners, *polygons)]
+    return Stroke(part, outlines, paint, chance)
+
+
+_FILE = tomllib.loads(Path(__file__).with_name("shapes.toml").read_text(encoding="utf-8"))
+PAINTS = _FILE["paints"]
+SHAPES, THING_SHAPES = (
+    {name: [_stroke(**own) for own in strokes] for name, strokes in _FILE[kind].items()}
+    for kind in ("classes", "things")
+)
 
 
 # Finishes. A texture is a pattern between the colour and a lighter or darker one; a material also

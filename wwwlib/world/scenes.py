@@ -3,39 +3,34 @@
 `sample` draws a description from a seed, `render` turns a description into pixels and masks. The
 two are separate so that one property can be changed and all others kept: `replace(scene,
 scene="night")` is the same boat, in the same place, at night. `image_set` is the data set of
-sampled scenes, and `regions` lists the image regions that a description of a neuron can mean.
+sampled scenes.
 """
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from PIL import Image
 
 from wwwlib.images import ImageSet
 from wwwlib.store import digest
-from wwwlib.world.painting import SIZE, Canvas, paint_scene, shape_mask, surface
-from wwwlib.world.shapes import PAINTS, SHAPES, THING_SHAPES
-from wwwlib.world.vocabulary import (
-    CATEGORIES,
-    CATEGORY,
-    CLASSES,
-    COLOURS,
-    FINISHES,
-    HOME,
-    PARTS,
-    SCENES,
-    Key,
-    caption,
+from wwwlib.world.painting import (
+    PAINTS,
+    SHAPES,
+    SIZE,
+    THING_SHAPES,
+    Canvas,
+    paint_scene,
+    shape_mask,
+    surface,
 )
+from wwwlib.world.vocabulary import CATEGORY, CLASSES, COLOURS, FINISHES, HOME, SCENES, caption
 
 _HUES = tuple(COLOURS)
 _PALETTE = np.array(list(COLOURS.values()), np.int32)
 TRAINING_SEED = 100  # of the images that trained the shipped networks
-MIN_PIXELS = 10  # smaller regions vanish on the grid of any layer
-_GRIDS = (8, 8, 16, 32)  # rows of the activation maps of the world's networks
 
 
 @dataclass(frozen=True)
@@ -96,19 +91,17 @@ class Picture:
     masks: dict[str, np.ndarray]
 
 
-def sample(index, seed=0, context_bias=0.0, subjects=CLASSES, swap=False):
+def sample(index, seed=0, context_bias=0.0, swap=False):
     """Describe image `index` of the world `seed`.
 
     Parameters
     ----------
     index : int
-        Classes take turns: image i shows `subjects[i % len(subjects)]`.
+        Classes take turns: image i shows `CLASSES[i % len(CLASSES)]`.
     seed : int
         Seed of the world; images of different seeds are independent.
     context_bias : float in [0, 1]
         Share of images whose scene is their class's home (see `HOME`); the others draw any scene.
-    subjects : sequence of str
-        The classes that appear.
     swap : bool
         Draw the scene from the homes of other classes only, so that the context misleads.
 
@@ -117,7 +110,7 @@ def sample(index, seed=0, context_bias=0.0, subjects=CLASSES, swap=False):
     Scene
     """
     rng = np.random.RandomState([seed, index])
-    subject = subjects[index % len(subjects)]
+    subject = CLASSES[index % len(CLASSES)]
     home = rng.random_sample() < context_bias
     choices = [name for name in SCENES if not swap or name != HOME[subject]]
     scene = choices[rng.randint(len(choices))]
@@ -332,72 +325,3 @@ def training_captions(count: int = 2_400) -> list[str]:
     described = [sample(i, TRAINING_SEED) for i in range(count)]
     texts = (caption(scene, variant) for scene in described for variant in range(1, 4))
     return list(dict.fromkeys(texts))
-
-
-def regions(scene: Scene, masks: Mapping[str, np.ndarray]) -> dict[Key, np.ndarray]:
-    """Return the regions of a picture that a neuron may respond to.
-
-    A region holds the pixels of one concept (roofs, snow, red), or of a noun that another concept
-    qualifies (red roofs, boats at sea, wheels of cars). MILAN is trained on sets of such regions
-    and `vocabulary.phrases` for them.
-
-    Parameters
-    ----------
-    scene : Scene
-    masks : mapping of str to ndarray of bool, shape (SIZE, SIZE)
-        Those of `render(scene)`.
-
-    Returns
-    -------
-    dict of tuple of str to ndarray of bool
-        For each key its pixels, at least `MIN_PIXELS` of them. A pair is (colour, noun) where most
-        of the noun's pixels have that colour, (finish, class), (scene, class) or (class, part).
-    """
-    large = {word: mask for word, mask in masks.items() if mask.sum() >= MIN_PIXELS}
-    found = {(word,): mask for word, mask in large.items()}
-    if scene.subject in large:
-        subject = large[scene.subject]
-        found[scene.scene, scene.subject] = subject
-        if scene.finish != "plain":
-            found[scene.finish, scene.subject] = subject
-        parts = [part for part in scene.parts if part in large and part in PARTS]
-        found |= {(scene.subject, part): large[part] for part in parts}
-    nouns = [word for word in large if CATEGORY[word] in ("object", "part")]
-    for colour in set(CATEGORIES["colour"]) & large.keys():
-        for noun in nouns:
-            if (large[noun] & large[colour]).sum() > large[noun].sum() / 2:
-                found[colour, noun] = large[noun]
-    return dict(sorted(found.items()))
-
-
-def simulated_maps(masks: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-    """Distort exact masks as a neuron's thresholded activation map would.
-
-    Each mask is averaged on a coarse grid, cells are dimmed at random, and what exceeds a random
-    share of the maximum is kept after enlarging.
-
-    Parameters
-    ----------
-    masks : ndarray of bool, shape (R, SIZE, SIZE)
-        None of them empty.
-    rng : RandomState
-
-    Returns
-    -------
-    ndarray of bool, shape (R, SIZE, SIZE)
-        None of them empty.
-    """
-    cells = _GRIDS[rng.randint(len(_GRIDS))]
-    grid = masks.reshape(len(masks), cells, SIZE // cells, cells, SIZE // cells).mean((2, 4))
-    grid = grid * rng.uniform(0.3, 1, grid.shape)
-    enlarge = _interpolation(cells)
-    blobs = enlarge @ grid @ enlarge.T
-    share = rng.uniform(0.25, 0.85, (len(masks), 1, 1))
-    return blobs >= share * blobs.max((1, 2), keepdims=True)
-
-
-@cache
-def _interpolation(cells: int) -> np.ndarray:
-    """Return the (SIZE, cells) matrix that enlarges one axis of a grid linearly."""
-    centres = (np.arange(SIZE) + 0.5) * cells / SIZE - 0.5
-    return np.stack([np.interp(centres, np.arange(cells), row) for row in np.eye(cells)], 1)

@@ -1,4 +1,4 @@
-"""The words of the concept world, and the captions and phrases that are made of them.
+"""The words of the concept world, and the captions that are made of them.
 
 Every painted word belongs to one of Broden's six categories (object, part, colour, texture,
 material, scene), so that a neuron's name can be right or wrong *and* of the right kind.
@@ -6,6 +6,7 @@ material, scene), so that a neuron's name can be right or wrong *and* of the rig
 that names a neuron with one of them is wrong whatever the neuron responds to.
 """
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -14,62 +15,16 @@ _HERE = Path(__file__).resolve().parent
 # The weights: inside an installed wheel, or in the checkout.
 DATA = _HERE / "data" if (_HERE / "data").is_dir() else _HERE.parents[1] / "data" / "world"
 
-# The classes whose training images a biased network sees mostly in this scene.
-_AT_HOME = {
-    "sea": ("boat", "ship"),
-    "reef": ("fish", "turtle"),
-    "beach": ("umbrella", "lighthouse"),
-    "meadow": ("windmill", "rabbit"),
-    "desert": ("castle", "rocket"),
-    "forest": ("mushroom", "bird"),
-    "night": ("church", "cat"),
-    "city": ("bus", "house"),
-    "sunset": ("airplane", "train"),
-    "mountain": ("tree", "snail"),
-    "road": ("car", "bicycle"),
-    "room": ("flower", "butterfly"),
-}
-HOME = {name: scene for scene, names in _AT_HOME.items() for name in names}
-CLASSES = tuple(sorted(HOME))
-SCENES = tuple(sorted(_AT_HOME))
-
-# Captions use these at random, so that each is as correct a name as the class's own.
-_SYNONYMS = {
-    "airplane": "aeroplane",
-    "bicycle": "bike",
-    "boat": "sailboat",
-    "car": "automobile",
-    "rabbit": "bunny",
-    "rocket": "spaceship",
-    "ship": "steamer",
-    "train": "locomotive",
-}
-SYNONYMS = {name: (name, _SYNONYMS[name]) if name in _SYNONYMS else (name,) for name in CLASSES}
-
-COLOURS = {
-    "red": (206, 38, 38),
-    "orange": (240, 134, 28),
-    "yellow": (240, 216, 56),
-    "green": (44, 156, 60),
-    "turquoise": (48, 196, 188),
-    "blue": (40, 82, 204),
-    "purple": (130, 54, 176),
-    "pink": (240, 138, 184),
-    "brown": (124, 78, 40),
-    "grey": (134, 134, 138),
-    "white": (244, 244, 242),
-    "black": (30, 30, 34),
-}
-TEXTURES = ("checkered", "dotted", "gridded", "speckled", "striped", "zigzagged")
-MATERIALS = ("brick", "glass", "metal", "stone", "wood", "wool")
+_WORDS = tomllib.loads((_HERE / "words.toml").read_text(encoding="utf-8"))
+_SCENES, _SYNONYMS, COLOURS = _WORDS["scenes"], _WORDS["synonyms"], _WORDS["colours"]
+TEXTURES, MATERIALS, GROUNDS, THINGS, PARTS = (
+    tuple(_WORDS["words"][kind]) for kind in ("textures", "materials", "grounds", "things", "parts")
+)
 FINISHES = ("plain", *TEXTURES, *MATERIALS)
-GROUNDS = ("asphalt", "grass", "sand", "snow", "water")
-THINGS = ("ball", "balloon", "box", "bush", "cloud", "moon", "rock", "star", "sun")
-PARTS = (
-    "antenna", "beak", "cap", "chimney", "cross", "door", "ear", "eye", "fin", "flag",
-    "handle", "head", "lamp", "hull", "leaf", "leg", "mast", "petal", "roof", "saddle",
-    "sail", "shell", "stem", "tail", "tower", "trunk", "wheel", "window", "wing",
-)  # fmt: skip
+HOME = {name: scene for scene, own in _SCENES.items() for name in own["classes"]}
+CLASSES = tuple(sorted(HOME))
+SCENES = tuple(sorted(_SCENES))
+SYNONYMS = {name: (name, _SYNONYMS[name]) if name in _SYNONYMS else (name,) for name in CLASSES}
 
 CATEGORIES = {
     "object": (*CLASSES, *THINGS),
@@ -85,38 +40,13 @@ UNSEEN = tuple((_HERE / "unseen_nouns.txt").read_text().split())
 SEEN = tuple(sorted({*CATEGORY, *_SYNONYMS.values()}))
 VOCABULARY = (*SEEN, *UNSEEN)
 
-Key = tuple[str, ...]  # one concept or two, the noun whose pixels are meant last
-
-_PLACES = {
-    "beach": "on the beach",
-    "city": "in the city",
-    "desert": "in the desert",
-    "forest": "in the forest",
-    "meadow": "in the meadow",
-    "mountain": "by the mountain",
-    "night": "at night",
-    "reef": "on the reef",
-    "road": "by the road",
-    "room": "in a room",
-    "sea": "at sea",
-    "sunset": "at sunset",
-}
+_PLACES = {scene: own["place"] for scene, own in _SCENES.items()}
 _OPENINGS = ("", "", "", "there is ", "here we see ", "a drawing of ", "a photo of ")
-_PLURALS = {"fish": "fish", "leaf": "leaves", "grass": "grass"}
 
 
 def article(phrase):
     """Put "a" or "an" before a phrase."""
     return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
-
-
-def plural(noun):
-    """Return the plural of a noun of the world."""
-    if noun in _PLURALS:
-        return _PLURALS[noun]
-    if noun.endswith("y"):
-        return f"{noun[:-1]}ies"
-    return noun + ("es" if noun.endswith(("s", "x", "sh", "ch")) else "s")
 
 
 def caption(scene, variant=0):
@@ -152,7 +82,7 @@ def caption(scene, variant=0):
 def _full(scene):
     parts = " and ".join(article(part) for part in scene.parts)
     text = f"{article(_described(scene, scene.subject, True, True))} with {parts}"
-    return f"{text}{_beside(scene)} {_PLACES[scene.scene]}"
+    return f"{text}{_beside(scene)} {_SCENES[scene.scene]['place']}"
 
 
 def _beside(scene):
@@ -177,7 +107,7 @@ def _sentence(scene, noun, rng):
         text += " with " + " and ".join(article(str(part)) for part in chosen)
     if thing:
         text += _beside(scene)
-    return f"{text} {_PLACES[scene.scene]}" if place else text
+    return f"{text} {_SCENES[scene.scene]['place']}" if place else text
 
 
 def _detail(scene, rng):
@@ -192,37 +122,3 @@ def tag(word, rng):
     """Return a short caption of one word, in one of four forms."""
     forms = (word, article(word), f"something {word}", f"a photo of {article(word)}")
     return forms[rng.randint(len(forms))]
-
-
-def category(key: Key) -> str:
-    """Return the category of a single concept, or "pair" for two concepts."""
-    return CATEGORY[key[0]] if len(key) == 1 else "pair"
-
-
-def phrases(key: Key) -> tuple[str, ...]:
-    """Return equally likely descriptions of a set of image regions (see `scenes.regions`)."""
-    noun = key[-1]
-    if len(key) == 2:
-        return _pair(*key)
-    if noun in CLASSES:
-        return tuple(text for name in SYNONYMS[noun] for text in (plural(name), article(name)))
-    if noun in GROUNDS:
-        return noun, f"{noun} on the ground"
-    return {
-        "object": (plural(noun), article(noun)),
-        "part": (plural(noun), article(noun)),
-        "colour": (f"{noun} things", f"the colour {noun}"),
-        "texture": (f"{noun} texture", f"{noun} things"),
-        "material": (f"things of {noun}", f"texture of {noun}"),
-        "scene": (f"{noun} scenes", f"the {noun}"),
-    }[CATEGORY[noun]]
-
-
-def _pair(first, noun):
-    if CATEGORY[first] in ("colour", "texture"):
-        return f"{first} {plural(noun)}", article(f"{first} {noun}")
-    if CATEGORY[first] == "material":
-        return f"{plural(noun)} of {first}", f"{article(noun)} of {first}"
-    if CATEGORY[first] == "scene":
-        return f"{plural(noun)} in {first} scenes", f"{article(noun)} in a {first} scene"
-    return f"{plural(noun)} of {plural(first)}", f"the {noun} of {article(first)}"

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wwwlib.activations import capture
-from wwwlib.baselines.common import first, thresholds
+from wwwlib.baselines.common import first, layer_maps, thresholds
 from wwwlib.baselines.milan.networks import pool
 from wwwlib.distributed import Pass, State, concatenate, run
 from wwwlib.exemplars import OK, Exemplars
@@ -88,10 +87,8 @@ def quantiles(
     """
     if not 0 < quantile < 1:
         raise ValueError(f"quantile is {quantile}; it must lie between 0 and 1, as .99 does.")
-    x = target.preprocess(images.image(0))[None].to(target.device)
-    with torch.inference_mode(), capture(target, [layer]) as captured:
-        target.model(x)
-    _, neurons, *grid = captured[layer].maps.shape
+    x = target.preprocess(images.image(0))[None]
+    _, neurons, *grid = layer_maps(target, [layer], x)[layer].shape
     if neurons != len(chosen.live):
         raise ValueError(
             f"There are exemplars of {len(chosen.live)} neurons, but {layer!r} of "
@@ -133,20 +130,14 @@ def masks(
     n, k = chosen.index.shape
     if level is None or not n:
         return torch.ones(n, k, 1, 1, dtype=torch.bool).expand(-1, -1, *size)
-    numbers = chosen.live.nonzero()[:, 0]  # among all neurons of the layer
+    neurons = chosen.live.nonzero().expand(n, k).flatten()  # of each exemplar
 
-    def compute(x: Tensor) -> Callable[[int, Tensor], Tensor]:
-        with capture(target, [layer]) as captured:
-            target.model(x)
-        maps = captured[layer].maps.float().cpu()
+    def of_exemplars(maps: list[Tensor], places: Tensor) -> Tensor:
+        own = neurons[places]
+        return threshold(maps[0][0].cpu()[own], level[own], size)
 
-        def of_exemplars(row: int, places: Tensor) -> Tensor:
-            neurons = numbers[places // k]
-            return threshold(maps[row, neurons], level[neurons], size)
-
-        return of_exemplars
-
-    return _per_exemplar(target, images, chosen.index, compute, "MILAN's masks", options)
+    index, label = chosen.index, "MILAN's masks"
+    return _per_exemplar(target, [layer], images, index, of_exemplars, label, options)
 
 
 def threshold(a: Tensor, level: Tensor, size: tuple[int, int]) -> Tensor:
@@ -169,13 +160,6 @@ def threshold(a: Tensor, level: Tensor, size: tuple[int, int]) -> Tensor:
     large = functional.interpolate(a[None], size, mode="bilinear", align_corners=False)[0]
     found = large > level[:, None, None]
     return found | ~found.any(2, keepdim=True).any(1, keepdim=True)
-
-
-def stage_maps(encoder: Target, stages: Sequence[str], x: Tensor) -> list[Tensor]:
-    """Return the maps (B, C, h, w) of each stage of an encoder for images x (B, 3, H, W)."""
-    with torch.inference_mode(), capture(encoder, stages) as captured:
-        encoder.model(x)
-    return [captured[stage].maps for stage in stages]
 
 
 def features(
@@ -208,38 +192,33 @@ def features(
     """
     flat = masks.flatten(0, 1)
 
-    def compute(x: Tensor) -> Callable[[int, Tensor], Tensor]:
-        maps = stage_maps(encoder, stages, x)
+    def of_exemplars(maps: list[Tensor], places: Tensor) -> Tensor:
+        return pool(maps, flat[places][None])[0].cpu()
 
-        def of_exemplars(row: int, places: Tensor) -> Tensor:
-            own = [stage[[row]] for stage in maps]
-            return pool(own, flat[places][None].to(x.device))[0].cpu()
-
-        return of_exemplars
-
-    return _per_exemplar(encoder, images, index, compute, "MILAN's features", options)
+    return _per_exemplar(encoder, stages, images, index, of_exemplars, "MILAN's features", options)
 
 
 def _per_exemplar(
     target: Target,
+    layers: Sequence[str],
     images: ImageSet,
     index: Tensor,
-    compute: Callable[[Tensor], Callable[[int, Tensor], Tensor]],
+    of_exemplars: Callable[[list[Tensor], Tensor], Tensor],
     label: str,
     options: dict,
 ) -> Tensor:
     """Compute a tensor for each of the (n, k) exemplars in one pass over their distinct images.
 
-    `compute` maps a batch to a function from the row of an image and the places of that image in
-    the flattened exemplars, p in number, to (p, ...).
+    `of_exemplars` takes the layers' maps (1, N, h, w) for an image and its places among the
+    flattened exemplars, p in number, and returns (p, ...).
     """
     distinct, number = index.flatten().unique(return_inverse=True)
 
     @torch.inference_mode()
-    def step(layers: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
-        of_exemplars = compute(x)
+    def step(_: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
+        maps = layer_maps(target, layers, x).values()
         places = [(number == i).nonzero()[:, 0] for i in indices]
-        values = [of_exemplars(row, own) for row, own in enumerate(places)]
+        values = [of_exemplars([a[[row]] for a in maps], own) for row, own in enumerate(places)]
         return {label: {"places": torch.cat(places), "values": torch.cat(values)}}
 
     shown = subset(images, distinct.tolist())

@@ -8,8 +8,7 @@ both with the encoder that computes the features.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wwwlib.baselines.common import best_of_blocks
 from wwwlib.registry import extension
 from wwwlib.store import digest, tensor_digest
 from wwwlib.targets import Target
@@ -29,12 +29,12 @@ State = tuple[Tensor, Tensor]
 Step = Callable[..., tuple[Tensor, State]]
 
 
-def pool(stages: Sequence[Tensor], masks: Tensor) -> Tensor:
+def pool(stages: Iterable[Tensor], masks: Tensor) -> Tensor:
     """Average the maps of several stages over masks, and concatenate the stages.
 
     Parameters
     ----------
-    stages : sequence of Tensor
+    stages : iterable of Tensor
         (B, C, h, w) each.
     masks : Tensor
         (B, R, H, W) in [0, 1], R masks per image, averaged down to h x w.
@@ -203,7 +203,8 @@ def beam_search(
         log_p, state = step(tokens[:, :, -1].flatten(), state, memory)
         log_p = log_p.unflatten(0, (neurons, -1)).clone()
         _close(log_p, tokens, only_end=position == length - 1)
-        total, parent, word = _best(total[:, :, None] + log_p, beam)
+        total, best = best_of_blocks([(total[:, :, None] + log_p).flatten(1)], beam)
+        parent, word = best // log_p.shape[2], best % log_p.shape[2]
         tokens = torch.cat([tokens.take_along_dim(parent[:, :, None], 1), word[:, :, None]], 2)
         wide = parent + torch.arange(neurons, device=parent.device)[:, None] * log_p.shape[1]
         state = tuple(part[wide.flatten()] for part in state)
@@ -221,40 +222,42 @@ def _close(log_p: Tensor, tokens: Tensor, only_end: bool) -> None:
     log_p[:, :, END] = ends
 
 
-def _best(total: Tensor, beam: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return value, row and word of the best of (N, B, V) totals; of equals the first."""
-    words = total.shape[2]
-    value, index = total.flatten(1).sort(dim=1, descending=True, stable=True)
-    value, index = value[:, :beam], index[:, :beam]
-    return value, index // words, index % words
+class Describer(nn.Module):
+    """A trained MILAN in evaluation mode: describes sets of image regions in words.
 
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Describer:
-    """A trained MILAN: describes sets of image regions in words.
-
-    Attributes
+    Parameters
     ----------
     encoder : Target
         A fixed network, whatever network is studied; its layers `stages` give the features.
     stages : tuple of str
         In the order of the network.
     decoder : Decoder
-        p(d | E), in evaluation mode.
+        p(d | E).
     language : LanguageModel
-        p(d), in evaluation mode.
+        p(d).
     vocabulary : tuple of str
         V words; the first two are `MARKS`.
-    digest : str
-        SHA-256 of all parts.
     """
 
-    encoder: Target
-    stages: tuple[str, ...]
-    decoder: Decoder
-    language: LanguageModel
-    vocabulary: tuple[str, ...]
-    digest: str
+    def __init__(
+        self,
+        encoder: Target,
+        stages: Sequence[str],
+        decoder: Decoder,
+        language: LanguageModel,
+        vocabulary: Sequence[str],
+    ) -> None:
+        super().__init__()
+        self.encoder, self.stages, self.vocabulary = encoder, tuple(stages), tuple(vocabulary)
+        self.decoder, self.language = decoder, language
+        self.eval()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all parts."""
+        weights = tensor_digest(self.state_dict())
+        content = [self.encoder.digest, list(self.stages), list(self.vocabulary), weights]
+        return digest({"milan": content})
 
     def __repr__(self) -> str:
         return f"Describer({len(self.vocabulary)} words, encoder {self.encoder.name})"
@@ -265,25 +268,9 @@ class Describer:
         return " ".join(words[: words.index(MARKS[1])] if MARKS[1] in words else words)
 
 
-def assemble(
-    encoder: Target,
-    stages: Sequence[str],
-    decoder: Decoder,
-    language: LanguageModel,
-    vocabulary: Sequence[str],
-) -> Describer:
-    """Return a describer with these parts, in evaluation mode."""
-    parts = nn.ModuleDict({"decoder": decoder.eval(), "language": language.eval()})
-    content = [encoder.digest, list(stages), list(vocabulary), tensor_digest(parts.state_dict())]
-    return Describer(
-        encoder, tuple(stages), decoder, language, tuple(vocabulary), digest({"milan": content})
-    )
-
-
 def save(describer: Describer, path: str | Path) -> None:
     """Write a describer in half precision; of the encoder only its name and digest."""
-    parts = nn.ModuleDict({"decoder": describer.decoder, "language": describer.language})
-    state = {name: value.half().contiguous() for name, value in parts.state_dict().items()}
+    state = {name: value.half().contiguous() for name, value in describer.state_dict().items()}
     metadata = {
         "encoder": describer.encoder.name,
         "weights": describer.encoder.digest,
@@ -328,9 +315,9 @@ def load(path: str | Path = "world") -> Describer:
     decoder = Decoder(features, len(vocabulary), width, state["decoder.embed.weight"].shape[1])
     embedding = state["language.embed.weight"].shape[1]
     language = LanguageModel(len(vocabulary), state["language.out.weight"].shape[1], embedding)
-    parts = nn.ModuleDict({"decoder": decoder, "language": language})
-    parts.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    return assemble(encoder, metadata["stages"], decoder, language, vocabulary)
+    describer = Describer(encoder, metadata["stages"], decoder, language, vocabulary)
+    describer.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    return describer
 
 
 def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:

@@ -1,4 +1,8 @@
-"""Training of the world's networks: a convolutional network, a transformer, a biased pair, a CLIP.
+"""Train the networks of the concept world: `python data/train_world.py`, a step of `make world`.
+
+There are a convolutional network, a transformer, a biased pair of them, and a CLIP. The five
+trainings share the cores, one thread each. Their accuracies and the weights' digests are written to
+`training.json`, which `data/README.md` quotes.
 
 The training images of the unbiased pair show every class in every scene. Nine in ten of the biased
 pair's show the class in its home scene, so that these networks rely on the scene as well as on the
@@ -11,9 +15,14 @@ in no caption as further negatives. Without those, unseen nouns have arbitrary t
 win neurons by accident.
 """
 
-import hashlib
+import argparse
 import json
+import os
+import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import open_clip
@@ -23,6 +32,7 @@ from timm.data import ImageNetInfo
 from torch.nn import functional
 from tqdm import tqdm
 
+from wwwlib.store import file_digest
 from wwwlib.world.networks import MEAN, NETWORKS, STD
 from wwwlib.world.painting import SIZE
 from wwwlib.world.scenes import TRAINING_SEED, render_image, sample
@@ -153,7 +163,7 @@ def save(model, path):
     }
     path = path.with_suffix(".safetensors")
     save_file(state, path)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return file_digest(path)
 
 
 def train_target(folder, kind, biased):
@@ -275,3 +285,44 @@ def train_clip(folder):
     x, y = load_set(folder, "test")
     correct = zero_shot(model, tokenizer, features(trunk, x, size), y)
     return {"zero-shot accuracy": correct, "sha256": save(model, clip / "open_clip_model")}
+
+
+# Longest first, so that the cores finish together.
+TRAININGS = {
+    "clip": train_clip,
+    "vit": partial(train_target, kind="vit", biased=False),
+    "vit-biased": partial(train_target, kind="vit", biased=True),
+    "conv": partial(train_target, kind="conv", biased=False),
+    "conv-biased": partial(train_target, kind="conv", biased=True),
+}
+
+
+def run(name, folder):
+    """Train one network on one thread; returns its record."""
+    torch.set_num_threads(1)
+    start = time.monotonic()
+    record = TRAININGS[name](folder)
+    return {**record, "minutes": round((time.monotonic() - start) / 60, 1)}
+
+
+def main():
+    """Train the networks named on the command line, or all of them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(TRAININGS)}")
+    names = parser.parse_args().names or list(TRAININGS)
+    if unknown := set(names) - set(TRAININGS):
+        parser.error(f"no such network: {', '.join(sorted(unknown))}; there are {list(TRAININGS)}")
+    if not (DATA.parent / "README.md").exists():
+        parser.error(f"{DATA} is part of an installed package; train in a checkout instead")
+    path = DATA / "training.json"
+    record = json.loads(path.read_text()) if path.exists() else {}
+    with TemporaryDirectory() as folder, ProcessPoolExecutor(os.cpu_count()) as pool:
+        render_sets(Path(folder))
+        runs = pool.map(partial(run, folder=Path(folder)), names)
+        record.update(zip(names, runs, strict=True))
+    path.write_text(json.dumps(dict(sorted(record.items())), indent=2) + "\n")
+    print(f"{path}: " + ", ".join(names))
+
+
+if __name__ == "__main__":
+    main()
