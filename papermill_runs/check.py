@@ -1,10 +1,9 @@
 """What a profile needs beside this repository, and whether it is there and right.
 
-The needs are declared in ``needs.yaml``; addresses, sizes and checksums of weights come from the
-library that publishes them. Nothing is downloaded or changed here. A file is verified by its
-SHA-256, or the part of it that is published; a data set by the number and names of its files. What
-has no published checksum is recorded in ``seen.json`` in the data folder by the first check that
-finds it right, and later checks compare with that.
+The needs are declared in ``needs.yaml``. Nothing is downloaded or changed here. A file is verified
+by its SHA-256, or the part of it that is published; a data set by the number and names of its
+files. What has no published checksum is recorded in ``seen.json`` in the data folder by the first
+check that finds it right, and later checks compare with that.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import re
 import sys
 from collections import Counter
@@ -22,12 +20,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-from parameters import nearest
+from parameters import nearest, read_yaml
+from profiles import write_json
 
 PATH = Path(__file__).with_name("needs.yaml")
 SEEN = "seen.json"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+TORCHVISION = "https://download.pytorch.org/models/"
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,8 @@ class Need:
     folder: bool = False
     url: str | None = None  # where it may be downloaded without asking
     archive: Path | None = None  # where the download of a folder goes, to be unpacked
-    repo: str | None = None  # of the hub; `holds` are its files
-    holds: tuple[str, ...] = ()  # files or folders that must be in it
+    hub: str | None = None  # a repository there; `holds` are its files
+    holds: Sequence[str] = ()  # files or folders that must be in it
     sha256: str | None = None  # all of it, or as many first digits as are published
     md5: str | None = None  # of an archive, or a file without a published SHA-256
     lines: int | None = None
@@ -53,14 +51,13 @@ class Need:
     files: int | None = None
     each: int | None = None  # files in every folder
     pattern: str | None = None  # names of the files, by number from 1
-    listing: str | None = None  # SHA-256 of the sorted paths of all files, or its beginning
     indexed: str | None = None  # folder of the images that index.csv lists, as in Broden
-    weights: tuple[str, int] | None = None  # a target and its classes, whose network it must fit
+    weights: Sequence | None = None  # a target and its classes, whose network it must fit
 
     @property
     def downloadable(self) -> bool:
         """Whether it may be downloaded without asking."""
-        return bool(self.url or self.repo)
+        return bool(self.url or self.hub)
 
 
 @dataclass(frozen=True)
@@ -80,15 +77,12 @@ class _Fault(Exception):
     pass
 
 
-# What is needed -----------------------------------------------------------------------------
-
-
 def load(names: Iterable[str], data: Path, path: Path = PATH) -> list[Need]:
     """Return the needs of these names, as a YAML file declares them, with paths in a data folder.
 
     Raises ValueError if there is no need of a name, or an entry has an unknown field.
     """
-    known = yaml.safe_load(path.read_text(encoding="utf-8"))
+    known = read_yaml(path.read_text(encoding="utf-8"))
     for name in names:
         if name not in known:
             raise ValueError(
@@ -98,82 +92,28 @@ def load(names: Iterable[str], data: Path, path: Path = PATH) -> list[Need]:
 
 
 def _need(name: str, entry: dict[str, Any], data: Path) -> Need:
-    for library, facts in _FACTS.items():
-        if library in entry:
-            entry |= facts(entry.pop(library))
-    if "hub" in entry:
-        entry["repo"] = entry.pop("hub")
-    if "repo" in entry:
-        entry.setdefault("source", f"https://huggingface.co/{entry['repo']}")
+    if "torchvision" in entry:  # the name of its file has the first digits of its SHA-256
+        import torch
+
+        file = entry.pop("torchvision")
+        entry |= {"file": Path(torch.hub.get_dir()) / "checkpoints" / file}
+        entry |= {"url": TORCHVISION + file, "sha256": re.search(r"-(\w+)\.", file)[1]}
     for kind in ("folder", "file"):
         if kind in entry:
             entry |= {"path": data / entry.pop(kind), "folder": kind == "folder"}
     if "archive" in entry:
         entry["archive"] = data / entry["archive"]
-    entry.setdefault("source", entry.get("url", ""))
-    allowed = {field.name for field in fields(Need)} - {"name"}
-    for field in entry:
-        if field not in allowed:
-            raise ValueError(f"The need {name!r} has an unknown field {field!r}.")
-    sequences = {key: tuple(entry[key]) for key in ("holds", "weights") if key in entry}
-    return Need(name, **entry | sequences)
-
-
-def _torchvision(weights: str) -> dict[str, Any]:
-    """Read the first digits of the SHA-256 from the file name, as torchvision does."""
-    import torch
-    from torchvision import models
-
-    chosen = models.get_weight(weights)
-    file = Path(chosen.url).name
-    return {
-        "path": Path(torch.hub.get_dir()) / "checkpoints" / file,
-        "url": chosen.url,
-        "sha256": re.search(r"-([0-9a-f]{8,})\.", file)[1],
-        "size": f"{chosen.meta['_file_size']:.0f} MB",
-    }
-
-
-def _timm(model: str) -> dict[str, Any]:
-    import timm
-
-    repo = timm.get_pretrained_cfg(model).hf_hub_id
-    return {"repo": repo, "holds": ("model.safetensors",)}
-
-
-def _open_clip(spec: str) -> dict[str, Any]:
-    import open_clip
-
-    repo = open_clip.get_pretrained_cfg(*spec.split("/"))["hf_hub"].rstrip("/")
-    return {"repo": repo, "holds": ("open_clip_model.safetensors",)}
-
-
-def _torchvision_data(kind: str) -> dict[str, Any]:
-    from torchvision.datasets import Imagenette, Places365
-
-    if kind == "imagenette":
-        url, md5 = Imagenette._ARCHIVES["320px"]
-        return {"url": url, "md5": md5}
-    lists = {"scenes": Places365._CATEGORIES_META, "val": Places365._FILE_LIST_META["val"]}
-    return {"md5": lists[kind.removeprefix("places365-")][1]}
-
-
-_FACTS = {
-    "torchvision": _torchvision,
-    "timm": _timm,
-    "open_clip": _open_clip,
-    "torchvision_data": _torchvision_data,
-}
-
-
-# Checking -----------------------------------------------------------------------------------
+    page = f"https://huggingface.co/{entry['hub']}" if "hub" in entry else entry.get("url", "")
+    if unknown := entry.keys() - {field.name for field in fields(Need)}:
+        raise ValueError(f"The need {name!r} has an unknown field {min(unknown)!r}.")
+    return Need(name, **{"source": page} | entry)
 
 
 def examine(need: Need) -> Finding:
     """Check one need."""
-    checker = _hub if need.repo else _folder if need.folder else _file
+    checker, ways = _hub if need.hub else _folder if need.folder else _file, []
     try:
-        ways, digest = checker(need)
+        digest = checker(need, ways)
     except _Fault as fault:
         return Finding(need, str(fault))
     except OSError as error:
@@ -185,7 +125,7 @@ def examine(need: Need) -> Finding:
 
 def table(findings: Sequence[Finding], data: Path) -> str:
     """Return the findings as text: one line for what is right, and what to do about the rest."""
-    lines = []
+    lines = [f"Data folder: {data} (WWW_DATA names another one)"]
     for found in findings:
         need = found.need
         if found.fault is None:
@@ -198,32 +138,39 @@ def table(findings: Sequence[Finding], data: Path) -> str:
                 f"             what     {need.what} ({need.size})",
                 f"             from     {need.source}",
                 f"             terms    {need.licence}",
-                f"             put it   {need.path or f'the cache of the hub, as {need.repo}'}",
+                f"             put it   {need.path or f'the cache of the hub, as {need.hub}'}",
                 f"             fetch    {'by --fetch' if need.downloadable else 'by yourself'}",
             ]
-    if not lines:
-        return "It needs nothing beside this repository."
     wrong = sum(found.fault is not None for found in findings)
-    end = f"{wrong} of {len(findings)} are missing or wrong."
-    return "\n".join([f"Data folder: {data} (WWW_DATA names another one)", *lines, end])
+    lines.append(f"{wrong} of {len(findings)} are missing or wrong.")
+    return "\n".join(lines) if findings else "It needs nothing beside this repository."
 
 
-def _file(need: Need) -> tuple[list[str], str | None]:
-    path, digest = need.path, None
+# Each checker appends to `ways` how a need was verified, raises `_Fault` if it is not right, and
+# returns a digest where no checksum is published.
+
+
+def _file(need: Need, ways: list[str]) -> str | None:
+    path = need.path
     if not path.is_file():
         raise _Fault(f"there is no file {str(path)!r}")
-    ways = [_hashed(path, "sha256", need.sha256)] if need.sha256 else []
-    if need.md5:
-        ways.append(_hashed(path, "md5", need.md5))
+    for kind, expected in (("sha256", need.sha256), ("md5", need.md5)):
+        if expected:
+            ways.append(_hashed(path, kind, expected))
     if need.lines is not None:
         text = path.read_text(encoding="utf-8")
-        _same(len(text.split("\n")) - text.endswith("\n"), need.lines, "lines")
-        ways.append(f"{need.lines:,} lines")
-    if need.weights:
-        digest = _fitted(path, *need.weights)
-        target, classes = need.weights
-        ways.append(f"fits {target} with {classes} classes, weights {digest[:16]}")
-    return ways, digest
+        _same(len(text.split("\n")) - text.endswith("\n"), need.lines, "lines", ways)
+    if not need.weights:
+        return None
+    from wwwlib import targets
+
+    target, classes = need.weights
+    try:
+        digest = targets.load(target, path, classes=[str(i) for i in range(classes)]).digest
+    except ValueError as error:
+        raise _Fault(str(error).rstrip(".")) from None
+    ways.append(f"fits {target} with {classes} classes, weights {digest[:16]}")
+    return digest
 
 
 def wrong_digest(path: Path, kind: str, expected: str) -> str | None:
@@ -246,84 +193,63 @@ def _hashed(path: Path, kind: str, expected: str) -> str:
     return f"{name} {expected[:16]}..."
 
 
-def _fitted(path: Path, target: str, classes: int) -> str:
-    """Load a checkpoint without a published checksum into its network; return its digest."""
-    from wwwlib import targets
-
-    try:
-        return targets.load(target, path, classes=[str(i) for i in range(classes)]).digest
-    except ValueError as error:
-        raise _Fault(str(error).rstrip(".")) from None
+def _same(found: int, expected: int, what: str, ways: list[str]) -> None:
+    if found != expected:
+        raise _Fault(f"it has {found:,} {what}, expected {expected:,}")
+    ways.append(f"{found:,} {what}")
 
 
-def _folder(need: Need) -> tuple[list[str], str | None]:
+def _folder(need: Need, ways: list[str]) -> str | None:
     path, digest = need.path, None
     if not path.is_dir():
         raise _Fault(f"there is no folder {str(path)!r}")
     for name in need.holds:
         if not (path / name).exists():
             raise _Fault(f"{str(path)!r} holds no {name}")
-    ways = [f"holds {', '.join(need.holds)}"] if need.holds else []
+    if need.holds:
+        ways.append(f"holds {', '.join(need.holds)}")
     if need.folders is not None:
-        _check_wnids(path, need.folders)
-        ways.append(f"{need.folders:,} folders")
+        from wwwlib.images import imagenet_synsets
+
+        found = {p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")}
+        _same(len(found), need.folders, "folders", ways)
+        if foreign := sorted(found - set(imagenet_synsets())):
+            raise _Fault(f"the folder {foreign[0]!r} is named by none of ImageNet's wnids")
     if need.files is not None:
-        listing = _listing(need)
-        digest = None if need.listing else listing
-        ways.append(f"{need.files:,} files, listing {listing[:16]}")
+        digest = _listing(need, ways)
     if need.indexed:
-        ways.append(f"{_indexed(path, need.indexed):,} images in its index")
+        listed, _ = _column(path / "index.csv", "image"), _column(path / "label.csv", "name")
+        lost = [name for name in listed if not (path / need.indexed / name).is_file()]
+        if lost:
+            count = f"{len(lost):,} images of its index.csv"
+            raise _Fault(f"{count} are not there, {lost[0]!r} among them")
+        ways.append(f"{len(listed):,} images in its index")
     if need.synsets is not None:
         with (path / "data.noun").open(encoding="utf-8") as lines:
-            _same(sum(not line.startswith("  ") for line in lines), need.synsets, "synsets")
-        ways.append(f"{need.synsets:,} synsets")
-    return ways, digest
+            _same(sum(not line.startswith("  ") for line in lines), need.synsets, "synsets", ways)
+    return digest
 
 
-def _check_wnids(path: Path, count: int) -> None:
-    from wwwlib.images import imagenet_synsets
-
-    found = {p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")}
-    _same(len(found), count, "folders")
-    if foreign := sorted(found - set(imagenet_synsets())):
-        raise _Fault(f"the folder {foreign[0]!r} is named by none of ImageNet's wnids")
-
-
-def _listing(need: Need) -> str:
+def _listing(need: Need, ways: list[str]) -> str:
     """Compare the files' names with the expected ones; return the digest of their paths."""
     every = [p for p in need.path.rglob("*") if p.is_file()]
     paths = sorted(p for p in every if not p.name.startswith("."))
-    _same(len(paths), need.files, "files")
+    _same(len(paths), need.files, "files", ways)
     if need.pattern:
         names = sorted(path.name for path in paths)
         expected = sorted(need.pattern.format(i) for i in range(1, need.files + 1))
         odd = [a for a, b in zip(names, expected, strict=True) if a != b]
         if odd:
             raise _Fault(f"the file {odd[0]!r} does not belong to it, or another one is missing")
-    if need.each:
-        sizes = Counter(path.parent.name for path in paths)
-        name, size = max(sizes.items(), key=lambda item: abs(item[1] - need.each))
-        if size != need.each:
+    for name, size in Counter(path.parent.name for path in paths).items():
+        if need.each and size != need.each:
             raise _Fault(f"the folder {name!r} holds {size} files, expected {need.each}")
     if not all(path.stat().st_size for path in paths):
         raise _Fault("some of its files are empty")
     listing = "\n".join(path.relative_to(need.path).as_posix() for path in paths)
-    found = hashlib.sha256(listing.encode()).hexdigest()
-    if need.listing and not found.startswith(need.listing):
-        raise _Fault(
-            f"its files lie in other folders than they should: the SHA-256 of their listing begins "
-            f"with {found[: min(len(need.listing), 16)]}, not {need.listing[:16]}"
-        )
-    return found
-
-
-def _indexed(path: Path, images: str) -> int:
-    """Count the images of Broden's index, which must be there, as must its labels."""
-    listed, _ = _column(path / "index.csv", "image"), _column(path / "label.csv", "name")
-    lost = [name for name in listed if not (path / images / name).is_file()]
-    if lost:
-        raise _Fault(f"{len(lost):,} images of its index.csv are not there, {lost[0]!r} among them")
-    return len(listed)
+    digest = hashlib.sha256(listing.encode()).hexdigest()
+    ways.append(f"listing {digest[:16]}")
+    return digest
 
 
 def _column(path: Path, name: str) -> list[str]:
@@ -334,28 +260,20 @@ def _column(path: Path, name: str) -> list[str]:
     return found
 
 
-def _hub(need: Need) -> tuple[list[str], None]:
+def _hub(need: Need, ways: list[str]) -> None:
     """Check the cache of the hub, where a large file has its SHA-256 as its name."""
     from huggingface_hub import try_to_load_from_cache
 
     verified = 0
     for name in need.holds:
-        found = try_to_load_from_cache(need.repo, name)
+        found = try_to_load_from_cache(need.hub, name)
         if not isinstance(found, str) or not Path(found).is_file():
-            raise _Fault(f"the cache of the hub holds no {name} of {need.repo}")
+            raise _Fault(f"the cache of the hub holds no {name} of {need.hub}")
         blob = Path(found).resolve()
-        if _SHA256.fullmatch(blob.name):
+        if re.fullmatch(r"[0-9a-f]{64}", blob.name):
             _hashed(blob, "sha256", blob.name)
             verified += 1
-    return [f"{len(need.holds)} files in the cache, {verified} checked by their SHA-256"], None
-
-
-def _same(found: int, expected: int, what: str) -> None:
-    if found != expected:
-        raise _Fault(f"it has {found:,} {what}, expected {expected:,}")
-
-
-# Comparing with earlier checks --------------------------------------------------------------
+    ways.append(f"{len(need.holds)} files in the cache, {verified} checked by their SHA-256")
 
 
 def compare(findings: Sequence[Finding], data: Path) -> list[Finding]:
@@ -365,12 +283,21 @@ def compare(findings: Sequence[Finding], data: Path) -> list[Finding]:
     ValueError if the record in the data folder is damaged.
     """
     path = data / SEEN
-    known = _read(path)
+    try:
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        known = {name: {"digest": one["digest"], "on": one["on"]} for name, one in known.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error!r}); delete it, and the next check records what it finds."
+        ) from error
     found = {f.need.name: f.digest for f in findings if f.fault is None and f.digest}
     today = datetime.now(UTC).date().isoformat()
     new = {n: {"digest": d, "on": today} for n, d in found.items() if n not in known}
-    if new:
-        _write(path, {**known, **new})
+    try:
+        if new:
+            write_json(path, known | new)
+    except OSError as error:  # a data folder may be read-only
+        print(f"{path} cannot be written ({error.strerror}); nothing is recorded.", file=sys.stderr)
     return [_compared(f, known, path) if f.need.name in found else f for f in findings]
 
 
@@ -385,24 +312,3 @@ def _compared(found: Finding, known: Mapping[str, Any], path: Path) -> Finding:
         f"delete its entry in {path} if the change is intended"
     )
     return replace(found, fault=fault)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return {name: {"digest": one["digest"], "on": one["on"]} for name, one in record.items()}
-    except FileNotFoundError:
-        return {}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error!r}); delete it, and the next check records what it finds."
-        ) from error
-
-
-def _write(path: Path, record: Mapping[str, Any]) -> None:
-    draft = path.with_suffix(".tmp")
-    try:
-        draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
-        os.replace(draft, path)
-    except OSError as error:  # a data folder may be read-only
-        print(f"{path} cannot be written ({error.strerror}); nothing is recorded.", file=sys.stderr)

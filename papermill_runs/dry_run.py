@@ -22,8 +22,9 @@ from typing import Any
 
 import nbformat
 import numpy as np
+from parameters import texts
 from PIL import Image
-from profiles import Profile, Project, load, texts
+from profiles import Profile, Project, load
 
 BANNER = "DRY RUN: random weights and images, figures mean nothing"
 IMAGES = 112  # taken from each probe set: CLIP-Dissect uses 100

@@ -1,9 +1,8 @@
 """Execute notebooks, each in a process of its own: on this machine or as tasks of a Ray cluster.
 
-``python execute.py job.json`` executes one notebook in its process and exits with 0, or writes one
-sentence to the job's ``reason`` file and exits with 1. It ends when the process that started it
-(``WWW_STARTED_BY``) ends. The runner starts several of them from threads, which only wait; each has
-a share of the cores, and one GPU to itself while there are enough.
+``python execute.py job.json`` executes one notebook, writes one sentence to the job's ``reason``
+file if that fails, and ends with the process that started it (``WWW_STARTED_BY``). The runner
+starts several from threads; each has a share of the cores, and one GPU while there are enough.
 """
 
 from __future__ import annotations
@@ -32,18 +31,10 @@ _STOP = threading.Event()
 _THREAD = threading.local()  # .slot: the place of this thread, .of: how many there are
 
 
-# In the notebook's process -------------------------------------------------------------------
-
-
 def execute(source: str, output: str, parameters: dict[str, Any]) -> str | None:
-    """Execute a notebook and return None, or in one sentence why it failed.
+    """Execute a notebook with checked parameters; return None, or in one sentence why it failed.
 
-    Parameters
-    ----------
-    source, output : str
-        Paths without braces, which papermill would fill in.
-    parameters : dict
-        Values, already checked against the declared ones.
+    The paths may have no braces, which papermill would fill in.
     """
     # jsonschema's check of IRIs, which notebooks have none of, takes seconds to import.
     sys.modules.setdefault("rfc3987_syntax", None)
@@ -53,14 +44,9 @@ def execute(source: str, output: str, parameters: dict[str, Any]) -> str | None:
 
     try:
         papermill.execute_notebook(
-            source,
-            output,
-            parameters,
-            kernel_name="python3",
-            language="python",
-            progress_bar=False,
-            start_timeout=KERNEL_START,
-        )
+            source, output, parameters, kernel_name="python3", language="python",
+            progress_bar=False, start_timeout=KERNEL_START,
+        )  # fmt: skip
     except PapermillExecutionError as error:
         return f"cell {error.cell_index + 1} raised {error.ename}: {error.evalue}"
     except DeadKernelError:
@@ -78,19 +64,16 @@ def follow(parent: int) -> None:
 
 
 def main(path: str) -> int:
-    """Execute the notebook of a job file and return the exit code."""
-    job = json.loads(Path(path).read_text(encoding="utf-8"))
+    """Execute the notebook that a file of `execute`'s arguments names; return the exit code."""
+    source, output, parameters, file = json.loads(Path(path).read_text(encoding="utf-8"))
     parent = int(os.environ["WWW_STARTED_BY"])
     threading.Thread(target=follow, args=(parent,), daemon=True).start()
     with tempfile.TemporaryDirectory() as own:  # IPython's history needs a disk of this machine
         os.environ["IPYTHONDIR"] = own
-        reason = execute(job["source"], job["output"], job["parameters"])
+        reason = execute(source, output, parameters)
     if reason:
-        Path(job["reason"]).write_text(reason, encoding="utf-8", errors="backslashreplace")
+        Path(file).write_text(reason, encoding="utf-8", errors="backslashreplace")
     return int(bool(reason))
-
-
-# In the runner's process ---------------------------------------------------------------------
 
 
 def one_line(text: str, limit: int = 600) -> str:
@@ -103,10 +86,7 @@ def one_line(text: str, limit: int = 600) -> str:
 def each(step: Callable[[Any], str], jobs: list, at_once: int) -> Iterator[tuple[Any, str]]:
     """Take a step for every job, several at once, and yield job and outcome as they end.
 
-    Raises
-    ------
-    KeyboardInterrupt
-        If the user interrupts: after all running steps have ended.
+    Raises KeyboardInterrupt if the user interrupts, after all running steps have ended.
     """
     _STOP.clear()
     slots: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -181,10 +161,11 @@ def connect() -> Launcher:
 
     Repository, run folder, store and data must lie under the same paths on all its machines.
     """
-    from wwwlib.registry import require
-
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray = require("ray", "ray")
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError(f"--ray needs the extra `ray`: pip install '.[ray]' ({error}).") from error
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False)
     return launch_on_ray

@@ -11,7 +11,9 @@ import csv
 import difflib
 import json
 import math
+import os
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,10 @@ import yaml
 LINE = re.compile(r"[A-Za-z_]\w*: [^=]+ = .+  # \S.*")
 BOOLEANS = {"true": True, "false": False}
 NONE = ("", "none", "null", "~")
+# `kind:`, perhaps several; a path or another name; perhaps `:function`.
+_PARTS = re.compile(r"((?:[A-Za-z][\w-]*:)*)(.*?)((?::[A-Za-z_]\w*)?)", re.DOTALL)
+_BEFORE_PATHS = ("file:", "broden:", "places365:", "wordnet:", "local-dir:")
+_ENDINGS = (".pth", ".pt", ".tar", ".safetensors", ".txt", ".csv", ".json", ".parquet", ".py")
 
 
 @dataclass(frozen=True)
@@ -32,15 +38,64 @@ class Parameter:
     default: Any
     help: str
 
-    @property
-    def is_path(self) -> bool:
-        """Whether every value of it is a path: so for ``..._root``."""
-        return self.name.endswith(("_root", "_roots"))
+    def split(self, text: str, folder: Path) -> tuple[str, str, str]:
+        """Split a value into what precedes a path in it, the path, "" if none, and what follows.
 
-    @property
-    def may_be_path(self) -> bool:
-        """Whether a word without slash and dot may name a file: so where None is the default."""
-        return self.is_path or ("None" in self.type and self.default in (None, []))
+        All of a ``..._root`` is a path, and so is what follows ``file:`` and the like, begins with
+        ``./``, ``../``, ``/`` or ``~``, or ends like a file. Other text is one if it exists in
+        `folder`, and has a slash or a dot, or None is the parameter's default.
+        """
+        root = self.name.endswith(("_root", "_roots"))
+        whole = root or _exists(folder, text)
+        before, path, behind = ("", text, "") if whole else _PARTS.fullmatch(text).groups()
+        written = path.startswith(("./", "../", "/", "~")) or path.endswith(_ENDINGS)
+        optional = "None" in self.type and self.default in (None, [])
+        possible = optional or "/" in path or "." in path
+        is_path = root or written or before.endswith(_BEFORE_PATHS)
+        if "://" in text or not (path and (is_path or (possible and _exists(folder, path)))):
+            return text, "", ""
+        return before, path, behind
+
+    def moved(self, value: Any, here: Path, there: Path) -> Any:
+        """Return a value whose relative paths start at one folder for use in another one."""
+        if isinstance(value, list):
+            return [self.moved(one, here, there) for one in value]
+        before, path, behind = self.split(value, here) if isinstance(value, str) else ("", "", "")
+        path = os.path.expanduser(path)
+        if not path or os.path.isabs(path):
+            return value
+        return f"{before}{os.path.relpath(here / path, there)}{behind}"
+
+    def is_missing(self, text: str, folder: Path) -> bool:
+        """Whether a value names a path, which may be relative to `folder`, and nothing is there."""
+        path = self.split(text, folder)[1]
+        return bool(path) and not _exists(folder, path)
+
+
+def paths(value: Any, folder: Path) -> Iterator[Path]:
+    """Yield every path that exists in `folder` and that a value, however deep in it, may name."""
+    for text in texts(value):
+        for one in {text, _PARTS.fullmatch(text)[2]}:
+            if one and _exists(folder, one):
+                yield folder / os.path.expanduser(one)
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Yield every string in a value, however deep in lists and dicts."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from texts([*value, *value.values()])
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from texts(one)
+
+
+def _exists(folder: Path, path: str) -> bool:
+    return os.path.exists(os.path.join(folder, os.path.expanduser(path)))
+
+
+# What a notebook declares -------------------------------------------------------------------
 
 
 def cells(notebook: Path) -> list[dict]:
@@ -82,6 +137,15 @@ def _parameter(line: str, where: str) -> Parameter:
     return Parameter(statement.target.id, kind, default, line.rpartition("  # ")[2])
 
 
+def nearest(name: str, names: list[str]) -> str:
+    """Return the end of a sentence about an unknown name: the nearest known ones, else all."""
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or sorted(names)
+    return "there is " + ", ".join(close) if close else "there is none"
+
+
+# Values -------------------------------------------------------------------------------------
+
+
 def check(value: Any, kind: str, what: str) -> None:
     """Raise ValueError unless a value is finite and of a declared type.
 
@@ -97,8 +161,9 @@ def check(value: Any, kind: str, what: str) -> None:
     if not is_finite(value):
         raise ValueError(f"{what} is {value!r}, which no notebook can hold; give a finite number.")
     if not _fits(value, _type(kind)):
+        hint = f"; write {[value]!r}" if _fits([value], _type(kind)) else ""
         raise ValueError(
-            f"{what} is {value!r}, of type {type(value).__name__}, but must be {kind}."
+            f"{what} is {value!r}, of type {type(value).__name__}, but must be {kind}{hint}."
         )
 
 
@@ -110,16 +175,10 @@ def parse(text: str, kind: str, what: str) -> Any:
     """
     try:
         value = _converted(text, _type(kind))
-    except (ValueError, yaml.YAMLError, csv.Error):
+    except (ValueError, csv.Error):
         raise ValueError(f"{what} is {text!r}, but must be {kind}.") from None
     check(value, kind, what)
     return value
-
-
-def nearest(name: str, names: list[str]) -> str:
-    """Return the end of a sentence about an unknown name: the nearest known ones, else all."""
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or sorted(names)
-    return "there is " + ", ".join(close) if close else "there is none"
 
 
 def is_finite(value: Any) -> bool:
@@ -177,17 +236,44 @@ def _converted(text: str, kind: ast.expr) -> Any:
         case ast.Subscript(value=ast.Name(id="list"), slice=part):
             return [_converted(element, part) for element in _elements(text)]
         case ast.Subscript(value=ast.Name(id="dict")):
-            return yaml.safe_load(text)
+            return read_yaml(text)
     raise ValueError(f"no {ast.unparse(kind)}")
 
 
 def _elements(text: str) -> list[str]:
-    text = text.strip()
-    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    rows = list(csv.reader([inner], skipinitialspace=True, strict=True))
-    return [_unquoted(element.strip()) for row in rows for element in row if inner.strip()]
+    inner = re.sub(r"^\s*\[(.*)\]\s*$", r"\1", text, flags=re.DOTALL)
+    rows = csv.reader([inner], skipinitialspace=True, strict=True)
+    stripped = [element.strip() for row in rows for element in row if inner.strip()]
+    return [re.sub(r"^'(.*)'$", r"\1", element) for element in stripped]
 
 
-def _unquoted(text: str) -> str:
-    quoted = len(text) > 1 and text[0] == text[-1] == "'"
-    return text[1:-1] if quoted else text
+class _Loader(yaml.SafeLoader):
+    """YAML in which no key stands twice in a mapping, and no alias contains itself."""
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+        node = super().compose_node(parent, index)
+        if node.end_mark is None:  # an alias of a collection that has not ended yet
+            raise yaml.MarkedYAMLError(
+                problem="an alias contains itself", problem_mark=node.start_mark
+            )
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node, seen = super().compose_mapping_node(anchor), set()
+        for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
+            if key.value in seen:
+                problem = f"{key.value!r} stands twice in one place"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        return node
+
+
+def read_yaml(text: str) -> Any:
+    """Read a YAML document of plain values.
+
+    Raises ValueError if it is not one, a key stands twice in a mapping, or an alias holds itself.
+    """
+    try:
+        return _Loader(text).get_single_data()
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from error

@@ -56,7 +56,7 @@ def check(project: Project, jobs: list[Job], folder: Path) -> None:
     """Raise if a notebook of the run is not finished, or not from the sources as they are now."""
     from manifest import Manifest, current  # imports torch
 
-    manifest = Manifest.open(folder / "manifest.json")
+    manifest = Manifest.open(folder)
     manifest.content |= current(project)
     for job in jobs:
         record = manifest.content["notebooks"].get(job.name, {})

@@ -42,6 +42,7 @@ from typing import Any
 
 import execute
 import profiles
+from execute import one_line
 from filelock import FileLock, Timeout
 from profiles import Job, Profile, Project
 
@@ -89,7 +90,7 @@ def main(argv: list[str] | None = None, project: Project = PROJECT) -> int:
     except Timeout:
         print(f"Another run writes to {folder}; wait for it or give --out.", file=sys.stderr)
     except (ValueError, OSError) as error:
-        print(execute.one_line(str(error), 2000), file=sys.stderr)
+        print(one_line(str(error), 2000), file=sys.stderr)
     return 2
 
 
@@ -132,8 +133,7 @@ def _check(project: Project, profile: Profile, jobs: list[Job], fetching: bool) 
     findings = check.compare([check.examine(need) for need in needs], project.data)
     print(check.table(findings, project.data))
     lost = [one for one in profiles.missing(project, jobs) if str(project.data) not in one]
-    for one in lost:
-        print(f"  MISSING  {one}")
+    print(*(f"  MISSING  {one}\n" for one in lost), sep="", end="")
     return int(any(one.fault for one in findings) or bool(lost))
 
 
@@ -148,7 +148,7 @@ def _carry_out(
 
         dry_run.furnish(profile, project)
     if not project.stand_ins and (lost := profiles.missing(project, jobs)):
-        print("\n".join(["Input files are missing, so nothing runs:", *lost]), file=sys.stderr)
+        print("Input files are missing, so nothing runs:", *lost, sep="\n", file=sys.stderr)
         if profile.needs:
             print(f"--check {profile.name} shows where they come from.", file=sys.stderr)
         return 1
@@ -156,7 +156,8 @@ def _carry_out(
         return _run_beside(project, profile, jobs, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock", timeout=0):
-        run = Run.begin(project, profile, folder, _launcher(options))
+        launch = execute.connect() if options.ray else execute.launch
+        run = Run.begin(project, profile, folder, launch)
         pending = [job for job in jobs if options.force or not run.is_done(job)]
         run.group = _agree({"group": uuid.uuid4().hex, "jobs": [job.name for job in pending]})[0]
         at_once = len(jobs) if options.ray else options.jobs or _at_once(jobs)
@@ -168,25 +169,14 @@ def _carry_out(
     return code
 
 
-def _launcher(options: argparse.Namespace) -> execute.Launcher:
-    """Return the function that starts a notebook's process: on this machine or a Ray cluster."""
-    try:
-        return execute.connect() if options.ray else execute.launch
-    except ImportError as error:
-        raise ValueError(f"--ray needs the extra `ray`: {error}") from error
-
-
 def _at_once(jobs: list[Job]) -> int:
     """Return how many notebooks run at once by default."""
     on_cpu = all(job.effective.get("device", "cpu") == "cpu" for job in jobs)
     return min(2, execute.cores() if on_cpu else len(execute.gpus()) or 1)
 
 
-# Under torchrun -----------------------------------------------------------------------------
-
-
 def _agree(plan: dict[str, Any] | None = None) -> tuple[str, list[str]]:
-    """Return group and names of the notebooks to run, on every rank those of rank 0."""
+    """Return group and names of the notebooks to run: on every rank of torchrun those of rank 0."""
     from wwwlib.distributed import ranks
 
     if ranks().size > 1:
@@ -210,9 +200,6 @@ def _run_beside(project: Project, profile: Profile, jobs: list[Job], folder: Pat
     return 0  # rank 0 reports failures
 
 
-# One run ------------------------------------------------------------------------------------
-
-
 @dataclass
 class Run:
     """A run into one folder, with its manifest and the function that starts processes."""
@@ -233,7 +220,7 @@ class Run:
 
         for left in folder.glob(f"{PROCESS}*"):
             _remove(left)
-        manifest = Manifest.open(folder / "manifest.json")
+        manifest = Manifest.open(folder)
         manifest.begin(project, profile)
         return cls(project, profile, folder, manifest, launch)
 
@@ -248,7 +235,7 @@ class Run:
         started = time.monotonic()
         done = [job for job in jobs if job not in pending]
         for number, job in enumerate(done, start=1):
-            self.manifest.update(job.name, resumed=True)
+            self.manifest.record(job.name)["resumed"] = True
             print(f"[{number}/{len(jobs)}] {job.name} ... already done", flush=True)
         minutes = self.profile.minutes
         if at_once > 1:
@@ -274,8 +261,8 @@ class Run:
         except KeyboardInterrupt:
             self.manifest.update(job.name, state="interrupted", error="interrupted by the user")
             raise
-        except (OSError, ValueError) as error:  # such as a full disk: the others may still fit
-            reason = execute.one_line(f"its record cannot be written ({error})")
+        except Exception as error:  # such as a full disk: the others may still fit
+            reason = one_line(f"it cannot be run or recorded ({type(error).__name__}: {error})")
             self.manifest.record(job.name).update(state="failed", error=reason)
             self.save()
         seconds = time.monotonic() - began
@@ -289,31 +276,29 @@ class Run:
         """Run one notebook and record how it ended; return the reason if it failed."""
         from manifest import files, results
 
-        folder = self.folder
-        _set_aside(folder, job.name, keep=self.manifest.record(job.name)["state"] == "done")
+        folder, name, entries = self.folder, job.name, {}
+        _set_aside(folder, name, keep=self.manifest.record(name).get("state") == "done")
         self.manifest.start(self.project, job)
-        draft = folder / f"{job.name}.part.ipynb"
+        draft = folder / f"{name}.part.ipynb"
         reason = self.execute(job, draft)
-        reported, marked = {}, {}
         try:
-            reported = {} if reason else results(folder / job.name)
+            entries = {} if reason else results(folder / name)
         except ValueError as error:
             reason = str(error)
         if self.project.stand_ins:
             import dry_run
 
-            marked = dry_run.stamp(draft, folder / job.name)
+            entries |= dry_run.stamp(draft, folder / name)
         if reason:
-            reason = execute.one_line(reason)
+            reason = one_line(reason)
             if draft.exists():
-                os.replace(draft, folder / f"{job.name}.failed.ipynb")
-            self.manifest.update(job.name, state="failed", error=reason)
+                os.replace(draft, folder / f"{name}.failed.ipynb")
+            self.manifest.update(name, state="failed", error=reason)
             return reason
-        os.replace(draft, folder / f"{job.name}.ipynb")
-        made = files(folder, job.name)
-        self.manifest.update(job.name, state="done", files=made, **reported, **marked)
+        os.replace(draft, folder / f"{name}.ipynb")
+        self.manifest.update(name, state="done", files=files(folder, name), **entries)
         for leftover in (".log", ".previous", ".previous.ipynb"):
-            _remove(folder / f"{job.name}{leftover}")
+            _remove(folder / f"{name}{leftover}")
         return None
 
     def execute(self, job: Job, draft: Path) -> str | None:
@@ -322,22 +307,16 @@ class Run:
         # Beside the results, where every machine of a cluster sees it.
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=PROCESS) as temporary:
             place = Path(temporary)
+            work, reason = place / "job.json", place / "reason.txt"
             out = os.path.relpath(self.folder / job.name, here)  # executed copies are published
-            work = {
-                "source": job.source.name,
-                "output": os.path.relpath(draft, here),
-                "parameters": {**job.given, profiles.RESERVED: out},
-                "reason": str(place / "reason.txt"),
-            }
-            (place / "job.json").write_text(json.dumps(work), encoding="utf-8")
-            program = Path(execute.__file__)
-            command = [sys.executable, str(program), str(place / "job.json")]
+            parameters = {**job.given, profiles.RESERVED: out}
+            called = [job.source.name, os.path.relpath(draft, here), parameters, str(reason)]
+            work.write_text(json.dumps(called), encoding="utf-8")
+            command = [sys.executable, execute.__file__, str(work)]
             code = self.launch(command, here, self.environment(job, place), log)
-            if code == 0:
-                return None
-            reason = place / "reason.txt"
-            ended = f"its process ended with code {code}; see {log}"
-            return reason.read_text(encoding="utf-8") if reason.exists() else ended
+            if code and reason.exists():
+                return reason.read_text(encoding="utf-8")
+            return f"its process ended with code {code}; see {log}" if code else None
 
     def environment(self, job: Job, place: Path) -> dict[str, str]:
         """Return an environment in which the kernel "python3" is this very interpreter."""
@@ -346,16 +325,12 @@ class Run:
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         described = {"argv": argv, "display_name": "Python 3 (ipykernel)", "language": "python"}
         spec.write_text(json.dumps(described), encoding="utf-8")
-        others = os.environ.get("JUPYTER_PATH")
         more = {"WWW_DRY_RUN": self.profile.description} if self.project.stand_ins else {}
-        if self.group:
-            more["WWW_GROUP"] = f"{self.group}-{job.name}"
-        return os.environ | {
-            "JUPYTER_PATH": os.pathsep.join([str(place), *([others] if others else [])]),
-            "WWW_STORE": str(self.project.store),
-            **execute.environment(),
-            **more,
-        }
+        more |= {"WWW_GROUP": f"{self.group}-{job.name}"} if self.group else {}
+        paths = filter(None, [str(place), os.environ.get("JUPYTER_PATH")])
+        return os.environ | execute.environment() | more | {
+            "JUPYTER_PATH": os.pathsep.join(paths), "WWW_STORE": str(self.project.store),
+        }  # fmt: skip
 
     def save(self) -> None:
         """Save the manifest if that is possible; the failure of a notebook is reported anyway."""

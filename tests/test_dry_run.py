@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from dry_run import BANNER
+from parameters import texts
 from PIL import Image
-from profiles import Profile, Project, load, plan, texts
+from profiles import Profile, Project, load, plan
 
 from wwwlib import images, language, plots, targets
 from wwwlib.studies import literature

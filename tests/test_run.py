@@ -218,11 +218,15 @@ def test_every_missing_input_is_listed_before_anything_runs(project, capsys, mon
         "01_good: {weights: ../absent.pth}, 02_more: {layers: ['broden:/absent/w']}, 03_more: {}"
     )
     profile(project, f"notebooks: {{{books}}}")
-    argv = ["tiny", "--set", "probe_root=photos"]
+    argv = ["tiny", "--set", "probe_root=./photos", "--set", "weights=file:words"]
+    argv += ["--only", "02", "--only", "03"]
+    assert run.main(["tiny", "--only", "01"], project) == 1
+    assert "weights: ../absent.pth (for 01_good)" in capsys.readouterr().err
     assert run.main(argv, project) == 1 and run.main(["--check", *argv], project) == 1
     said = capsys.readouterr()
-    for text in ("weights: ../absent.pth (for 01_good)", "layers: broden:/absent/w (for 02_more)",
-                 "probe_root: ../../photos (for 02_more, 03_more)"):  # fmt: skip
+    for text in ("layers: broden:/absent/w (for 02_more)",
+                 "probe_root: ./photos (for 02_more, 03_more)",
+                 "weights: file:words (for 02_more, 03_more)"):  # fmt: skip
         assert text in said.err and text in said.out
     assert not project.runs.exists()
 
