@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import nbformat
@@ -31,15 +30,11 @@ IMAGES = 112  # taken from each probe set: CLIP-Dissect uses 100
 SHOWN = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # of ImageNet: Imagenette's ten
 EACH = 12  # images of each of them
 SMALL = {  # parameters that cost passes through the network, large enough for every step
-    "probe_count": IMAGES,
-    "tested": 24,
-    "silenced": 8,
-    "compared": [2, 4, 2],
+    "probe_count": IMAGES, "tested": 24, "silenced": 8, "compared": [2, 4, 2],
     "pictured": [*SHOWN[:2]],
-}
+}  # fmt: skip
 LOCAL = "open_clip:local-dir:"
-RANDOM = "random"  # folder of the networks' weights
-SENTENCES = "sentences"  # folder of the sentence encoder
+RANDOM, SENTENCES = "random", "sentences"  # folders of the networks' weights, of the encoder
 
 
 def begin(project: Project, profile: Profile, out: str | None) -> tuple[Project, Profile]:
@@ -49,47 +44,43 @@ def begin(project: Project, profile: Profile, out: str | None) -> tuple[Project,
     return staged, replace(adapted(load(staged, profile.name), staged), name=title)
 
 
-# The profile --------------------------------------------------------------------------------
-
-
 def adapted(profile: Profile, project: Project) -> Profile:
     """Return a profile with random weights, a random CLIP and few images in place of its own."""
     import torch
 
     target = profile.common.get("target")
-    common = _section(profile.common, target, project)
+    common = _section(profile.common, target, project.data)
     common |= {"probe_count": IMAGES} if "probe_root" in common else {}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     common |= {"batch_size": 16, "workers": 0, "device": device}
-    notebooks = {n: _section(values, target, project) for n, values in profile.notebooks.items()}
+    books = {name: _section(own, target, project.data) for name, own in profile.notebooks.items()}
     return replace(
-        profile, description=BANNER, minutes={}, needs=(), common=common, notebooks=notebooks
+        profile, description=BANNER, minutes={}, needs=[], common=common, notebooks=books
     )
 
 
-def _section(values: Mapping[str, Any], target: str | None, project: Project) -> dict[str, Any]:
-    found = {name: _stand_in(name, value, project) for name, value in values.items()}
+def _section(values: Mapping[str, Any], target: str | None, data: Path) -> dict[str, Any]:
+    found = {name: _stand_in(name, value, data) for name, value in values.items()}
     target, weights = values.get("target", target), str(values.get("weights"))
-    named = {"target", "weights"} & values.keys() and not weights.startswith(str(project.data))
+    named = {"target", "weights"} & values.keys() and not weights.startswith(str(data))
     if named and target and not target.startswith("world/"):
-        found["weights"] = str(network(project.data, target))
+        found["weights"] = str(network(data, target))
     if "also" in found and "also_weights" not in found:
         found["also"] = []  # their weights would be the library's own, which are not random
     return found
 
 
-def _stand_in(name: str, value: Any, project: Project) -> Any:
+def _stand_in(name: str, value: Any, data: Path) -> Any:
     if name in SMALL:
         return SMALL[name]
     if isinstance(value, list):
-        return [_stand_in(name, one, project) for one in value]
+        return [_stand_in(name, one, data) for one in value]
     if name == "also_weights":
         return "random"
     if name == "sentences" and value:
-        return str(project.data / SENTENCES)
+        return str(data / SENTENCES)
     if isinstance(value, str) and value.startswith("open_clip:") and not value.startswith(LOCAL):
-        model = value.removeprefix("open_clip:").partition("/")[0]
-        return f"{LOCAL}{project.data / 'clip' / model}"
+        return f"{LOCAL}{data / 'clip' / value.removeprefix('open_clip:').partition('/')[0]}"
     return value
 
 
@@ -98,12 +89,8 @@ def network(data: Path, target: str) -> Path:
     return data / RANDOM / f"{target.replace('/', '-', 1)}.safetensors"
 
 
-# The mark -----------------------------------------------------------------------------------
-
-
 def stamp(draft: Path, folder: Path) -> dict[str, str]:
     """Mark an executed notebook, cell by cell, and its results; return the mark of its record."""
-    results = folder / "results.json"
     if draft.exists():
         book = nbformat.read(draft, as_version=4)
         for cell in book.cells:
@@ -112,13 +99,11 @@ def stamp(draft: Path, folder: Path) -> dict[str, str]:
                 cell.outputs.insert(0, mark)
         book.cells.insert(0, nbformat.v4.new_markdown_cell(f"# {BANNER}"))
         nbformat.write(book, draft)
+    results = folder / "results.json"
     with suppress(OSError, ValueError, TypeError):  # absent, or not what `manifest.results` accepts
         found = json.loads(results.read_text(encoding="utf-8"))
         results.write_text(json.dumps({"dry_run": BANNER, **found}, indent=2), encoding="utf-8")
     return {"dry_run": BANNER}
-
-
-# Stand-ins ----------------------------------------------------------------------------------
 
 
 def furnish(profile: Profile, project: Project) -> None:
@@ -133,14 +118,14 @@ def furnish(profile: Profile, project: Project) -> None:
     for part, write in _PARTS.items():
         if any(part in text for text in wanted):
             write(data, rng)
-    for text in wanted:
-        if text.startswith(LOCAL):
-            _clip(Path(text.removeprefix(LOCAL)))
-        elif Path(text) == data / SENTENCES:
-            _sentences(Path(text))
-        elif Path(text).parent == data / RANDOM:
-            _network(Path(text))
+    for path in [text.removeprefix(LOCAL) for text in wanted]:
+        for folder, write in {"clip": _clip, RANDOM: _network, SENTENCES: _sentences}.items():
+            if path.startswith(str(data / folder)):
+                write(Path(path))
     done.write_text(json.dumps(wanted), encoding="utf-8")
+
+
+# Each function below writes one stand-in.
 
 
 def _write(path: Path, lines: list[str]) -> None:
@@ -164,10 +149,6 @@ def _imagenet(data: Path, rng: np.random.Generator, root: str = "imagenet/val") 
     wnids = list(imagenet_synsets())
     for number, i in enumerate(np.repeat(SHOWN, EACH), start=1):
         _noise(data / root / wnids[i] / f"ILSVRC2012_val_{number:08d}.JPEG", rng)
-
-
-def _imagenette(data: Path, rng: np.random.Generator) -> None:
-    _imagenet(data, rng, "imagenette/imagenette2-320/val")
 
 
 def _places(data: Path, rng: np.random.Generator) -> None:
@@ -229,17 +210,6 @@ def _broden(data: Path, rng: np.random.Generator) -> None:
     _write(root / "label.csv", ["number,name,category", *labels])
 
 
-_PARTS = {
-    "/imagenet/": _imagenet,
-    "/imagenette": _imagenette,
-    "/places365": _places,
-    "/weights/resnet18_places365": _places_weights,
-    "/words/": _words,
-    "/wordnet": _wordnet,
-    "/broden1_224": _broden,
-}
-
-
 def _network(path: Path) -> None:
     """Write random weights, the same each time, with which a network predicts all classes shown.
 
@@ -283,23 +253,26 @@ def _clip(folder: Path) -> None:
 
 
 def _sentences(folder: Path) -> None:
-    """Write a random sentence encoder of all-mpnet's kind, with two layers, that reads letters."""
+    """Write a sentence encoder with all-mpnet's width: the mean of random features of letters."""
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-    from transformers import MPNetConfig, MPNetModel, MPNetTokenizer
-    from transformers.utils.logging import disable_progress_bar
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from transformers import MPNetTokenizer
 
-    disable_progress_bar()
     torch.manual_seed(0)
     letters = [*string.ascii_lowercase, *string.digits, *"-'."]
     pieces = ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>", *letters]
-    pieces += [f"##{letter}" for letter in letters]
-    model = MPNetModel(MPNetConfig(vocab_size=len(pieces), num_hidden_layers=2))
-    with TemporaryDirectory() as parts:
-        words = Path(parts) / "vocab.txt"
-        words.write_text("\n".join(pieces), encoding="utf-8")
-        for part in (model, MPNetTokenizer(str(words))):
-            part.save_pretrained(parts)
-        modules = [Transformer(parts), Pooling(model.config.hidden_size)]
-        SentenceTransformer(modules=modules).save(str(folder))
+    _write(folder / "vocab.txt", pieces + [f"##{letter}" for letter in letters])
+    tokenizer = MPNetTokenizer(str(folder / "vocab.txt"))
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=768)]).save(str(folder))
+
+
+_PARTS = {  # of a path, and what writes it with the others of its data set
+    "/imagenet/": _imagenet,
+    "/imagenette": lambda data, rng: _imagenet(data, rng, "imagenette/imagenette2-320/val"),
+    "/places365": _places,
+    "/weights/resnet18_places365": _places_weights,
+    "/words/": _words,
+    "/wordnet": _wordnet,
+    "/broden1_224": _broden,
+}
