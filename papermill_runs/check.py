@@ -14,7 +14,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -156,7 +156,7 @@ def _file(need: Need, ways: list[str]) -> str | None:
         raise _Fault(f"there is no file {str(path)!r}")
     for kind, expected in (("sha256", need.sha256), ("md5", need.md5)):
         if expected:
-            ways.append(_hashed(path, kind, expected))
+            _hashed(path, kind, expected, ways)
     if need.lines is not None:
         text = path.read_text(encoding="utf-8")
         _same(len(text.split("\n")) - text.endswith("\n"), need.lines, "lines", ways)
@@ -180,17 +180,15 @@ def wrong_digest(path: Path, kind: str, expected: str) -> str | None:
     return None if found.startswith(expected) else found[: min(len(expected), 16)]
 
 
-def _hashed(path: Path, kind: str, expected: str) -> str:
-    """Return which checksum of a file was verified, or raise."""
+def _hashed(path: Path, kind: str, expected: str, ways: list[str]) -> None:
     name = {"sha256": "SHA-256", "md5": "MD5"}[kind]
     if found := wrong_digest(path, kind, expected):
         raise _Fault(
             f"{str(path)!r} is another file: its {name} begins with {found}, not {expected[:16]}; "
             "delete it and get it again"
         )
-    if len(expected) < 32:
-        return f"the first {len(expected)} digits of {name}, {expected}, all that is published"
-    return f"{name} {expected[:16]}..."
+    part = f"the first {len(expected)} digits of {name}, {expected}, all that is published"
+    ways.append(part if len(expected) < 32 else f"{name} {expected[:16]}...")
 
 
 def _same(found: int, expected: int, what: str, ways: list[str]) -> None:
@@ -218,7 +216,11 @@ def _folder(need: Need, ways: list[str]) -> str | None:
     if need.files is not None:
         digest = _listing(need, ways)
     if need.indexed:
-        listed, _ = _column(path / "index.csv", "image"), _column(path / "label.csv", "name")
+        for file, column in (("label.csv", "name"), ("index.csv", "image")):
+            with (path / file).open(newline="", encoding="utf-8") as rows:
+                listed = [row.get(column) or "" for row in csv.DictReader(rows)]
+            if not listed or not listed[0]:
+                raise _Fault(f"its {file} has no rows with a column {column!r}")
         lost = [name for name in listed if not (path / need.indexed / name).is_file()]
         if lost:
             count = f"{len(lost):,} images of its index.csv"
@@ -252,28 +254,19 @@ def _listing(need: Need, ways: list[str]) -> str:
     return digest
 
 
-def _column(path: Path, name: str) -> list[str]:
-    with path.open(newline="", encoding="utf-8") as file:
-        found = [row.get(name) for row in csv.DictReader(file)]
-    if not found or found[0] is None:
-        raise _Fault(f"its {path.name} has no rows with a column {name!r}")
-    return found
-
-
 def _hub(need: Need, ways: list[str]) -> None:
     """Check the cache of the hub, where a large file has its SHA-256 as its name."""
     from huggingface_hub import try_to_load_from_cache
 
-    verified = 0
+    verified: list[str] = []
     for name in need.holds:
         found = try_to_load_from_cache(need.hub, name)
         if not isinstance(found, str) or not Path(found).is_file():
             raise _Fault(f"the cache of the hub holds no {name} of {need.hub}")
         blob = Path(found).resolve()
         if re.fullmatch(r"[0-9a-f]{64}", blob.name):
-            _hashed(blob, "sha256", blob.name)
-            verified += 1
-    ways.append(f"{len(need.holds)} files in the cache, {verified} checked by their SHA-256")
+            _hashed(blob, "sha256", blob.name, verified)
+    ways.append(f"{len(need.holds)} files in the cache, {len(verified)} checked by their SHA-256")
 
 
 def compare(findings: Sequence[Finding], data: Path) -> list[Finding]:
@@ -282,7 +275,7 @@ def compare(findings: Sequence[Finding], data: Path) -> list[Finding]:
     Returns the findings; what has changed since has a fault, and keeps its digest. Raises
     ValueError if the record in the data folder is damaged.
     """
-    path = data / SEEN
+    path, compared, new = data / SEEN, [], {}
     try:
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         known = {name: {"digest": one["digest"], "on": one["on"]} for name, one in known.items()}
@@ -290,25 +283,21 @@ def compare(findings: Sequence[Finding], data: Path) -> list[Finding]:
         raise ValueError(
             f"{path} is damaged ({error!r}); delete it, and the next check records what it finds."
         ) from error
-    found = {f.need.name: f.digest for f in findings if f.fault is None and f.digest}
-    today = datetime.now(UTC).date().isoformat()
-    new = {n: {"digest": d, "on": today} for n, d in found.items() if n not in known}
+    for found in findings:
+        name, ways, before = found.need.name, found.verified_by, known.get(found.need.name)
+        if found.digest and not before:
+            new[name] = {"digest": found.digest, "on": datetime.now(UTC).date().isoformat()}
+            found = replace(found, verified_by=f"{ways}, recorded for later checks")
+        elif found.digest and before["digest"] == found.digest:
+            found = replace(found, verified_by=f"{ways}, as on {before['on']}")
+        elif found.digest:
+            change = f"it differs from what was here on {before['on']} ({ways})"
+            hint = f"put that back, or delete its entry in {path} if the change is intended"
+            found = replace(found, fault=f"{change}; {hint}")
+        compared.append(found)
     try:
         if new:
             write_json(path, known | new)
     except OSError as error:  # a data folder may be read-only
         print(f"{path} cannot be written ({error.strerror}); nothing is recorded.", file=sys.stderr)
-    return [_compared(f, known, path) if f.need.name in found else f for f in findings]
-
-
-def _compared(found: Finding, known: Mapping[str, Any], path: Path) -> Finding:
-    before = known.get(found.need.name)
-    if before is None:
-        return replace(found, verified_by=f"{found.verified_by}, recorded for later checks")
-    if before["digest"] == found.digest:
-        return replace(found, verified_by=f"{found.verified_by}, as on {before['on']}")
-    fault = (
-        f"it differs from what was here on {before['on']} ({found.verified_by}); put that back, or "
-        f"delete its entry in {path} if the change is intended"
-    )
-    return replace(found, fault=fault)
+    return compared

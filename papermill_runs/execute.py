@@ -1,12 +1,14 @@
 """Execute notebooks, each in a process of its own: on this machine or as tasks of a Ray cluster.
 
-``python execute.py job.json`` executes one notebook, writes one sentence to the job's ``reason``
-file if that fails, and ends with the process that started it (``WWW_STARTED_BY``). The runner
-starts several from threads; each has a share of the cores, and one GPU while there are enough.
+``python execute.py '[source, output, parameters]'`` executes one notebook. If that fails, it exits
+with 1, and the last line that it prints says why. It ends with the process that started it
+(``WWW_STARTED_BY``). The runner starts several from threads; each has a share of the cores, and one
+GPU while there are enough.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -21,6 +23,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+KERNEL = {  # the kernel "python3": this very interpreter, whatever others are installed
+    "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+    "display_name": "Python 3 (ipykernel)",
+    "language": "python",
+}
 KERNEL_START = 300  # seconds; a busy machine needs more than the default minute
 POLL = 0.2  # seconds between two looks at a process, and at whether the user interrupts
 RAY_CORES = 2  # of each notebook on a cluster: the kernel, and what decodes for it
@@ -63,17 +70,20 @@ def follow(parent: int) -> None:
     os._exit(1)
 
 
-def main(path: str) -> int:
-    """Execute the notebook that a file of `execute`'s arguments names; return the exit code."""
-    source, output, parameters, file = json.loads(Path(path).read_text(encoding="utf-8"))
+def main(arguments: str) -> None:
+    """Execute a notebook, with the arguments of `execute` in JSON, and end this process."""
     parent = int(os.environ["WWW_STARTED_BY"])
     threading.Thread(target=follow, args=(parent,), daemon=True).start()
     with tempfile.TemporaryDirectory() as own:  # IPython's history needs a disk of this machine
-        os.environ["IPYTHONDIR"] = own
-        reason = execute(source, output, parameters)
+        spec = Path(own, "kernels", "python3", "kernel.json")
+        spec.parent.mkdir(parents=True)
+        spec.write_text(json.dumps(KERNEL), encoding="utf-8")
+        paths = filter(None, [own, os.environ.get("JUPYTER_PATH")])
+        os.environ |= {"IPYTHONDIR": own, "JUPYTER_PATH": os.pathsep.join(paths)}
+        reason = execute(*json.loads(arguments))
     if reason:
-        Path(file).write_text(reason, encoding="utf-8", errors="backslashreplace")
-    return int(bool(reason))
+        print(f"\n{one_line(reason)}", file=sys.stderr, flush=True)
+        os._exit(1)  # so that nothing follows it
 
 
 def one_line(text: str, limit: int = 600) -> str:
@@ -112,11 +122,11 @@ def launch(command: list[str], folder: Path, environment: dict[str, str], log: P
     with log.open("w") as output:
         child = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
         try:
-            while True:
-                try:
-                    return child.wait(timeout=POLL)
-                except subprocess.TimeoutExpired:
-                    raise_if_interrupted()
+            while child.poll() is None:
+                raise_if_interrupted()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(timeout=POLL)
+            return child.returncode
         finally:
             child.kill()
 
@@ -176,7 +186,7 @@ def launch_on_ray(command: list[str], folder: Path, environment: dict[str, str],
     import ray
 
     own = {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}  # set by the cluster where the task runs
-    changed = {name: value for name, value in environment.items() - os.environ.items()}
+    changed = dict(environment.items() - os.environ.items())
     passed = {name: value for name, value in changed.items() if name not in own}
     has = ray.cluster_resources()
     # What a dead machine took with it fails, and runs again with the next command.
@@ -200,4 +210,4 @@ def _process(command: list[str], folder: str, passed: dict[str, str], log: str) 
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    main(sys.argv[1])

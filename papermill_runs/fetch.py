@@ -74,13 +74,15 @@ def get(need: Need) -> None:
     part = target.with_name(f"{target.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
     need.path.parent.mkdir(parents=True, exist_ok=True)
-    digests = {"sha256": need.sha256, "md5": need.md5}
+    digests = {kind: getattr(need, kind) for kind in ("sha256", "md5") if getattr(need, kind)}
     with FileLock(f"{part}.lock"):
-        download(need.url, part, {kind: value for kind, value in digests.items() if value})
+        download(need.url, part, digests)
         try:
             _place(need, part)
-        finally:
-            part.unlink(missing_ok=True)  # if it is not right, the next attempt would resume it
+        except ValueError:
+            part.unlink(missing_ok=True)  # the next attempt would resume it
+            raise
+        part.unlink(missing_ok=True)
 
 
 def _place(need: Need, part: Path) -> None:
@@ -129,21 +131,11 @@ def set_aside(path: Path) -> Path | None:
 
 
 def download(url: str, part: Path, expected: Mapping[str, str], attempts: int = ATTEMPTS) -> None:
-    """Download into a file.
+    """Download into a file with these digests, or their beginnings, by algorithm; none if unknown.
 
-    With a checksum, what an earlier attempt left in the file is resumed; without one it could not
-    be seen whether both parts are of the same version, and the download starts again.
-
-    Parameters
-    ----------
-    url : str
-        http or https.
-    part : Path
-    expected : mapping
-        Digest, or its beginning, by algorithm ("sha256", "md5"); may be empty. Another file is
-        deleted, with a ValueError.
-    attempts : int
-        How often a broken connection is tried again, before an OSError.
+    With a digest, what an earlier attempt left in the file is resumed; without one it could not be
+    seen whether both parts are of the same version, and the download starts again. Raises OSError
+    after so many broken connections, and ValueError after deleting another file than expected.
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"{url!r} is not an http address.")

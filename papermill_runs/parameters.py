@@ -13,16 +13,24 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import yaml
 
 LINE = re.compile(r"[A-Za-z_]\w*: [^=]+ = .+  # \S.*")
 BOOLEANS = {"true": True, "false": False}
-NONE = ("", "none", "null", "~")
+NONE = dict.fromkeys(("", "none", "null", "~"))
+SCALARS = {  # the types that an annotation may name: of values, and how text is converted
+    "str": ((str,), str),
+    "int": ((int,), int),
+    "float": ((int, float), float),  # 1 is a float in YAML written by hand
+    "bool": ((bool,), lambda text: BOOLEANS[text.strip().lower()]),
+    "None": ((NoneType,), lambda text: NONE[text.strip().lower()]),
+}
 # `kind:`, perhaps several; a path or another name; perhaps `:function`.
 _PARTS = re.compile(r"((?:[A-Za-z][\w-]*:)*)(.*?)((?::[A-Za-z_]\w*)?)", re.DOTALL)
 _BEFORE_PATHS = ("file:", "broden:", "places365:", "wordnet:", "local-dir:")
@@ -56,14 +64,12 @@ class Parameter:
             return text, "", ""
         return before, path, behind
 
-    def moved(self, value: Any, here: Path, there: Path) -> Any:
-        """Return a value whose relative paths start at one folder for use in another one."""
-        if isinstance(value, list):
-            return [self.moved(one, here, there) for one in value]
-        before, path, behind = self.split(value, here) if isinstance(value, str) else ("", "", "")
+    def moved(self, text: str, here: Path, there: Path) -> str:
+        """Return a value whose relative path starts at one folder for use in another one."""
+        before, path, behind = self.split(text, here)
         path = os.path.expanduser(path)
         if not path or os.path.isabs(path):
-            return value
+            return text
         return f"{before}{os.path.relpath(here / path, there)}{behind}"
 
     def is_missing(self, text: str, folder: Path) -> bool:
@@ -80,22 +86,26 @@ def paths(value: Any, folder: Path) -> Iterator[Path]:
                 yield folder / os.path.expanduser(one)
 
 
-def texts(value: Any) -> Iterator[str]:
-    """Yield every string in a value, however deep in lists and dicts."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from texts([*value, *value.values()])
-    elif isinstance(value, list | tuple):
-        for one in value:
-            yield from texts(one)
-
-
 def _exists(folder: Path, path: str) -> bool:
     return os.path.exists(os.path.join(folder, os.path.expanduser(path)))
 
 
-# What a notebook declares -------------------------------------------------------------------
+def texts(value: Any) -> Iterator[str]:
+    """Yield every string in a value, however deep in lists and dicts."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for one in value.items() if isinstance(value, Mapping) else value:
+            yield from texts(one)
+
+
+def changed(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a value with its strings changed, however deep in lists and in values of dicts."""
+    if isinstance(value, dict):
+        return {key: changed(inner, change) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [changed(inner, change) for inner in value]
+    return change(value) if isinstance(value, str) else value
 
 
 def cells(notebook: Path) -> list[dict]:
@@ -143,20 +153,11 @@ def nearest(name: str, names: list[str]) -> str:
     return "there is " + ", ".join(close) if close else "there is none"
 
 
-# Values -------------------------------------------------------------------------------------
-
-
 def check(value: Any, kind: str, what: str) -> None:
-    """Raise ValueError unless a value is finite and of a declared type.
+    """Raise ValueError unless a value of YAML or a literal is finite and of a declared type.
 
-    Parameters
-    ----------
-    value : object
-        As YAML or a literal gives it.
-    kind : str
-        An annotation made of str, int, float, bool, None, ``list[...]``, ``dict[..., ...]``, ``|``.
-    what : str
-        The subject of the sentence in the error.
+    The type is an annotation made of `SCALARS`, ``list[...]``, ``dict[..., ...]`` and ``|``; `what`
+    is the subject of the sentence in the error.
     """
     if not is_finite(value):
         raise ValueError(f"{what} is {value!r}, which no notebook can hold; give a finite number.")
@@ -168,14 +169,14 @@ def check(value: Any, kind: str, what: str) -> None:
 
 
 def parse(text: str, kind: str, what: str) -> Any:
-    """Convert text from the command line to a declared type.
+    """Convert text from the command line to a declared type; see `check` for type and errors.
 
     Text stays as it is for ``str``. A list is ``a,b`` or ``[a, b]``; double quotes protect an
-    element with a comma. A dict is written as in YAML. Arguments and errors are those of `check`.
+    element with a comma. A dict is written as in YAML.
     """
     try:
         value = _converted(text, _type(kind))
-    except (ValueError, csv.Error):
+    except (ValueError, KeyError, csv.Error):
         raise ValueError(f"{what} is {text!r}, but must be {kind}.") from None
     check(value, kind, what)
     return value
@@ -196,55 +197,37 @@ def _type(kind: str) -> ast.expr:
 
 def _fits(value: Any, kind: ast.expr) -> bool:
     match kind:
-        case ast.Constant(value=None):
-            return value is None
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return _fits(value, left) or _fits(value, right)
-        case ast.Name(id="float"):  # 1 is a float in YAML written by hand
-            return type(value) in (int, float)
-        case ast.Name(id="str" | "int" | "bool" as name):
-            return type(value).__name__ == name
         case ast.Subscript(value=ast.Name(id="list"), slice=part):
             return isinstance(value, list) and all(_fits(v, part) for v in value)
         case ast.Subscript(value=ast.Name(id="dict"), slice=ast.Tuple(elts=[first, second])):
             return isinstance(value, dict) and all(
                 _fits(k, first) and _fits(v, second) for k, v in value.items()
             )
-    raise ValueError(
-        f"The annotation {ast.unparse(kind)!r} is not known; "
-        "use str, int, float, bool, None, list[...], dict[..., ...] and |."
-    )
+    if ast.unparse(kind) not in SCALARS:
+        raise ValueError(
+            f"The annotation {ast.unparse(kind)!r} is not known; "
+            f"use {', '.join(SCALARS)}, list[...], dict[..., ...] and |."
+        )
+    return type(value) in SCALARS[ast.unparse(kind)][0]
 
 
 def _converted(text: str, kind: ast.expr) -> Any:
     match kind:
-        case ast.Constant(value=None) if text.strip().lower() in NONE:
-            return None
         case ast.BinOp(left=left, right=right):
             try:  # None is written last, but `null` is no text where None is allowed
                 return _converted(text, right)
-            except ValueError:
+            except (ValueError, KeyError):
                 return _converted(text, left)
-        case ast.Name(id="str"):
-            return text
-        case ast.Name(id="int"):
-            return int(text)
-        case ast.Name(id="float"):
-            return float(text)
-        case ast.Name(id="bool") if text.strip().lower() in BOOLEANS:
-            return BOOLEANS[text.strip().lower()]
         case ast.Subscript(value=ast.Name(id="list"), slice=part):
-            return [_converted(element, part) for element in _elements(text)]
-        case ast.Subscript(value=ast.Name(id="dict")):
+            inner = re.sub(r"^\s*\[(.*)\]\s*$", r"\1", text, flags=re.DOTALL)
+            rows = csv.reader([inner], skipinitialspace=True, strict=True) if inner.strip() else []
+            elements = [re.sub(r"^'(.*)'$", r"\1", one.strip()) for row in rows for one in row]
+            return [_converted(element, part) for element in elements]
+        case ast.Subscript():
             return read_yaml(text)
-    raise ValueError(f"no {ast.unparse(kind)}")
-
-
-def _elements(text: str) -> list[str]:
-    inner = re.sub(r"^\s*\[(.*)\]\s*$", r"\1", text, flags=re.DOTALL)
-    rows = csv.reader([inner], skipinitialspace=True, strict=True)
-    stripped = [element.strip() for row in rows for element in row if inner.strip()]
-    return [re.sub(r"^'(.*)'$", r"\1", element) for element in stripped]
+    return SCALARS[ast.unparse(kind)][1](text)
 
 
 class _Loader(yaml.SafeLoader):
@@ -253,23 +236,20 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> yaml.Node:
         node = super().compose_node(parent, index)
         if node.end_mark is None:  # an alias of a collection that has not ended yet
-            raise yaml.MarkedYAMLError(
-                problem="an alias contains itself", problem_mark=node.start_mark
-            )
+            raise yaml.MarkedYAMLError("an alias contains itself", node.start_mark)
         return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node, seen = super().compose_mapping_node(anchor), set()
         for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
             if key.value in seen:
-                problem = f"{key.value!r} stands twice in one place"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(f"the key {key.value!r} stands twice", key.start_mark)
             seen.add(key.value)
         return node
 
 
 def read_yaml(text: str) -> Any:
-    """Read a YAML document of plain values.
+    """Return the plain values of a YAML document.
 
     Raises ValueError if it is not one, a key stands twice in a mapping, or an alias holds itself.
     """

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parameters import Parameter, check, declared, nearest, parse, read_yaml, texts
+from parameters import Parameter, changed, check, declared, nearest, parse, read_yaml, texts
 
 NAME = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)
 VARIANT = re.compile(rf"{NAME.pattern}(@{NAME.pattern})?", re.ASCII)  # one notebook, run twice
@@ -80,29 +80,16 @@ class Job:
 class Profile:
     """A profile as written; its form is checked, its parameters not yet.
 
-    Attributes
-    ----------
-    name, description : str
-    minutes : dict of str to float
-        Expected run time of each notebook on two cores; ``"all"`` where only the sum is known.
-    required : list of str
-        Parameters that have to be given with ``--set``.
-    needs : list of str
-        What must be there before it can run, see ``needs.yaml``.
-    common : dict
-        Values for every notebook that declares the parameter.
-    notebooks : dict[str, dict]
-        Values for one notebook, which win over `common`; in the order of the run. A notebook that
-        runs more than once has a name for each run, as in ``04_quantitative_tables@resnet50``.
+    A notebook that runs more than once has a name for each run, as in ``04_tables@resnet50``.
     """
 
     name: str
     description: str = ""
-    minutes: dict[str, float] = field(default_factory=dict)
-    required: list[str] = field(default_factory=list)
-    needs: list[str] = field(default_factory=list)
-    common: dict[str, Any] = field(default_factory=dict)
-    notebooks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    minutes: dict[str, float] = field(default_factory=dict)  # of each, or "all", on two cores
+    required: list[str] = field(default_factory=list)  # parameters that --set has to give
+    needs: list[str] = field(default_factory=list)  # entries of needs.yaml
+    common: dict[str, Any] = field(default_factory=dict)  # for all that declare the parameter
+    notebooks: dict[str, dict[str, Any]] = field(default_factory=dict)  # in order; over `common`
 
 
 KINDS = {  # of the entries of a profile; None for those that are checked with the notebooks
@@ -126,19 +113,7 @@ def load(project: Project, name: str) -> Profile:
         raw = read_yaml(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path.name} cannot be read as YAML ({error}); correct it.") from error
-    return _profile(name, _filled_in(raw, str(project.data)))
-
-
-def _filled_in(value: Any, data: str) -> Any:
-    """Replace `DATA` by the data folder."""
-    if isinstance(value, dict):
-        return {key: _filled_in(inner, data) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_filled_in(inner, data) for inner in value]
-    return value.replace(DATA, data) if isinstance(value, str) else value
-
-
-def _profile(name: str, raw: Any) -> Profile:
+    raw = changed(raw, lambda text: text.replace(DATA, str(project.data)))
     if not isinstance(raw, dict) or not isinstance(raw.get("notebooks"), dict):
         raise ValueError(
             f"Profile {name!r} names no notebooks; give it `notebooks:` with a name each."
@@ -151,8 +126,7 @@ def _profile(name: str, raw: Any) -> Profile:
         if KINDS[entry]:
             check(value, KINDS[entry], f"The entry `{entry}` of profile {name!r}")
     books = {str(book): values or {} for book, values in raw["notebooks"].items()}
-    common = entries.get("common", {})
-    for where, values in {"common": common, **{f"notebooks: {b}": books[b] for b in books}}.items():
+    for where, values in {"common": entries.get("common", {}), **books}.items():
         if not isinstance(values, dict):
             raise ValueError(
                 f"Profile {name!r} has {values!r} under `{where}`, "
@@ -203,37 +177,35 @@ def plan(
             )
     offered = {name: declared(sources[_book(name)]) for name in profile.notebooks}
     chosen = _chosen(profile, only)
-    _check_names(profile.common, _union(offered.values()), f"`common` of profile {profile.name!r}")
-    _check_names(given, _union(offered[name] for name in chosen), "--set")
-    _check_required(profile, given, _union(offered[name] for name in chosen))
-    jobs = [_job(project, profile, n, sources[_book(n)], offered[n], given) for n in offered]
+    everything = {key: p for parameters in offered.values() for key, p in parameters.items()}
+    theirs = {key: p for name in chosen for key, p in offered[name].items()}
+    _check_names(profile.common, everything, f"`common` of profile {profile.name!r}")
+    _check_names(given, theirs, "--set")
+    if lacking := [name for name in profile.required if name in theirs and name not in given]:
+        helps = ", ".join(f"{name!r} ({theirs[name].help})" for name in lacking)
+        flags = " ".join(f"--set {name}=..." for name in lacking)
+        raise ValueError(f"Profile {profile.name!r} needs a value for {helps}; give {flags}")
+    jobs = []
+    for name, parameters in offered.items():
+        where, own = f"Profile {profile.name!r}, {name}", profile.notebooks[name]
+        _check_names(own, parameters, where)
+        values, typed = profile.common | own, {}
+        values = {key: values[key] for key in parameters if key in values}
+        for key, value in values.items():
+            check(value, parameters[key].type, f"{where}: {key!r}")
+        for key in [key for key in parameters if key in given]:
+            values[key], by_value = _set(given[key], parameters[key], project)
+            typed |= by_value
+        defaults = {key: p.default for key, p in parameters.items() if key != RESERVED}
+        jobs.append(Job(name, sources[_book(name)], values, defaults | values, typed))
     return [job for job in jobs if job.name in chosen]
 
 
-def _job(
-    project: Project,
-    profile: Profile,
-    name: str,
-    source: Path,
-    parameters: Mapping[str, Parameter],
-    given: Mapping[str, str],
-) -> Job:
-    """Return a notebook with its checked values, in the order of its parameters."""
-    where, values = f"Profile {profile.name!r}, {name}", profile.common | profile.notebooks[name]
-    _check_names(profile.notebooks[name], parameters, where)
-    mine, typed = {key: values[key] for key in parameters if key in values}, {}
-    for key, value in mine.items():
-        check(value, parameters[key].type, f"{where}: {key!r}")
-    for key in [key for key in given if key in parameters]:
-        read = parse(given[key], parameters[key].type, f"--set: {key!r}")
-        mine[key] = parameters[key].moved(read, Path.cwd(), project.notebooks)
-        typed |= zip(texts(mine[key]), texts(read), strict=True)
-    defaults = {key: p.default for key, p in parameters.items() if key != RESERVED}
-    return Job(name, source, mine, defaults | mine, typed)
-
-
-def _union(offered: Iterable[Mapping[str, Parameter]]) -> dict[str, Parameter]:
-    return {name: p for parameters in offered for name, p in parameters.items()}
+def _set(text: str, parameter: Parameter, project: Project) -> tuple[Any, dict[str, str]]:
+    """Return a value of the command line, and its texts as typed by what they became."""
+    read = parse(text, parameter.type, f"--set: {parameter.name!r}")
+    value = changed(read, lambda one: parameter.moved(one, Path.cwd(), project.notebooks))
+    return value, dict(zip(texts(value), texts(read), strict=True))
 
 
 def _book(name: str) -> str:
@@ -252,14 +224,6 @@ def _chosen(profile: Profile, only: list[str]) -> list[str]:
     whole = [one for one in only if one in profile.notebooks]
     begun = tuple(one for one in only if one not in profile.notebooks)
     return [n for n in profile.notebooks if not only or n in whole or n.startswith(begun)]
-
-
-def _check_required(profile: Profile, given: Mapping, offered: Mapping[str, Parameter]) -> None:
-    lacking = [name for name in profile.required if name in offered and name not in given]
-    if lacking:
-        helps = ", ".join(f"{name!r} ({offered[name].help})" for name in lacking)
-        flags = " ".join(f"--set {name}=..." for name in lacking)
-        raise ValueError(f"Profile {profile.name!r} needs a value for {helps}; give {flags}")
 
 
 def _check_names(values: Mapping, offered: Mapping[str, Parameter], where: str) -> None:

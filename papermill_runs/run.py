@@ -33,7 +33,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import time
 import uuid
 from dataclasses import dataclass
@@ -46,8 +45,10 @@ from execute import one_line
 from filelock import FileLock, Timeout
 from profiles import Job, Profile, Project
 
+# Slow to import, and therefore imported where they are used: check, dry_run, fetch, manifest,
+# publish, report, wwwlib.
+
 PROJECT = Project(Path(__file__).resolve().parents[1])
-PROCESS = ".process-"  # beginning of folders that last as long as a notebook's process
 INTERRUPTED = 130  # exit code
 FLAGS = {
     "--ray": "run on the cluster of RAY_ADDRESS",
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None, project: Project = PROJECT) -> int:
         profile = profiles.load(project, options.profile)
         given = profiles.settings(options.set)
         if options.dry_run:
-            import dry_run  # slow to import, as manifest, check and report below
+            import dry_run
 
             project, profile = dry_run.begin(project, profile, options.out)
         jobs = profiles.plan(project, profile, options.only, given)
@@ -115,8 +116,7 @@ def catalogue(project: Project) -> int:
         profile = profiles.load(project, name)
         minutes = sum(profile.minutes.values())
         print(f"{name}{f' (about {minutes:g} min)' if minutes else ''}: {profile.description}")
-        for notebook in profile.notebooks:
-            print(f"    {notebook}")
+        print(*(f"    {notebook}\n" for notebook in profile.notebooks), sep="", end="")
     return 0
 
 
@@ -133,7 +133,7 @@ def _check(project: Project, profile: Profile, jobs: list[Job], fetching: bool) 
     findings = check.compare([check.examine(need) for need in needs], project.data)
     print(check.table(findings, project.data))
     lost = [one for one in profiles.missing(project, jobs) if str(project.data) not in one]
-    print(*(f"  MISSING  {one}\n" for one in lost), sep="", end="")
+    print(*(f"  MISSING  {one_line(one)}\n" for one in lost), sep="", end="")
     return int(any(one.fault for one in findings) or bool(lost))
 
 
@@ -148,7 +148,8 @@ def _carry_out(
 
         dry_run.furnish(profile, project)
     if not project.stand_ins and (lost := profiles.missing(project, jobs)):
-        print("Input files are missing, so nothing runs:", *lost, sep="\n", file=sys.stderr)
+        print("Input files are missing, so nothing runs:", file=sys.stderr)
+        print(*map(one_line, lost), sep="\n", file=sys.stderr)
         if profile.needs:
             print(f"--check {profile.name} shows where they come from.", file=sys.stderr)
         return 1
@@ -215,11 +216,9 @@ class Run:
     def begin(
         cls, project: Project, profile: Profile, folder: Path, launch: execute.Launcher
     ) -> Run:
-        """Clear what a killed runner left, and open the manifest."""
+        """Open the manifest."""
         from manifest import Manifest
 
-        for left in folder.glob(f"{PROCESS}*"):
-            _remove(left)
         manifest = Manifest.open(folder)
         manifest.begin(project, profile)
         return cls(project, profile, folder, manifest, launch)
@@ -232,12 +231,11 @@ class Run:
 
     def all(self, jobs: list[Job], pending: list[Job], at_once: int) -> int:
         """Run the pending jobs, so many at once, and return the exit code."""
-        started = time.monotonic()
+        started, minutes = time.monotonic(), self.profile.minutes
         done = [job for job in jobs if job not in pending]
         for number, job in enumerate(done, start=1):
             self.manifest.record(job.name)["resumed"] = True
             print(f"[{number}/{len(jobs)}] {job.name} ... already done", flush=True)
-        minutes = self.profile.minutes
         if at_once > 1:
             pending = sorted(pending, key=lambda job: -minutes.get(job.name, 0.0))
         try:
@@ -304,33 +302,20 @@ class Run:
     def execute(self, job: Job, draft: Path) -> str | None:
         """Execute a notebook in its own process and folder; None if it went well."""
         here, log = self.project.notebooks, self.folder / f"{job.name}.log"
-        # Beside the results, where every machine of a cluster sees it.
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=PROCESS) as temporary:
-            place = Path(temporary)
-            work, reason = place / "job.json", place / "reason.txt"
-            out = os.path.relpath(self.folder / job.name, here)  # executed copies are published
-            parameters = {**job.given, profiles.RESERVED: out}
-            called = [job.source.name, os.path.relpath(draft, here), parameters, str(reason)]
-            work.write_text(json.dumps(called), encoding="utf-8")
-            command = [sys.executable, execute.__file__, str(work)]
-            code = self.launch(command, here, self.environment(job, place), log)
-            if code and reason.exists():
-                return reason.read_text(encoding="utf-8")
-            return f"its process ended with code {code}; see {log}" if code else None
-
-    def environment(self, job: Job, place: Path) -> dict[str, str]:
-        """Return an environment in which the kernel "python3" is this very interpreter."""
-        spec = place / "kernels" / "python3" / "kernel.json"
-        spec.parent.mkdir(parents=True)
-        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        described = {"argv": argv, "display_name": "Python 3 (ipykernel)", "language": "python"}
-        spec.write_text(json.dumps(described), encoding="utf-8")
-        more = {"WWW_DRY_RUN": self.profile.description} if self.project.stand_ins else {}
-        more |= {"WWW_GROUP": f"{self.group}-{job.name}"} if self.group else {}
-        paths = filter(None, [str(place), os.environ.get("JUPYTER_PATH")])
-        return os.environ | execute.environment() | more | {
-            "JUPYTER_PATH": os.pathsep.join(paths), "WWW_STORE": str(self.project.store),
-        }  # fmt: skip
+        environment = {"WWW_STORE": str(self.project.store)}
+        if self.project.stand_ins:
+            environment["WWW_DRY_RUN"] = self.profile.description
+        if self.group:
+            environment["WWW_GROUP"] = f"{self.group}-{job.name}"
+        out = os.path.relpath(self.folder / job.name, here)  # executed copies are published
+        called = [job.source.name, os.path.relpath(draft, here), {**job.given, "out": out}]
+        command = [sys.executable, execute.__file__, json.dumps(called)]
+        code = self.launch(command, here, os.environ | execute.environment() | environment, log)
+        said = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        reason = (
+            said[-1] if code == 1 and said else f"its process ended with code {code}; see {log}"
+        )
+        return reason if code else None
 
     def save(self) -> None:
         """Save the manifest if that is possible; the failure of a notebook is reported anyway."""
