@@ -15,7 +15,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class Need:
         return bool(self.url or self.hub)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Finding:
     """The result of checking a need: its fault, or else how it was verified.
 
@@ -68,13 +68,14 @@ class Finding:
     """
 
     need: Need
-    fault: str | None
-    verified_by: str = ""
+    fault: str | None = None
+    ways: list[str] = field(default_factory=list)
     digest: str | None = None
 
-
-class _Fault(Exception):
-    pass
+    @property
+    def verified_by(self) -> str:
+        """How it was verified, in words."""
+        return ", ".join(self.ways)
 
 
 def load(names: Iterable[str], data: Path, path: Path = PATH) -> list[Need]:
@@ -104,23 +105,24 @@ def _need(name: str, entry: dict[str, Any], data: Path) -> Need:
     if "archive" in entry:
         entry["archive"] = data / entry["archive"]
     page = f"https://huggingface.co/{entry['hub']}" if "hub" in entry else entry.get("url", "")
-    if unknown := entry.keys() - {field.name for field in fields(Need)}:
+    if unknown := entry.keys() - {one.name for one in fields(Need)}:
         raise ValueError(f"The need {name!r} has an unknown field {min(unknown)!r}.")
     return Need(name, **{"source": page} | entry)
 
 
 def examine(need: Need) -> Finding:
     """Check one need."""
-    checker, ways = _hub if need.hub else _folder if need.folder else _file, []
+    found = Finding(need)
     try:
-        digest = checker(need, ways)
-    except _Fault as fault:
-        return Finding(need, str(fault))
+        (_hub if need.hub else _folder if need.folder else _file)(need, found)
     except OSError as error:
-        return Finding(need, f"cannot be read ({error.strerror or error})")
+        found.fault = f"cannot be read ({error.strerror or error})"
     except (UnicodeDecodeError, csv.Error) as error:
-        return Finding(need, f"is damaged, or another file ({error})")
-    return Finding(need, None, ", ".join(ways), digest)
+        found.fault = f"is damaged, or another file ({error})"
+    except ValueError as error:
+        found.fault = str(error).rstrip(".")
+    found.digest = None if found.fault else found.digest
+    return found
 
 
 def table(findings: Sequence[Finding], data: Path) -> str:
@@ -146,136 +148,129 @@ def table(findings: Sequence[Finding], data: Path) -> str:
     return "\n".join(lines) if findings else "It needs nothing beside this repository."
 
 
-# Each checker appends to `ways` how a need was verified, raises `_Fault` if it is not right, and
-# returns a digest where no checksum is published.
+# Each checker below adds to `found` how a need was verified, or raises ValueError.
 
 
-def _file(need: Need, ways: list[str]) -> str | None:
+def _file(need: Need, found: Finding) -> None:
     path = need.path
     if not path.is_file():
-        raise _Fault(f"there is no file {str(path)!r}")
+        raise ValueError(f"there is no file {str(path)!r}")
     for kind, expected in (("sha256", need.sha256), ("md5", need.md5)):
         if expected:
-            _hashed(path, kind, expected, ways)
+            _hashed(path, kind, expected, found.ways)
     if need.lines is not None:
         text = path.read_text(encoding="utf-8")
-        _same(len(text.split("\n")) - text.endswith("\n"), need.lines, "lines", ways)
-    if not need.weights:
-        return None
-    from wwwlib import targets
+        _same(len(text.split("\n")) - text.endswith("\n"), need.lines, "lines", found)
+    if need.weights:
+        from wwwlib import targets
 
-    target, classes = need.weights
-    try:
-        digest = targets.load(target, path, classes=[str(i) for i in range(classes)]).digest
-    except ValueError as error:
-        raise _Fault(str(error).rstrip(".")) from None
-    ways.append(f"fits {target} with {classes} classes, weights {digest[:16]}")
-    return digest
+        target, classes = need.weights
+        net = targets.load(target, path, classes=[str(i) for i in range(classes)])
+        found.digest = net.digest
+        found.ways.append(f"fits {target} with {classes} classes, weights {net.digest[:16]}")
 
 
 def wrong_digest(path: Path, kind: str, expected: str) -> str | None:
     """Return the digest of a file if it does not begin with the expected digits."""
     with open(path, "rb") as file:
-        found = hashlib.file_digest(file, kind).hexdigest()
-    return None if found.startswith(expected) else found[: min(len(expected), 16)]
+        digest = hashlib.file_digest(file, kind).hexdigest()
+    return None if digest.startswith(expected) else digest[: min(len(expected), 16)]
 
 
 def _hashed(path: Path, kind: str, expected: str, ways: list[str]) -> None:
     name = {"sha256": "SHA-256", "md5": "MD5"}[kind]
-    if found := wrong_digest(path, kind, expected):
-        raise _Fault(
-            f"{str(path)!r} is another file: its {name} begins with {found}, not {expected[:16]}; "
+    if wrong := wrong_digest(path, kind, expected):
+        raise ValueError(
+            f"{str(path)!r} is another file: its {name} begins with {wrong}, not {expected[:16]}; "
             "delete it and get it again"
         )
     part = f"the first {len(expected)} digits of {name}, {expected}, all that is published"
     ways.append(part if len(expected) < 32 else f"{name} {expected[:16]}...")
 
 
-def _same(found: int, expected: int, what: str, ways: list[str]) -> None:
-    if found != expected:
-        raise _Fault(f"it has {found:,} {what}, expected {expected:,}")
-    ways.append(f"{found:,} {what}")
+def _same(number: int, expected: int, what: str, found: Finding) -> None:
+    if number != expected:
+        raise ValueError(f"it has {number:,} {what}, expected {expected:,}")
+    found.ways.append(f"{number:,} {what}")
 
 
-def _folder(need: Need, ways: list[str]) -> str | None:
-    path, digest = need.path, None
+def _folder(need: Need, found: Finding) -> None:
+    path = need.path
     if not path.is_dir():
-        raise _Fault(f"there is no folder {str(path)!r}")
+        raise ValueError(f"there is no folder {str(path)!r}")
     for name in need.holds:
         if not (path / name).exists():
-            raise _Fault(f"{str(path)!r} holds no {name}")
+            raise ValueError(f"{str(path)!r} holds no {name}")
     if need.holds:
-        ways.append(f"holds {', '.join(need.holds)}")
+        found.ways.append(f"holds {', '.join(need.holds)}")
     if need.folders is not None:
         from wwwlib.images import imagenet_synsets
 
-        found = {p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")}
-        _same(len(found), need.folders, "folders", ways)
-        if foreign := sorted(found - set(imagenet_synsets())):
-            raise _Fault(f"the folder {foreign[0]!r} is named by none of ImageNet's wnids")
+        inner = {p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")}
+        _same(len(inner), need.folders, "folders", found)
+        if foreign := sorted(inner - set(imagenet_synsets())):
+            raise ValueError(f"the folder {foreign[0]!r} is named by none of ImageNet's wnids")
     if need.files is not None:
-        digest = _listing(need, ways)
+        _listing(need, found)
     if need.indexed:
         for file, column in (("label.csv", "name"), ("index.csv", "image")):
             with (path / file).open(newline="", encoding="utf-8") as rows:
                 listed = [row.get(column) or "" for row in csv.DictReader(rows)]
             if not listed or not listed[0]:
-                raise _Fault(f"its {file} has no rows with a column {column!r}")
-        lost = [name for name in listed if not (path / need.indexed / name).is_file()]
-        if lost:
+                raise ValueError(f"its {file} has no rows with a column {column!r}")
+        if lost := [one for one in listed if not (path / need.indexed / one).is_file()]:
             count = f"{len(lost):,} images of its index.csv"
-            raise _Fault(f"{count} are not there, {lost[0]!r} among them")
-        ways.append(f"{len(listed):,} images in its index")
+            raise ValueError(f"{count} are not there, {lost[0]!r} among them")
+        found.ways.append(f"{len(listed):,} images in its index")
     if need.synsets is not None:
         with (path / "data.noun").open(encoding="utf-8") as lines:
-            _same(sum(not line.startswith("  ") for line in lines), need.synsets, "synsets", ways)
-    return digest
+            _same(sum(not one.startswith("  ") for one in lines), need.synsets, "synsets", found)
 
 
-def _listing(need: Need, ways: list[str]) -> str:
-    """Compare the files' names with the expected ones; return the digest of their paths."""
+def _listing(need: Need, found: Finding) -> None:
+    """Compare the files' names with the expected ones; the digest is that of their paths."""
     every = [p for p in need.path.rglob("*") if p.is_file()]
     paths = sorted(p for p in every if not p.name.startswith("."))
-    _same(len(paths), need.files, "files", ways)
+    _same(len(paths), need.files, "files", found)
     if need.pattern:
         names = sorted(path.name for path in paths)
         expected = sorted(need.pattern.format(i) for i in range(1, need.files + 1))
         odd = [a for a, b in zip(names, expected, strict=True) if a != b]
         if odd:
-            raise _Fault(f"the file {odd[0]!r} does not belong to it, or another one is missing")
+            raise ValueError(f"the file {odd[0]!r} does not belong to it, or another is missing")
     for name, size in Counter(path.parent.name for path in paths).items():
         if need.each and size != need.each:
-            raise _Fault(f"the folder {name!r} holds {size} files, expected {need.each}")
+            raise ValueError(f"the folder {name!r} holds {size} files, expected {need.each}")
     if not all(path.stat().st_size for path in paths):
-        raise _Fault("some of its files are empty")
+        raise ValueError("some of its files are empty")
     listing = "\n".join(path.relative_to(need.path).as_posix() for path in paths)
-    digest = hashlib.sha256(listing.encode()).hexdigest()
-    ways.append(f"listing {digest[:16]}")
-    return digest
+    found.digest = hashlib.sha256(listing.encode()).hexdigest()
+    found.ways.append(f"listing {found.digest[:16]}")
 
 
-def _hub(need: Need, ways: list[str]) -> None:
+def _hub(need: Need, found: Finding) -> None:
     """Check the cache of the hub, where a large file has its SHA-256 as its name."""
     from huggingface_hub import try_to_load_from_cache
 
     verified: list[str] = []
     for name in need.holds:
-        found = try_to_load_from_cache(need.hub, name)
-        if not isinstance(found, str) or not Path(found).is_file():
-            raise _Fault(f"the cache of the hub holds no {name} of {need.hub}")
-        blob = Path(found).resolve()
+        file = try_to_load_from_cache(need.hub, name)
+        if not isinstance(file, str) or not Path(file).is_file():
+            raise ValueError(f"the cache of the hub holds no {name} of {need.hub}")
+        blob = Path(file).resolve()
         if re.fullmatch(r"[0-9a-f]{64}", blob.name):
             _hashed(blob, "sha256", blob.name, verified)
-    ways.append(f"{len(need.holds)} files in the cache, {len(verified)} checked by their SHA-256")
+    number = f"{len(verified)} checked by their SHA-256"
+    found.ways.append(f"{len(need.holds)} files in the cache, {number}")
 
 
-def compare(findings: Sequence[Finding], data: Path) -> list[Finding]:
+def compare(findings: Sequence[Finding], data: Path) -> Sequence[Finding]:
     """Compare the digests of what was found right with earlier ones, and record new ones.
 
     Returns the findings; what has changed since has a fault, and keeps its digest. Raises
     ValueError if the record in the data folder is damaged.
     """
-    path, compared, new = data / SEEN, [], {}
+    path, new, today = data / SEEN, {}, datetime.now(UTC).date().isoformat()
     try:
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         known = {name: {"digest": one["digest"], "on": one["on"]} for name, one in known.items()}
@@ -283,21 +278,20 @@ def compare(findings: Sequence[Finding], data: Path) -> list[Finding]:
         raise ValueError(
             f"{path} is damaged ({error!r}); delete it, and the next check records what it finds."
         ) from error
-    for found in findings:
-        name, ways, before = found.need.name, found.verified_by, known.get(found.need.name)
-        if found.digest and not before:
-            new[name] = {"digest": found.digest, "on": datetime.now(UTC).date().isoformat()}
-            found = replace(found, verified_by=f"{ways}, recorded for later checks")
-        elif found.digest and before["digest"] == found.digest:
-            found = replace(found, verified_by=f"{ways}, as on {before['on']}")
-        elif found.digest:
-            change = f"it differs from what was here on {before['on']} ({ways})"
+    for found in [found for found in findings if found.digest]:
+        before = known.get(found.need.name)
+        if not before:
+            new[found.need.name] = {"digest": found.digest, "on": today}
+            found.ways.append("recorded for later checks")
+        elif before["digest"] == found.digest:
+            found.ways.append(f"as on {before['on']}")
+        else:
+            change = f"it differs from what was here on {before['on']} ({found.verified_by})"
             hint = f"put that back, or delete its entry in {path} if the change is intended"
-            found = replace(found, fault=f"{change}; {hint}")
-        compared.append(found)
+            found.fault = f"{change}; {hint}"
     try:
         if new:
             write_json(path, known | new)
     except OSError as error:  # a data folder may be read-only
         print(f"{path} cannot be written ({error.strerror}); nothing is recorded.", file=sys.stderr)
-    return compared
+    return findings

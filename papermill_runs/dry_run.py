@@ -133,14 +133,13 @@ def _write(path: Path, lines: list[str]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _noise(path: Path, rng: np.random.Generator) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _picture(rng).save(path, quality=80)
-
-
-def _picture(rng: np.random.Generator) -> Image.Image:
+def _picture(rng: np.random.Generator, path: Path | None = None) -> Image.Image:
     coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
-    return coarse.resize((64, 64))
+    picture = coarse.resize((64, 64))
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path, quality=80)
+    return picture
 
 
 def _imagenet(data: Path, rng: np.random.Generator, root: str = "imagenet/val") -> None:
@@ -148,7 +147,7 @@ def _imagenet(data: Path, rng: np.random.Generator, root: str = "imagenet/val") 
 
     wnids = list(imagenet_synsets())
     for number, i in enumerate(np.repeat(SHOWN, EACH), start=1):
-        _noise(data / root / wnids[i] / f"ILSVRC2012_val_{number:08d}.JPEG", rng)
+        _picture(rng, data / root / wnids[i] / f"ILSVRC2012_val_{number:08d}.JPEG")
 
 
 def _places(data: Path, rng: np.random.Generator) -> None:
@@ -158,7 +157,7 @@ def _places(data: Path, rng: np.random.Generator) -> None:
     root = data / "places365"
     for number, i in enumerate(several + single, start=1):
         folder = scenes[i].removeprefix("/a/").replace("/", "-")
-        _noise(root / "val" / folder / f"Places365_val_{number:08d}.jpg", rng)
+        _picture(rng, root / "val" / folder / f"Places365_val_{number:08d}.jpg")
     _write(root / "categories_places365.txt", [f"{s} {i}" for i, s in enumerate(scenes)])
 
 
@@ -177,32 +176,29 @@ def _places_weights(data: Path, rng: np.random.Generator) -> None:
 def _words(data: Path, rng: np.random.Generator) -> None:
     from wwwlib.images import imagenet_synsets
 
-    folder = data / "words"
-    words = [lemmas[0] for lemmas in list(imagenet_synsets().values())[::5]]
+    folder, every = data / "words", [lemmas[0] for lemmas in imagenet_synsets().values()]
+    words = every[::5]
     _write(folder / "broden_labels_clean.txt", words)
     rows = [f"{i},{words[i % len(words)]},0.1" for i in range(1000)]
     _write(folder / "netdissect_resnet50_imagenet_fc.csv", ["unit,label,score", *rows])
-    units = [(layer, i) for layer, n in (("layer3", 1024), ("layer4", 2048)) for i in range(n)]
-    rows = [f"{layer},{i},{words[i % len(words)]},0.2" for layer, i in units]
-    header = "layer,unit,description,similarity"
+    layers, header = {"layer3": 1024, "layer4": 2048}, "layer,unit,description,similarity"
+    rows = [f"{y},{i},{words[i % len(words)]},0.2" for y, n in layers.items() for i in range(n)]
     _write(folder / "clip_dissect_resnet50_imagenet_broden.csv", [header, *rows])
 
 
 def _wordnet(data: Path, rng: np.random.Generator) -> None:
     from wwwlib.images import imagenet_synsets
 
-    lines = [
-        f"{wnid[1:]} 03 n 01 {lemmas[0].replace(' ', '_')} 0 000 | a stand-in"
-        for wnid, lemmas in sorted(imagenet_synsets().items())[::4]
-    ]
-    _write(data / "wordnet" / "data.noun", lines)
+    nouns = {wnid[1:]: lemmas[0].replace(" ", "_") for wnid, lemmas in imagenet_synsets().items()}
+    lines = [f"{offset} 03 n 01 {noun} 0 000 | a stand-in" for offset, noun in nouns.items()]
+    _write(data / "wordnet" / "data.noun", sorted(lines)[::4])
 
 
 def _broden(data: Path, rng: np.random.Generator) -> None:
     """Write images with one colour mask each, in Broden's layout."""
     root, rows = data / "broden1_224", []
     for i in range(IMAGES):
-        _noise(root / "images" / f"{i:04d}.jpg", rng)
+        _picture(rng, root / "images" / f"{i:04d}.jpg")
         split = "val" if i % 2 else "train"
         rows.append(f"{i:04d}.jpg,{split},64,64,32,32,{i % 4 + 1},{i % 3 + 5}")
     _write(root / "index.csv", ["image,split,ih,iw,sh,sw,color,object", *rows])
@@ -211,11 +207,7 @@ def _broden(data: Path, rng: np.random.Generator) -> None:
 
 
 def _network(path: Path) -> None:
-    """Write random weights, the same each time, with which a network predicts all classes shown.
-
-    Untrained it would predict one class for every image: the last bias levels the classes that are
-    shown, and excludes the others.
-    """
+    """Write random weights, the same each time, with which a network predicts all classes shown."""
     import torch
     from safetensors.torch import save_file
 
@@ -228,6 +220,7 @@ def _network(path: Path) -> None:
     rng, shown = np.random.default_rng(1), [*SHOWN]
     with torch.inference_mode():
         logits = made.model(torch.stack([made.preprocess(_picture(rng)) for _ in range(16)]))
+    # Untrained it would predict one class for every image: the last bias levels those shown.
     level = state[last] - logits.mean(0)
     state[last] = torch.full_like(level, -100.0)
     state[last][shown] = level[shown]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import queue
 import re
 import subprocess
 import sys
@@ -99,12 +98,10 @@ def each(step: Callable[[Any], str], jobs: list, at_once: int) -> Iterator[tuple
     Raises KeyboardInterrupt if the user interrupts, after all running steps have ended.
     """
     _STOP.clear()
-    slots: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for slot in range(at_once):
-        slots.put(slot)
+    slots = iter(range(at_once))
 
     def settle() -> None:
-        _THREAD.slot, _THREAD.of = slots.get(), at_once
+        _THREAD.slot, _THREAD.of = next(slots), at_once
 
     pool = ThreadPoolExecutor(at_once, initializer=settle)
     try:

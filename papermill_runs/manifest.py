@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from parameters import is_finite, paths, texts
+from parameters import check, paths, texts
 from profiles import Job, Profile, Project, write_json
 
 from wwwlib.images.files import list_files
 from wwwlib.store import digest, file_digest, versions
 
-REPORTED = {"scalars": dict, "data": dict, "artifacts": dict, "device": str}
+REPORTED = {"scalars": "dict", "data": "dict", "artifacts": "dict", "device": "str"}
 RESULTS = "results.json"
 
 
@@ -115,7 +115,7 @@ def results(folder: Path) -> dict[str, Any]:
     """Return what the ``results.json`` in a notebook's folder reports for the manifest.
 
     Raises ValueError if it is absent, not JSON, holds NaN or infinity, or one of its entries has
-    another form than `REPORTED`.
+    another type than in `REPORTED`.
     """
     path = folder / RESULTS
     if not path.is_file():
@@ -124,15 +124,9 @@ def results(folder: Path) -> dict[str, Any]:
         found = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"its {RESULTS} is not valid JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"its {RESULTS} holds a {type(found).__name__}, not an object")
-    if not is_finite(found):
-        raise ValueError(f"its {RESULTS} holds NaN or infinity; write null instead")
-    for name, kind in REPORTED.items():
-        if not isinstance(found.get(name, kind()), kind):
-            raise ValueError(
-                f"its {RESULTS} has {found[name]!r:.80} as {name!r}, not a {kind.__name__}"
-            )
+    check(found, "dict", f"its {RESULTS}")
+    for name in REPORTED.keys() & found.keys():
+        check(found[name], REPORTED[name], f"{name!r} in its {RESULTS}")
     return {name: found[name] for name in REPORTED if name in found}
 
 
@@ -152,10 +146,16 @@ def input_fingerprints(project: Project, values: Any) -> dict[str, list]:
     for path in {path.resolve() for path in paths(values, project.notebooks)}:
         # What the runs themselves write is no input, nor is a folder that holds it.
         if not (root.is_relative_to(path) or path.is_relative_to(root / "papermill_runs")):
-            inside = [(name, path / name) for name in list_files(path)] if path.is_dir() else []
-            every = inside if path.is_dir() else [(path.name, path)]
-            found[os.path.relpath(path, root)] = [_stat(name, one) for name, one in every]
+            every = [path / name for name in list_files(path)] if path.is_dir() else [path]
+            found[os.path.relpath(path, root)] = [_stat(one, path) for one in every]
     return found
+
+
+def _stat(path: Path, above: Path) -> list:
+    """Return the time of the inode, too: it shows a file with the size and time of another one."""
+    stat = path.stat() if path.exists() else None  # a link may lead nowhere
+    times = [stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size] if stat else []
+    return [str(path.relative_to(above)), *times]
 
 
 def behind_url(values: Any) -> str | None:
@@ -163,34 +163,18 @@ def behind_url(values: Any) -> str | None:
     return next((text for text in texts(values) if "://" in text), None)
 
 
-def _stat(name: str, path: Path) -> list:
-    """Return the time of the inode, too: it shows a file with the size and time of another one."""
-    try:
-        stat = path.stat()
-    except FileNotFoundError:  # a link to nowhere
-        return [name]
-    return [name, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size]
-
-
 def current(project: Project) -> dict[str, Any]:
     """Return platform, device, library versions and source digest as they are now."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    if torch.backends.mps.is_available():
-        device = "mps"
     runner = {name: version(name) for name in ("papermill", "ipykernel")}
+    found = [path for folder in ("wwwlib", "data") for path in (project.root / folder).rglob("*")]
+    sources = sorted(p for p in found if p.is_file() and "__pycache__" not in p.parts)
     return {
         "platform": platform.platform(),
-        "device": device,
+        "device": "mps" if torch.backends.mps.is_available() else device,
         "versions": {"python": sys.version.split()[0], **versions(), **runner},
-        "source": tree_digest(project.root / "wwwlib", project.root / "data"),
+        "source": digest([[str(p.relative_to(project.root)), file_digest(p)] for p in sources]),
     }
-
-
-def tree_digest(*folders: Path) -> str:
-    """Digest of the names and bytes of all files in some folders, compiled ones apart."""
-    found = [(p, folder.parent) for folder in folders for p in sorted(folder.rglob("*"))]
-    sources = [(p, above) for p, above in found if p.is_file() and "__pycache__" not in p.parts]
-    return digest([[str(p.relative_to(above)), file_digest(p)] for p, above in sources])
 
 
 def commit(root: Path) -> dict[str, Any]:

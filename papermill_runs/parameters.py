@@ -30,6 +30,7 @@ SCALARS = {  # the types that an annotation may name: of values, and how text is
     "float": ((int, float), float),  # 1 is a float in YAML written by hand
     "bool": ((bool,), lambda text: BOOLEANS[text.strip().lower()]),
     "None": ((NoneType,), lambda text: NONE[text.strip().lower()]),
+    "dict": ((dict,), lambda text: read_yaml(text)),
 }
 # `kind:`, perhaps several; a path or another name; perhaps `:function`.
 _PARTS = re.compile(r"((?:[A-Za-z][\w-]*:)*)(.*?)((?::[A-Za-z_]\w*)?)", re.DOTALL)
@@ -160,11 +161,11 @@ def check(value: Any, kind: str, what: str) -> None:
     is the subject of the sentence in the error.
     """
     if not is_finite(value):
-        raise ValueError(f"{what} is {value!r}, which no notebook can hold; give a finite number.")
+        raise ValueError(f"{what} is {value!r:.200}, which JSON cannot hold; give finite numbers.")
     if not _fits(value, _type(kind)):
         hint = f"; write {[value]!r}" if _fits([value], _type(kind)) else ""
         raise ValueError(
-            f"{what} is {value!r}, of type {type(value).__name__}, but must be {kind}{hint}."
+            f"{what} is {value!r:.200}, of type {type(value).__name__}, but must be {kind}{hint}."
         )
 
 

@@ -92,9 +92,9 @@ class Profile:
     notebooks: dict[str, dict[str, Any]] = field(default_factory=dict)  # in order; over `common`
 
 
-KINDS = {  # of the entries of a profile; None for those that are checked with the notebooks
+KINDS = {  # of the entries of a profile
     "description": "str", "minutes": "float | dict[str, float]", "required": "list[str]",
-    "needs": "list[str]", "common": None, "notebooks": None,
+    "needs": "list[str]", "common": "dict", "notebooks": "dict",
 }  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def load(project: Project, name: str) -> Profile:
     except ValueError as error:
         raise ValueError(f"{path.name} cannot be read as YAML ({error}); correct it.") from error
     raw = changed(raw, lambda text: text.replace(DATA, str(project.data)))
-    if not isinstance(raw, dict) or not isinstance(raw.get("notebooks"), dict):
+    if not isinstance(raw, dict) or not raw.get("notebooks"):
         raise ValueError(
             f"Profile {name!r} names no notebooks; give it `notebooks:` with a name each."
         )
@@ -123,15 +123,10 @@ def load(project: Project, name: str) -> Profile:
         if entry not in KINDS:
             known = nearest(str(entry), [*KINDS])
             raise ValueError(f"Profile {name!r} has an unknown entry {entry!r}; {known}.")
-        if KINDS[entry]:
-            check(value, KINDS[entry], f"The entry `{entry}` of profile {name!r}")
-    books = {str(book): values or {} for book, values in raw["notebooks"].items()}
-    for where, values in {"common": entries.get("common", {}), **books}.items():
-        if not isinstance(values, dict):
-            raise ValueError(
-                f"Profile {name!r} has {values!r} under `{where}`, "
-                "but parameters go there, a line each as `name: value`."
-            )
+        check(value, KINDS[entry], f"The entry `{entry}` of profile {name!r}")
+    books = {str(book): values or {} for book, values in entries["notebooks"].items()}
+    for book, values in books.items():
+        check(values, "dict", f"The notebook {book!r} of profile {name!r}")
     minutes = entries.get("minutes", {})
     minutes = minutes if isinstance(minutes, dict) else {"all": minutes}
     return Profile(name, **entries | {"minutes": minutes, "notebooks": books})

@@ -79,17 +79,15 @@ def main(argv: list[str] | None = None, project: Project = PROJECT) -> int:
             raise ValueError(f"--jobs {options.jobs} runs nothing; give 1 or more.")
         if options.publish and (options.only or options.set):
             raise ValueError("--publish takes a whole profile: leave --only and --set out.")
-        folder = project.run(options.out or profile.name)
+        run = Run(project, profile, jobs, project.run(options.out or profile.name))
         if options.report:
             import report
 
-            print(report.write(folder), end="")
+            print(report.write(run.folder), end="")
             return 0
-        if options.check or options.fetch:
-            return _check(project, profile, jobs, options.fetch)
-        return _carry_out(options, project, profile, jobs, folder)
+        return run.check(options.fetch) if options.check or options.fetch else run.start(options)
     except Timeout:
-        print(f"Another run writes to {folder}; wait for it or give --out.", file=sys.stderr)
+        print(f"Another run writes to {run.folder}; wait for it or give --out.", file=sys.stderr)
     except (ValueError, OSError) as error:
         print(one_line(str(error), 2000), file=sys.stderr)
     return 2
@@ -120,85 +118,10 @@ def catalogue(project: Project) -> int:
     return 0
 
 
-def _check(project: Project, profile: Profile, jobs: list[Job], fetching: bool) -> int:
-    """Check or fetch what a profile needs and return the exit code."""
-    import check
-
-    needs = check.load(profile.needs, project.data)
-    if fetching:
-        import fetch
-
-        return int(fetch.fetch(needs) > 0)
-    print(f"Profile {profile.name!r} is valid: {', '.join(job.name for job in jobs)}.")
-    findings = check.compare([check.examine(need) for need in needs], project.data)
-    print(check.table(findings, project.data))
-    lost = [one for one in profiles.missing(project, jobs) if str(project.data) not in one]
-    print(*(f"  MISSING  {one_line(one)}\n" for one in lost), sep="", end="")
-    return int(any(one.fault for one in findings) or bool(lost))
-
-
-def _carry_out(
-    options: argparse.Namespace, project: Project, profile: Profile, jobs: list[Job], folder: Path
-) -> int:
-    """Run the jobs, as the only runner of this folder, and return the exit code."""
-    from wwwlib.distributed import ranks
-
-    if project.stand_ins and ranks().rank == 0:
-        import dry_run
-
-        dry_run.furnish(profile, project)
-    if not project.stand_ins and (lost := profiles.missing(project, jobs)):
-        print("Input files are missing, so nothing runs:", file=sys.stderr)
-        print(*map(one_line, lost), sep="\n", file=sys.stderr)
-        if profile.needs:
-            print(f"--check {profile.name} shows where they come from.", file=sys.stderr)
-        return 1
-    if ranks().rank:
-        return _run_beside(project, profile, jobs, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock", timeout=0):
-        launch = execute.connect() if options.ray else execute.launch
-        run = Run.begin(project, profile, folder, launch)
-        pending = [job for job in jobs if options.force or not run.is_done(job)]
-        run.group = _agree({"group": uuid.uuid4().hex, "jobs": [job.name for job in pending]})[0]
-        at_once = len(jobs) if options.ray else options.jobs or _at_once(jobs)
-        code = run.all(jobs, pending, at_once if ranks().size == 1 else 1)
-        if options.publish and code != INTERRUPTED:
-            import publish
-
-            print(publish.publish(project, jobs, folder))
-    return code
-
-
 def _at_once(jobs: list[Job]) -> int:
     """Return how many notebooks run at once by default."""
     on_cpu = all(job.effective.get("device", "cpu") == "cpu" for job in jobs)
     return min(2, execute.cores() if on_cpu else len(execute.gpus()) or 1)
-
-
-def _agree(plan: dict[str, Any] | None = None) -> tuple[str, list[str]]:
-    """Return group and names of the notebooks to run: on every rank of torchrun those of rank 0."""
-    from wwwlib.distributed import ranks
-
-    if ranks().size > 1:
-        plan = json.loads(ranks().broadcast(json.dumps(plan).encode() if plan else b""))
-    return plan["group"], plan["jobs"]
-
-
-def _run_beside(project: Project, profile: Profile, jobs: list[Job], folder: Path) -> int:
-    """Execute the notebooks of rank 0 at the same time, to share their passes over images."""
-    group, names = _agree()
-    aside = project.run(f"{folder.name}-rank-{os.environ['RANK']}")
-    aside.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            run = Run.begin(project, profile, aside, execute.launch)
-            run.group = group
-            jobs = [job for job in jobs if job.name in names]
-            run.all(jobs, jobs, 1)
-    finally:
-        _remove(aside)
-    return 0  # rank 0 reports failures
 
 
 @dataclass
@@ -207,21 +130,85 @@ class Run:
 
     project: Project
     profile: Profile
+    jobs: list[Job]
     folder: Path
-    manifest: Any
-    launch: execute.Launcher
+    manifest: Any = None
+    launch: execute.Launcher = execute.launch
     group: str = ""  # a name that all ranks of torchrun share
 
-    @classmethod
-    def begin(
-        cls, project: Project, profile: Profile, folder: Path, launch: execute.Launcher
-    ) -> Run:
-        """Open the manifest."""
+    def check(self, fetching: bool) -> int:
+        """Check or fetch what the profile needs and return the exit code."""
+        import check
+
+        project = self.project
+        needs = check.load(self.profile.needs, project.data)
+        if fetching:
+            import fetch
+
+            return int(fetch.fetch(needs) > 0)
+        names = ", ".join(job.name for job in self.jobs)
+        print(f"Profile {self.profile.name!r} is valid: {names}.")
+        findings = check.compare([check.examine(need) for need in needs], project.data)
+        print(check.table(findings, project.data))
+        lost = profiles.missing(project, self.jobs)
+        lost = [one for one in lost if str(project.data) not in one]  # the others are needs
+        print(*(f"  MISSING  {one_line(one)}\n" for one in lost), sep="", end="")
+        return int(any(one.fault for one in findings) or bool(lost))
+
+    def start(self, options: argparse.Namespace) -> int:
+        """Run the jobs, as the only runner of this folder, and return the exit code."""
+        from wwwlib.distributed import ranks
+
+        if self.project.stand_ins and ranks().rank == 0:
+            import dry_run
+
+            dry_run.furnish(self.profile, self.project)
+        if not self.project.stand_ins and (lost := profiles.missing(self.project, self.jobs)):
+            print("Input files are missing, so nothing runs:", file=sys.stderr)
+            print(*map(one_line, lost), sep="\n", file=sys.stderr)
+            if self.profile.needs:
+                print(f"--check {self.profile.name} shows where they come from.", file=sys.stderr)
+            return 1
+        if ranks().rank:
+            return self.beside()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".lock", timeout=0):
+            self.launch = execute.connect() if options.ray else execute.launch
+            self.open()
+            pending = [job for job in self.jobs if options.force or not self.is_done(job)]
+            self.group, names = uuid.uuid4().hex, [job.name for job in pending]
+            if ranks().size > 1:
+                ranks().broadcast(json.dumps([self.group, names]).encode())
+            at_once = len(self.jobs) if options.ray else options.jobs or _at_once(self.jobs)
+            code = self.all(pending, at_once if ranks().size == 1 else 1)
+            if options.publish and code != INTERRUPTED:
+                import publish
+
+                print(publish.publish(self.project, self.jobs, self.folder))
+        return code
+
+    def beside(self) -> int:
+        """Execute the notebooks of torchrun's rank 0 as well, to share their passes over images."""
+        from wwwlib.distributed import ranks
+
+        self.group, names = json.loads(ranks().broadcast(b""))
+        self.folder = self.project.run(f"{self.folder.name}-rank-{os.environ['RANK']}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+                self.open()
+                self.jobs = [job for job in self.jobs if job.name in names]
+                self.all(self.jobs, 1)
+        finally:
+            _remove(self.folder)
+        return 0  # rank 0 reports failures
+
+    def open(self) -> None:
+        """Open the manifest, and record that this run begins."""
         from manifest import Manifest
 
-        manifest = Manifest.open(folder)
-        manifest.begin(project, profile)
-        return cls(project, profile, folder, manifest, launch)
+        self.manifest = Manifest.open(self.folder)
+        self.manifest.begin(self.project, self.profile)
 
     def is_done(self, job: Job) -> bool:
         """Whether a notebook need not run again."""
@@ -229,23 +216,23 @@ class Run:
 
         return not behind_url(job.effective) and self.manifest.done(self.project, job)
 
-    def all(self, jobs: list[Job], pending: list[Job], at_once: int) -> int:
+    def all(self, pending: list[Job], at_once: int) -> int:
         """Run the pending jobs, so many at once, and return the exit code."""
-        started, minutes = time.monotonic(), self.profile.minutes
-        done = [job for job in jobs if job not in pending]
+        started, minutes, total = time.monotonic(), self.profile.minutes, len(self.jobs)
+        done = [job for job in self.jobs if job not in pending]
         for number, job in enumerate(done, start=1):
             self.manifest.record(job.name)["resumed"] = True
-            print(f"[{number}/{len(jobs)}] {job.name} ... already done", flush=True)
+            print(f"[{number}/{total}] {job.name} ... already done", flush=True)
         if at_once > 1:
             pending = sorted(pending, key=lambda job: -minutes.get(job.name, 0.0))
         try:
             outcomes = execute.each(self.one, pending, at_once)
             for number, (job, outcome) in enumerate(outcomes, start=1 + len(done)):
-                print(f"[{number}/{len(jobs)}] {job.name} ... {outcome}", flush=True)
+                print(f"[{number}/{total}] {job.name} ... {outcome}", flush=True)
         except KeyboardInterrupt:
             print("interrupted; the same command goes on from here")
             return INTERRUPTED
-        return self.close(jobs, time.monotonic() - started)
+        return self.close(time.monotonic() - started)
 
     def one(self, job: Job) -> str:
         """Run one notebook and return how it went."""
@@ -322,18 +309,18 @@ class Run:
         with contextlib.suppress(OSError, ValueError):
             self.manifest.save()
 
-    def close(self, jobs: list[Job], seconds: float) -> int:
+    def close(self, seconds: float) -> int:
         """Print how the run ended and where its files are; return the exit code."""
         self.manifest.content |= {"seconds": round(seconds, 1)}
         self.save()
-        failed = [job.name for job in jobs if self.manifest.record(job.name)["state"] != "done"]
-        done, folder = len(jobs) - len(failed), Path(os.path.relpath(self.folder))
-        print(f"\nProfile {self.profile.name!r}: {done} of {len(jobs)} done in {seconds:.0f} s.")
-        for name in failed:
+        records = {job.name: self.manifest.record(job.name) for job in self.jobs}
+        failed = {name: one for name, one in records.items() if one["state"] != "done"}
+        done, folder = len(records) - len(failed), Path(os.path.relpath(self.folder))
+        print(f"\nProfile {self.profile.name!r}: {done} of {len(records)} done in {seconds:.0f} s.")
+        for name, record in failed.items():
             copy = self.folder / f"{name}.failed.ipynb"
             where = f"; see {folder / copy.name}" if copy.exists() else ""
-            error = self.manifest.record(name).get("error", "not run")
-            print(f"  failed    {name}: {error}{where}")
+            print(f"  failed    {name}: {record.get('error', 'not run')}{where}")
         print(f"  notebooks {folder}/*.ipynb")
         print(f"  figures   {folder}/<notebook>/, with results.json")
         print(f"  record    {folder / 'manifest.json'}")
