@@ -139,8 +139,7 @@ def files(run: Path, name: str) -> dict[str, str]:
 def input_fingerprints(project: Project, values: Any) -> dict[str, list]:
     """Return name, times and size of every file that parameters name, by path from the root.
 
-    Content is not read: a probe set of 50,000 images takes a second. Relative paths start at the
-    notebooks; values may be nested in lists and dicts.
+    Content is not read: a probe set of 50,000 images takes a second.
     """
     root, found = project.root.resolve(), {}
     for path in {path.resolve() for path in paths(values, project.notebooks)}:

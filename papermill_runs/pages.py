@@ -35,19 +35,16 @@ from pygments.formatters import HtmlFormatter
 PROJECT = Project(Path(__file__).resolve().parents[1])
 TEMPLATES = Path(__file__).with_name("templates")
 TEACHING = "teaching.html"  # the page made from notebooks/README.md
-_TAGS = (
-    "b br caption code div em i img li ol p pre span strong sub sup table tbody td tfoot th thead "
-    "tr ul h2 h3 h4"
-)
+_TAGS = """b br caption code div em i img li ol p pre span strong sub sup table tbody td tfoot th
+    thead tr ul h2 h3 h4"""
+_ATTRIBUTES = {
+    "img": "alt src width height", "td": "colspan rowspan", "th": "colspan rowspan scope",
+    "table": "class",
+}  # fmt: skip
 _SAFE = {
     "tags": set(_TAGS.split()),
     "clean_content_tags": {"script", "style"},
-    "attributes": {
-        "img": {"alt", "src", "width", "height"},
-        "td": {"colspan", "rowspan"},
-        "th": {"colspan", "rowspan", "scope"},
-        "table": {"class"},
-    },
+    "attributes": {tag: set(names.split()) for tag, names in _ATTRIBUTES.items()},
     "url_schemes": {"data"},
     "attribute_filter": lambda tag, name, value: (
         value if name != "src" or value.startswith("data:image/") else None

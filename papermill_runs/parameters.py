@@ -10,10 +10,9 @@ import ast
 import csv
 import difflib
 import json
-import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -55,13 +54,13 @@ class Parameter:
         `folder`, and has a slash or a dot, or None is the parameter's default.
         """
         root = self.name.endswith(("_root", "_roots"))
-        whole = root or _exists(folder, text)
+        whole = root or _exists(text, folder)
         before, path, behind = ("", text, "") if whole else _PARTS.fullmatch(text).groups()
         written = path.startswith(("./", "../", "/", "~")) or path.endswith(_ENDINGS)
         optional = "None" in self.type and self.default in (None, [])
         possible = optional or "/" in path or "." in path
         is_path = root or written or before.endswith(_BEFORE_PATHS)
-        if "://" in text or not (path and (is_path or (possible and _exists(folder, path)))):
+        if "://" in text or not (path and (is_path or (possible and _exists(path, folder)))):
             return text, "", ""
         return before, path, behind
 
@@ -76,28 +75,19 @@ class Parameter:
     def is_missing(self, text: str, folder: Path) -> bool:
         """Whether a value names a path, which may be relative to `folder`, and nothing is there."""
         path = self.split(text, folder)[1]
-        return bool(path) and not _exists(folder, path)
+        return bool(path) and not _exists(path, folder)
 
 
 def paths(value: Any, folder: Path) -> Iterator[Path]:
     """Yield every path that exists in `folder` and that a value, however deep in it, may name."""
     for text in texts(value):
         for one in {text, _PARTS.fullmatch(text)[2]}:
-            if one and _exists(folder, one):
+            if one and _exists(one, folder):
                 yield folder / os.path.expanduser(one)
 
 
-def _exists(folder: Path, path: str) -> bool:
+def _exists(path: str, folder: Path) -> bool:
     return os.path.exists(os.path.join(folder, os.path.expanduser(path)))
-
-
-def texts(value: Any) -> Iterator[str]:
-    """Yield every string in a value, however deep in lists and dicts."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for one in value.items() if isinstance(value, Mapping) else value:
-            yield from texts(one)
 
 
 def changed(value: Any, change: Callable[[str], str]) -> Any:
@@ -107,6 +97,13 @@ def changed(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, list):
         return [changed(inner, change) for inner in value]
     return change(value) if isinstance(value, str) else value
+
+
+def texts(value: Any) -> list[str]:
+    """Return every string in a value, however deep in lists and in values of dicts."""
+    found: list[str] = []
+    changed(value, lambda text: found.append(text) or text)
+    return found
 
 
 def cells(notebook: Path) -> list[dict]:
@@ -155,13 +152,16 @@ def nearest(name: str, names: list[str]) -> str:
 
 
 def check(value: Any, kind: str, what: str) -> None:
-    """Raise ValueError unless a value of YAML or a literal is finite and of a declared type.
+    """Raise ValueError unless a value of YAML or a literal is of a declared type, and finite.
 
     The type is an annotation made of `SCALARS`, ``list[...]``, ``dict[..., ...]`` and ``|``; `what`
     is the subject of the sentence in the error.
     """
-    if not is_finite(value):
-        raise ValueError(f"{what} is {value!r:.200}, which JSON cannot hold; give finite numbers.")
+    try:
+        json.dumps(value, allow_nan=False)
+    except (ValueError, TypeError):
+        needed = "which JSON cannot hold; give finite numbers, texts, lists and dicts of them"
+        raise ValueError(f"{what} is {value!r:.200}, {needed}.") from None
     if not _fits(value, _type(kind)):
         hint = f"; write {[value]!r}" if _fits([value], _type(kind)) else ""
         raise ValueError(
@@ -181,15 +181,6 @@ def parse(text: str, kind: str, what: str) -> Any:
         raise ValueError(f"{what} is {text!r}, but must be {kind}.") from None
     check(value, kind, what)
     return value
-
-
-def is_finite(value: Any) -> bool:
-    """Whether a JSON value holds no NaN and no infinity, however deep."""
-    if isinstance(value, list):
-        return all(map(is_finite, value))
-    if isinstance(value, dict):
-        return all(map(is_finite, [*value, *value.values()]))
-    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _type(kind: str) -> ast.expr:

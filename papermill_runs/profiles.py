@@ -150,18 +150,9 @@ def plan(
 ) -> list[Job]:
     """Return the notebooks to run, in order, with their parameters.
 
-    Parameters
-    ----------
-    only : list of str
-        Beginnings of names; none means all.
-    given : mapping
-        Texts from the command line, for every chosen notebook that declares the parameter. They
-        are converted to its type; relative paths in them start at the working directory.
-
-    Raises
-    ------
-    ValueError
-        If a name or a value in the profile or on the command line is wrong.
+    `only` has beginnings of names, none for all; `given` the texts of the command line, for every
+    chosen notebook that declares the parameter. Relative paths in them start at the working
+    directory. Raises ValueError if a name or value in the profile or the command line is wrong.
     """
     sources = {path.stem: path for path in sorted(project.notebooks.glob("*.ipynb"))}
     for name in profile.notebooks:

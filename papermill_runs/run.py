@@ -228,7 +228,7 @@ class Run:
         try:
             outcomes = execute.each(self.one, pending, at_once)
             for number, (job, outcome) in enumerate(outcomes, start=1 + len(done)):
-                print(f"[{number}/{total}] {job.name} ... {outcome}", flush=True)
+                print(f"[{number}/{total}] {job.name} ... {one_line(outcome, 800)}", flush=True)
         except KeyboardInterrupt:
             print("interrupted; the same command goes on from here")
             return INTERRUPTED
@@ -298,11 +298,13 @@ class Run:
         called = [job.source.name, os.path.relpath(draft, here), {**job.given, "out": out}]
         command = [sys.executable, execute.__file__, json.dumps(called)]
         code = self.launch(command, here, os.environ | execute.environment() | environment, log)
+        if code == 0:
+            return None
         said = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        reason = (
-            said[-1] if code == 1 and said else f"its process ended with code {code}; see {log}"
-        )
-        return reason if code else None
+        reason = said[-1] if code == 1 and said else f"its process ended with code {code}: {log}"
+        for value, typed in job.typed.items():
+            reason = reason.replace(value, typed) if value.startswith("../") else reason
+        return reason
 
     def save(self) -> None:
         """Save the manifest if that is possible; the failure of a notebook is reported anyway."""

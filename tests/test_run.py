@@ -265,6 +265,14 @@ def test_every_missing_input_is_listed_before_anything_runs(project, capsys, mon
     assert not project.runs.exists()
 
 
+def test_a_failing_notebook_quotes_paths_as_they_were_typed(project, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    notebook(project, "01_good", "raise OSError(f'{weights!r} holds no images')")
+    assert run.main(["tiny", "--set", "weights=./photos"], project) == 1
+    assert "'./photos' holds no images" in record(project)["01_good"]["error"]
+
+
 def pretend(run, job, draft):
     """Stand in for the execution of a notebook that goes well."""
     draft.write_text("executed")
