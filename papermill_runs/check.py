@@ -41,7 +41,7 @@ class Need:
     folder: bool = False
     url: str | None = None  # where it may be downloaded without asking
     archive: Path | None = None  # where the download of a folder goes, to be unpacked
-    hub: str | None = None  # a repository there; `holds` are its files
+    hub: str | None = None  # a repository there, likewise; `holds` are its files
     holds: Sequence[str] = ()  # files or folders that must be in it
     sha256: str | None = None  # all of it, or as many first digits as are published
     md5: str | None = None  # of an archive, or a file without a published SHA-256
@@ -53,11 +53,6 @@ class Need:
     pattern: str | None = None  # names of the files, by number from 1
     indexed: str | None = None  # folder of the images that index.csv lists, as in Broden
     weights: Sequence | None = None  # a target and its classes, whose network it must fit
-
-    @property
-    def downloadable(self) -> bool:
-        """Whether it may be downloaded without asking."""
-        return bool(self.url or self.hub)
 
 
 @dataclass
@@ -141,7 +136,7 @@ def table(findings: Sequence[Finding], data: Path) -> str:
                 f"             from     {need.source}",
                 f"             terms    {need.licence}",
                 f"             put it   {need.path or f'the cache of the hub, as {need.hub}'}",
-                f"             fetch    {'by --fetch' if need.downloadable else 'by yourself'}",
+                f"             fetch    {'by --fetch' if need.url or need.hub else 'by yourself'}",
             ]
     wrong = sum(found.fault is not None for found in findings)
     lines.append(f"{wrong} of {len(findings)} are missing or wrong.")

@@ -41,7 +41,7 @@ def fetch(needs: Iterable[Need]) -> int:
         if examine(need).fault is None:
             continue
         fault = f"not for --fetch: {need.licence}; see --check"
-        if need.downloadable:
+        if need.url or need.hub:
             try:
                 get(need)
                 fault = examine(need).fault

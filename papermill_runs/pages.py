@@ -55,10 +55,9 @@ _SAVED = re.compile(r"([A-Za-z0-9][\w.-]*)\.png: (.*)", re.DOTALL)  # the repr o
 
 
 class Figure(NamedTuple):
-    """A figure inside a page: its file name without ending, anchor, alt text and bytes."""
+    """A figure inside a page: its file name without ending, alt text and bytes."""
 
     name: str
-    anchor: str
     alt: str
     data: bytes
 
@@ -143,11 +142,7 @@ def read(path: Path) -> Page:
     """Read an executed notebook and its entry on the contents page."""
     book = tidy(nbformat.read(path, as_version=4))
     first = book.cells[0].source if book.cells else ""
-    labelled = {
-        label: match[1]
-        for label in ("Question", "Paper")
-        if (match := re.search(rf"\*\*{label}\.?\*\*\.? *(.+)", first))
-    }
+    labelled = dict(re.findall(r"\*\*(Question|Paper)\.?\*\*\.? *(.+)", first))
     outputs = [o for cell in book.cells for o in cell.get("outputs", ())]
     figures = [figure for output in outputs if (figure := figure_of(output))]
     title = _title(first) or path.stem
@@ -162,8 +157,7 @@ def figure_of(output: nbformat.NotebookNode) -> Figure | None:
     inside = re.search(r'src="data:image/png;base64,([^"]+)"', data.get("text/html", ""))
     if not (saved and inside):
         return None
-    name, alt = saved[1], " ".join(saved[2].split())
-    return Figure(name, f"figure-{name}", alt, base64.b64decode(inside[1]))
+    return Figure(saved[1], " ".join(saved[2].split()), base64.b64decode(inside[1]))
 
 
 def mathml(formula: str, display: str = "inline") -> str:
@@ -218,7 +212,7 @@ def _prose(source: str) -> str:
 def _frame(output: nbformat.NotebookNode) -> str:
     """Return the attributes of the box around an HTML output: a place to link to, a name."""
     if figure := figure_of(output):
-        return f' id="{html.escape(figure.anchor)}"'
+        return f' id="figure-{figure.name}"'
     return _SCROLLS if "<table" in output.data["text/html"] else ""
 
 

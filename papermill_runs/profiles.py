@@ -124,7 +124,7 @@ def load(project: Project, name: str) -> Profile:
             known = nearest(str(entry), [*KINDS])
             raise ValueError(f"Profile {name!r} has an unknown entry {entry!r}; {known}.")
         check(value, KINDS[entry], f"The entry `{entry}` of profile {name!r}")
-    books = {str(book): values or {} for book, values in entries["notebooks"].items()}
+    books = {str(b): {} if own is None else own for b, own in entries["notebooks"].items()}
     for book, values in books.items():
         check(values, "dict", f"The notebook {book!r} of profile {name!r}")
     minutes = entries.get("minutes", {})
