@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from parameters import nearest, read_yaml
+from parameters import read_yaml, unknown
 from profiles import write_json
 
 PATH = Path(__file__).with_name("needs.yaml")
@@ -81,9 +81,7 @@ def load(names: Iterable[str], data: Path, path: Path = PATH) -> list[Need]:
     known = read_yaml(path.read_text(encoding="utf-8"))
     for name in names:
         if name not in known:
-            raise ValueError(
-                f"There is no need {name!r} in {path.name}; {nearest(name, [*known])}."
-            )
+            raise unknown(f"There is no need {name!r} in {path.name}", name, known)
     return [_need(name, dict(known[name]), data) for name in names]
 
 

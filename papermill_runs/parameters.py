@@ -12,7 +12,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -145,10 +145,10 @@ def _parameter(line: str, where: str) -> Parameter:
     return Parameter(statement.target.id, kind, default, line.rpartition("  # ")[2])
 
 
-def nearest(name: str, names: list[str]) -> str:
-    """Return the end of a sentence about an unknown name: the nearest known ones, else all."""
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or sorted(names)
-    return "there is " + ", ".join(close) if close else "there is none"
+def unknown(sentence: str, name: object, names: Iterable[str]) -> ValueError:
+    """Return an error about an unknown name that ends with the nearest known ones, else all."""
+    close = difflib.get_close_matches(str(name), names := [*names], n=3, cutoff=0.5)
+    return ValueError(f"{sentence}; there is {', '.join(close or sorted(names)) or 'none'}.")
 
 
 def check(value: Any, kind: str, what: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parameters import Parameter, changed, check, declared, nearest, parse, read_yaml, texts
+from parameters import Parameter, changed, check, declared, parse, read_yaml, texts, unknown
 
 NAME = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)
 VARIANT = re.compile(rf"{NAME.pattern}(@{NAME.pattern})?", re.ASCII)  # one notebook, run twice
@@ -105,9 +105,8 @@ def names(project: Project) -> list[str]:
 
 def load(project: Project, name: str) -> Profile:
     """Read a profile; ValueError if there is none, or the file does not have the form of one."""
-    known = names(project)
-    if name not in known:
-        raise ValueError(f"There is no profile {name!r}; there is {', '.join(known) or 'none'}.")
+    if name not in names(project):
+        raise unknown(f"There is no profile {name!r}", name, names(project))
     path = project.profiles / f"{name}.yaml"
     try:
         raw = read_yaml(path.read_text(encoding="utf-8"))
@@ -121,8 +120,7 @@ def load(project: Project, name: str) -> Profile:
     entries = {entry: value for entry, value in raw.items() if value is not None}
     for entry, value in entries.items():
         if entry not in KINDS:
-            known = nearest(str(entry), [*KINDS])
-            raise ValueError(f"Profile {name!r} has an unknown entry {entry!r}; {known}.")
+            raise unknown(f"Profile {name!r} has an unknown entry {entry!r}", entry, KINDS)
         check(value, KINDS[entry], f"The entry `{entry}` of profile {name!r}")
     books = {str(b): {} if own is None else own for b, own in entries["notebooks"].items()}
     for book, values in books.items():
@@ -157,10 +155,8 @@ def plan(
     sources = {path.stem: path for path in sorted(project.notebooks.glob("*.ipynb"))}
     for name in profile.notebooks:
         if _book(name) not in sources or not VARIANT.fullmatch(name):
-            raise ValueError(
-                f"Profile {profile.name!r} runs a notebook {name!r}, which is not in "
-                f"{project.notebooks}; {nearest(name, list(sources))}."
-            )
+            where = f"a notebook {name!r}, which is not in {project.notebooks}"
+            raise unknown(f"Profile {profile.name!r} runs {where}", name, sources)
     offered = {name: declared(sources[_book(name)]) for name in profile.notebooks}
     chosen = _chosen(profile, only)
     everything = {key: p for parameters in offered.values() for key, p in parameters.items()}
@@ -202,10 +198,8 @@ def _book(name: str) -> str:
 def _chosen(profile: Profile, only: list[str]) -> list[str]:
     for beginning in only:
         if not any(name.startswith(beginning) for name in profile.notebooks):
-            raise ValueError(
-                f"--only {beginning!r} fits no notebook of profile {profile.name!r}; "
-                f"{nearest(beginning, list(profile.notebooks))}."
-            )
+            sentence = f"--only {beginning!r} fits no notebook of profile {profile.name!r}"
+            raise unknown(sentence, beginning, profile.notebooks)
     # A whole name means that notebook alone, though others may begin with it.
     whole = [one for one in only if one in profile.notebooks]
     begun = tuple(one for one in only if one not in profile.notebooks)
@@ -217,8 +211,8 @@ def _check_names(values: Mapping, offered: Mapping[str, Parameter], where: str) 
         if name == RESERVED:
             raise ValueError(f"{where} sets {name!r}, which the runner sets itself; use --out.")
         if name not in offered:
-            known = nearest(str(name), [free for free in offered if free != RESERVED])
-            raise ValueError(f"{where} sets {name!r}, which is not declared; {known}.")
+            free = [one for one in offered if one != RESERVED]
+            raise unknown(f"{where} sets {name!r}, which is not declared", name, free)
 
 
 def missing(project: Project, jobs: list[Job]) -> list[str]:
