@@ -205,7 +205,8 @@ def _fits(value: Any, kind: ast.expr) -> bool:
     return type(value) in SCALARS[ast.unparse(kind)][0]
 
 
-def _converted(text: str, kind: ast.expr) -> Any:
+def _converted(text: Any, kind: ast.expr) -> Any:
+    """Convert text, or lists and dicts of texts; ValueError or KeyError if it is no such type."""
     match kind:
         case ast.BinOp(left=left, right=right):
             try:  # None is written last, but `null` is no text where None is allowed
@@ -213,13 +214,21 @@ def _converted(text: str, kind: ast.expr) -> Any:
             except (ValueError, KeyError):
                 return _converted(text, left)
         case ast.Subscript(value=ast.Name(id="list"), slice=part):
-            inner = re.sub(r"^\s*\[(.*)\]\s*$", r"\1", text, flags=re.DOTALL)
-            rows = csv.reader([inner], skipinitialspace=True, strict=True) if inner.strip() else []
-            elements = [re.sub(r"^'(.*)'$", r"\1", one.strip()) for row in rows for one in row]
+            elements = text if isinstance(text, list) else _elements(text)
             return [_converted(element, part) for element in elements]
-        case ast.Subscript():
-            return read_yaml(text)
+        case ast.Subscript(slice=ast.Tuple(elts=[first, second])):
+            pairs = read_yaml(text, _Texts) if isinstance(text, str) else text
+            if isinstance(pairs, dict):
+                return {_converted(k, first): _converted(v, second) for k, v in pairs.items()}
+    if not isinstance(text, str) or isinstance(kind, ast.Subscript):
+        raise ValueError(f"{text!r} is no {ast.unparse(kind)}")
     return SCALARS[ast.unparse(kind)][1](text)
+
+
+def _elements(text: str) -> list[str]:
+    inner = re.sub(r"^\s*\[(.*)\]\s*$", r"\1", text, flags=re.DOTALL)
+    rows = csv.reader([inner], skipinitialspace=True, strict=True) if inner.strip() else []
+    return [re.sub(r"^'(.*)'$", r"\1", element.strip()) for row in rows for element in row]
 
 
 class _Loader(yaml.SafeLoader):
@@ -240,12 +249,16 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def read_yaml(text: str) -> Any:
+# The same with every scalar as the text that it is.
+_Texts = type("_Texts", (_Loader,), {"yaml_implicit_resolvers": {}})
+
+
+def read_yaml(text: str, loader: type[yaml.SafeLoader] = _Loader) -> Any:
     """Return the plain values of a YAML document.
 
     Raises ValueError if it is not one, a key stands twice in a mapping, or an alias holds itself.
     """
     try:
-        return _Loader(text).get_single_data()
+        return loader(text).get_single_data()
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(" ".join(str(error).split())) from error

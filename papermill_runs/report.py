@@ -7,7 +7,7 @@ paper's tables lacks are listed; a run in a setting that the paper did not have 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,28 +26,22 @@ def cells(folder: Path, tables: Path = literature.PATH) -> pd.DataFrame:
     The paper's figures are read by `literature.paper_scores`. Raises ValueError if there is no such
     run, or it has no finished tables.
     """
-    records = list(_records(folder))
-    if not records:
+    notebooks, found = Manifest.open(folder).content["notebooks"], []
+    if not notebooks:
+        raise ValueError(f"There is no run in {folder}; run the profile first.")
+    for run, notebook in notebooks.items():
+        path = folder / run / RESULTS
+        if notebook.get("state") == "done" and path.exists():
+            records = json.loads(path.read_text(encoding="utf-8")).get("cells", [])
+            for one in records:
+                rows = [other["method"] for other in records if other["table"] == one["table"]]
+                found.append(_cell(run, one, rows, tables))
+    if not found:
         raise ValueError(
             f"The run in {folder} has no finished tables; run 04_quantitative_tables in it."
         )
-    rows: dict[tuple[str, str], list[str]] = {}
-    for run, record in records:
-        rows.setdefault((run, record["table"]), []).append(record["method"])
-    found = [_cell(run, one, rows[run, one["table"]], tables) for run, one in records]
     numbers = dict.fromkeys(KNOWN[4:], float)
     return pd.DataFrame(found, columns=[*KNOWN, "setting"]).astype(numbers)
-
-
-def _records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    notebooks = Manifest.open(folder).content["notebooks"]
-    if not notebooks:
-        raise ValueError(f"There is no run in {folder}; run the profile first.")
-    for name, notebook in notebooks.items():
-        results = folder / name / RESULTS
-        if notebook.get("state") == "done" and results.exists():
-            for record in json.loads(results.read_text(encoding="utf-8")).get("cells", []):
-                yield name, record
 
 
 def _cell(run: str, record: dict[str, Any], rows: Sequence[str], tables: Path) -> list:

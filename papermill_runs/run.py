@@ -157,6 +157,8 @@ class Run:
 
     def start(self, options: argparse.Namespace) -> int:
         """Run the jobs, as the only runner of this folder, and return the exit code."""
+        from manifest import behind_url
+
         from wwwlib.distributed import ranks
 
         if self.project.stand_ins and ranks().rank == 0:
@@ -175,7 +177,9 @@ class Run:
         with FileLock(self.folder / ".lock", timeout=0):
             self.launch = execute.connect() if options.ray else execute.launch
             self.open()
-            pending = [job for job in self.jobs if options.force or not self.is_done(job)]
+            done = [job for job in self.jobs if self.manifest.done(self.project, job)]
+            kept = [job for job in done if not (options.force or behind_url(job.effective))]
+            pending = [job for job in self.jobs if job not in kept]
             self.group, names = uuid.uuid4().hex, [job.name for job in pending]
             if ranks().size > 1:
                 ranks().broadcast(json.dumps([self.group, names]).encode())
@@ -209,12 +213,6 @@ class Run:
 
         self.manifest = Manifest.open(self.folder)
         self.manifest.begin(self.project, self.profile)
-
-    def is_done(self, job: Job) -> bool:
-        """Whether a notebook need not run again."""
-        from manifest import behind_url
-
-        return not behind_url(job.effective) and self.manifest.done(self.project, job)
 
     def all(self, pending: list[Job], at_once: int) -> int:
         """Run the pending jobs, so many at once, and return the exit code."""

@@ -145,6 +145,10 @@ SET = {  # text after --set, the parameter's type, and its value
     "an empty list": ("[]", "list[str]", []),
     "None in a list": ("a,null", "list[str | None]", ["a", None]),
     "a dict": ("{a: 1.5}", "dict[str, float]", {"a": 1.5}),
+    "no octal number in a dict": ("{a: 010}", "dict[str, int]", {"a": 10}),
+    "a time in a dict": ("{a: 12:30, b: 010}", "dict[str, str]", {"a": "12:30", "b": "010"}),
+    "a list in a dict": ("{a: [b, 010]}", "dict[str, list[str]]", {"a": ["b", "010"]}),
+    "numbers as keys": ("{1: null}", "dict[int, str | None]", {1: None}),
 }
 
 
@@ -177,7 +181,9 @@ def test_a_profile_may_change_a_key_of_what_it_merges(project):
 @pytest.mark.parametrize(
     "text, kind", [("many", "int"), ("yes", "bool"), ("nan", "float"), ("a", "list[int]"),
                    ("1.5", "int"), ("[a", "dict[str, float]"), ("1e400", "float | None"),
-                   ("{a: 1, a: 2}", "dict[str, int]"), ("&a {b: *a}", "dict[str, float]")],
+                   ("{a: 1, a: 2}", "dict[str, int]"), ("{a: [b]}", "dict[str, str]"),
+                   ("a: b", "list[int]"), ("a", "dict[str, str]"), ("{a: {}}", "dict[str, int]"),
+                   ("&a {b: *a}", "dict[str, float]")],
 )  # fmt: skip
 def test_a_value_of_another_type_is_one_sentence(text, kind):
     with pytest.raises(ValueError, match=r"^it is "):
