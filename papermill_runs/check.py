@@ -98,8 +98,10 @@ def _need(name: str, entry: dict[str, Any], data: Path) -> Need:
     if "archive" in entry:
         entry["archive"] = data / entry["archive"]
     page = f"https://huggingface.co/{entry['hub']}" if "hub" in entry else entry.get("url", "")
-    if unknown := entry.keys() - {one.name for one in fields(Need)}:
-        raise ValueError(f"The need {name!r} has an unknown field {min(unknown)!r}.")
+    allowed = [one.name for one in fields(Need)]
+    for key in entry:
+        if key not in allowed:
+            raise unknown(f"The need {name!r} has an unknown field {key!r}", key, allowed)
     return Need(name, **{"source": page} | entry)
 
 

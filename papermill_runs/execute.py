@@ -201,9 +201,7 @@ def launch_on_ray(command: list[str], folder: Path, environment: dict[str, str],
 
 
 def _process(command: list[str], folder: str, passed: dict[str, str], log: str) -> int:
-    environment = os.environ | passed | {"WWW_STARTED_BY": str(os.getpid())}
-    with open(log, "w") as output:
-        return subprocess.call(command, cwd=folder, env=environment, stdout=output, stderr=output)
+    return launch(command, Path(folder), os.environ | passed, Path(log))
 
 
 if __name__ == "__main__":
