@@ -1,10 +1,9 @@
 """What a profile needs beside this repository, and whether it is there and right.
 
-The needs are declared in ``needs.yaml``; addresses, sizes and checksums of weights come from the
-library that publishes them. Nothing is downloaded or changed here. A file is verified by its
-SHA-256, or the part of it that is published; a data set by the number and names of its files. What
-has no published checksum is recorded in ``seen.json`` in the data folder by the first check that
-finds it right, and later checks compare with that.
+The needs are declared in ``needs.yaml``. Nothing is downloaded or changed here. A file is verified
+by its SHA-256, or the part of it that is published; a data set by the number and names of its
+files. What has no published checksum is recorded in ``seen.json`` in the data folder by the first
+check that finds it right, and later checks compare with that.
 """
 
 from __future__ import annotations
@@ -12,22 +11,21 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-from parameters import nearest
+from parameters import read_yaml, unknown
+from profiles import write_json
 
 PATH = Path(__file__).with_name("needs.yaml")
 SEEN = "seen.json"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+TORCHVISION = "https://download.pytorch.org/models/"
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,8 @@ class Need:
     folder: bool = False
     url: str | None = None  # where it may be downloaded without asking
     archive: Path | None = None  # where the download of a folder goes, to be unpacked
-    repo: str | None = None  # of the hub; `holds` are its files
-    holds: tuple[str, ...] = ()  # files or folders that must be in it
+    hub: str | None = None  # a repository there, likewise; `holds` are its files
+    holds: Sequence[str] = ()  # files or folders that must be in it
     sha256: str | None = None  # all of it, or as many first digits as are published
     md5: str | None = None  # of an archive, or a file without a published SHA-256
     lines: int | None = None
@@ -53,17 +51,11 @@ class Need:
     files: int | None = None
     each: int | None = None  # files in every folder
     pattern: str | None = None  # names of the files, by number from 1
-    listing: str | None = None  # SHA-256 of the sorted paths of all files, or its beginning
     indexed: str | None = None  # folder of the images that index.csv lists, as in Broden
-    weights: tuple[str, int] | None = None  # a target and its classes, whose network it must fit
-
-    @property
-    def downloadable(self) -> bool:
-        """Whether it may be downloaded without asking."""
-        return bool(self.url or self.repo)
+    weights: Sequence | None = None  # a target and its classes, whose network it must fit
 
 
-@dataclass(frozen=True)
+@dataclass
 class Finding:
     """The result of checking a need: its fault, or else how it was verified.
 
@@ -71,16 +63,14 @@ class Finding:
     """
 
     need: Need
-    fault: str | None
-    verified_by: str = ""
+    fault: str | None = None
+    ways: list[str] = field(default_factory=list)
     digest: str | None = None
 
-
-class _Fault(Exception):
-    pass
-
-
-# What is needed -----------------------------------------------------------------------------
+    @property
+    def verified_by(self) -> str:
+        """How it was verified, in words."""
+        return ", ".join(self.ways)
 
 
 def load(names: Iterable[str], data: Path, path: Path = PATH) -> list[Need]:
@@ -88,104 +78,51 @@ def load(names: Iterable[str], data: Path, path: Path = PATH) -> list[Need]:
 
     Raises ValueError if there is no need of a name, or an entry has an unknown field.
     """
-    known = yaml.safe_load(path.read_text(encoding="utf-8"))
+    known = read_yaml(path.read_text(encoding="utf-8"))
     for name in names:
         if name not in known:
-            raise ValueError(
-                f"There is no need {name!r} in {path.name}; {nearest(name, [*known])}."
-            )
+            raise unknown(f"There is no need {name!r} in {path.name}", name, known)
     return [_need(name, dict(known[name]), data) for name in names]
 
 
 def _need(name: str, entry: dict[str, Any], data: Path) -> Need:
-    for library, facts in _FACTS.items():
-        if library in entry:
-            entry |= facts(entry.pop(library))
-    if "hub" in entry:
-        entry["repo"] = entry.pop("hub")
-    if "repo" in entry:
-        entry.setdefault("source", f"https://huggingface.co/{entry['repo']}")
+    if "torchvision" in entry:  # the name of its file has the first digits of its SHA-256
+        import torch
+
+        file = entry.pop("torchvision")
+        entry |= {"file": Path(torch.hub.get_dir()) / "checkpoints" / file}
+        entry |= {"url": TORCHVISION + file, "sha256": re.search(r"-(\w+)\.", file)[1]}
     for kind in ("folder", "file"):
         if kind in entry:
             entry |= {"path": data / entry.pop(kind), "folder": kind == "folder"}
     if "archive" in entry:
         entry["archive"] = data / entry["archive"]
-    entry.setdefault("source", entry.get("url", ""))
-    allowed = {field.name for field in fields(Need)} - {"name"}
-    for field in entry:
-        if field not in allowed:
-            raise ValueError(f"The need {name!r} has an unknown field {field!r}.")
-    sequences = {key: tuple(entry[key]) for key in ("holds", "weights") if key in entry}
-    return Need(name, **entry | sequences)
-
-
-def _torchvision(weights: str) -> dict[str, Any]:
-    """Read the first digits of the SHA-256 from the file name, as torchvision does."""
-    import torch
-    from torchvision import models
-
-    chosen = models.get_weight(weights)
-    file = Path(chosen.url).name
-    return {
-        "path": Path(torch.hub.get_dir()) / "checkpoints" / file,
-        "url": chosen.url,
-        "sha256": re.search(r"-([0-9a-f]{8,})\.", file)[1],
-        "size": f"{chosen.meta['_file_size']:.0f} MB",
-    }
-
-
-def _timm(model: str) -> dict[str, Any]:
-    import timm
-
-    repo = timm.get_pretrained_cfg(model).hf_hub_id
-    return {"repo": repo, "holds": ("model.safetensors",)}
-
-
-def _open_clip(spec: str) -> dict[str, Any]:
-    import open_clip
-
-    repo = open_clip.get_pretrained_cfg(*spec.split("/"))["hf_hub"].rstrip("/")
-    return {"repo": repo, "holds": ("open_clip_model.safetensors",)}
-
-
-def _torchvision_data(kind: str) -> dict[str, Any]:
-    from torchvision.datasets import Imagenette, Places365
-
-    if kind == "imagenette":
-        url, md5 = Imagenette._ARCHIVES["320px"]
-        return {"url": url, "md5": md5}
-    lists = {"scenes": Places365._CATEGORIES_META, "val": Places365._FILE_LIST_META["val"]}
-    return {"md5": lists[kind.removeprefix("places365-")][1]}
-
-
-_FACTS = {
-    "torchvision": _torchvision,
-    "timm": _timm,
-    "open_clip": _open_clip,
-    "torchvision_data": _torchvision_data,
-}
-
-
-# Checking -----------------------------------------------------------------------------------
+    page = f"https://huggingface.co/{entry['hub']}" if "hub" in entry else entry.get("url", "")
+    allowed = [one.name for one in fields(Need)]
+    for key in entry:
+        if key not in allowed:
+            raise unknown(f"The need {name!r} has an unknown field {key!r}", key, allowed)
+    return Need(name, **{"source": page} | entry)
 
 
 def examine(need: Need) -> Finding:
     """Check one need."""
-    checker = _hub if need.repo else _folder if need.folder else _file
+    found = Finding(need)
     try:
-        ways, digest = checker(need)
-    except _Fault as fault:
-        return Finding(need, str(fault))
+        (_hub if need.hub else _folder if need.folder else _file)(need, found)
     except OSError as error:
-        return Finding(need, f"cannot be read ({error.strerror or error})")
+        found.fault = f"cannot be read ({error.strerror or error})"
     except (UnicodeDecodeError, csv.Error) as error:
-        return Finding(need, f"is damaged, or another file ({error})")
-    return Finding(need, None, ", ".join(ways), digest)
+        found.fault = f"is damaged, or another file ({error})"
+    except ValueError as error:
+        found.fault = str(error).rstrip(".")
+    found.digest = None if found.fault else found.digest
+    return found
 
 
 def table(findings: Sequence[Finding], data: Path) -> str:
     """Return the findings as text: one line for what is right, and what to do about the rest."""
-    lines = []
+    lines = [f"Data folder: {data} (WWW_DATA names another one)"]
     for found in findings:
         need = found.need
         if found.fault is None:
@@ -198,211 +135,158 @@ def table(findings: Sequence[Finding], data: Path) -> str:
                 f"             what     {need.what} ({need.size})",
                 f"             from     {need.source}",
                 f"             terms    {need.licence}",
-                f"             put it   {need.path or f'the cache of the hub, as {need.repo}'}",
-                f"             fetch    {'by --fetch' if need.downloadable else 'by yourself'}",
+                f"             put it   {need.path or f'the cache of the hub, as {need.hub}'}",
+                f"             fetch    {'by --fetch' if need.url or need.hub else 'by yourself'}",
             ]
-    if not lines:
-        return "It needs nothing beside this repository."
     wrong = sum(found.fault is not None for found in findings)
-    end = f"{wrong} of {len(findings)} are missing or wrong."
-    return "\n".join([f"Data folder: {data} (WWW_DATA names another one)", *lines, end])
+    lines.append(f"{wrong} of {len(findings)} are missing or wrong.")
+    return "\n".join(lines) if findings else "It needs nothing beside this repository."
 
 
-def _file(need: Need) -> tuple[list[str], str | None]:
-    path, digest = need.path, None
+# Each checker below adds to `found` how a need was verified, or raises ValueError.
+
+
+def _file(need: Need, found: Finding) -> None:
+    path = need.path
     if not path.is_file():
-        raise _Fault(f"there is no file {str(path)!r}")
-    ways = [_hashed(path, "sha256", need.sha256)] if need.sha256 else []
-    if need.md5:
-        ways.append(_hashed(path, "md5", need.md5))
+        raise ValueError(f"there is no file {str(path)!r}")
+    for kind, expected in (("sha256", need.sha256), ("md5", need.md5)):
+        if expected:
+            _hashed(path, kind, expected, found.ways)
     if need.lines is not None:
         text = path.read_text(encoding="utf-8")
-        _same(len(text.split("\n")) - text.endswith("\n"), need.lines, "lines")
-        ways.append(f"{need.lines:,} lines")
+        _same(len(text.split("\n")) - text.endswith("\n"), need.lines, "lines", found)
     if need.weights:
-        digest = _fitted(path, *need.weights)
+        from wwwlib import targets
+
         target, classes = need.weights
-        ways.append(f"fits {target} with {classes} classes, weights {digest[:16]}")
-    return ways, digest
+        net = targets.load(target, path, classes=[str(i) for i in range(classes)])
+        found.digest = net.digest
+        found.ways.append(f"fits {target} with {classes} classes, weights {net.digest[:16]}")
 
 
 def wrong_digest(path: Path, kind: str, expected: str) -> str | None:
     """Return the digest of a file if it does not begin with the expected digits."""
     with open(path, "rb") as file:
-        found = hashlib.file_digest(file, kind).hexdigest()
-    return None if found.startswith(expected) else found[: min(len(expected), 16)]
+        digest = hashlib.file_digest(file, kind).hexdigest()
+    return None if digest.startswith(expected) else digest[: min(len(expected), 16)]
 
 
-def _hashed(path: Path, kind: str, expected: str) -> str:
-    """Return which checksum of a file was verified, or raise."""
+def _hashed(path: Path, kind: str, expected: str, ways: list[str]) -> None:
     name = {"sha256": "SHA-256", "md5": "MD5"}[kind]
-    if found := wrong_digest(path, kind, expected):
-        raise _Fault(
-            f"{str(path)!r} is another file: its {name} begins with {found}, not {expected[:16]}; "
+    if wrong := wrong_digest(path, kind, expected):
+        raise ValueError(
+            f"{str(path)!r} is another file: its {name} begins with {wrong}, not {expected[:16]}; "
             "delete it and get it again"
         )
-    if len(expected) < 32:
-        return f"the first {len(expected)} digits of {name}, {expected}, all that is published"
-    return f"{name} {expected[:16]}..."
+    part = f"the first {len(expected)} digits of {name}, {expected}, all that is published"
+    ways.append(part if len(expected) < 32 else f"{name} {expected[:16]}...")
 
 
-def _fitted(path: Path, target: str, classes: int) -> str:
-    """Load a checkpoint without a published checksum into its network; return its digest."""
-    from wwwlib import targets
-
-    try:
-        return targets.load(target, path, classes=[str(i) for i in range(classes)]).digest
-    except ValueError as error:
-        raise _Fault(str(error).rstrip(".")) from None
+def _same(number: int, expected: int, what: str, found: Finding) -> None:
+    if number != expected:
+        raise ValueError(f"it has {number:,} {what}, expected {expected:,}")
+    found.ways.append(f"{number:,} {what}")
 
 
-def _folder(need: Need) -> tuple[list[str], str | None]:
-    path, digest = need.path, None
+def _folder(need: Need, found: Finding) -> None:
+    path = need.path
     if not path.is_dir():
-        raise _Fault(f"there is no folder {str(path)!r}")
+        raise ValueError(f"there is no folder {str(path)!r}")
     for name in need.holds:
         if not (path / name).exists():
-            raise _Fault(f"{str(path)!r} holds no {name}")
-    ways = [f"holds {', '.join(need.holds)}"] if need.holds else []
+            raise ValueError(f"{str(path)!r} holds no {name}")
+    if need.holds:
+        found.ways.append(f"holds {', '.join(need.holds)}")
     if need.folders is not None:
-        _check_wnids(path, need.folders)
-        ways.append(f"{need.folders:,} folders")
+        from wwwlib.images import imagenet_synsets
+
+        inner = {p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")}
+        _same(len(inner), need.folders, "folders", found)
+        if foreign := sorted(inner - set(imagenet_synsets())):
+            raise ValueError(f"the folder {foreign[0]!r} is named by none of ImageNet's wnids")
     if need.files is not None:
-        listing = _listing(need)
-        digest = None if need.listing else listing
-        ways.append(f"{need.files:,} files, listing {listing[:16]}")
+        _listing(need, found)
     if need.indexed:
-        ways.append(f"{_indexed(path, need.indexed):,} images in its index")
+        for file, column in (("label.csv", "name"), ("index.csv", "image")):
+            with (path / file).open(newline="", encoding="utf-8") as rows:
+                listed = [row.get(column) or "" for row in csv.DictReader(rows)]
+            if not listed or not listed[0]:
+                raise ValueError(f"its {file} has no rows with a column {column!r}")
+        if lost := [one for one in listed if not (path / need.indexed / one).is_file()]:
+            count = f"{len(lost):,} images of its index.csv"
+            raise ValueError(f"{count} are not there, {lost[0]!r} among them")
+        found.ways.append(f"{len(listed):,} images in its index")
     if need.synsets is not None:
         with (path / "data.noun").open(encoding="utf-8") as lines:
-            _same(sum(not line.startswith("  ") for line in lines), need.synsets, "synsets")
-        ways.append(f"{need.synsets:,} synsets")
-    return ways, digest
+            _same(sum(not one.startswith("  ") for one in lines), need.synsets, "synsets", found)
 
 
-def _check_wnids(path: Path, count: int) -> None:
-    from wwwlib.images import imagenet_synsets
-
-    found = {p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")}
-    _same(len(found), count, "folders")
-    if foreign := sorted(found - set(imagenet_synsets())):
-        raise _Fault(f"the folder {foreign[0]!r} is named by none of ImageNet's wnids")
-
-
-def _listing(need: Need) -> str:
-    """Compare the files' names with the expected ones; return the digest of their paths."""
+def _listing(need: Need, found: Finding) -> None:
+    """Compare the files' names with the expected ones; the digest is that of their paths."""
     every = [p for p in need.path.rglob("*") if p.is_file()]
     paths = sorted(p for p in every if not p.name.startswith("."))
-    _same(len(paths), need.files, "files")
+    _same(len(paths), need.files, "files", found)
     if need.pattern:
         names = sorted(path.name for path in paths)
         expected = sorted(need.pattern.format(i) for i in range(1, need.files + 1))
         odd = [a for a, b in zip(names, expected, strict=True) if a != b]
         if odd:
-            raise _Fault(f"the file {odd[0]!r} does not belong to it, or another one is missing")
-    if need.each:
-        sizes = Counter(path.parent.name for path in paths)
-        name, size = max(sizes.items(), key=lambda item: abs(item[1] - need.each))
-        if size != need.each:
-            raise _Fault(f"the folder {name!r} holds {size} files, expected {need.each}")
+            raise ValueError(f"the file {odd[0]!r} does not belong to it, or another is missing")
+    for name, size in Counter(path.parent.name for path in paths).items():
+        if need.each and size != need.each:
+            raise ValueError(f"the folder {name!r} holds {size} files, expected {need.each}")
     if not all(path.stat().st_size for path in paths):
-        raise _Fault("some of its files are empty")
+        raise ValueError("some of its files are empty")
     listing = "\n".join(path.relative_to(need.path).as_posix() for path in paths)
-    found = hashlib.sha256(listing.encode()).hexdigest()
-    if need.listing and not found.startswith(need.listing):
-        raise _Fault(
-            f"its files lie in other folders than they should: the SHA-256 of their listing begins "
-            f"with {found[: min(len(need.listing), 16)]}, not {need.listing[:16]}"
-        )
-    return found
+    found.digest = hashlib.sha256(listing.encode()).hexdigest()
+    found.ways.append(f"listing {found.digest[:16]}")
 
 
-def _indexed(path: Path, images: str) -> int:
-    """Count the images of Broden's index, which must be there, as must its labels."""
-    listed, _ = _column(path / "index.csv", "image"), _column(path / "label.csv", "name")
-    lost = [name for name in listed if not (path / images / name).is_file()]
-    if lost:
-        raise _Fault(f"{len(lost):,} images of its index.csv are not there, {lost[0]!r} among them")
-    return len(listed)
-
-
-def _column(path: Path, name: str) -> list[str]:
-    with path.open(newline="", encoding="utf-8") as file:
-        found = [row.get(name) for row in csv.DictReader(file)]
-    if not found or found[0] is None:
-        raise _Fault(f"its {path.name} has no rows with a column {name!r}")
-    return found
-
-
-def _hub(need: Need) -> tuple[list[str], None]:
+def _hub(need: Need, found: Finding) -> None:
     """Check the cache of the hub, where a large file has its SHA-256 as its name."""
     from huggingface_hub import try_to_load_from_cache
 
-    verified = 0
+    verified: list[str] = []
     for name in need.holds:
-        found = try_to_load_from_cache(need.repo, name)
-        if not isinstance(found, str) or not Path(found).is_file():
-            raise _Fault(f"the cache of the hub holds no {name} of {need.repo}")
-        blob = Path(found).resolve()
-        if _SHA256.fullmatch(blob.name):
-            _hashed(blob, "sha256", blob.name)
-            verified += 1
-    return [f"{len(need.holds)} files in the cache, {verified} checked by their SHA-256"], None
+        file = try_to_load_from_cache(need.hub, name)
+        if not isinstance(file, str) or not Path(file).is_file():
+            raise ValueError(f"the cache of the hub holds no {name} of {need.hub}")
+        blob = Path(file).resolve()
+        if re.fullmatch(r"[0-9a-f]{64}", blob.name):
+            _hashed(blob, "sha256", blob.name, verified)
+    number = f"{len(verified)} checked by their SHA-256"
+    found.ways.append(f"{len(need.holds)} files in the cache, {number}")
 
 
-def _same(found: int, expected: int, what: str) -> None:
-    if found != expected:
-        raise _Fault(f"it has {found:,} {what}, expected {expected:,}")
-
-
-# Comparing with earlier checks --------------------------------------------------------------
-
-
-def compare(findings: Sequence[Finding], data: Path) -> list[Finding]:
+def compare(findings: Sequence[Finding], data: Path) -> Sequence[Finding]:
     """Compare the digests of what was found right with earlier ones, and record new ones.
 
     Returns the findings; what has changed since has a fault, and keeps its digest. Raises
     ValueError if the record in the data folder is damaged.
     """
-    path = data / SEEN
-    known = _read(path)
-    found = {f.need.name: f.digest for f in findings if f.fault is None and f.digest}
-    today = datetime.now(UTC).date().isoformat()
-    new = {n: {"digest": d, "on": today} for n, d in found.items() if n not in known}
-    if new:
-        _write(path, {**known, **new})
-    return [_compared(f, known, path) if f.need.name in found else f for f in findings]
-
-
-def _compared(found: Finding, known: Mapping[str, Any], path: Path) -> Finding:
-    before = known.get(found.need.name)
-    if before is None:
-        return replace(found, verified_by=f"{found.verified_by}, recorded for later checks")
-    if before["digest"] == found.digest:
-        return replace(found, verified_by=f"{found.verified_by}, as on {before['on']}")
-    fault = (
-        f"it differs from what was here on {before['on']} ({found.verified_by}); put that back, or "
-        f"delete its entry in {path} if the change is intended"
-    )
-    return replace(found, fault=fault)
-
-
-def _read(path: Path) -> dict[str, Any]:
+    path, new, today = data / SEEN, {}, datetime.now(UTC).date().isoformat()
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return {name: {"digest": one["digest"], "on": one["on"]} for name, one in record.items()}
-    except FileNotFoundError:
-        return {}
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        known = {name: {"digest": one["digest"], "on": one["on"]} for name, one in known.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is damaged ({error!r}); delete it, and the next check records what it finds."
         ) from error
-
-
-def _write(path: Path, record: Mapping[str, Any]) -> None:
-    draft = path.with_suffix(".tmp")
+    for found in [found for found in findings if found.digest]:
+        before = known.get(found.need.name)
+        if not before:
+            new[found.need.name] = {"digest": found.digest, "on": today}
+            found.ways.append("recorded for later checks")
+        elif before["digest"] == found.digest:
+            found.ways.append(f"as on {before['on']}")
+        else:
+            change = f"it differs from what was here on {before['on']} ({found.verified_by})"
+            hint = f"put that back, or delete its entry in {path} if the change is intended"
+            found.fault = f"{change}; {hint}"
     try:
-        draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
-        os.replace(draft, path)
+        if new:
+            write_json(path, known | new)
     except OSError as error:  # a data folder may be read-only
         print(f"{path} cannot be written ({error.strerror}); nothing is recorded.", file=sys.stderr)
+    return findings

@@ -17,28 +17,24 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import nbformat
 import numpy as np
+from parameters import texts
 from PIL import Image
-from profiles import Profile, Project, load, texts
+from profiles import Profile, Project, load
 
 BANNER = "DRY RUN: random weights and images, figures mean nothing"
 IMAGES = 112  # taken from each probe set: CLIP-Dissect uses 100
 SHOWN = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # of ImageNet: Imagenette's ten
 EACH = 12  # images of each of them
 SMALL = {  # parameters that cost passes through the network, large enough for every step
-    "probe_count": IMAGES,
-    "tested": 24,
-    "silenced": 8,
-    "compared": [2, 4, 2],
+    "probe_count": IMAGES, "tested": 24, "silenced": 8, "compared": [2, 4, 2],
     "pictured": [*SHOWN[:2]],
-}
+}  # fmt: skip
 LOCAL = "open_clip:local-dir:"
-RANDOM = "random"  # folder of the networks' weights
-SENTENCES = "sentences"  # folder of the sentence encoder
+RANDOM, SENTENCES = "random", "sentences"  # folders of the networks' weights, of the encoder
 
 
 def begin(project: Project, profile: Profile, out: str | None) -> tuple[Project, Profile]:
@@ -48,47 +44,43 @@ def begin(project: Project, profile: Profile, out: str | None) -> tuple[Project,
     return staged, replace(adapted(load(staged, profile.name), staged), name=title)
 
 
-# The profile --------------------------------------------------------------------------------
-
-
 def adapted(profile: Profile, project: Project) -> Profile:
     """Return a profile with random weights, a random CLIP and few images in place of its own."""
     import torch
 
     target = profile.common.get("target")
-    common = _section(profile.common, target, project)
+    common = _section(profile.common, target, project.data)
     common |= {"probe_count": IMAGES} if "probe_root" in common else {}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     common |= {"batch_size": 16, "workers": 0, "device": device}
-    notebooks = {n: _section(values, target, project) for n, values in profile.notebooks.items()}
+    books = {name: _section(own, target, project.data) for name, own in profile.notebooks.items()}
     return replace(
-        profile, description=BANNER, minutes={}, needs=(), common=common, notebooks=notebooks
+        profile, description=BANNER, minutes={}, needs=[], common=common, notebooks=books
     )
 
 
-def _section(values: Mapping[str, Any], target: str | None, project: Project) -> dict[str, Any]:
-    found = {name: _stand_in(name, value, project) for name, value in values.items()}
+def _section(values: Mapping[str, Any], target: str | None, data: Path) -> dict[str, Any]:
+    found = {name: _stand_in(name, value, data) for name, value in values.items()}
     target, weights = values.get("target", target), str(values.get("weights"))
-    named = {"target", "weights"} & values.keys() and not weights.startswith(str(project.data))
+    named = {"target", "weights"} & values.keys() and not weights.startswith(str(data))
     if named and target and not target.startswith("world/"):
-        found["weights"] = str(network(project.data, target))
+        found["weights"] = str(network(data, target))
     if "also" in found and "also_weights" not in found:
         found["also"] = []  # their weights would be the library's own, which are not random
     return found
 
 
-def _stand_in(name: str, value: Any, project: Project) -> Any:
+def _stand_in(name: str, value: Any, data: Path) -> Any:
     if name in SMALL:
         return SMALL[name]
     if isinstance(value, list):
-        return [_stand_in(name, one, project) for one in value]
+        return [_stand_in(name, one, data) for one in value]
     if name == "also_weights":
         return "random"
     if name == "sentences" and value:
-        return str(project.data / SENTENCES)
+        return str(data / SENTENCES)
     if isinstance(value, str) and value.startswith("open_clip:") and not value.startswith(LOCAL):
-        model = value.removeprefix("open_clip:").partition("/")[0]
-        return f"{LOCAL}{project.data / 'clip' / model}"
+        return f"{LOCAL}{data / 'clip' / value.removeprefix('open_clip:').partition('/')[0]}"
     return value
 
 
@@ -97,12 +89,8 @@ def network(data: Path, target: str) -> Path:
     return data / RANDOM / f"{target.replace('/', '-', 1)}.safetensors"
 
 
-# The mark -----------------------------------------------------------------------------------
-
-
 def stamp(draft: Path, folder: Path) -> dict[str, str]:
     """Mark an executed notebook, cell by cell, and its results; return the mark of its record."""
-    results = folder / "results.json"
     if draft.exists():
         book = nbformat.read(draft, as_version=4)
         for cell in book.cells:
@@ -111,13 +99,11 @@ def stamp(draft: Path, folder: Path) -> dict[str, str]:
                 cell.outputs.insert(0, mark)
         book.cells.insert(0, nbformat.v4.new_markdown_cell(f"# {BANNER}"))
         nbformat.write(book, draft)
+    results = folder / "results.json"
     with suppress(OSError, ValueError, TypeError):  # absent, or not what `manifest.results` accepts
         found = json.loads(results.read_text(encoding="utf-8"))
         results.write_text(json.dumps({"dry_run": BANNER, **found}, indent=2), encoding="utf-8")
     return {"dry_run": BANNER}
-
-
-# Stand-ins ----------------------------------------------------------------------------------
 
 
 def furnish(profile: Profile, project: Project) -> None:
@@ -132,14 +118,14 @@ def furnish(profile: Profile, project: Project) -> None:
     for part, write in _PARTS.items():
         if any(part in text for text in wanted):
             write(data, rng)
-    for text in wanted:
-        if text.startswith(LOCAL):
-            _clip(Path(text.removeprefix(LOCAL)))
-        elif Path(text) == data / SENTENCES:
-            _sentences(Path(text))
-        elif Path(text).parent == data / RANDOM:
-            _network(Path(text))
+    for path in [text.removeprefix(LOCAL) for text in wanted]:
+        for folder, write in {"clip": _clip, RANDOM: _network, SENTENCES: _sentences}.items():
+            if path.startswith(str(data / folder)):
+                write(Path(path))
     done.write_text(json.dumps(wanted), encoding="utf-8")
+
+
+# Each function below writes one stand-in.
 
 
 def _write(path: Path, lines: list[str]) -> None:
@@ -147,14 +133,13 @@ def _write(path: Path, lines: list[str]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _noise(path: Path, rng: np.random.Generator) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _picture(rng).save(path, quality=80)
-
-
-def _picture(rng: np.random.Generator) -> Image.Image:
+def _picture(rng: np.random.Generator, path: Path | None = None) -> Image.Image:
     coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
-    return coarse.resize((64, 64))
+    picture = coarse.resize((64, 64))
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path, quality=80)
+    return picture
 
 
 def _imagenet(data: Path, rng: np.random.Generator, root: str = "imagenet/val") -> None:
@@ -162,11 +147,7 @@ def _imagenet(data: Path, rng: np.random.Generator, root: str = "imagenet/val") 
 
     wnids = list(imagenet_synsets())
     for number, i in enumerate(np.repeat(SHOWN, EACH), start=1):
-        _noise(data / root / wnids[i] / f"ILSVRC2012_val_{number:08d}.JPEG", rng)
-
-
-def _imagenette(data: Path, rng: np.random.Generator) -> None:
-    _imagenet(data, rng, "imagenette/imagenette2-320/val")
+        _picture(rng, data / root / wnids[i] / f"ILSVRC2012_val_{number:08d}.JPEG")
 
 
 def _places(data: Path, rng: np.random.Generator) -> None:
@@ -176,7 +157,7 @@ def _places(data: Path, rng: np.random.Generator) -> None:
     root = data / "places365"
     for number, i in enumerate(several + single, start=1):
         folder = scenes[i].removeprefix("/a/").replace("/", "-")
-        _noise(root / "val" / folder / f"Places365_val_{number:08d}.jpg", rng)
+        _picture(rng, root / "val" / folder / f"Places365_val_{number:08d}.jpg")
     _write(root / "categories_places365.txt", [f"{s} {i}" for i, s in enumerate(scenes)])
 
 
@@ -195,32 +176,29 @@ def _places_weights(data: Path, rng: np.random.Generator) -> None:
 def _words(data: Path, rng: np.random.Generator) -> None:
     from wwwlib.images import imagenet_synsets
 
-    folder = data / "words"
-    words = [lemmas[0] for lemmas in list(imagenet_synsets().values())[::5]]
+    folder, every = data / "words", [lemmas[0] for lemmas in imagenet_synsets().values()]
+    words = every[::5]
     _write(folder / "broden_labels_clean.txt", words)
     rows = [f"{i},{words[i % len(words)]},0.1" for i in range(1000)]
     _write(folder / "netdissect_resnet50_imagenet_fc.csv", ["unit,label,score", *rows])
-    units = [(layer, i) for layer, n in (("layer3", 1024), ("layer4", 2048)) for i in range(n)]
-    rows = [f"{layer},{i},{words[i % len(words)]},0.2" for layer, i in units]
-    header = "layer,unit,description,similarity"
+    layers, header = {"layer3": 1024, "layer4": 2048}, "layer,unit,description,similarity"
+    rows = [f"{y},{i},{words[i % len(words)]},0.2" for y, n in layers.items() for i in range(n)]
     _write(folder / "clip_dissect_resnet50_imagenet_broden.csv", [header, *rows])
 
 
 def _wordnet(data: Path, rng: np.random.Generator) -> None:
     from wwwlib.images import imagenet_synsets
 
-    lines = [
-        f"{wnid[1:]} 03 n 01 {lemmas[0].replace(' ', '_')} 0 000 | a stand-in"
-        for wnid, lemmas in sorted(imagenet_synsets().items())[::4]
-    ]
-    _write(data / "wordnet" / "data.noun", lines)
+    nouns = {wnid[1:]: lemmas[0].replace(" ", "_") for wnid, lemmas in imagenet_synsets().items()}
+    lines = [f"{offset} 03 n 01 {noun} 0 000 | a stand-in" for offset, noun in nouns.items()]
+    _write(data / "wordnet" / "data.noun", sorted(lines)[::4])
 
 
 def _broden(data: Path, rng: np.random.Generator) -> None:
     """Write images with one colour mask each, in Broden's layout."""
     root, rows = data / "broden1_224", []
     for i in range(IMAGES):
-        _noise(root / "images" / f"{i:04d}.jpg", rng)
+        _picture(rng, root / "images" / f"{i:04d}.jpg")
         split = "val" if i % 2 else "train"
         rows.append(f"{i:04d}.jpg,{split},64,64,32,32,{i % 4 + 1},{i % 3 + 5}")
     _write(root / "index.csv", ["image,split,ih,iw,sh,sw,color,object", *rows])
@@ -228,23 +206,8 @@ def _broden(data: Path, rng: np.random.Generator) -> None:
     _write(root / "label.csv", ["number,name,category", *labels])
 
 
-_PARTS = {
-    "/imagenet/": _imagenet,
-    "/imagenette": _imagenette,
-    "/places365": _places,
-    "/weights/resnet18_places365": _places_weights,
-    "/words/": _words,
-    "/wordnet": _wordnet,
-    "/broden1_224": _broden,
-}
-
-
 def _network(path: Path) -> None:
-    """Write random weights, the same each time, with which a network predicts all classes shown.
-
-    Untrained it would predict one class for every image: the last bias levels the classes that are
-    shown, and excludes the others.
-    """
+    """Write random weights, the same each time, with which a network predicts all classes shown."""
     import torch
     from safetensors.torch import save_file
 
@@ -257,6 +220,7 @@ def _network(path: Path) -> None:
     rng, shown = np.random.default_rng(1), [*SHOWN]
     with torch.inference_mode():
         logits = made.model(torch.stack([made.preprocess(_picture(rng)) for _ in range(16)]))
+    # Untrained it would predict one class for every image: the last bias levels those shown.
     level = state[last] - logits.mean(0)
     state[last] = torch.full_like(level, -100.0)
     state[last][shown] = level[shown]
@@ -282,23 +246,26 @@ def _clip(folder: Path) -> None:
 
 
 def _sentences(folder: Path) -> None:
-    """Write a random sentence encoder of all-mpnet's kind, with two layers, that reads letters."""
+    """Write a sentence encoder with all-mpnet's width: the mean of random features of letters."""
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-    from transformers import MPNetConfig, MPNetModel, MPNetTokenizer
-    from transformers.utils.logging import disable_progress_bar
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from transformers import MPNetTokenizer
 
-    disable_progress_bar()
     torch.manual_seed(0)
     letters = [*string.ascii_lowercase, *string.digits, *"-'."]
     pieces = ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>", *letters]
-    pieces += [f"##{letter}" for letter in letters]
-    model = MPNetModel(MPNetConfig(vocab_size=len(pieces), num_hidden_layers=2))
-    with TemporaryDirectory() as parts:
-        words = Path(parts) / "vocab.txt"
-        words.write_text("\n".join(pieces), encoding="utf-8")
-        for part in (model, MPNetTokenizer(str(words))):
-            part.save_pretrained(parts)
-        modules = [Transformer(parts), Pooling(model.config.hidden_size)]
-        SentenceTransformer(modules=modules).save(str(folder))
+    _write(folder / "vocab.txt", pieces + [f"##{letter}" for letter in letters])
+    tokenizer = MPNetTokenizer(str(folder / "vocab.txt"))
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=768)]).save(str(folder))
+
+
+_PARTS = {  # of a path, and what writes it with the others of its data set
+    "/imagenet/": _imagenet,
+    "/imagenette": lambda data, rng: _imagenet(data, rng, "imagenette/imagenette2-320/val"),
+    "/places365": _places,
+    "/weights/resnet18_places365": _places_weights,
+    "/words/": _words,
+    "/wordnet": _wordnet,
+    "/broden1_224": _broden,
+}

@@ -1,16 +1,16 @@
 """Execute notebooks, each in a process of its own: on this machine or as tasks of a Ray cluster.
 
-``python execute.py job.json`` executes one notebook in its process and exits with 0, or writes one
-sentence to the job's ``reason`` file and exits with 1. It ends when the process that started it
-(``WWW_STARTED_BY``) ends. The runner starts several of them from threads, which only wait; each has
-a share of the cores, and one GPU to itself while there are enough.
+``python execute.py '[source, output, parameters]'`` executes one notebook. If that fails, it exits
+with 1, and the last line that it prints says why. It ends with the process that started it
+(``WWW_STARTED_BY``). The runner starts several from threads; each has a share of the cores, and one
+GPU while there are enough.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import queue
 import re
 import subprocess
 import sys
@@ -22,6 +22,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+KERNEL = {  # the kernel "python3": this very interpreter, whatever others are installed
+    "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+    "display_name": "Python 3 (ipykernel)",
+    "language": "python",
+}
 KERNEL_START = 300  # seconds; a busy machine needs more than the default minute
 POLL = 0.2  # seconds between two looks at a process, and at whether the user interrupts
 RAY_CORES = 2  # of each notebook on a cluster: the kernel, and what decodes for it
@@ -32,18 +37,10 @@ _STOP = threading.Event()
 _THREAD = threading.local()  # .slot: the place of this thread, .of: how many there are
 
 
-# In the notebook's process -------------------------------------------------------------------
-
-
 def execute(source: str, output: str, parameters: dict[str, Any]) -> str | None:
-    """Execute a notebook and return None, or in one sentence why it failed.
+    """Execute a notebook with checked parameters; return None, or in one sentence why it failed.
 
-    Parameters
-    ----------
-    source, output : str
-        Paths without braces, which papermill would fill in.
-    parameters : dict
-        Values, already checked against the declared ones.
+    The paths may have no braces, which papermill would fill in.
     """
     # jsonschema's check of IRIs, which notebooks have none of, takes seconds to import.
     sys.modules.setdefault("rfc3987_syntax", None)
@@ -53,14 +50,9 @@ def execute(source: str, output: str, parameters: dict[str, Any]) -> str | None:
 
     try:
         papermill.execute_notebook(
-            source,
-            output,
-            parameters,
-            kernel_name="python3",
-            language="python",
-            progress_bar=False,
-            start_timeout=KERNEL_START,
-        )
+            source, output, parameters, kernel_name="python3", language="python",
+            progress_bar=False, start_timeout=KERNEL_START,
+        )  # fmt: skip
     except PapermillExecutionError as error:
         return f"cell {error.cell_index + 1} raised {error.ename}: {error.evalue}"
     except DeadKernelError:
@@ -77,20 +69,20 @@ def follow(parent: int) -> None:
     os._exit(1)
 
 
-def main(path: str) -> int:
-    """Execute the notebook of a job file and return the exit code."""
-    job = json.loads(Path(path).read_text(encoding="utf-8"))
+def main(arguments: str) -> None:
+    """Execute a notebook, with the arguments of `execute` in JSON, and end this process."""
     parent = int(os.environ["WWW_STARTED_BY"])
     threading.Thread(target=follow, args=(parent,), daemon=True).start()
     with tempfile.TemporaryDirectory() as own:  # IPython's history needs a disk of this machine
-        os.environ["IPYTHONDIR"] = own
-        reason = execute(job["source"], job["output"], job["parameters"])
+        spec = Path(own, "kernels", "python3", "kernel.json")
+        spec.parent.mkdir(parents=True)
+        spec.write_text(json.dumps(KERNEL), encoding="utf-8")
+        paths = filter(None, [own, os.environ.get("JUPYTER_PATH")])
+        os.environ |= {"IPYTHONDIR": own, "JUPYTER_PATH": os.pathsep.join(paths)}
+        reason = execute(*json.loads(arguments))
     if reason:
-        Path(job["reason"]).write_text(reason, encoding="utf-8", errors="backslashreplace")
-    return int(bool(reason))
-
-
-# In the runner's process ---------------------------------------------------------------------
+        print(f"\n{one_line(reason)}", file=sys.stderr, flush=True)
+        os._exit(1)  # so that nothing follows it
 
 
 def one_line(text: str, limit: int = 600) -> str:
@@ -103,18 +95,13 @@ def one_line(text: str, limit: int = 600) -> str:
 def each(step: Callable[[Any], str], jobs: list, at_once: int) -> Iterator[tuple[Any, str]]:
     """Take a step for every job, several at once, and yield job and outcome as they end.
 
-    Raises
-    ------
-    KeyboardInterrupt
-        If the user interrupts: after all running steps have ended.
+    Raises KeyboardInterrupt if the user interrupts, after all running steps have ended.
     """
     _STOP.clear()
-    slots: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for slot in range(at_once):
-        slots.put(slot)
+    slots = iter(range(at_once))
 
     def settle() -> None:
-        _THREAD.slot, _THREAD.of = slots.get(), at_once
+        _THREAD.slot, _THREAD.of = next(slots), at_once
 
     pool = ThreadPoolExecutor(at_once, initializer=settle)
     try:
@@ -132,11 +119,11 @@ def launch(command: list[str], folder: Path, environment: dict[str, str], log: P
     with log.open("w") as output:
         child = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
         try:
-            while True:
-                try:
-                    return child.wait(timeout=POLL)
-                except subprocess.TimeoutExpired:
-                    raise_if_interrupted()
+            while child.poll() is None:
+                raise_if_interrupted()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(timeout=POLL)
+            return child.returncode
         finally:
             child.kill()
 
@@ -181,10 +168,11 @@ def connect() -> Launcher:
 
     Repository, run folder, store and data must lie under the same paths on all its machines.
     """
-    from wwwlib.registry import require
-
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray = require("ray", "ray")
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError(f"--ray needs the extra `ray`: pip install '.[ray]' ({error}).") from error
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False)
     return launch_on_ray
@@ -195,7 +183,7 @@ def launch_on_ray(command: list[str], folder: Path, environment: dict[str, str],
     import ray
 
     own = {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}  # set by the cluster where the task runs
-    changed = {name: value for name, value in environment.items() - os.environ.items()}
+    changed = dict(environment.items() - os.environ.items())
     passed = {name: value for name, value in changed.items() if name not in own}
     has = ray.cluster_resources()
     # What a dead machine took with it fails, and runs again with the next command.
@@ -213,10 +201,8 @@ def launch_on_ray(command: list[str], folder: Path, environment: dict[str, str],
 
 
 def _process(command: list[str], folder: str, passed: dict[str, str], log: str) -> int:
-    environment = os.environ | passed | {"WWW_STARTED_BY": str(os.getpid())}
-    with open(log, "w") as output:
-        return subprocess.call(command, cwd=folder, env=environment, stdout=output, stderr=output)
+    return launch(command, Path(folder), os.environ | passed, Path(log))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    main(sys.argv[1])

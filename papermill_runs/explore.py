@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
-import subprocess
 import sys
 from pathlib import Path
 
@@ -39,8 +38,8 @@ def environment(token: str) -> dict[str, str]:
     }
 
 
-def main() -> int:
-    """Serve until interrupted."""
+def main() -> None:
+    """Become the server, which ends its kernels when it is interrupted or terminated."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, default=8866, help="where to listen")
     parser.add_argument("--theme", default="light", choices=["light", "dark"])
@@ -48,11 +47,9 @@ def main() -> int:
     token = secrets.token_urlsafe(24)
     print(f"The explorer: http://127.0.0.1:{asked.port}/?token={token}")
     print("The first page takes a minute or two: networks are analysed once. Ctrl-C ends it.")
-    try:
-        return subprocess.call(command(NOTEBOOK, asked.port, asked.theme), env=environment(token))
-    except KeyboardInterrupt:
-        return 0
+    sys.stdout.flush()
+    os.execve(sys.executable, command(NOTEBOOK, asked.port, asked.theme), environment(token))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -23,6 +23,7 @@ from itertools import count
 from pathlib import Path
 
 from check import Need, examine, wrong_digest
+from execute import one_line
 from filelock import FileLock
 from tqdm import tqdm
 
@@ -40,14 +41,14 @@ def fetch(needs: Iterable[Need]) -> int:
         if examine(need).fault is None:
             continue
         fault = f"not for --fetch: {need.licence}; see --check"
-        if need.downloadable:
+        if need.url or need.hub:
             try:
                 get(need)
                 fault = examine(need).fault
             except (OSError, ValueError) as error:
                 fault = str(error)
         if fault:
-            print(f"{need.name}: {fault}", file=sys.stderr)
+            print(f"{need.name}: {one_line(fault, 2000)}", file=sys.stderr)
             missing += 1
         else:
             print(f"{need.name}: fetched")
@@ -60,31 +61,28 @@ def get(need: Need) -> None:
     Raises OSError if the download fails, and keeps what has come so far; ValueError if what came is
     not right, and leaves what is in its place.
     """
-    if need.repo:
-        _from_hub(need)
+    if need.hub:
+        from huggingface_hub import snapshot_download
+
+        try:
+            snapshot_download(need.hub, allow_patterns=list(need.holds))
+        except Exception as error:  # the hub's client and its network each have their own errors
+            reason = type(error).__name__
+            raise OSError(f"{need.source} cannot be downloaded ({reason})") from error
         return
     target = need.archive or need.path
     part = target.with_name(f"{target.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
     need.path.parent.mkdir(parents=True, exist_ok=True)
-    digests = {"sha256": need.sha256, "md5": need.md5}
+    digests = {kind: getattr(need, kind) for kind in ("sha256", "md5") if getattr(need, kind)}
     with FileLock(f"{part}.lock"):
-        download(need.url, part, {kind: value for kind, value in digests.items() if value})
+        download(need.url, part, digests)
         try:
             _place(need, part)
         except ValueError:
             part.unlink(missing_ok=True)  # the next attempt would resume it
             raise
         part.unlink(missing_ok=True)
-
-
-def _from_hub(need: Need) -> None:
-    from huggingface_hub import snapshot_download
-
-    try:
-        snapshot_download(need.repo, allow_patterns=list(need.holds))
-    except Exception as error:  # the hub's client and its network each have their own errors
-        raise OSError(f"{need.source} cannot be downloaded ({type(error).__name__})") from error
 
 
 def _place(need: Need, part: Path) -> None:
@@ -109,7 +107,6 @@ def unpack(archive: Path, place: Path, name: str) -> Path:
     Raises ValueError if it is not an archive, or holds a path that leads out of it.
     """
     content = place / "content"
-    content.mkdir()
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as packed:
@@ -133,51 +130,37 @@ def set_aside(path: Path) -> Path | None:
     return aside
 
 
-# One file -----------------------------------------------------------------------------------
-
-
 def download(url: str, part: Path, expected: Mapping[str, str], attempts: int = ATTEMPTS) -> None:
-    """Download into a file.
+    """Download into a file with these digests, or their beginnings, by algorithm; none if unknown.
 
-    With a checksum, what an earlier attempt left in the file is resumed; without one it could not
-    be seen whether both parts are of the same version, and the download starts again.
-
-    Parameters
-    ----------
-    url : str
-        http or https.
-    part : Path
-    expected : mapping
-        Digest, or its beginning, by algorithm ("sha256", "md5"); may be empty. Another file is
-        deleted, with a ValueError.
-    attempts : int
-        How often a broken connection is tried again, before an OSError.
+    With a digest, what an earlier attempt left in the file is resumed; without one it could not be
+    seen whether both parts are of the same version, and the download starts again. Raises OSError
+    after so many broken connections, and ValueError after deleting another file than expected.
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"{url!r} is not an http address.")
     for attempt in range(1, attempts + 1):
         try:
             complete = _append(url, part, resume=bool(expected))
-            wrong = _wrong(part, expected)
+            wrong = [kind for kind in expected if wrong_digest(part, kind, expected[kind])]
             if not wrong:
                 return
             if complete:
                 part.unlink()
-                raise ValueError(f"what came from {url} is another file: {wrong}; it was deleted")
+                given = f"{wrong[0]} does not begin with {expected[wrong[0]][:16]}"
+                raise ValueError(
+                    f"what came from {url} is another file: its {given}; it was deleted"
+                )
             raise ConnectionError("it ended early")
         except (OSError, http.client.HTTPException) as error:
-            if attempt == attempts or _is_final(error):
+            refused = isinstance(error, urllib.error.HTTPError) and error.code in range(400, 500)
+            if attempt == attempts or (refused and error.code not in TEMPORARY):
                 kept = part.stat().st_size if part.exists() else 0
                 raise OSError(
                     f"{url} cannot be downloaded ({str(error) or type(error).__name__}); "
                     f"{kept:,} bytes are kept, and the same command goes on"
                 ) from error
             time.sleep(min(2 ** (attempt - 1), 10))
-
-
-def _is_final(error: Exception) -> bool:
-    refused = isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500
-    return refused and error.code not in TEMPORARY
 
 
 def _append(url: str, part: Path, resume: bool) -> bool:
@@ -188,32 +171,22 @@ def _append(url: str, part: Path, resume: bool) -> bool:
     try:
         answer = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{have}":
+        if error.code != 416:
+            raise
+        if error.headers.get("Content-Range") == f"bytes */{have}":
             return True  # nothing is missing
-        if error.code == 416:
-            part.unlink()
-            raise ConnectionError("the file at this address is shorter") from error
-        raise
+        part.unlink()
+        raise ConnectionError("the file at this address is shorter") from error
     have = have if answer.status == 206 else 0
-    length = answer.headers.get("Content-Length")
-    total = have + int(length) if length else None
-    bar = tqdm(
-        total=total, initial=have, desc=part.stem, unit="B", unit_scale=True, unit_divisor=1000
-    )
-    with answer, open(part, "ab" if have else "wb") as file, bar:
-        while block := answer.read1(CHUNK):  # what has come before a break is written, too
-            file.write(block)
-            bar.update(len(block))
+    total = None if answer.length is None else have + answer.length
+    bar = {"total": total, "initial": have, "desc": part.stem, "unit_divisor": 1000}
+    with answer, open(part, "ab" if have else "wb") as file:
+        with tqdm.wrapattr(file, "write", **bar) as growing:
+            while block := answer.read1(CHUNK):  # what has come before a break is written, too
+                growing.write(block)
         file.flush()
         os.fsync(file.fileno())
         size = file.tell()
     if total is not None and size < total:
         raise ConnectionError(f"the connection ended after {size:,} of {total:,} bytes")
     return total is not None or answer.chunked
-
-
-def _wrong(part: Path, expected: Mapping[str, str]) -> str | None:
-    for kind, value in expected.items():
-        if found := wrong_digest(part, kind, value):
-            return f"its {kind} begins with {found}, not {value[:16]}"
-    return None

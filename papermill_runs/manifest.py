@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from parameters import is_finite
-from profiles import Job, Profile, Project, texts
+from parameters import check, paths, texts
+from profiles import Job, Profile, Project, write_json
 
 from wwwlib.images.files import list_files
 from wwwlib.store import digest, file_digest, versions
 
-REPORTED = {"scalars": dict, "data": dict, "artifacts": dict, "device": str}
+REPORTED = {"scalars": "dict", "data": "dict", "artifacts": "dict", "device": "str"}
 RESULTS = "results.json"
 
 
@@ -40,8 +39,9 @@ class Manifest:
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @classmethod
-    def open(cls, path: Path) -> Manifest:
+    def open(cls, folder: Path) -> Manifest:
         """Read the manifest of an earlier run; none, or a damaged one, counts as empty."""
+        path = folder / "manifest.json"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if all(isinstance(record, dict) for record in content["notebooks"].values()):
@@ -49,7 +49,7 @@ class Manifest:
             raise ValueError("a record is not an object")
         except FileNotFoundError:
             pass
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             warnings.warn(f"{path} is damaged ({error}); everything runs again.", stacklevel=2)
         return cls(path, {"notebooks": {}})
 
@@ -59,17 +59,15 @@ class Manifest:
         for record in kept.values():
             if record.get("state") == "running":  # the runner itself was killed
                 record |= {"state": "interrupted", "error": "the runner ended before it"}
-        pending = {n: {"state": "pending"} for n in profile.notebooks}
         self.content = {
             "profile": profile.name,
             "description": profile.description,
             "started": now(),
             **commit(project.root),
             **current(project),
-            "notebooks": pending | kept,
+            "notebooks": {n: {"state": "pending"} for n in profile.notebooks} | kept,
+            **({"dry_run": profile.description} if project.stand_ins else {}),
         }
-        if project.stand_ins:
-            self.content["dry_run"] = profile.description
         self.save()
 
     def record(self, name: str) -> dict[str, Any]:
@@ -84,27 +82,18 @@ class Manifest:
 
     def start(self, project: Project, job: Job) -> None:
         """Replace a notebook's record by one in state "running"."""
-        record = {
-            "state": "running",
-            "started": now(),
-            "parameters": job.effective,
-            "seeds": {k: v for k, v in job.effective.items() if k.split("_")[-1] == "seed"},
-            "key": self.key(project, job),
-            **commit(project.root),
-        }
+        seeds = {k: v for k, v in job.effective.items() if k.split("_")[-1] == "seed"}
+        key = self.key(project, job)
         with self.lock:
-            self.content["notebooks"][job.name] = record
-            self.save()
+            self.content["notebooks"][job.name] = {"state": "running", "started": now()}
+            self.update(
+                job.name, parameters=job.effective, seeds=seeds, key=key, **commit(project.root)
+            )
 
     def save(self) -> None:
         """Replace the file as a whole: a reader finds the old or the new one."""
-        draft = self.path.with_suffix(".tmp")
         with self.lock:  # of notebooks that end at the same time
-            with open(draft, "w", encoding="utf-8") as file:
-                json.dump(self.content, file, indent=1, allow_nan=False)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, self.path)
+            write_json(self.path, self.content)
 
     def key(self, project: Project, job: Job) -> str:
         """Digest of everything that decides a notebook's results."""
@@ -126,25 +115,18 @@ def results(folder: Path) -> dict[str, Any]:
     """Return what the ``results.json`` in a notebook's folder reports for the manifest.
 
     Raises ValueError if it is absent, not JSON, holds NaN or infinity, or one of its entries has
-    another form than `REPORTED`.
+    another type than in `REPORTED`.
     """
+    path = folder / RESULTS
+    if not path.is_file():
+        raise ValueError(f"it ended without writing a file {RESULTS} into its folder `out`")
     try:
-        found = json.loads((folder / RESULTS).read_text("utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"it ended without writing {RESULTS} into its folder `out`") from None
-    except OSError as error:
-        raise ValueError(f"its {RESULTS} cannot be read ({error.strerror})") from error
+        found = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"its {RESULTS} is not valid JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"its {RESULTS} holds a {type(found).__name__}, not an object")
-    if not is_finite(found):
-        raise ValueError(f"its {RESULTS} holds NaN or infinity; write null instead")
-    for name, kind in REPORTED.items():
-        if not isinstance(found.get(name, kind()), kind):
-            raise ValueError(
-                f"its {RESULTS} has {found[name]!r:.80} as {name!r}, not a {kind.__name__}"
-            )
+    check(found, "dict", f"its {RESULTS}")
+    for name in REPORTED.keys() & found.keys():
+        check(found[name], REPORTED[name], f"{name!r} in its {RESULTS}")
     return {name: found[name] for name in REPORTED if name in found}
 
 
@@ -154,18 +136,25 @@ def files(run: Path, name: str) -> dict[str, str]:
     return {p.relative_to(run).as_posix(): file_digest(p) for p in made if p.is_file()}
 
 
-# Fingerprints of input files ----------------------------------------------------------------
-
-
 def input_fingerprints(project: Project, values: Any) -> dict[str, list]:
     """Return name, times and size of every file that parameters name, by path from the root.
 
-    Content is not read: a probe set of 50,000 images takes a second. Relative paths start at the
-    notebooks; values may be nested in lists and dicts.
+    Content is not read: a probe set of 50,000 images takes a second.
     """
-    root = project.root.resolve()
-    named = {path for text in texts(values) for path in _paths(project, text)}
-    return {os.path.relpath(path, root): _fingerprint(path) for path in sorted(named)}
+    root, found = project.root.resolve(), {}
+    for path in {path.resolve() for path in paths(values, project.notebooks)}:
+        # What the runs themselves write is no input, nor is a folder that holds it.
+        if not (root.is_relative_to(path) or path.is_relative_to(root / "papermill_runs")):
+            every = [path / name for name in list_files(path)] if path.is_dir() else [path]
+            found[os.path.relpath(path, root)] = [_stat(one, path) for one in every]
+    return found
+
+
+def _stat(path: Path, above: Path) -> list:
+    """Return the time of the inode, too: it shows a file with the size and time of another one."""
+    stat = path.stat() if path.exists() else None  # a link may lead nowhere
+    times = [stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size] if stat else []
+    return [str(path.relative_to(above)), *times]
 
 
 def behind_url(values: Any) -> str | None:
@@ -173,56 +162,18 @@ def behind_url(values: Any) -> str | None:
     return next((text for text in texts(values) if "://" in text), None)
 
 
-def _paths(project: Project, text: str) -> Iterator[Path]:
-    """Yield what exists of ``path``, ``kind:path``, ``library:kind:path``, ``file.py:name``."""
-    root, parts = project.root.resolve(), text.split(":")
-    endings = {":".join(parts[i:]) for i in range(len(parts))}
-    for one in filter(None, endings | {text.rpartition(":")[0]}):
-        named = project.notebooks / os.path.expanduser(one)
-        if os.path.exists(named):
-            path = named.resolve()
-            # What the runs themselves write is no input, nor is a folder that holds it.
-            if not (root.is_relative_to(path) or path.is_relative_to(root / "papermill_runs")):
-                yield path
-
-
-def _fingerprint(path: Path) -> list[list]:
-    if not path.is_dir():
-        return [_stat(path.name, path)]
-    return [_stat(name, path / name) for name in list_files(path)]
-
-
-def _stat(name: str, path: Path) -> list:
-    """Return the time of the inode, too: it shows a file with the size and time of another one."""
-    try:
-        stat = path.stat()
-    except FileNotFoundError:  # a link to nowhere
-        return [name]
-    return [name, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size]
-
-
-# Code and machine ---------------------------------------------------------------------------
-
-
 def current(project: Project) -> dict[str, Any]:
     """Return platform, device, library versions and source digest as they are now."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    if torch.backends.mps.is_available():
-        device = "mps"
     runner = {name: version(name) for name in ("papermill", "ipykernel")}
+    found = [path for folder in ("wwwlib", "data") for path in (project.root / folder).rglob("*")]
+    sources = sorted(p for p in found if p.is_file() and "__pycache__" not in p.parts)
     return {
         "platform": platform.platform(),
-        "device": device,
+        "device": "mps" if torch.backends.mps.is_available() else device,
         "versions": {"python": sys.version.split()[0], **versions(), **runner},
-        "source": tree_digest(project.root / "wwwlib", project.root / "data"),
+        "source": digest([[str(p.relative_to(project.root)), file_digest(p)] for p in sources]),
     }
-
-
-def tree_digest(*folders: Path) -> str:
-    """Digest of the names and bytes of all files in some folders, compiled ones apart."""
-    found = [(p, folder.parent) for folder in folders for p in sorted(folder.rglob("*"))]
-    sources = [(p, above) for p, above in found if p.is_file() and "__pycache__" not in p.parts]
-    return digest([[str(p.relative_to(above)), file_digest(p)] for p, above in sources])
 
 
 def commit(root: Path) -> dict[str, Any]:
@@ -230,9 +181,9 @@ def commit(root: Path) -> dict[str, Any]:
 
     def git(*words: str) -> str | None:
         try:
-            command = ["git", "-C", str(root), *words]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            return done.stdout.strip()
+            return subprocess.check_output(
+                ["git", "-C", root, *words], text=True, stderr=subprocess.DEVNULL
+            ).strip()
         except (OSError, subprocess.CalledProcessError):
             return None
 

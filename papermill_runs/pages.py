@@ -3,9 +3,9 @@
     python papermill_runs/pages.py                                 the reference copies
     python papermill_runs/pages.py papermill_runs/runs/photos      a run of your own
 
-Formulas become MathML when the page is made. Outputs hold text from outside, such as concept and
-file names: their HTML is reduced to tables, images and text, and each page's policy forbids scripts
-and requests.
+They go into build/pages, those of a run into build/pages-<its name>. Formulas become MathML when a
+page is made. Outputs hold text from outside, such as concept and file names: their HTML is reduced
+to tables, images and text, and each page's policy forbids scripts and requests.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import io
 import os
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import nbformat
 import nh3
+from execute import one_line
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -34,19 +35,16 @@ from pygments.formatters import HtmlFormatter
 PROJECT = Project(Path(__file__).resolve().parents[1])
 TEMPLATES = Path(__file__).with_name("templates")
 TEACHING = "teaching.html"  # the page made from notebooks/README.md
-_TAGS = (
-    "b br caption code div em i img li ol p pre span strong sub sup table tbody td tfoot th thead "
-    "tr ul h2 h3 h4"
-)
+_TAGS = """b br caption code div em i img li ol p pre span strong sub sup table tbody td tfoot th
+    thead tr ul h2 h3 h4"""
+_ATTRIBUTES = {
+    "img": "alt src width height", "td": "colspan rowspan", "th": "colspan rowspan scope",
+    "table": "class",
+}  # fmt: skip
 _SAFE = {
     "tags": set(_TAGS.split()),
     "clean_content_tags": {"script", "style"},
-    "attributes": {
-        "img": {"alt", "src", "width", "height"},
-        "td": {"colspan", "rowspan"},
-        "th": {"colspan", "rowspan", "scope"},
-        "table": {"class"},
-    },
+    "attributes": {tag: set(names.split()) for tag, names in _ATTRIBUTES.items()},
     "url_schemes": {"data"},
     "attribute_filter": lambda tag, name, value: (
         value if name != "src" or value.startswith("data:image/") else None
@@ -56,18 +54,15 @@ _SCROLLS = ' tabindex="0" role="group" aria-label="Table"'  # by keyboard, too
 _SAVED = re.compile(r"([A-Za-z0-9][\w.-]*)\.png: (.*)", re.DOTALL)  # the repr of plots.Shown
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A figure inside a page: its file name without ending, anchor, alt text and bytes."""
+class Figure(NamedTuple):
+    """A figure inside a page: its file name without ending, alt text and bytes."""
 
     name: str
-    anchor: str
     alt: str
     data: bytes
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(NamedTuple):
     """A page of the site, with its entry on the contents page."""
 
     file: str
@@ -95,21 +90,17 @@ def main(argv: list[str] | None = None, project: Project = PROJECT) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "source",
-        nargs="?",
-        type=Path,
-        default=project.reference,
-        help="folder of executed notebooks",
-    )
-    parser.add_argument(
-        "--out", type=Path, default=project.root / "build" / "pages", help="folder for the pages"
-    )
+    add = parser.add_argument
+    add("source", nargs="?", type=Path, default=project.reference, help="executed notebooks")
+    add("--out", type=Path, help="folder for the pages; default: as above")
     options = parser.parse_args(argv)
+    run = options.source.resolve()
+    own = "pages" if run == project.reference.resolve() else f"pages-{run.name}"
+    out = options.out or project.root / "build" / own
     try:
-        index = build(options.source, options.out, project.notebooks / "README.md")
+        index = build(options.source, out, project.notebooks / "README.md")
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(one_line(str(error), 2000), file=sys.stderr)
         return 2
     print(f"Open {os.path.relpath(index)} in a browser: no network is needed.")
     return 0
@@ -151,11 +142,7 @@ def read(path: Path) -> Page:
     """Read an executed notebook and its entry on the contents page."""
     book = tidy(nbformat.read(path, as_version=4))
     first = book.cells[0].source if book.cells else ""
-    labelled = {
-        label: match[1]
-        for label in ("Question", "Paper")
-        if (match := re.search(rf"\*\*{label}\.?\*\*\.? *(.+)", first))
-    }
+    labelled = dict(re.findall(r"\*\*(Question|Paper)\.?\*\*\.? *(.+)", first))
     outputs = [o for cell in book.cells for o in cell.get("outputs", ())]
     figures = [figure for output in outputs if (figure := figure_of(output))]
     title = _title(first) or path.stem
@@ -170,15 +157,13 @@ def figure_of(output: nbformat.NotebookNode) -> Figure | None:
     inside = re.search(r'src="data:image/png;base64,([^"]+)"', data.get("text/html", ""))
     if not (saved and inside):
         return None
-    name, alt = saved[1], " ".join(saved[2].split())
-    return Figure(name, f"figure-{name}", alt, base64.b64decode(inside[1]))
+    return Figure(saved[1], " ".join(saved[2].split()), base64.b64decode(inside[1]))
 
 
 def mathml(formula: str, display: str = "inline") -> str:
-    r"""Return a TeX formula as MathML, which browsers draw without a script.
+    """Return a TeX formula as MathML, which browsers draw without a script.
 
-    Raises ValueError if a command in it is not known, or its backslash is doubled: it would be
-    shown as letters.
+    Raises ValueError if a command in it is not known, or its backslash is doubled.
     """
     if doubled := re.search(r"\\\\[A-Za-z]+", formula):
         raise ValueError(f"The formula ${formula}$ has {doubled[0]}: one backslash is enough.")
@@ -186,7 +171,7 @@ def mathml(formula: str, display: str = "inline") -> str:
         made = convert(re.sub(r"\\arg\b", r"\\operatorname{arg}", formula), display=display)
     except Exception as error:  # the library has no common class of its own errors
         raise ValueError(f"The formula ${formula}$ cannot be read; correct it.") from error
-    if unknown := re.search(r">(\\[A-Za-z]+)<", made):
+    if unknown := re.search(r">(\\[A-Za-z]+)<", made):  # shown as letters
         raise ValueError(f"The formula ${formula}$ has {unknown[1]}, which has no MathML.")
     return made
 
@@ -227,7 +212,7 @@ def _prose(source: str) -> str:
 def _frame(output: nbformat.NotebookNode) -> str:
     """Return the attributes of the box around an HTML output: a place to link to, a name."""
     if figure := figure_of(output):
-        return f' id="{html.escape(figure.anchor)}"'
+        return f' id="figure-{figure.name}"'
     return _SCROLLS if "<table" in output.data["text/html"] else ""
 
 

@@ -10,17 +10,31 @@ import ast
 import csv
 import difflib
 import json
-import math
+import os
 import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import yaml
 
 LINE = re.compile(r"[A-Za-z_]\w*: [^=]+ = .+  # \S.*")
 BOOLEANS = {"true": True, "false": False}
-NONE = ("", "none", "null", "~")
+NONE = dict.fromkeys(("", "none", "null", "~"))
+SCALARS = {  # the types that an annotation may name: of values, and how text is converted
+    "str": ((str,), str),
+    "int": ((int,), int),
+    "float": ((int, float), float),  # 1 is a float in YAML written by hand
+    "bool": ((bool,), lambda text: BOOLEANS[text.strip().lower()]),
+    "None": ((NoneType,), lambda text: NONE[text.strip().lower()]),
+    "dict": ((dict,), lambda text: read_yaml(text)),
+}
+# `kind:`, perhaps several; a path or another name; perhaps `:function`.
+_PARTS = re.compile(r"((?:[A-Za-z][\w-]*:)*)(.*?)((?::[A-Za-z_]\w*)?)", re.DOTALL)
+_BEFORE_PATHS = ("file:", "broden:", "places365:", "wordnet:", "local-dir:")
+_ENDINGS = (".pth", ".pt", ".tar", ".safetensors", ".txt", ".csv", ".json", ".parquet", ".py")
 
 
 @dataclass(frozen=True)
@@ -32,15 +46,64 @@ class Parameter:
     default: Any
     help: str
 
-    @property
-    def is_path(self) -> bool:
-        """Whether every value of it is a path: so for ``..._root``."""
-        return self.name.endswith(("_root", "_roots"))
+    def split(self, text: str, folder: Path) -> tuple[str, str, str]:
+        """Split a value into what precedes a path in it, the path, "" if none, and what follows.
 
-    @property
-    def may_be_path(self) -> bool:
-        """Whether a word without slash and dot may name a file: so where None is the default."""
-        return self.is_path or ("None" in self.type and self.default in (None, []))
+        All of a ``..._root`` is a path, and so is what follows ``file:`` and the like, begins with
+        ``./``, ``../``, ``/`` or ``~``, or ends like a file. Other text is one if it exists in
+        `folder`, and has a slash or a dot, or None is the parameter's default.
+        """
+        root = self.name.endswith(("_root", "_roots"))
+        whole = root or _exists(text, folder)
+        before, path, behind = ("", text, "") if whole else _PARTS.fullmatch(text).groups()
+        written = path.startswith(("./", "../", "/", "~")) or path.endswith(_ENDINGS)
+        optional = "None" in self.type and self.default in (None, [])
+        possible = optional or "/" in path or "." in path
+        is_path = root or written or before.endswith(_BEFORE_PATHS)
+        if "://" in text or not (path and (is_path or (possible and _exists(path, folder)))):
+            return text, "", ""
+        return before, path, behind
+
+    def moved(self, text: str, here: Path, there: Path) -> str:
+        """Return a value whose relative path starts at one folder for use in another one."""
+        before, path, behind = self.split(text, here)
+        path = os.path.expanduser(path)
+        if not path or os.path.isabs(path):
+            return text
+        return f"{before}{os.path.relpath(here / path, there)}{behind}"
+
+    def is_missing(self, text: str, folder: Path) -> bool:
+        """Whether a value names a path, which may be relative to `folder`, and nothing is there."""
+        path = self.split(text, folder)[1]
+        return bool(path) and not _exists(path, folder)
+
+
+def paths(value: Any, folder: Path) -> Iterator[Path]:
+    """Yield every path that exists in `folder` and that a value, however deep in it, may name."""
+    for text in texts(value):
+        for one in {text, _PARTS.fullmatch(text)[2]}:
+            if one and _exists(one, folder):
+                yield folder / os.path.expanduser(one)
+
+
+def _exists(path: str, folder: Path) -> bool:
+    return os.path.exists(os.path.join(folder, os.path.expanduser(path)))
+
+
+def changed(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a value with its strings changed, however deep in lists and in values of dicts."""
+    if isinstance(value, dict):
+        return {key: changed(inner, change) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [changed(inner, change) for inner in value]
+    return change(value) if isinstance(value, str) else value
+
+
+def texts(value: Any) -> list[str]:
+    """Return every string in a value, however deep in lists and in values of dicts."""
+    found: list[str] = []
+    changed(value, lambda text: found.append(text) or text)
+    return found
 
 
 def cells(notebook: Path) -> list[dict]:
@@ -82,53 +145,42 @@ def _parameter(line: str, where: str) -> Parameter:
     return Parameter(statement.target.id, kind, default, line.rpartition("  # ")[2])
 
 
-def check(value: Any, kind: str, what: str) -> None:
-    """Raise ValueError unless a value is finite and of a declared type.
+def unknown(sentence: str, name: object, names: Iterable[str]) -> ValueError:
+    """Return an error about an unknown name that ends with the nearest known ones, else all."""
+    close = difflib.get_close_matches(str(name), names := [*names], n=3, cutoff=0.5)
+    return ValueError(f"{sentence}; there is {', '.join(close or sorted(names)) or 'none'}.")
 
-    Parameters
-    ----------
-    value : object
-        As YAML or a literal gives it.
-    kind : str
-        An annotation made of str, int, float, bool, None, ``list[...]``, ``dict[..., ...]``, ``|``.
-    what : str
-        The subject of the sentence in the error.
+
+def check(value: Any, kind: str, what: str) -> None:
+    """Raise ValueError unless a value of YAML or a literal is of a declared type, and finite.
+
+    The type is an annotation made of `SCALARS`, ``list[...]``, ``dict[..., ...]`` and ``|``; `what`
+    is the subject of the sentence in the error.
     """
-    if not is_finite(value):
-        raise ValueError(f"{what} is {value!r}, which no notebook can hold; give a finite number.")
+    try:
+        json.dumps(value, allow_nan=False)
+    except (ValueError, TypeError):
+        needed = "which JSON cannot hold; give finite numbers, texts, lists and dicts of them"
+        raise ValueError(f"{what} is {value!r:.200}, {needed}.") from None
     if not _fits(value, _type(kind)):
+        hint = f"; write {[value]!r}" if _fits([value], _type(kind)) else ""
         raise ValueError(
-            f"{what} is {value!r}, of type {type(value).__name__}, but must be {kind}."
+            f"{what} is {value!r:.200}, of type {type(value).__name__}, but must be {kind}{hint}."
         )
 
 
 def parse(text: str, kind: str, what: str) -> Any:
-    """Convert text from the command line to a declared type.
+    """Convert text from the command line to a declared type; see `check` for type and errors.
 
     Text stays as it is for ``str``. A list is ``a,b`` or ``[a, b]``; double quotes protect an
-    element with a comma. A dict is written as in YAML. Arguments and errors are those of `check`.
+    element with a comma. A dict is written as in YAML.
     """
     try:
         value = _converted(text, _type(kind))
-    except (ValueError, yaml.YAMLError, csv.Error):
+    except (ValueError, KeyError, csv.Error):
         raise ValueError(f"{what} is {text!r}, but must be {kind}.") from None
     check(value, kind, what)
     return value
-
-
-def nearest(name: str, names: list[str]) -> str:
-    """Return the end of a sentence about an unknown name: the nearest known ones, else all."""
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or sorted(names)
-    return "there is " + ", ".join(close) if close else "there is none"
-
-
-def is_finite(value: Any) -> bool:
-    """Whether a JSON value holds no NaN and no infinity, however deep."""
-    if isinstance(value, list):
-        return all(map(is_finite, value))
-    if isinstance(value, dict):
-        return all(map(is_finite, [*value, *value.values()]))
-    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _type(kind: str) -> ast.expr:
@@ -137,57 +189,76 @@ def _type(kind: str) -> ast.expr:
 
 def _fits(value: Any, kind: ast.expr) -> bool:
     match kind:
-        case ast.Constant(value=None):
-            return value is None
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return _fits(value, left) or _fits(value, right)
-        case ast.Name(id="float"):  # 1 is a float in YAML written by hand
-            return type(value) in (int, float)
-        case ast.Name(id="str" | "int" | "bool" as name):
-            return type(value).__name__ == name
         case ast.Subscript(value=ast.Name(id="list"), slice=part):
             return isinstance(value, list) and all(_fits(v, part) for v in value)
         case ast.Subscript(value=ast.Name(id="dict"), slice=ast.Tuple(elts=[first, second])):
             return isinstance(value, dict) and all(
                 _fits(k, first) and _fits(v, second) for k, v in value.items()
             )
-    raise ValueError(
-        f"The annotation {ast.unparse(kind)!r} is not known; "
-        "use str, int, float, bool, None, list[...], dict[..., ...] and |."
-    )
+    if ast.unparse(kind) not in SCALARS:
+        raise ValueError(
+            f"The annotation {ast.unparse(kind)!r} is not known; "
+            f"use {', '.join(SCALARS)}, list[...], dict[..., ...] and |."
+        )
+    return type(value) in SCALARS[ast.unparse(kind)][0]
 
 
-def _converted(text: str, kind: ast.expr) -> Any:
+def _converted(text: Any, kind: ast.expr) -> Any:
+    """Convert text, or lists and dicts of texts; ValueError or KeyError if it is no such type."""
     match kind:
-        case ast.Constant(value=None) if text.strip().lower() in NONE:
-            return None
         case ast.BinOp(left=left, right=right):
             try:  # None is written last, but `null` is no text where None is allowed
                 return _converted(text, right)
-            except ValueError:
+            except (ValueError, KeyError):
                 return _converted(text, left)
-        case ast.Name(id="str"):
-            return text
-        case ast.Name(id="int"):
-            return int(text)
-        case ast.Name(id="float"):
-            return float(text)
-        case ast.Name(id="bool") if text.strip().lower() in BOOLEANS:
-            return BOOLEANS[text.strip().lower()]
         case ast.Subscript(value=ast.Name(id="list"), slice=part):
-            return [_converted(element, part) for element in _elements(text)]
-        case ast.Subscript(value=ast.Name(id="dict")):
-            return yaml.safe_load(text)
-    raise ValueError(f"no {ast.unparse(kind)}")
+            elements = text if isinstance(text, list) else _elements(text)
+            return [_converted(element, part) for element in elements]
+        case ast.Subscript(slice=ast.Tuple(elts=[first, second])):
+            pairs = read_yaml(text, _Texts) if isinstance(text, str) else text
+            if isinstance(pairs, dict):
+                return {_converted(k, first): _converted(v, second) for k, v in pairs.items()}
+    if not isinstance(text, str) or isinstance(kind, ast.Subscript):
+        raise ValueError(f"{text!r} is no {ast.unparse(kind)}")
+    return SCALARS[ast.unparse(kind)][1](text)
 
 
 def _elements(text: str) -> list[str]:
-    text = text.strip()
-    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    rows = list(csv.reader([inner], skipinitialspace=True, strict=True))
-    return [_unquoted(element.strip()) for row in rows for element in row if inner.strip()]
+    inner = re.sub(r"^\s*\[(.*)\]\s*$", r"\1", text, flags=re.DOTALL)
+    rows = csv.reader([inner], skipinitialspace=True, strict=True) if inner.strip() else []
+    return [re.sub(r"^'(.*)'$", r"\1", element.strip()) for row in rows for element in row]
 
 
-def _unquoted(text: str) -> str:
-    quoted = len(text) > 1 and text[0] == text[-1] == "'"
-    return text[1:-1] if quoted else text
+class _Loader(yaml.SafeLoader):
+    """YAML in which no key stands twice in a mapping, and no alias contains itself."""
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+        node = super().compose_node(parent, index)
+        if node.end_mark is None:  # an alias of a collection that has not ended yet
+            raise yaml.MarkedYAMLError("an alias contains itself", node.start_mark)
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node, seen = super().compose_mapping_node(anchor), set()
+        for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(f"the key {key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
+        return node
+
+
+# The same with every scalar as the text that it is.
+_Texts = type("_Texts", (_Loader,), {"yaml_implicit_resolvers": {}})
+
+
+def read_yaml(text: str, loader: type[yaml.SafeLoader] = _Loader) -> Any:
+    """Return the plain values of a YAML document.
+
+    Raises ValueError if it is not one, a key stands twice in a mapping, or an alias holds itself.
+    """
+    try:
+        return loader(text).get_single_data()
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from error

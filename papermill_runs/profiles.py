@@ -6,17 +6,16 @@ notebook that is to get it, every value is finite and of the declared type, and 
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-from parameters import Parameter, check, declared, nearest, parse
+from parameters import Parameter, changed, check, declared, parse, read_yaml, texts, unknown
 
-FIELDS = ["description", "minutes", "required", "needs", "common", "notebooks"]
 NAME = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)
 VARIANT = re.compile(rf"{NAME.pattern}(@{NAME.pattern})?", re.ASCII)  # one notebook, run twice
 DATA = "$WWW_DATA"  # in a value: the data folder
@@ -24,25 +23,16 @@ RESERVED = "out"  # the folder that a notebook writes to
 
 
 class Project:
-    """Folders of the repository, and the data folder.
+    """Folders of the repository; data and weights that no library keeps; artifacts of all runs.
 
-    Attributes
-    ----------
-    root, notebooks, profiles, runs, reference : Path
-    data : Path
-        Data sets and weights that no library keeps: $WWW_DATA, or the stand-ins of a dry run.
-    store : Path
-        Artifacts that runs share: $WWW_STORE, or a folder in the repository.
+    `data` is $WWW_DATA, or the stand-ins of a dry run; `store` is $WWW_STORE, or a folder here.
     """
 
     def __init__(self, root: Path, stand_ins: Path | None = None):
         here = root / "papermill_runs"
         self.root, self.stand_ins, self.notebooks = root, stand_ins, root / "notebooks"
-        self.profiles, self.runs, self.reference = (
-            here / "profiles",
-            here / "runs",
-            here / "reference",
-        )
+        self.profiles, self.runs = here / "profiles", here / "runs"
+        self.reference = here / "reference"
         self.data = stand_ins or _folder("WWW_DATA", "~/.cache/www")
         self.store = _folder("WWW_STORE", here / "store")
 
@@ -58,47 +48,54 @@ class Project:
         return folder
 
 
+def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file as a whole: a reader finds the old or the new one."""
+    draft = path.with_suffix(".tmp")
+    with open(draft, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
 def _folder(variable: str, default: str | Path) -> Path:
     return Path(os.environ.get(variable) or default).expanduser().absolute()
 
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook with the values that differ from its defaults, and with all of them."""
+    """One notebook, with the values that differ from its defaults, and with all of them.
+
+    `typed` has the texts of the command line by the values that they became.
+    """
 
     name: str
     source: Path
     given: dict[str, Any]
     effective: dict[str, Any]
+    typed: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Profile:
     """A profile as written; its form is checked, its parameters not yet.
 
-    Attributes
-    ----------
-    name, description : str
-    minutes : dict of str to float
-        Expected run time of each notebook on two cores; ``"all"`` where only the sum is known.
-    required : tuple of str
-        Parameters that have to be given with ``--set``.
-    needs : tuple of str
-        What must be there before it can run, see ``needs.yaml``.
-    common : dict
-        Values for every notebook that declares the parameter.
-    notebooks : dict[str, dict]
-        Values for one notebook, which win over `common`; in the order of the run. A notebook that
-        runs more than once has a name for each run, as in ``04_quantitative_tables@resnet50``.
+    A notebook that runs more than once has a name for each run, as in ``04_tables@resnet50``.
     """
 
     name: str
     description: str = ""
-    minutes: dict[str, float] = field(default_factory=dict)
-    required: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-    common: dict[str, Any] = field(default_factory=dict)
-    notebooks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    minutes: dict[str, float] = field(default_factory=dict)  # of each, or "all", on two cores
+    required: list[str] = field(default_factory=list)  # parameters that --set has to give
+    needs: list[str] = field(default_factory=list)  # entries of needs.yaml
+    common: dict[str, Any] = field(default_factory=dict)  # for all that declare the parameter
+    notebooks: dict[str, dict[str, Any]] = field(default_factory=dict)  # in order; over `common`
+
+
+KINDS = {  # of the entries of a profile
+    "description": "str", "minutes": "float | dict[str, float]", "required": "list[str]",
+    "needs": "list[str]", "common": "dict", "notebooks": "dict",
+}  # fmt: skip
 
 
 def names(project: Project) -> list[str]:
@@ -108,63 +105,42 @@ def names(project: Project) -> list[str]:
 
 def load(project: Project, name: str) -> Profile:
     """Read a profile; ValueError if there is none, or the file does not have the form of one."""
-    known = names(project)
-    if name not in known:
-        raise ValueError(f"There is no profile {name!r}; there is {', '.join(known) or 'none'}.")
+    if name not in names(project):
+        raise unknown(f"There is no profile {name!r}", name, names(project))
     path = project.profiles / f"{name}.yaml"
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path.name} cannot be read as YAML ({reason}); correct it.") from error
-    return _profile(name, _filled_in(raw, str(project.data)))
-
-
-def _filled_in(value: Any, data: str) -> Any:
-    """Replace `DATA` by the data folder."""
-    if isinstance(value, dict):
-        return {key: _filled_in(inner, data) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_filled_in(inner, data) for inner in value]
-    return value.replace(DATA, data) if isinstance(value, str) else value
-
-
-def _profile(name: str, raw: Any) -> Profile:
-    if not isinstance(raw, dict) or not isinstance(raw.get("notebooks"), dict):
+        raw = read_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path.name} cannot be read as YAML ({error}); correct it.") from error
+    raw = changed(raw, lambda text: text.replace(DATA, str(project.data)))
+    if not isinstance(raw, dict) or not raw.get("notebooks"):
         raise ValueError(
             f"Profile {name!r} names no notebooks; give it `notebooks:` with a name each."
         )
-    for entry in raw:
-        if entry not in FIELDS:
-            known = nearest(str(entry), FIELDS)
-            raise ValueError(f"Profile {name!r} has an unknown entry {entry!r}; {known}.")
-    notebooks = {str(book): values for book, values in raw["notebooks"].items()}
-    sections = {f"notebooks: {book}": values for book, values in notebooks.items()}
-    for where, values in {"common": raw.get("common"), **sections}.items():
-        if not isinstance(values, dict | None):
-            raise ValueError(
-                f"Profile {name!r} has {values!r} under `{where}`, "
-                "but parameters go there, a line each as `name: value`."
-            )
-    minutes = raw.get("minutes") or {}
+    entries = {entry: value for entry, value in raw.items() if value is not None}
+    for entry, value in entries.items():
+        if entry not in KINDS:
+            raise unknown(f"Profile {name!r} has an unknown entry {entry!r}", entry, KINDS)
+        check(value, KINDS[entry], f"The entry `{entry}` of profile {name!r}")
+    books = {str(b): {} if own is None else own for b, own in entries["notebooks"].items()}
+    for book, values in books.items():
+        check(values, "dict", f"The notebook {book!r} of profile {name!r}")
+    minutes = entries.get("minutes", {})
     minutes = minutes if isinstance(minutes, dict) else {"all": minutes}
-    description = raw.get("description", "")
-    required, needs = raw.get("required", []), raw.get("needs", [])
-    where = f"of profile {name!r}"
-    check(description, "str", f"The entry `description` {where}")
-    check(minutes, "dict[str, float]", f"The entry `minutes` {where}")
-    check([required, needs], "list[list[str]]", f"The entries `required` and `needs` {where}")
-    books = {book: values or {} for book, values in notebooks.items()}
-    common = raw.get("common") or {}
-    return Profile(name, description, minutes, tuple(required), tuple(needs), common, books)
+    return Profile(name, **entries | {"minutes": minutes, "notebooks": books})
 
 
 def settings(pairs: list[str]) -> dict[str, str]:
     """Split the ``name=value`` pairs of the command line."""
+    found: dict[str, str] = {}
     for pair in pairs:
-        if "=" not in pair:
+        name, equals, text = pair.partition("=")
+        if not equals:
             raise ValueError(f"--set {pair!r} has no =; write --set name=value.")
-    return dict(pair.split("=", 1) for pair in pairs)
+        if name in found:
+            raise ValueError(f"--set gives {name!r} twice; leave out one of them.")
+        found[name] = text
+    return found
 
 
 def plan(
@@ -172,54 +148,46 @@ def plan(
 ) -> list[Job]:
     """Return the notebooks to run, in order, with their parameters.
 
-    Parameters
-    ----------
-    only : list of str
-        Beginnings of names; none means all.
-    given : mapping
-        Texts from the command line, for every chosen notebook that declares the parameter. They
-        are converted to its type; relative paths in them start at the working directory.
-
-    Raises
-    ------
-    ValueError
-        If a name or a value in the profile or on the command line is wrong.
+    `only` has beginnings of names, none for all; `given` the texts of the command line, for every
+    chosen notebook that declares the parameter. Relative paths in them start at the working
+    directory. Raises ValueError if a name or value in the profile or the command line is wrong.
     """
     sources = {path.stem: path for path in sorted(project.notebooks.glob("*.ipynb"))}
     for name in profile.notebooks:
         if _book(name) not in sources or not VARIANT.fullmatch(name):
-            raise ValueError(
-                f"Profile {profile.name!r} runs a notebook {name!r}, which is not in "
-                f"{project.notebooks}; {nearest(name, list(sources))}."
-            )
+            where = f"a notebook {name!r}, which is not in {project.notebooks}"
+            raise unknown(f"Profile {profile.name!r} runs {where}", name, sources)
     offered = {name: declared(sources[_book(name)]) for name in profile.notebooks}
     chosen = _chosen(profile, only)
-    everything = _union(offered.values())
+    everything = {key: p for parameters in offered.values() for key, p in parameters.items()}
+    theirs = {key: p for name in chosen for key, p in offered[name].items()}
     _check_names(profile.common, everything, f"`common` of profile {profile.name!r}")
-    _check_names(given, _union(offered[name] for name in chosen), "--set")
-    _check_required(profile, given, _union(offered[name] for name in chosen))
+    _check_names(given, theirs, "--set")
+    if lacking := [name for name in profile.required if name in theirs and name not in given]:
+        helps = ", ".join(f"{name!r} ({theirs[name].help})" for name in lacking)
+        flags = " ".join(f"--set {name}=..." for name in lacking)
+        raise ValueError(f"Profile {profile.name!r} needs a value for {helps}; give {flags}")
     jobs = []
     for name, parameters in offered.items():
-        values = _values(profile, name, parameters)
-        values |= {k: _set(t, parameters[k], project) for k, t in given.items() if k in parameters}
+        where, own = f"Profile {profile.name!r}, {name}", profile.notebooks[name]
+        _check_names(own, parameters, where)
+        values, typed = profile.common | own, {}
+        values = {key: values[key] for key in parameters if key in values}
+        for key, value in values.items():
+            check(value, parameters[key].type, f"{where}: {key!r}")
+        for key in [key for key in parameters if key in given]:
+            values[key], by_value = _set(given[key], parameters[key], project)
+            typed |= by_value
         defaults = {key: p.default for key, p in parameters.items() if key != RESERVED}
-        jobs.append(Job(name, sources[_book(name)], values, defaults | values))
+        jobs.append(Job(name, sources[_book(name)], values, defaults | values, typed))
     return [job for job in jobs if job.name in chosen]
 
 
-def _union(offered: Iterable[Mapping[str, Parameter]]) -> dict[str, Parameter]:
-    return {name: p for parameters in offered for name, p in parameters.items()}
-
-
-def _values(profile: Profile, name: str, parameters: Mapping[str, Parameter]) -> dict[str, Any]:
-    """Return the checked values of one notebook, in the order of its parameters."""
-    where, own = f"Profile {profile.name!r}, {name}", profile.notebooks[name]
-    _check_names(own, parameters, where)
-    values = profile.common | own
-    mine = {key: values[key] for key in parameters if key in values}
-    for key, value in mine.items():
-        check(value, parameters[key].type, f"{where}: {key!r}")
-    return mine
+def _set(text: str, parameter: Parameter, project: Project) -> tuple[Any, dict[str, str]]:
+    """Return a value of the command line, and its texts as typed by what they became."""
+    read = parse(text, parameter.type, f"--set: {parameter.name!r}")
+    value = changed(read, lambda one: parameter.moved(one, Path.cwd(), project.notebooks))
+    return value, dict(zip(texts(value), texts(read), strict=True))
 
 
 def _book(name: str) -> str:
@@ -230,53 +198,21 @@ def _book(name: str) -> str:
 def _chosen(profile: Profile, only: list[str]) -> list[str]:
     for beginning in only:
         if not any(name.startswith(beginning) for name in profile.notebooks):
-            raise ValueError(
-                f"--only {beginning!r} fits no notebook of profile {profile.name!r}; "
-                f"{nearest(beginning, list(profile.notebooks))}."
-            )
+            sentence = f"--only {beginning!r} fits no notebook of profile {profile.name!r}"
+            raise unknown(sentence, beginning, profile.notebooks)
     # A whole name means that notebook alone, though others may begin with it.
     whole = [one for one in only if one in profile.notebooks]
     begun = tuple(one for one in only if one not in profile.notebooks)
-    return [
-        name for name in profile.notebooks if not only or name in whole or name.startswith(begun)
-    ]
-
-
-def _check_required(profile: Profile, given: Mapping, offered: Mapping[str, Parameter]) -> None:
-    lacking = [name for name in profile.required if name in offered and name not in given]
-    if lacking:
-        helps = ", ".join(f"{name!r} ({offered[name].help})" for name in lacking)
-        flags = " ".join(f"--set {name}=..." for name in lacking)
-        raise ValueError(f"Profile {profile.name!r} needs a value for {helps}; give {flags}")
+    return [n for n in profile.notebooks if not only or n in whole or n.startswith(begun)]
 
 
 def _check_names(values: Mapping, offered: Mapping[str, Parameter], where: str) -> None:
-    free = [name for name in offered if name != RESERVED]
     for name in values:
         if name == RESERVED:
             raise ValueError(f"{where} sets {name!r}, which the runner sets itself; use --out.")
-        if not isinstance(name, str) or name not in offered:
-            known = nearest(str(name), free)
-            raise ValueError(f"{where} sets {name!r}, which is not declared; {known}.")
-
-
-def _set(text: str, parameter: Parameter, project: Project) -> Any:
-    value = parse(text, parameter.type, f"--set: {parameter.name!r}")
-    return _from_here(value, parameter, project)
-
-
-# Input files --------------------------------------------------------------------------------
-
-
-def texts(value: Any) -> Iterator[str]:
-    """Yield every string in a value, however deep in lists and dicts."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from texts([*value, *value.values()])
-    elif isinstance(value, list | tuple):
-        for one in value:
-            yield from texts(one)
+        if name not in offered:
+            free = [one for one in offered if one != RESERVED]
+            raise unknown(f"{where} sets {name!r}, which is not declared", name, free)
 
 
 def missing(project: Project, jobs: list[Job]) -> list[str]:
@@ -285,38 +221,6 @@ def missing(project: Project, jobs: list[Job]) -> list[str]:
     for job in jobs:
         for name, parameter in declared(job.source).items():
             for text in texts(job.effective.get(name)):
-                if name != RESERVED and _is_missing(text, parameter, project.notebooks):
-                    found.setdefault(f"{name}: {text}", []).append(job.name)
+                if parameter.is_missing(text, project.notebooks):
+                    found.setdefault(f"{name}: {job.typed.get(text, text)}", []).append(job.name)
     return [f"{what} (for {', '.join(books)})" for what, books in found.items()]
-
-
-def _is_missing(text: str, parameter: Parameter, notebooks: Path) -> bool:
-    """Whether a text names a path, perhaps after ``kind:``, and nothing is there."""
-    if "://" in text or (notebooks / os.path.expanduser(text)).exists():
-        return False
-    parts = [text] if parameter.is_path else text.split(":")
-    paths = [part for part in parts if parameter.is_path or _looks_like_path(part)]
-    return any(not (notebooks / os.path.expanduser(path)).exists() for path in paths)
-
-
-def _looks_like_path(text: str) -> bool:
-    return text.startswith(("./", "../", "/", "~"))
-
-
-def _from_here(value: Any, parameter: Parameter, project: Project) -> Any:
-    """Turn paths that are relative to the working directory into paths from the notebooks."""
-    if isinstance(value, list):
-        return [_from_here(one, parameter, project) for one in value]
-    if not isinstance(value, str) or "://" in value:
-        return value
-    parts = [value] if parameter.is_path else value.split(":")
-    return ":".join(_moved(part, parameter, project.notebooks) for part in parts)
-
-
-def _moved(text: str, parameter: Parameter, notebooks: Path) -> str:
-    path = os.path.expanduser(text)
-    written = parameter.is_path or _looks_like_path(text)
-    named = "/" in text or "." in text or parameter.may_be_path
-    if not text or os.path.isabs(text) or not (written or (named and os.path.exists(path))):
-        return text
-    return os.path.relpath(path, notebooks)

@@ -38,7 +38,12 @@ def publish(project: Project, jobs: list[Job], folder: Path) -> str:
             (draft / f"{job.name}.ipynb").write_text(nbformat.writes(book) + "\n", encoding="utf-8")
         readme = (project.root / "README.md").read_text(encoding="utf-8")
         for name in _SHOWN.findall(readme):
-            shutil.copyfile(_figure(folder, jobs, name), draft / "figures" / name)
+            made = [folder / job.name / name for job in jobs]
+            if not (made := [path for path in made if path.is_file()]):
+                raise ValueError(
+                    f"README.md shows {name}, which no notebook of this run has made; correct it."
+                )
+            shutil.copyfile(made[0], draft / "figures" / name)
         size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
         if size > LIMIT:
             largest = max(draft.glob("*.ipynb"), key=lambda path: path.stat().st_size)
@@ -56,19 +61,15 @@ def check(project: Project, jobs: list[Job], folder: Path) -> None:
     """Raise if a notebook of the run is not finished, or not from the sources as they are now."""
     from manifest import Manifest, current  # imports torch
 
-    manifest = Manifest.open(folder / "manifest.json")
+    manifest = Manifest.open(folder)
     manifest.content |= current(project)
     for job in jobs:
-        record = manifest.content["notebooks"].get(job.name, {})
-        if record.get("state") != "done":
+        state = manifest.content["notebooks"].get(job.name, {}).get("state", "not run")
+        if state == "done" and not manifest.done(project, job):
+            state = "from other sources or settings than there are now"
+        if state != "done":
             raise ValueError(
-                f"{job.name} is {record.get('state', 'not run')}, so nothing was published; "
-                "run the profile until all of its notebooks are done."
-            )
-        if not manifest.done(project, job):
-            raise ValueError(
-                f"{job.name} was made from other sources or settings than there are now, so "
-                "nothing was published; run the same command again."
+                f"{job.name} is {state}, so nothing was published; run the same command again."
             )
 
 
@@ -89,12 +90,3 @@ def _is_bar(output: nbformat.NotebookNode) -> bool:
     data = output.get("data", {})
     text = data.get("text/plain", "") if WIDGET in data else ""
     return bool(_BAR.search(output.text if output.get("name") == "stderr" else text))
-
-
-def _figure(folder: Path, jobs: list[Job], name: str) -> Path:
-    for job in jobs:
-        if (folder / job.name / name).is_file():
-            return folder / job.name / name
-    raise ValueError(
-        f"README.md shows {name}, which no notebook of this run has made; correct its name there."
-    )

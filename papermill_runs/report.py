@@ -7,11 +7,13 @@ paper's tables lacks are listed; a run in a setting that the paper did not have 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from execute import one_line
+from manifest import RESULTS, Manifest
 
 from wwwlib.studies import literature
 
@@ -24,31 +26,22 @@ def cells(folder: Path, tables: Path = literature.PATH) -> pd.DataFrame:
     The paper's figures are read by `literature.paper_scores`. Raises ValueError if there is no such
     run, or it has no finished tables.
     """
-    records = list(_records(folder))
-    if not records:
+    notebooks, found = Manifest.open(folder).content["notebooks"], []
+    if not notebooks:
+        raise ValueError(f"There is no run in {folder}; run the profile first.")
+    for run, notebook in notebooks.items():
+        path = folder / run / RESULTS
+        if notebook.get("state") == "done" and path.exists():
+            records = json.loads(path.read_text(encoding="utf-8")).get("cells", [])
+            for one in records:
+                rows = [other["method"] for other in records if other["table"] == one["table"]]
+                found.append(_cell(run, one, rows, tables))
+    if not found:
         raise ValueError(
             f"The run in {folder} has no finished tables; run 04_quantitative_tables in it."
         )
-    rows: dict[tuple[str, str], list[str]] = {}
-    for run, record in records:
-        rows.setdefault((run, record["table"]), []).append(record["method"])
-    found = [_cell(run, one, rows[run, one["table"]], tables) for run, one in records]
-    return pd.DataFrame(found, columns=[*KNOWN, "setting"])
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"There is no run in {folder}; run the profile first.") from error
-
-
-def _records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, notebook in _manifest(folder)["notebooks"].items():
-        results = folder / name / "results.json"
-        if notebook["state"] == "done" and results.exists():
-            for record in json.loads(results.read_text(encoding="utf-8")).get("cells", []):
-                yield name, record
+    numbers = dict.fromkeys(KNOWN[4:], float)
+    return pd.DataFrame(found, columns=[*KNOWN, "setting"]).astype(numbers)
 
 
 def _cell(run: str, record: dict[str, Any], rows: Sequence[str], tables: Path) -> list:
@@ -62,50 +55,35 @@ def _cell(run: str, record: dict[str, Any], rows: Sequence[str], tables: Path) -
     ours, stderr = record["mean"], record["stderr"]
     spread = ((stderr or 0.0) ** 2 + (their_stderr or 0.0) ** 2) ** 0.5
     apart = (ours - theirs) / spread if theirs is not None and spread else None
-    plain = [run, record["table"], record["method"], record["metric"], ours, stderr]
-    return [*plain, theirs, their_stderr, apart, setting and ", ".join(setting)]
+    plain = [run, *(one_line(record[name]) for name in ("table", "method", "metric"))]
+    return [*plain, ours, stderr, theirs, their_stderr, apart, setting and ", ".join(setting)]
 
 
 def text(found: pd.DataFrame, dry_run: str | None = None) -> str:
     """Return the comparison in Markdown, which reads as plain text, too."""
     same = found[found["setting"].notna()]
     known = same[same["paper"].notna()]
-    lines = [f"**{dry_run}**", ""] if dry_run else []
-    lines += [
+    parts = [f"**{dry_run}**"] if dry_run else []
+    parts.append(
         f"{len(found)} cells; {len(same)} in a setting of the paper's; of {len(known)} of them the "
-        "paper's figure is known.",
-        "",
-    ]
+        "paper's figure is known."
+    )
     if same.empty:
-        lines += ["No cell is in the paper's setting: nothing here compares with it.", ""]
+        parts.append("No cell is in the paper's setting: nothing here compares with it.")
     if len(known):
-        lines += [*_table(known[KNOWN]), ""]
-    lacking = same[same["paper"].isna()].groupby("setting").size()
-    lines += [
-        f"- wwwlib/studies/paper_tables.csv lacks {n} figures of {s}" for s, n in lacking.items()
-    ]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _table(known: pd.DataFrame) -> list[str]:
-    rows = [KNOWN, *([_text(value) for value in row] for row in known.itertuples(index=False))]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
-    return [
-        f"| {' | '.join(t.ljust(w) for t, w in zip(row, widths, strict=True))} |" for row in rows
-    ]
-
-
-def _text(value: Any) -> str:
-    if pd.isna(value):
-        return "not known"
-    return f"{value:.4f}" if isinstance(value, float) else str(value).replace("|", "\\|")
+        shown = known[KNOWN].to_string(
+            index=False, float_format="{:.4f}".format, na_rep="not known"
+        )
+        parts.append(f"```\n{shown}\n```")
+    lacking = same[same["paper"].isna()].groupby("setting").size().items()
+    lines = [f"- wwwlib/studies/paper_tables.csv lacks {n} figures of {one}" for one, n in lacking]
+    return "\n\n".join([*parts, *lines]) + "\n"
 
 
 def write(folder: Path, tables: Path = literature.PATH) -> str:
     """Write ``report.md`` and ``report.csv`` into a run's folder, and return the former."""
     found = cells(folder, tables)
-    dry_run = _manifest(folder).get("dry_run")
+    dry_run = Manifest.open(folder).content.get("dry_run")
     markdown = text(found, dry_run)
     (folder / "report.md").write_text(markdown, encoding="utf-8")
     found["setting"] = found["setting"].fillna("none of the paper's")

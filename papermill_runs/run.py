@@ -33,7 +33,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import time
 import uuid
 from dataclasses import dataclass
@@ -42,11 +41,14 @@ from typing import Any
 
 import execute
 import profiles
+from execute import one_line
 from filelock import FileLock, Timeout
 from profiles import Job, Profile, Project
 
+# Slow to import, and therefore imported where they are used: check, dry_run, fetch, manifest,
+# publish, report, wwwlib.
+
 PROJECT = Project(Path(__file__).resolve().parents[1])
-PROCESS = ".process-"  # beginning of folders that last as long as a notebook's process
 INTERRUPTED = 130  # exit code
 FLAGS = {
     "--ray": "run on the cluster of RAY_ADDRESS",
@@ -69,7 +71,7 @@ def main(argv: list[str] | None = None, project: Project = PROJECT) -> int:
         profile = profiles.load(project, options.profile)
         given = profiles.settings(options.set)
         if options.dry_run:
-            import dry_run  # slow to import, as manifest, check and report below
+            import dry_run
 
             project, profile = dry_run.begin(project, profile, options.out)
         jobs = profiles.plan(project, profile, options.only, given)
@@ -77,19 +79,17 @@ def main(argv: list[str] | None = None, project: Project = PROJECT) -> int:
             raise ValueError(f"--jobs {options.jobs} runs nothing; give 1 or more.")
         if options.publish and (options.only or options.set):
             raise ValueError("--publish takes a whole profile: leave --only and --set out.")
-        folder = project.run(options.out or profile.name)
+        run = Run(project, profile, jobs, project.run(options.out or profile.name))
         if options.report:
             import report
 
-            print(report.write(folder), end="")
+            print(report.write(run.folder), end="")
             return 0
-        if options.check or options.fetch:
-            return _check(project, profile, jobs, options.fetch)
-        return _carry_out(options, project, profile, jobs, folder)
+        return run.check(options.fetch) if options.check or options.fetch else run.start(options)
     except Timeout:
-        print(f"Another run writes to {folder}; wait for it or give --out.", file=sys.stderr)
+        print(f"Another run writes to {run.folder}; wait for it or give --out.", file=sys.stderr)
     except (ValueError, OSError) as error:
-        print(execute.one_line(str(error), 2000), file=sys.stderr)
+        print(one_line(str(error), 2000), file=sys.stderr)
     return 2
 
 
@@ -114,66 +114,8 @@ def catalogue(project: Project) -> int:
         profile = profiles.load(project, name)
         minutes = sum(profile.minutes.values())
         print(f"{name}{f' (about {minutes:g} min)' if minutes else ''}: {profile.description}")
-        for notebook in profile.notebooks:
-            print(f"    {notebook}")
+        print(*(f"    {notebook}\n" for notebook in profile.notebooks), sep="", end="")
     return 0
-
-
-def _check(project: Project, profile: Profile, jobs: list[Job], fetching: bool) -> int:
-    """Check or fetch what a profile needs and return the exit code."""
-    import check
-
-    needs = check.load(profile.needs, project.data)
-    if fetching:
-        import fetch
-
-        return int(fetch.fetch(needs) > 0)
-    print(f"Profile {profile.name!r} is valid: {', '.join(job.name for job in jobs)}.")
-    findings = check.compare([check.examine(need) for need in needs], project.data)
-    print(check.table(findings, project.data))
-    lost = [one for one in profiles.missing(project, jobs) if str(project.data) not in one]
-    for one in lost:
-        print(f"  MISSING  {one}")
-    return int(any(one.fault for one in findings) or bool(lost))
-
-
-def _carry_out(
-    options: argparse.Namespace, project: Project, profile: Profile, jobs: list[Job], folder: Path
-) -> int:
-    """Run the jobs, as the only runner of this folder, and return the exit code."""
-    from wwwlib.distributed import ranks
-
-    if project.stand_ins and ranks().rank == 0:
-        import dry_run
-
-        dry_run.furnish(profile, project)
-    if not project.stand_ins and (lost := profiles.missing(project, jobs)):
-        print("\n".join(["Input files are missing, so nothing runs:", *lost]), file=sys.stderr)
-        if profile.needs:
-            print(f"--check {profile.name} shows where they come from.", file=sys.stderr)
-        return 1
-    if ranks().rank:
-        return _run_beside(project, profile, jobs, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock", timeout=0):
-        run = Run.begin(project, profile, folder, _launcher(options))
-        pending = [job for job in jobs if options.force or not run.is_done(job)]
-        run.group = _agree({"group": uuid.uuid4().hex, "jobs": [job.name for job in pending]})[0]
-        at_once = len(jobs) if options.ray else options.jobs or _at_once(jobs)
-        code = run.all(jobs, pending, at_once if ranks().size == 1 else 1)
-        if options.publish and code != INTERRUPTED:
-            import publish
-
-            print(publish.publish(project, jobs, folder))
-    return code
-
-
-def _launcher(options: argparse.Namespace) -> execute.Launcher:
-    """Return the function that starts a notebook's process: on this machine or a Ray cluster."""
-    try:
-        return execute.connect() if options.ray else execute.launch
-    except ImportError as error:
-        raise ValueError(f"--ray needs the extra `ray`: {error}") from error
 
 
 def _at_once(jobs: list[Job]) -> int:
@@ -182,85 +124,113 @@ def _at_once(jobs: list[Job]) -> int:
     return min(2, execute.cores() if on_cpu else len(execute.gpus()) or 1)
 
 
-# Under torchrun -----------------------------------------------------------------------------
-
-
-def _agree(plan: dict[str, Any] | None = None) -> tuple[str, list[str]]:
-    """Return group and names of the notebooks to run, on every rank those of rank 0."""
-    from wwwlib.distributed import ranks
-
-    if ranks().size > 1:
-        plan = json.loads(ranks().broadcast(json.dumps(plan).encode() if plan else b""))
-    return plan["group"], plan["jobs"]
-
-
-def _run_beside(project: Project, profile: Profile, jobs: list[Job], folder: Path) -> int:
-    """Execute the notebooks of rank 0 at the same time, to share their passes over images."""
-    group, names = _agree()
-    aside = project.run(f"{folder.name}-rank-{os.environ['RANK']}")
-    aside.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            run = Run.begin(project, profile, aside, execute.launch)
-            run.group = group
-            jobs = [job for job in jobs if job.name in names]
-            run.all(jobs, jobs, 1)
-    finally:
-        _remove(aside)
-    return 0  # rank 0 reports failures
-
-
-# One run ------------------------------------------------------------------------------------
-
-
 @dataclass
 class Run:
     """A run into one folder, with its manifest and the function that starts processes."""
 
     project: Project
     profile: Profile
+    jobs: list[Job]
     folder: Path
-    manifest: Any
-    launch: execute.Launcher
+    manifest: Any = None
+    launch: execute.Launcher = execute.launch
     group: str = ""  # a name that all ranks of torchrun share
 
-    @classmethod
-    def begin(
-        cls, project: Project, profile: Profile, folder: Path, launch: execute.Launcher
-    ) -> Run:
-        """Clear what a killed runner left, and open the manifest."""
-        from manifest import Manifest
+    def check(self, fetching: bool) -> int:
+        """Check or fetch what the profile needs and return the exit code."""
+        import check
 
-        for left in folder.glob(f"{PROCESS}*"):
-            _remove(left)
-        manifest = Manifest.open(folder / "manifest.json")
-        manifest.begin(project, profile)
-        return cls(project, profile, folder, manifest, launch)
+        project = self.project
+        needs = check.load(self.profile.needs, project.data)
+        if fetching:
+            import fetch
 
-    def is_done(self, job: Job) -> bool:
-        """Whether a notebook need not run again."""
+            return int(fetch.fetch(needs) > 0)
+        names = ", ".join(job.name for job in self.jobs)
+        print(f"Profile {self.profile.name!r} is valid: {names}.")
+        findings = check.compare([check.examine(need) for need in needs], project.data)
+        print(check.table(findings, project.data))
+        lost = profiles.missing(project, self.jobs)
+        lost = [one for one in lost if str(project.data) not in one]  # the others are needs
+        print(*(f"  MISSING  {one_line(one)}\n" for one in lost), sep="", end="")
+        return int(any(one.fault for one in findings) or bool(lost))
+
+    def start(self, options: argparse.Namespace) -> int:
+        """Run the jobs, as the only runner of this folder, and return the exit code."""
         from manifest import behind_url
 
-        return not behind_url(job.effective) and self.manifest.done(self.project, job)
+        from wwwlib.distributed import ranks
 
-    def all(self, jobs: list[Job], pending: list[Job], at_once: int) -> int:
+        if self.project.stand_ins and ranks().rank == 0:
+            import dry_run
+
+            dry_run.furnish(self.profile, self.project)
+        if not self.project.stand_ins and (lost := profiles.missing(self.project, self.jobs)):
+            print("Input files are missing, so nothing runs:", file=sys.stderr)
+            print(*map(one_line, lost), sep="\n", file=sys.stderr)
+            if self.profile.needs:
+                print(f"--check {self.profile.name} shows where they come from.", file=sys.stderr)
+            return 1
+        if ranks().rank:
+            return self.beside()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".lock", timeout=0):
+            self.launch = execute.connect() if options.ray else execute.launch
+            self.open()
+            done = [job for job in self.jobs if self.manifest.done(self.project, job)]
+            kept = [job for job in done if not (options.force or behind_url(job.effective))]
+            pending = [job for job in self.jobs if job not in kept]
+            self.group, names = uuid.uuid4().hex, [job.name for job in pending]
+            if ranks().size > 1:
+                ranks().broadcast(json.dumps([self.group, names]).encode())
+            at_once = len(self.jobs) if options.ray else options.jobs or _at_once(self.jobs)
+            code = self.all(pending, at_once if ranks().size == 1 else 1)
+            if options.publish and code != INTERRUPTED:
+                import publish
+
+                print(publish.publish(self.project, self.jobs, self.folder))
+        return code
+
+    def beside(self) -> int:
+        """Execute the notebooks of torchrun's rank 0 as well, to share their passes over images."""
+        from wwwlib.distributed import ranks
+
+        self.group, names = json.loads(ranks().broadcast(b""))
+        self.folder = self.project.run(f"{self.folder.name}-rank-{os.environ['RANK']}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+                self.open()
+                self.jobs = [job for job in self.jobs if job.name in names]
+                self.all(self.jobs, 1)
+        finally:
+            _remove(self.folder)
+        return 0  # rank 0 reports failures
+
+    def open(self) -> None:
+        """Open the manifest, and record that this run begins."""
+        from manifest import Manifest
+
+        self.manifest = Manifest.open(self.folder)
+        self.manifest.begin(self.project, self.profile)
+
+    def all(self, pending: list[Job], at_once: int) -> int:
         """Run the pending jobs, so many at once, and return the exit code."""
-        started = time.monotonic()
-        done = [job for job in jobs if job not in pending]
+        started, minutes, total = time.monotonic(), self.profile.minutes, len(self.jobs)
+        done = [job for job in self.jobs if job not in pending]
         for number, job in enumerate(done, start=1):
-            self.manifest.update(job.name, resumed=True)
-            print(f"[{number}/{len(jobs)}] {job.name} ... already done", flush=True)
-        minutes = self.profile.minutes
+            self.manifest.record(job.name)["resumed"] = True
+            print(f"[{number}/{total}] {job.name} ... already done", flush=True)
         if at_once > 1:
             pending = sorted(pending, key=lambda job: -minutes.get(job.name, 0.0))
         try:
             outcomes = execute.each(self.one, pending, at_once)
             for number, (job, outcome) in enumerate(outcomes, start=1 + len(done)):
-                print(f"[{number}/{len(jobs)}] {job.name} ... {outcome}", flush=True)
+                print(f"[{number}/{total}] {job.name} ... {one_line(outcome, 800)}", flush=True)
         except KeyboardInterrupt:
             print("interrupted; the same command goes on from here")
             return INTERRUPTED
-        return self.close(jobs, time.monotonic() - started)
+        return self.close(time.monotonic() - started)
 
     def one(self, job: Job) -> str:
         """Run one notebook and return how it went."""
@@ -274,8 +244,8 @@ class Run:
         except KeyboardInterrupt:
             self.manifest.update(job.name, state="interrupted", error="interrupted by the user")
             raise
-        except (OSError, ValueError) as error:  # such as a full disk: the others may still fit
-            reason = execute.one_line(f"its record cannot be written ({error})")
+        except Exception as error:  # such as a full disk: the others may still fit
+            reason = one_line(f"it cannot be run or recorded ({type(error).__name__}: {error})")
             self.manifest.record(job.name).update(state="failed", error=reason)
             self.save()
         seconds = time.monotonic() - began
@@ -289,91 +259,68 @@ class Run:
         """Run one notebook and record how it ended; return the reason if it failed."""
         from manifest import files, results
 
-        folder = self.folder
-        _set_aside(folder, job.name, keep=self.manifest.record(job.name)["state"] == "done")
+        folder, name, entries = self.folder, job.name, {}
+        _set_aside(folder, name, keep=self.manifest.record(name).get("state") == "done")
         self.manifest.start(self.project, job)
-        draft = folder / f"{job.name}.part.ipynb"
+        draft = folder / f"{name}.part.ipynb"
         reason = self.execute(job, draft)
-        reported, marked = {}, {}
         try:
-            reported = {} if reason else results(folder / job.name)
+            entries = {} if reason else results(folder / name)
         except ValueError as error:
             reason = str(error)
         if self.project.stand_ins:
             import dry_run
 
-            marked = dry_run.stamp(draft, folder / job.name)
+            entries |= dry_run.stamp(draft, folder / name)
         if reason:
-            reason = execute.one_line(reason)
+            reason = one_line(reason)
             if draft.exists():
-                os.replace(draft, folder / f"{job.name}.failed.ipynb")
-            self.manifest.update(job.name, state="failed", error=reason)
+                os.replace(draft, folder / f"{name}.failed.ipynb")
+            self.manifest.update(name, state="failed", error=reason)
             return reason
-        os.replace(draft, folder / f"{job.name}.ipynb")
-        made = files(folder, job.name)
-        self.manifest.update(job.name, state="done", files=made, **reported, **marked)
+        os.replace(draft, folder / f"{name}.ipynb")
+        self.manifest.update(name, state="done", files=files(folder, name), **entries)
         for leftover in (".log", ".previous", ".previous.ipynb"):
-            _remove(folder / f"{job.name}{leftover}")
+            _remove(folder / f"{name}{leftover}")
         return None
 
     def execute(self, job: Job, draft: Path) -> str | None:
         """Execute a notebook in its own process and folder; None if it went well."""
         here, log = self.project.notebooks, self.folder / f"{job.name}.log"
-        # Beside the results, where every machine of a cluster sees it.
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=PROCESS) as temporary:
-            place = Path(temporary)
-            out = os.path.relpath(self.folder / job.name, here)  # executed copies are published
-            work = {
-                "source": job.source.name,
-                "output": os.path.relpath(draft, here),
-                "parameters": {**job.given, profiles.RESERVED: out},
-                "reason": str(place / "reason.txt"),
-            }
-            (place / "job.json").write_text(json.dumps(work), encoding="utf-8")
-            program = Path(execute.__file__)
-            command = [sys.executable, str(program), str(place / "job.json")]
-            code = self.launch(command, here, self.environment(job, place), log)
-            if code == 0:
-                return None
-            reason = place / "reason.txt"
-            ended = f"its process ended with code {code}; see {log}"
-            return reason.read_text(encoding="utf-8") if reason.exists() else ended
-
-    def environment(self, job: Job, place: Path) -> dict[str, str]:
-        """Return an environment in which the kernel "python3" is this very interpreter."""
-        spec = place / "kernels" / "python3" / "kernel.json"
-        spec.parent.mkdir(parents=True)
-        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        described = {"argv": argv, "display_name": "Python 3 (ipykernel)", "language": "python"}
-        spec.write_text(json.dumps(described), encoding="utf-8")
-        others = os.environ.get("JUPYTER_PATH")
-        more = {"WWW_DRY_RUN": self.profile.description} if self.project.stand_ins else {}
+        environment = {"WWW_STORE": str(self.project.store)}
+        if self.project.stand_ins:
+            environment["WWW_DRY_RUN"] = self.profile.description
         if self.group:
-            more["WWW_GROUP"] = f"{self.group}-{job.name}"
-        return os.environ | {
-            "JUPYTER_PATH": os.pathsep.join([str(place), *([others] if others else [])]),
-            "WWW_STORE": str(self.project.store),
-            **execute.environment(),
-            **more,
-        }
+            environment["WWW_GROUP"] = f"{self.group}-{job.name}"
+        out = os.path.relpath(self.folder / job.name, here)  # executed copies are published
+        called = [job.source.name, os.path.relpath(draft, here), {**job.given, "out": out}]
+        command = [sys.executable, execute.__file__, json.dumps(called)]
+        code = self.launch(command, here, os.environ | execute.environment() | environment, log)
+        if code == 0:
+            return None
+        said = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        reason = said[-1] if code == 1 and said else f"its process ended with code {code}: {log}"
+        for value, typed in job.typed.items():
+            reason = reason.replace(value, typed) if value.startswith("../") else reason
+        return reason
 
     def save(self) -> None:
         """Save the manifest if that is possible; the failure of a notebook is reported anyway."""
         with contextlib.suppress(OSError, ValueError):
             self.manifest.save()
 
-    def close(self, jobs: list[Job], seconds: float) -> int:
+    def close(self, seconds: float) -> int:
         """Print how the run ended and where its files are; return the exit code."""
         self.manifest.content |= {"seconds": round(seconds, 1)}
         self.save()
-        failed = [job.name for job in jobs if self.manifest.record(job.name)["state"] != "done"]
-        done, folder = len(jobs) - len(failed), Path(os.path.relpath(self.folder))
-        print(f"\nProfile {self.profile.name!r}: {done} of {len(jobs)} done in {seconds:.0f} s.")
-        for name in failed:
+        records = {job.name: self.manifest.record(job.name) for job in self.jobs}
+        failed = {name: one for name, one in records.items() if one["state"] != "done"}
+        done, folder = len(records) - len(failed), Path(os.path.relpath(self.folder))
+        print(f"\nProfile {self.profile.name!r}: {done} of {len(records)} done in {seconds:.0f} s.")
+        for name, record in failed.items():
             copy = self.folder / f"{name}.failed.ipynb"
             where = f"; see {folder / copy.name}" if copy.exists() else ""
-            error = self.manifest.record(name).get("error", "not run")
-            print(f"  failed    {name}: {error}{where}")
+            print(f"  failed    {name}: {record.get('error', 'not run')}{where}")
         print(f"  notebooks {folder}/*.ipynb")
         print(f"  figures   {folder}/<notebook>/, with results.json")
         print(f"  record    {folder / 'manifest.json'}")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import check
@@ -76,17 +75,6 @@ def swap(root):
     assert a.parent != b.parent
     a.rename(b.parent / a.name)
     b.rename(a.parent / b.name)
-
-
-def test_photographs_in_each_others_classes_are_found_by_a_listing_that_is_told(tmp_path):
-    """Breaks if the digest of the listing is printed, but compared with nothing."""
-    one = photographs(tmp_path)
-    right = check.examine(one).digest
-    for known in (right, right[:8]):
-        assert fault(replace(one, listing=known)) is None
-    swap(tmp_path)
-    assert fault(one) is None
-    assert "lie in other folders" in fault(replace(one, listing=right[:8]))
 
 
 def test_what_was_found_right_is_noted_and_a_later_change_is_told(tmp_path, capsys):
@@ -217,7 +205,7 @@ def test_the_hubs_cache_is_hashed(tmp_path, monkeypatch):
     link = tmp_path / "model.safetensors"
     link.symlink_to(blob)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(link))
-    one = Need(**WHO, repo="a/b", holds=("model.safetensors",))
+    one = Need(**WHO, hub="a/b", holds=("model.safetensors",))
     assert "1 checked by their SHA-256" in check.examine(one).verified_by
     blob.write_bytes(b"bad!")
     assert "is another file" in fault(one)
@@ -237,21 +225,40 @@ def test_what_is_missing_is_told_with_size_source_terms_and_place(tmp_path):
     assert check.table([], tmp_path) == "It needs nothing beside this repository."
 
 
-def test_every_declared_need_is_complete_and_asked_of_its_library(tmp_path):
-    """Breaks if an entry of needs.yaml is misspelt, or a library no longer tells what it told."""
+TORCHVISION = {
+    "resnet50-v1": "ResNet50_Weights.IMAGENET1K_V1",
+    "resnet50-v2": "ResNet50_Weights.IMAGENET1K_V2",
+    "vit-b16-torchvision": "ViT_B_16_Weights.IMAGENET1K_V1",
+}
+
+
+def test_every_declared_need_is_complete_and_agrees_with_its_library(tmp_path):
+    """Breaks if an entry of needs.yaml is misspelt, or a library has another address or digest."""
+    import open_clip
+    import timm
     import yaml
+    from torchvision import models
+    from torchvision.datasets import Imagenette, Places365
 
     found = check.load(yaml.safe_load(check.PATH.read_text("utf-8")), tmp_path)
     for one in found:
         assert one.source.startswith(("http://", "https://")), one.name
-        assert one.path or one.repo, one.name
+        assert one.path or one.hub, one.name
         assert one.size != "size unknown", one.name
-        assert one.folder or one.sha256 or one.md5 or one.lines or one.weights or one.repo
+        assert one.folder or one.sha256 or one.md5 or one.lines or one.weights or one.hub
     by = {one.name: one for one in found}
-    assert by["resnet50-v1"].sha256 == "0676ba61" and by["resnet50-v2"].sha256 == "11ad3fa6"
-    assert by["vit-b16-torchvision"].sha256 == "c867db91"
-    assert by["clip-b32"].repo == "timm/vit_base_patch32_clip_224.openai"
-    assert by["places365-scenes"].md5 == "06c963b85866bd0649f97cb43dd16673"
+    for name, weights in TORCHVISION.items():
+        url = models.get_weight(weights).url
+        assert by[name].url == url and f"-{by[name].sha256}." in url
+        assert by[name].path.name == Path(url).name
+    for name, spec in {"clip-b32": "ViT-B-32", "clip-b16": "ViT-B-16"}.items():
+        config = open_clip.get_pretrained_cfg(f"{spec}-quickgelu", "openai")
+        assert by[name].hub == config["hf_hub"].rstrip("/")
+    net = by["vit-b16-timm"].hub.removeprefix("timm/")
+    assert timm.get_pretrained_cfg(net).hf_hub_id == by["vit-b16-timm"].hub
+    assert (by["imagenette"].url, by["imagenette"].md5) == Imagenette._ARCHIVES["320px"]
+    assert by["places365-scenes"].md5 == Places365._CATEGORIES_META[1]
+    assert by["places365-lists"].md5 == Places365._FILE_LIST_META["val"][1]
 
 
 @pytest.mark.real
@@ -289,7 +296,7 @@ def test_on_a_machine_without_anything_everything_is_listed(profile, tmp_path, m
     assert run.main(["--check", profile], Project(ROOT)) == 1
     said = capsys.readouterr().out
     wanted = run.profiles.load(Project(ROOT), profile).needs
-    assert [line.split()[1][:-1] for line in said.splitlines() if "MISSING" in line] == [*wanted]
+    assert [line.split()[1][:-1] for line in said.splitlines() if "MISSING" in line] == wanted
     assert not list(tmp_path.iterdir())
 
 

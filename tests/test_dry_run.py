@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from dry_run import BANNER
+from parameters import texts
 from PIL import Image
-from profiles import Profile, Project, load, plan, texts
+from profiles import Profile, Project, load, plan
 
 from wwwlib import images, language, plots, targets
 from wwwlib.studies import literature
@@ -50,7 +51,7 @@ def test_weights_encoders_and_counts_are_replaced(staged):
     clip = f"open_clip:local-dir:{staged.data}/clip"
     assert found.common["encoder"] == f"{clip}/ViT-B-32-quickgelu"
     assert found.common["probe_count"] == dry_run.IMAGES and found.common["workers"] == 0
-    assert found.common["alpha"] == 0.9 and found.needs == () and found.description == BANNER
+    assert found.common["alpha"] == 0.9 and found.needs == [] and found.description == BANNER
     few = {name: dry_run.SMALL[name] for name in ("tested", "silenced")}
     assert found.notebooks["a"] == few | {"also_encoders": [f"{clip}/RN50"]}
     vit = str(staged.data / "random/timm-vit.safetensors")

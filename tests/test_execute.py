@@ -1,9 +1,12 @@
 """Several notebooks at once: each is recorded, an interruption ends all; torchrun and Ray."""
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 
 import execute
 import pytest
@@ -169,6 +172,44 @@ def test_without_ray_its_option_names_the_extra(crowd, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not there
     assert run.main(["tiny", "--ray"], crowd) == 2
     assert "--ray needs the extra `ray`" in capsys.readouterr().err
+
+
+SERVE = """\
+import sys, explore
+explore.NOTEBOOK = explore.Path(sys.argv.pop(1))
+explore.main()"""
+
+
+def test_a_terminated_explorer_ends_its_server_and_its_kernels(project):
+    """Breaks if a service manager's SIGTERM leaves kernels of a gigabyte each behind."""
+    pid = project.root / "pid"
+    write = f"import os, pathlib; _ = pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))"
+    notebook(project, "07_small", write)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    source = str(project.notebooks / "07_small.ipynb")
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVE, source, "--port", port],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "papermill_runs")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        address = server.stdout.readline().split(": ")[1].strip()
+
+        def answers():
+            with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=60) as page:
+                return page.status == 200
+
+        _until(answers)
+        _until(lambda: pid.exists() and pid.read_text())
+        server.terminate()
+        assert server.wait(60) == 0
+        _until(lambda: not _alive(int(pid.read_text())), 30)
+    finally:
+        server.kill()
 
 
 @pytest.mark.parametrize(

@@ -302,7 +302,7 @@ def test_the_hub_is_asked_for_the_named_files(monkeypatch, capsys):
 
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    needed = Need("net", "a", "MIT", source="https://hub", repo="a/b", holds=("m.safetensors",))
+    needed = Need("net", "a", "MIT", source="https://hub", hub="a/b", holds=("m.safetensors",))
     assert fetch.fetch([needed]) == 1
     assert asked == [("a/b", ["m.safetensors"])]
     assert "https://hub cannot be downloaded (RuntimeError)" in capsys.readouterr().err

@@ -14,6 +14,7 @@ import pages
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from profiles import Project
 from publish import WIDGET
 
 from wwwlib import plots, world
@@ -196,6 +197,17 @@ def test_contents_name_question_paper_and_figures(site):
 def test_nothing_to_show_is_one_sentence(tmp_path, capsys):
     assert pages.main([str(tmp_path), "--out", str(tmp_path / "o")]) == 2
     assert "make reference" in capsys.readouterr().err and not (tmp_path / "o").exists()
+
+
+def test_pages_of_a_run_leave_those_of_others_alone(tmp_path, monkeypatch):
+    """Breaks if the pages of a run go into the folder of another one's, or the reference's."""
+    project = Project(tmp_path)
+    found = set()
+    for source in (project.reference, project.runs / "a", project.runs / "b"):
+        source.mkdir(parents=True)
+        monkeypatch.setattr(pages, "build", lambda source, out, teaching: found.add(out) or out)
+        assert pages.main([str(source)], project) == 0
+    assert found == {tmp_path / "build" / name for name in ("pages", "pages-a", "pages-b")}
 
 
 def test_tables_of_names_reach_pages_as_text():

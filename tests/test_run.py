@@ -98,6 +98,14 @@ REFUSED = {
     "entry that no profile has": ("notebook: 1\nnotebooks: {01_good: {}}", ["tiny"], "notebooks"),
     "no YAML": ("notebooks: [", ["tiny"], "YAML"),
     "YAML that would build objects": ("notebooks: !!python/name:os.system", ["tiny"], "YAML"),
+    "a key twice": ("notebooks: {01_good: {k: 1, k: 2}}", ["tiny"], "the key 'k' stands twice"),
+    "an alias in itself": (
+        "common: &a {table: [*a]}\nnotebooks: {01_good: {}}",
+        ["tiny"],
+        "an alias contains itself",
+    ),
+    "one for a list": ("notebooks: {01_good: {layers: a}}", ["tiny"], "list[str]; write ['a']"),
+    "a parameter set twice": ("", ["tiny", "--set", "k=1", "--set", "k=2"], "'k' twice"),
     "nothing to run": ("", ["tiny", "--only", "02"], "01_good"),
     "all that only the user knows": (
         "required: [weights, seed]\nnotebooks: {01_good: {}}",
@@ -119,6 +127,7 @@ def test_refuses_in_one_sentence_before_anything_runs(project, capsys, text, arg
 
 SET = {  # text after --set, the parameter's type, and its value
     "a number": ("7", "int", 7),
+    "a number below zero": ("-7", "int", -7),
     "no octal number": ("010", "int", 10),
     "a float": ("1e-3", "float", 0.001),
     "a float without point": ("3", "float", 3.0),
@@ -136,6 +145,10 @@ SET = {  # text after --set, the parameter's type, and its value
     "an empty list": ("[]", "list[str]", []),
     "None in a list": ("a,null", "list[str | None]", ["a", None]),
     "a dict": ("{a: 1.5}", "dict[str, float]", {"a": 1.5}),
+    "no octal number in a dict": ("{a: 010}", "dict[str, int]", {"a": 10}),
+    "a time in a dict": ("{a: 12:30, b: 010}", "dict[str, str]", {"a": "12:30", "b": "010"}),
+    "a list in a dict": ("{a: [b, 010]}", "dict[str, list[str]]", {"a": ["b", "010"]}),
+    "numbers as keys": ("{1: null}", "dict[int, str | None]", {1: None}),
 }
 
 
@@ -145,9 +158,32 @@ def test_a_value_of_the_command_line_is_read_by_the_declared_type(text, kind, va
     assert found == value and type(found) is type(value)
 
 
+def test_the_examples_of_the_help_work():
+    """Breaks if the help tells to set a parameter that the notebooks do not declare."""
+    lines = [one.partition("  ")[0].split() for one in run.__doc__.split("\n    ")[1:]]
+    for words in [line[line.index("papermill_runs/run.py") + 1 :] for line in lines]:
+        asked = run._arguments(words)
+        if asked.profile:
+            found = profiles.load(run.PROJECT, asked.profile)
+            given = profiles.settings(asked.set)
+            jobs = profiles.plan(run.PROJECT, found, asked.only, given)
+            assert (
+                all(job.effective.get("ks", [20]) == [20] for job in jobs if "ks" in given) and jobs
+            )
+
+
+def test_a_profile_may_change_a_key_of_what_it_merges(project):
+    books = "{01_good@a: &a {k: 1, seed: 2}, 01_good@b: {<<: *a, k: 3}}"
+    profile(project, f"notebooks: {books}")
+    assert profiles.load(project, "tiny").notebooks["01_good@b"] == {"k": 3, "seed": 2}
+
+
 @pytest.mark.parametrize(
     "text, kind", [("many", "int"), ("yes", "bool"), ("nan", "float"), ("a", "list[int]"),
-                   ("1.5", "int"), ("[a", "dict[str, float]"), ("1e400", "float | None")],
+                   ("1.5", "int"), ("[a", "dict[str, float]"), ("1e400", "float | None"),
+                   ("{a: 1, a: 2}", "dict[str, int]"), ("{a: [b]}", "dict[str, str]"),
+                   ("a: b", "list[int]"), ("a", "dict[str, str]"), ("{a: {}}", "dict[str, int]"),
+                   ("&a {b: *a}", "dict[str, float]")],
 )  # fmt: skip
 def test_a_value_of_another_type_is_one_sentence(text, kind):
     with pytest.raises(ValueError, match=r"^it is "):
@@ -180,6 +216,10 @@ PATHS = {  # a value after --set, and the kind and the path in it
     "photos": ("", "photos"),
     "./a: b #1": ("", "a: b #1"),
     "broden:words.txt": ("broden:", "words.txt"),
+    "file:photos": ("file:", "photos"),
+    "file:absent": ("file:", "absent"),
+    "absent.pth": ("", "absent.pth"),
+    "absent.py:load": ("", "absent.py:load"),
     "words.txt:load": ("", "words.txt:load"),
     "open_clip:local-dir:./photos": ("open_clip:local-dir:", "photos"),
 }
@@ -218,13 +258,25 @@ def test_every_missing_input_is_listed_before_anything_runs(project, capsys, mon
         "01_good: {weights: ../absent.pth}, 02_more: {layers: ['broden:/absent/w']}, 03_more: {}"
     )
     profile(project, f"notebooks: {{{books}}}")
-    argv = ["tiny", "--set", "probe_root=photos"]
+    argv = ["tiny", "--set", "probe_root=./photos", "--set", "weights=file:words"]
+    argv += ["--only", "02", "--only", "03"]
+    assert run.main(["tiny", "--only", "01"], project) == 1
+    assert "weights: ../absent.pth (for 01_good)" in capsys.readouterr().err
     assert run.main(argv, project) == 1 and run.main(["--check", *argv], project) == 1
     said = capsys.readouterr()
-    for text in ("weights: ../absent.pth (for 01_good)", "layers: broden:/absent/w (for 02_more)",
-                 "probe_root: ../../photos (for 02_more, 03_more)"):  # fmt: skip
+    for text in ("layers: broden:/absent/w (for 02_more)",
+                 "probe_root: ./photos (for 02_more, 03_more)",
+                 "weights: file:words (for 02_more, 03_more)"):  # fmt: skip
         assert text in said.err and text in said.out
     assert not project.runs.exists()
+
+
+def test_a_failing_notebook_quotes_paths_as_they_were_typed(project, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    notebook(project, "01_good", "raise OSError(f'{weights!r} holds no images')")
+    assert run.main(["tiny", "--set", "weights=./photos"], project) == 1
+    assert "'./photos' holds no images" in record(project)["01_good"]["error"]
 
 
 def pretend(run, job, draft):
@@ -418,6 +470,27 @@ def test_a_manifest_that_cannot_be_written_fails_that_notebook_alone(project, mo
         "01_good": "failed", "02_good": "done"
     }  # fmt: skip
     assert "No space left on device" in capsys.readouterr().out
+
+
+def test_a_failure_of_the_runner_itself_is_that_of_the_notebook_alone(project, monkeypatch):
+    """Breaks if a machine lost from a cluster, or a full disk, ends the whole run."""
+    notebook(project, "02_good", WRITE)
+    profile(project, "notebooks: {01_good: {}, 02_good: {}}")
+    counted(monkeypatch)
+    start = Manifest.start
+
+    def lost(manifest, project, job):
+        start(manifest, project, job)
+        if job.name == "01_good":
+            raise RuntimeError("the cluster lost it")
+
+    monkeypatch.setattr(Manifest, "start", lost)
+    assert run.main(["tiny"], project) == 1
+    made = record(project)
+    assert {name: one["state"] for name, one in made.items()} == {
+        "01_good": "failed", "02_good": "done"
+    }  # fmt: skip
+    assert "RuntimeError: the cluster lost it" in made["01_good"]["error"]
 
 
 def test_an_exception_prints_no_control_characters(project, monkeypatch, capsys):
