@@ -346,7 +346,7 @@ def test_imagenet_keeps_the_true_class_index(tmp_path):
     write(tmp_path / "val" / "x.JPEG", format="JPEG")
     with pytest.raises(ValueError, match=r"The subfolder 'val' of .* is no class; .*n01440764"):
         images.imagenet(tmp_path)
-    with pytest.raises(ValueError, match="There is no subfolder in"):
+    with pytest.raises(ValueError, match="There is no subfolder with images in"):
         images.imagenet(tmp_path / "val")
 
 
@@ -473,14 +473,14 @@ def test_classes_of_a_torch_data_set_are_its_own_or_numbers():
 )
 def test_bad_items_of_a_torch_data_set_are_skipped_with_a_reason(item, reason):
     pairs = Pairs((noise(1), 0), item, (noise(2), 1))
-    found = images.dataset(pairs, classes="abc", tolerate=0.5)
+    found = images.dataset(pairs, classes=["a", "b", "c"], tolerate=0.5)
     assert found.names == ("000000", "000002") and found.labels == (0, 1)
     assert [s.path for s in found.skipped] == ["000001"] and re.search(
         reason, str(found.skipped[0])
     )
     assert np.array_equal(found.image(1), noise(2))
     with pytest.raises(ValueError, match="1 of 3 items of Pairs cannot be used, more than the tol"):
-        images.dataset(pairs, classes="abc")
+        images.dataset(pairs, classes=["a", "b", "c"])
 
 
 def test_a_torch_data_set_that_changes_or_has_no_length_is_refused():

@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, contiguous_format
 
 from wwwlib import __version__
+from wwwlib.registry import expanded
 
 Tensors = Mapping[str, Tensor]
 FORMAT = 1  # of the two files; part of every key, so that formats live side by side
@@ -180,7 +181,7 @@ class Store:
     @classmethod
     def default(cls) -> Store:
         """Return the store in the folder ``WWW_STORE``, or else in ``~/.cache/wwwlib``."""
-        return cls(Path(os.environ.get("WWW_STORE") or "~/.cache/wwwlib").expanduser())
+        return cls(expanded(os.environ.get("WWW_STORE") or "~/.cache/wwwlib"))
 
     def load(self, kind: str, key: dict) -> Artifact | None:
         """Return the artifact of this key; None if absent, or, after a warning, if damaged."""

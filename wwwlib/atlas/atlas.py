@@ -19,6 +19,7 @@ from wwwlib.atlas.explain import Explanation, make_explanation, run_model
 from wwwlib.concepts import ConceptTable, score
 from wwwlib.exemplars import Exemplars
 from wwwlib.language import Encoder
+from wwwlib.registry import expanded, whole_number
 from wwwlib.store import Slot, versions
 from wwwlib.targets import Target
 from wwwlib.targets.target import nearest
@@ -226,12 +227,12 @@ class Atlas:
             If the class does not exist or its name is ambiguous.
         """
         if not isinstance(cls, str):
-            if not 0 <= cls < len(self.classes):
+            if (cls := whole_number("The class", cls, 0)) >= len(self.classes):
                 raise ValueError(
                     f"Class {cls} does not exist; {self.target.name} has classes 0 to "
                     f"{len(self.classes) - 1}."
                 )
-            return int(cls)
+            return cls
         places = [i for i, one in enumerate(self.classes) if one == cls]
         if not places:
             raise ValueError(
@@ -328,7 +329,7 @@ class Atlas:
         ValueError
             If the word is empty or the encoder is another one.
         """
-        word = " ".join(word.split())
+        word, top = " ".join(word.split()), whole_number("top", top)
         if not word:
             raise ValueError("The word is empty; give one, such as a colour or a part.")
         if encoder.name != self.settings["encoder"]:
@@ -416,7 +417,7 @@ class Atlas:
 
 
 def _slot(folder: str | Path) -> Slot:
-    return Slot(Path(folder).expanduser(), "atlas", {})
+    return Slot(expanded(folder), "atlas", {})
 
 
 def _read(folder: str | Path) -> tuple[dict[str, Tensor], dict]:

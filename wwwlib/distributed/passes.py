@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from wwwlib.distributed.workers import Ranks, map_on_actors, ranks
 from wwwlib.images import Fitting, ImageSet, batches, subset
+from wwwlib.registry import whole_number
 from wwwlib.store import NullStore, Slot, Store, digest, from_bytes, to_bytes
 from wwwlib.targets import Target
 
@@ -82,8 +83,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("workers", 0), ("actors", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+            whole_number(name, getattr(self, name), least)
         if self.actors and (self.store is None or self.decoder != "pillow"):
             raise ValueError(
                 f"actors is {self.actors}, which needs a store for finished stretches and "

@@ -5,7 +5,7 @@ concept world, or as a subset or crops of another set. Images that cannot be dec
 when the set is opened, before a long pass starts.
 """
 
-from wwwlib.images.batches import DECODERS, Fitting, batches
+from wwwlib.images.batches import DECODERS, Fitting, batches, preprocessed
 from wwwlib.images.files import MAX_PIXELS, decode, folder
 from wwwlib.images.image_set import (
     FIVE_CROPS,
@@ -13,6 +13,13 @@ from wwwlib.images.image_set import (
     Skipped,
     crops,
     subset,
+)
+from wwwlib.images.labels import (
+    class_name,
+    class_names,
+    labelled_subset,
+    match_labels,
+    shown_classes,
 )
 from wwwlib.images.sources import (
     FOLDERS,
@@ -27,7 +34,7 @@ from wwwlib.images.sources import (
 
 __all__ = [
     "DECODERS", "FIVE_CROPS", "FOLDERS", "MAX_PIXELS", "Fitting", "ImageSet", "Skipped",
-    "batches", "broden", "crops", "dataset", "decode",
-    "folder", "imagenet", "imagenet_synsets", "imagenette", "load",
-    "places365", "subset",
+    "batches", "broden", "class_name", "class_names", "crops", "dataset", "decode",
+    "folder", "imagenet", "imagenet_synsets", "imagenette", "labelled_subset", "load",
+    "match_labels", "places365", "preprocessed", "shown_classes", "subset",
 ]  # fmt: skip

@@ -17,13 +17,14 @@ from wwwlib.images import imagenet_synsets
 from wwwlib.images.sources import places365_scenes
 from wwwlib.language.embedding import embed_texts
 from wwwlib.language.encoders import Encoder
-from wwwlib.registry import EXTENSIONS, extension
+from wwwlib.registry import EXTENSIONS, expanded, extension
 from wwwlib.store import NullStore, Store, digest
 from wwwlib.targets import Target
 
 TEMPLATE = "A photo of a {}"
 KINDS = (*EXTENSIONS, "classes", "imagenet", "wordnet", "broden", "places365", "file")
 PLACES_READINGS = ("paper", "clean")
+_NLTK = ("/usr/share/nltk_data", "/usr/lib/nltk_data")
 LONGEST = 100  # words in one concept; a longer entry is a paragraph, not a concept
 
 
@@ -354,7 +355,7 @@ def find_data_noun(path: str | Path | None = None) -> Path:
     These are the folder named by WNSEARCHDIR, NLTK's data folders (NLTK_DATA first) and
     /usr/share/wordnet.
     """
-    tried = [Path(path).expanduser()] if path is not None else _usual_places()
+    tried = [expanded(path)] if path is not None else _usual_places()
     for place in tried:
         file = place / "data.noun" if place.is_dir() else place
         if file.is_file():
@@ -369,7 +370,7 @@ def find_data_noun(path: str | Path | None = None) -> Path:
 def _usual_places() -> list[Path]:
     named = os.environ.get("WNSEARCHDIR")
     roots = [Path(root) for root in os.environ.get("NLTK_DATA", "").split(os.pathsep) if root]
-    roots += [Path.home() / "nltk_data", Path("/usr/share/nltk_data"), Path("/usr/lib/nltk_data")]
+    roots += [Path(os.path.expanduser("~/nltk_data")), *map(Path, _NLTK)]
     folders = [Path(named)] if named else []
     folders += [root / "corpora" / "wordnet" for root in roots]
     return [folder / "data.noun" for folder in (*folders, Path("/usr/share/wordnet"))]

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wwwlib.registry import extension
+from wwwlib.registry import expanded, extension
 from wwwlib.store import digest, tensor_digest
 from wwwlib.targets import Target
 from wwwlib.targets import load as load_target
@@ -315,7 +315,7 @@ def load(path: str | Path = "world") -> Describer:
     """
     if str(path) == "world":
         path = extension("world").DATA / "milan.safetensors"
-    path = Path(path).expanduser()
+    path = expanded(path)
     metadata, state = _read(path)
     encoder = load_target(metadata["encoder"])
     if encoder.digest != metadata["weights"]:
