@@ -162,6 +162,7 @@ def _concepts(given: str | Path | Iterable[str] | ConceptSet, target: Target) ->
 
 
 def _target(model: nn.Module | str | Target, preprocess, classes) -> Target:
+    classes = None if classes is None else images.class_names(classes)
     if isinstance(model, Target):
         return model
     if isinstance(model, str):

@@ -124,8 +124,9 @@ def _walk(root: Path) -> Iterator[str]:
             if not os.path.isdir(path):
                 yield below + name
                 continue
-            real = os.path.realpath(path)
-            inside = os.path.islink(path) and real.startswith(os.path.join(top, ""))
+            link = os.path.islink(path)
+            real = os.path.realpath(path) if link else path
+            inside = link and real.startswith(os.path.join(top, ""))
             if not (inside or real in seen or _ignored(name)):
                 seen.add(real)
                 left.append((f"{below}{name}/", real))
