@@ -197,15 +197,16 @@ def _merge(k: int, one: State, other: State) -> State:
 
 
 def _finish(k: int, classes: int, state: State) -> State:
-    sums, count = class_totals(state, classes)
+    kinds = ({**state, "sum": state["sum"][:, :, i]} for i in (0, 1))
+    (sums, count), (absolute, _) = (class_totals(kind, classes) for kind in kinds)
     status = torch.full_like(state["finite"], OK, dtype=torch.int8)
     status[state["low"] == state["high"]] = CONSTANT
     status[state["finite"] < k] = NOT_FINITE
     return {
         **_best(k, state["value"], state["index"]),
         "status": status,
-        "class_sum": sums[:, 0],
-        "class_abs": sums[:, 1],
+        "class_sum": sums,
+        "class_abs": absolute,
         "class_count": count,
     }
 

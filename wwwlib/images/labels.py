@@ -126,6 +126,8 @@ def _partners(classes: Sequence[str], known: Sequence[str]) -> list[int | None]:
     ImageNet two are called "crane", and some networks have a "crane bird" and a "crane": a name
     that occurs several times is matched only at its own place, if the name there begins with it.
     """
+    if tuple(classes) == tuple(known):
+        return [*range(len(known))]
     theirs, ours = _normalised(classes, known)
     here, there = Counter(theirs), Counter(ours)
     place = {name: i for i, name in enumerate(ours)}
