@@ -5,7 +5,9 @@ An artifact is two files, ``<root>/<kind>/<digest of key>.safetensors`` with the
 library version or format neither finds nor overwrites it. What is damaged is made again.
 
 The sidecar is the commit point: both files are synced under temporary names, then the tensors are
-renamed, then the sidecar: a reader finds a whole artifact or none. Nothing is pickled.
+renamed, then the sidecar: a reader finds a whole artifact or none. Nothing is pickled. Checksums
+detect damage, not forgery: those who may write to a shared store are trusted. Empty ``.lock`` files
+stay, since one that is removed while another process waits for it would not exclude a third.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import safetensors.torch
@@ -35,7 +38,8 @@ Tensors = Mapping[str, Tensor]
 FORMAT = 1  # of the two files; part of every key, so that formats live side by side
 # The libraries whose version can change a number in an artifact.
 LIBRARIES = "numpy pillow torch torchvision timm open_clip_torch transformers sentence-transformers"
-_DAMAGE = (OSError, ValueError, LookupError, TypeError, safetensors.SafetensorError)
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, RecursionError, safetensors.SafetensorError)
+_SILENT = 5.0  # seconds of waiting for a lock before a warning
 
 
 def digest(obj: Any) -> str:
@@ -118,19 +122,20 @@ class Slot:
         try:
             return self._verified(sidecar)
         except _DAMAGE as error:
-            # A save in place of another, killed between its two renames, left its sidecar here.
-            with suppress(*_DAMAGE):
-                return self._verified(f"{sidecar}.tmp")
+            # A save in place of another is between its two renames, was killed there, or has ended.
+            for place in (f"{sidecar}.tmp", sidecar):
+                with suppress(*_DAMAGE):
+                    return self._verified(place)
             raise ValueError(f"The artifact {sidecar} is damaged ({error})") from error
 
     def _verified(self, sidecar: str) -> Artifact:
-        raw = Path(sidecar).read_bytes()
+        raw = _read(sidecar)
         stored = _parse(raw)
         if raw != _sidecar(stored["kind"], stored["key"], stored["record"], stored["tensors"]):
             raise ValueError("the sidecar does not agree with its checksum")
         if stored["kind"] != self.kind or _canonical(stored["key"]) != _canonical(self.key):
             raise ValueError("it was made with another key")
-        blob = self.path.with_suffix(".safetensors").read_bytes()
+        blob = _read(f"{self.path}.safetensors")
         if hashlib.sha256(blob).hexdigest() != stored["tensors"]:
             raise ValueError("the tensor file does not agree with its checksum")
         return Artifact(from_bytes(blob), stored["record"], self.key, self.path.name)
@@ -162,7 +167,14 @@ class Slot:
         """Keep every other process and thread out; see `Store.fetch` for one that is already in."""
         with _explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path.with_suffix(".lock")).acquire(timeout)
+            text = f"Waiting for another process or thread that makes the artifact {self.path}."
+            notice = Timer(_SILENT, warnings.warn, [text])
+            notice.daemon = True
+            notice.start()
+            try:
+                lock = FileLock(self.path.with_suffix(".lock")).acquire(timeout)
+            finally:
+                notice.cancel()
         with lock:
             yield
 
@@ -304,13 +316,21 @@ def _own(tensors: Tensors) -> dict[str, Tensor]:
     return {name: clone(tensors[name].detach().cpu()) for name in sorted(tensors)}
 
 
+def _read(path: str) -> bytes:
+    if not os.path.isfile(path):  # a pipe would be read for ever
+        raise ValueError(f"{os.path.basename(path)} is missing or no regular file")
+    return Path(path).read_bytes()
+
+
 def _commit(path: Path, contents: dict[str, bytes]) -> None:
     """Write one file a suffix, then let them appear in order: room runs out before any appears."""
     try:
         with _explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             for suffix, data in contents.items():
-                with open(f"{path}{suffix}.tmp", "wb") as file:
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{path}{suffix}.tmp")
+                with open(f"{path}{suffix}.tmp", "xb") as file:  # never through a link
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())

@@ -332,16 +332,18 @@ class Atlas:
         word, top = " ".join(word.split()), whole_number("top", top)
         if not word:
             raise ValueError("The word is empty; give one, such as a colour or a part.")
-        if encoder.name != self.settings["encoder"]:
+        template = self.settings["words"]["template"]
+        sentences = [template.replace("{}", word), template.replace("{}", "").strip()]
+        t = encoder.encode_texts(sentences).float().cpu()
+        named = encoder.name == self.settings["encoder"] and t.shape[1:] == self.t0.shape
+        if not named or (t[1] - self.t0).abs().max() > 0.01:
             raise ValueError(
                 f"The atlas was built with {self.settings['encoder']}, but the encoder is "
-                f"{encoder.name}; give the one that the atlas was built with."
+                f"{encoder.name}, or gives other features; give the one that it was built with."
             )
-        sentence = self.settings["words"]["template"].replace("{}", word)
-        t = encoder.encode_texts([sentence]).float().cpu()
         found = []
         for name, layer in self.layers.items():
-            for i, s in enumerate(score(layer.v, t, self.t0)[:, 0].tolist()):
+            for i, s in enumerate(score(layer.v, t[:1], self.t0)[:, 0].tolist()):
                 best = layer.major.scores[i][:1]
                 if best and s > 0:
                     found.append(Match(name, i, s, s / best[0], tuple(layer.major.names[i])))
