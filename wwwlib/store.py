@@ -103,16 +103,16 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of one artifact, or of the checkpoint of one that is being made."""
+    """The place of one artifact, or of the checkpoint of one; without a root, nothing is kept."""
 
-    root: Path
+    root: Path | None
     kind: str
     key: dict[str, Any]
 
     @property
     def path(self) -> Path:
         """Path of both files, without their suffixes."""
-        return self.root / self.kind / digest(self.key)
+        return (self.root or Path(os.devnull)) / self.kind / digest(self.key)
 
     def read(self) -> Artifact | None:
         """Return what lies here, None if nothing does; a byte that changed is a ValueError."""
@@ -150,7 +150,11 @@ class Slot:
 
     def save(self, tensors: Tensors, record: dict | None = None) -> Artifact:
         """Put tensors and record here, all or nothing; the caller holds the artifact's lock."""
-        tensors, record = _own(tensors), _parse(_canonical(record or {}, "record"))
+        record = _parse(_canonical(record or {}, "record"))
+        if self.root is None:
+            kept = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+            return Artifact(kept, record, self.key, self.path.name)
+        tensors = _own(tensors)
         blob = safetensors.torch.save(tensors)
         sidecar = _sidecar(self.kind, self.key, record, hashlib.sha256(blob).hexdigest())
         _commit(self.path, {".safetensors": blob, ".json": sidecar})
@@ -165,11 +169,13 @@ class Slot:
     @contextmanager
     def locked(self, timeout: float = -1) -> Iterator[None]:
         """Keep every other process and thread out; see `Store.fetch` for one that is already in."""
+        if self.root is None:
+            yield
+            return
         with _explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             text = f"Waiting for another process or thread that makes the artifact {self.path}."
             notice = Timer(_SILENT, warnings.warn, [text])
-            notice.daemon = True
             notice.start()
             try:
                 lock = FileLock(self.path.with_suffix(".lock")).acquire(timeout)
@@ -188,7 +194,7 @@ class Store:
     A write that fails is an OSError with one sentence, and leaves earlier artifacts untouched.
     """
 
-    root: Path | str
+    root: Path | str | None
 
     @classmethod
     def default(cls) -> Store:
@@ -239,27 +245,7 @@ class Store:
         if "versions" in key:
             raise ValueError("The key has an entry 'versions', which the store adds; rename it.")
         full = {**key, "versions": {**versions(), "artifact format": FORMAT}}
-        return Slot(Path(self.root), kind, _parse(_canonical(full, "key")))
-
-
-@dataclass(frozen=True)
-class _NoSlot(Slot):
-    """A place where nothing is kept."""
-
-    def read(self) -> None:
-        return None
-
-    def save(self, tensors: Tensors, record: dict | None = None) -> Artifact:
-        tensors = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-        record = _parse(_canonical(record or {}, "record"))
-        return Artifact(tensors, record, self.key, self.path.name)
-
-    def clear(self) -> None:
-        pass
-
-    @contextmanager
-    def locked(self, timeout: float = -1) -> Iterator[None]:
-        yield
+        return Slot(self.root and Path(self.root), kind, _parse(_canonical(full, "key")))
 
 
 @dataclass(frozen=True)
@@ -269,11 +255,7 @@ class NullStore(Store):
     It stands in where no store is given, so that no caller needs a branch for that.
     """
 
-    root: Path | str = ""
-
-    def _slot(self, kind: str, key: dict) -> Slot:
-        slot = super()._slot(kind, key)
-        return _NoSlot(slot.root, slot.kind, slot.key)
+    root: None = None
 
 
 def _sidecar(kind: str, key: dict, record: dict, tensors: str) -> bytes:

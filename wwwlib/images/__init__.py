@@ -14,13 +14,7 @@ from wwwlib.images.image_set import (
     crops,
     subset,
 )
-from wwwlib.images.labels import (
-    class_name,
-    class_names,
-    labelled_subset,
-    match_labels,
-    shown_classes,
-)
+from wwwlib.images.labels import class_names, match_labels
 from wwwlib.images.sources import (
     FOLDERS,
     broden,
@@ -34,7 +28,7 @@ from wwwlib.images.sources import (
 
 __all__ = [
     "DECODERS", "FIVE_CROPS", "FOLDERS", "MAX_PIXELS", "Fitting", "ImageSet", "Skipped",
-    "batches", "broden", "class_name", "class_names", "crops", "dataset", "decode",
-    "folder", "imagenet", "imagenet_synsets", "imagenette", "labelled_subset", "load",
-    "match_labels", "places365", "preprocessed", "shown_classes", "subset",
+    "batches", "broden", "class_names", "crops", "dataset", "decode",
+    "folder", "imagenet", "imagenet_synsets", "imagenette", "load",
+    "match_labels", "places365", "preprocessed", "subset",
 ]  # fmt: skip

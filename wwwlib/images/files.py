@@ -124,9 +124,8 @@ def _walk(root: Path) -> Iterator[str]:
             if not os.path.isdir(path):
                 yield below + name
                 continue
-            link = os.path.islink(path)
-            real = os.path.realpath(path) if link else path
-            inside = link and real.startswith(os.path.join(top, ""))
+            real = os.path.realpath(path) if os.path.islink(path) else path
+            inside = real != path and real.startswith(os.path.join(top, ""))
             if not (inside or real in seen or _ignored(name)):
                 seen.add(real)
                 left.append((f"{below}{name}/", real))

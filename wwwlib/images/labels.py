@@ -10,20 +10,13 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any
 
 from wwwlib.images.image_set import ImageSet, subset
 from wwwlib.store import digest
 
 _SEPARATORS = re.compile(r"[\s_/-]+")
 _LISTED = 8  # classes without a partner that a message lists
-
-
-class Network(Protocol):
-    """What labels need of a `targets.Target`: its name and its class names."""
-
-    name: str
-    classes: tuple[str, ...]
 
 
 def class_names(given: Iterable[str | Sequence[str]] | Mapping[int, str]) -> tuple[str, ...]:
@@ -57,7 +50,7 @@ def class_names(given: Iterable[str | Sequence[str]] | Mapping[int, str]) -> tup
     return tuple(map(str, names))
 
 
-def match_labels(images: ImageSet, target: Network, warn: bool = True) -> ImageSet:
+def match_labels(images: ImageSet, target: Any, warn: bool = True) -> ImageSet:
     """Return the images with labels that are indices of the network's classes.
 
     Each class of the images is matched by its name, whatever separates the words of it. An image
@@ -80,7 +73,7 @@ def match_labels(images: ImageSet, target: Network, warn: bool = True) -> ImageS
     return replace(images, classes=target.classes, labels=labels, fingerprint=digest(content))
 
 
-def labelled_subset(images: ImageSet, target: Network) -> ImageSet:
+def labelled_subset(images: ImageSet, target: Any) -> ImageSet:
     """Return the images that have a label, as indices of the network's classes.
 
     Raises
@@ -101,7 +94,7 @@ def labelled_subset(images: ImageSet, target: Network) -> ImageSet:
     return matched if len(labelled) == len(matched) else subset(matched, labelled)
 
 
-def shown_classes(images: ImageSet, target: Network) -> list[int]:
+def shown_classes(images: ImageSet, target: Any) -> list[int]:
     """Return the indices of the classes that occur among the labels; without labels, of all."""
     labels = {*match_labels(images, target, warn=False).labels} - {None}
     return sorted(labels) or [*range(len(target.classes))]
@@ -161,7 +154,7 @@ def _without_partner(images: ImageSet, partner: Sequence[int | None]) -> dict[st
     return {images.classes[i]: n for i, n in sorted(count.items()) if partner[i] is None}
 
 
-def _loss(images: ImageSet, target: Network, lost: Mapping[str, int]) -> str:
+def _loss(images: ImageSet, target: Any, lost: Mapping[str, int]) -> str:
     listed = ", ".join(map(repr, [*lost][:_LISTED])) + (", ..." if len(lost) > _LISTED else "")
     return (
         f"{len(lost)} of the {len({*images.labels} - {None})} classes of {images.name!r} have no "
