@@ -16,7 +16,7 @@ from profiles import Project, load, names
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = (
-    "store", "registry", "images", "targets", "activations", "distributed", "exemplars",
+    "registry", "store", "images", "targets", "activations", "distributed", "exemplars",
     "language", "concepts", "contributions", "maps", "plots", "atlas", "scores", "evaluation",
     "short_way",
 )  # fmt: skip

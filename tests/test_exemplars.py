@@ -1,7 +1,9 @@
 """Exemplars: streaming must equal sorting everything at once, interrupted or not."""
 
+import re
 import sys
 import time
+import warnings
 from functools import reduce
 
 import pytest
@@ -142,21 +144,37 @@ def test_class_sums_by_label_and_by_prediction(table):
     assert torch.equal(found["hidden"].class_count, count)
 
 
-def test_labels_of_other_classes_do_not_count(table):
-    """Breaks when the label of a folder with its own classes is taken for one of the network's."""
-    foreign = numbered(97, [i % 9 for i in range(97)], classes=tuple("abcdefghi"))
-    found = collect(target(table), foreign, ["hidden"], 3, batch_size=16, progress=False)["hidden"]
-    plain = collect(target(table), numbered(97), ["hidden"], 3, batch_size=16, progress=False)[
-        "hidden"
-    ]
+@pytest.mark.parametrize("classes", ["bxa", "bxayz"])
+def test_labels_count_by_the_names_of_their_classes(table, classes):
+    """Breaks when the number of a class in a folder is taken for its number in the network."""
+    labels = [i % 3 for i in range(97)]
+    own = [{"b": 1, "a": 0, "x": None}[classes[label]] for label in labels]
+    with pytest.warns(UserWarning, match=r"32 of 97 images have no label: 'x'"):
+        found = collect(
+            target(table), numbered(97, labels, tuple(classes)), ["hidden"], 3, progress=False
+        )["hidden"]
+    plain = collect(target(table), numbered(97, own), ["hidden"], 3, progress=False)["hidden"]
     assert torch.equal(found.class_count, plain.class_count)
+    assert torch.equal(found.class_sum, plain.class_sum)
+
+
+@pytest.mark.parametrize(
+    ("k", "said"), [(19, []), (20, ["k = 20 exemplars are 21% .*give k = 4 "])]
+)
+def test_many_exemplars_of_few_images_are_warned_of(table, k, said):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        collect(target(table), numbered(97), ["hidden"], k, progress=False)
+    assert len(found) == len(said)
+    assert all(re.search(text, str(one.message)) for text, one in zip(said, found, strict=True))
 
 
 def test_errors_are_sentences_before_any_work(table):
     with pytest.raises(ValueError, match=r"k = 98 exemplars.*97 images"):
         collect(target(table), numbered(97), ["hidden"], 98)
-    with pytest.raises(ValueError, match="k is 0"):
-        collect(target(table), numbered(97), ["hidden"], 0)
+    for k in (0, 1.5, "3"):
+        with pytest.raises(ValueError, match=f"k is {k!r}; give a whole number, at least 1"):
+            collect(target(table), numbered(97), ["hidden"], k)
     with pytest.raises(ValueError, match=r"give a list, \['hidden'\]"):
         collect(target(table), numbered(97), "hidden", 3)
     with pytest.raises(ValueError, match=r"no layer 'hiden'.*'hidden'"):

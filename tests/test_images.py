@@ -7,6 +7,7 @@ import pickle
 import re
 import shutil
 import struct
+import unicodedata
 import warnings
 import zlib
 from contextlib import nullcontext
@@ -14,7 +15,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from torchvision.datasets.folder import default_loader
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -85,8 +86,8 @@ def test_image_beside_the_class_folders_is_kept_without_label(tree):
 
 def test_order_does_not_follow_the_file_system(tree, monkeypatch):
     expected = images.folder(tree)
-    listed = type(tree).iterdir
-    monkeypatch.setattr(type(tree), "iterdir", lambda p: iter(sorted(listed(p))[::-1]))
+    listed = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: sorted(listed(path))[::-1])
     found = images.folder(tree)
     assert (found.names, found.fingerprint) == (expected.names, expected.fingerprint)
 
@@ -98,6 +99,68 @@ def test_links_to_a_parent_folder_are_not_followed(tree):
     found = images.folder(tree, tolerate=0.5)
     assert len(found) == 10
     assert {s.path for s in found.skipped} == {"a/self", "a/gone.png"}
+
+
+def test_linked_folders_count_once(tmp_path):
+    """Breaks if n folders, each linked twice from the one before, count for 2**n."""
+    root = tmp_path / "root"
+    for i in range(12):
+        write(root / f"{i:02d}" / "x.png")
+    for i in range(11):
+        for name in "ab":
+            (root / f"{i:02d}" / name).symlink_to(root / f"{i + 1:02d}", target_is_directory=True)
+    write(tmp_path / "elsewhere" / "y.png")
+    for name in ("0-first", "0-second"):
+        (root / name).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    found = images.folder(root)
+    assert found.names == ("0-first/y.png", *(f"{i:02d}/x.png" for i in range(12)))
+
+
+def test_folders_of_any_depth_are_listed(tmp_path):
+    where = os.getcwd()
+    os.chdir(tmp_path)
+    try:
+        for _ in range(1200):
+            os.mkdir("d")
+            os.chdir("d")
+        noise().save("x.png")
+    finally:
+        os.chdir(where)
+    assert images.folder(tmp_path).names == ("d/" * 1200 + "x.png",)
+    os.remove(tmp_path / ("d/" * 1200 + "x.png"))
+    os.removedirs(tmp_path / ("d/" * 1200))  # shutil.rmtree calls itself for each level
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tree, monkeypatch):
+    def denied(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", denied)
+    with pytest.raises(ValueError, match="cannot be listed: Permission denied"):
+        images.folder(tree)
+
+
+def test_folders_without_images_are_no_classes(tree):
+    """Breaks if what operating systems and Jupyter leave behind counts as a class."""
+    expected = images.folder(tree)
+    for name in ("__MACOSX", "lost+found", ".ipynb_checkpoints", "empty/er"):
+        (tree / name).mkdir(parents=True)
+    write(tree / "__MACOSX" / "a" / "x.png")
+    found = images.folder(tree)
+    assert found.classes == ("a", "b") and found.fingerprint == expected.fingerprint
+
+
+def test_decomposed_names_are_those_of_composed_ones(tmp_path):
+    """Breaks if a folder copied from macOS has other classes, or another order."""
+    names = ("caf\xe9", "cafz")
+    sets = []
+    for form in ("NFC", "NFD"):
+        for name in names:
+            write(tmp_path / form / unicodedata.normalize(form, name) / "\xe9.png", noise(1))
+        sets.append(images.folder(tmp_path / form))
+    assert sets[0].classes == sets[1].classes == (names[1], names[0])
+    assert sets[0].fingerprint == sets[1].fingerprint
+    assert sets[1].image(0).size == (40, 30)
 
 
 def test_the_fingerprint_depends_on_content_names_and_labels(tree, tmp_path_factory):
@@ -291,6 +354,43 @@ def test_preprocessing_to_different_shapes_is_an_error(tree):
         list(images.batches(found, lambda image: image))
 
 
+def fails(image):
+    raise MemoryError("no room") if image.size == (41, 30) else OSError("no such\nprofile")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("size", [(40, 30), (41, 30)])
+def test_preprocessing_that_fails_names_the_image(tmp_path, workers, size):
+    write(tmp_path / "a.png", noise(size=size))
+    reason = {40: "OSError: no such$", 41: "MemoryError: no room$"}[size[0]]
+    with pytest.raises(ValueError, match=f"Preprocessing 'a.png' failed with {reason}"):
+        list(images.batches(images.folder(tmp_path), fails, 1, workers=workers))
+
+
+@pytest.mark.parametrize("size", [(1, 51), (20_000, 2)])
+def test_images_that_resizing_would_blow_up_are_skipped(tree, size):
+    """Breaks if 196 bytes of 1 x 60,000 pixels become gigabytes when resized."""
+    write(tree / "a" / "long.png", Image.new("L", size))
+    write(tree / "a" / "wide.png", Image.new("L", (100, 2)))
+    found = images.folder(tree, tolerate=0.1)
+    (skipped,) = found.skipped
+    assert skipped.path == "a/long.png" and "a/wide.png" in found.names
+    assert re.search(f"ratio of its sides, {size[0]} x {size[1]} .* above 50; .*crop", str(skipped))
+    with pytest.raises(ValueError, match="ratio of its sides"):
+        images.decode(Image.new("RGB", size))
+
+
+def test_an_image_that_does_not_fit_into_memory_is_named(tree, monkeypatch):
+    found = images.folder(tree)
+
+    def no_room(image):
+        raise MemoryError
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", no_room)
+    with pytest.raises(ValueError, match=r"a.0\.png' cannot be used: it does not fit into memory"):
+        found.image(0)
+
+
 def test_subset_keeps_what_belongs_to_each_image(tree):
     found = images.folder(tree)
     few = images.subset(found, [7, 2, 2])
@@ -346,7 +446,7 @@ def test_imagenet_keeps_the_true_class_index(tmp_path):
     write(tmp_path / "val" / "x.JPEG", format="JPEG")
     with pytest.raises(ValueError, match=r"The subfolder 'val' of .* is no class; .*n01440764"):
         images.imagenet(tmp_path)
-    with pytest.raises(ValueError, match="There is no subfolder in"):
+    with pytest.raises(ValueError, match="There is no subfolder with images in"):
         images.imagenet(tmp_path / "val")
 
 
@@ -473,14 +573,37 @@ def test_classes_of_a_torch_data_set_are_its_own_or_numbers():
 )
 def test_bad_items_of_a_torch_data_set_are_skipped_with_a_reason(item, reason):
     pairs = Pairs((noise(1), 0), item, (noise(2), 1))
-    found = images.dataset(pairs, classes="abc", tolerate=0.5)
+    found = images.dataset(pairs, classes=["a", "b", "c"], tolerate=0.5)
     assert found.names == ("000000", "000002") and found.labels == (0, 1)
     assert [s.path for s in found.skipped] == ["000001"] and re.search(
         reason, str(found.skipped[0])
     )
     assert np.array_equal(found.image(1), noise(2))
     with pytest.raises(ValueError, match="1 of 3 items of Pairs cannot be used, more than the tol"):
-        images.dataset(pairs, classes="abc")
+        images.dataset(pairs, classes=["a", "b", "c"])
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        ({1: "b", 0: "a"}, ("a", "b")),
+        ([("a", "first"), ("b",)], ("a", "b")),
+        ([0, "b"], ("0", "b")),
+        ({"a", "b"}, "has no order"),
+        ("ab", "has no order"),
+        (2, "has no order"),
+        ({1: "a", 2: "b"}, r"keys \[1, 2\]; .* needs 0 to 1"),
+        ({"a": 0, "b": 1}, r"keys \['a', 'b'\]"),
+        (["a", None], "None, which is no name"),
+        (["a", ()], r"\(\), which is no name"),
+    ],
+)
+def test_class_names_have_an_order_or_are_refused(classes, expected):
+    pairs = Pairs((noise(1), 0), (noise(2), 1))
+    with (
+        nullcontext() if isinstance(expected, tuple) else pytest.raises(ValueError, match=expected)
+    ):
+        assert images.dataset(pairs, classes=classes).classes == expected
 
 
 def test_a_torch_data_set_that_changes_or_has_no_length_is_refused():

@@ -86,8 +86,35 @@ def test_one_string_is_no_list_and_a_number_no_word():
 def test_a_paragraph_is_refused_with_its_line(tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("cat\n\n" + "very " * 199 + "long\n")
-    with pytest.raises(ValueError, match=r"Line 3 of the words\.txt, 'very .* is 200 words long"):
+    with pytest.raises(ValueError, match=r"Line 3 of the words\.txt, 'very .* has 999 characters"):
         language.from_file(path)
+
+
+@pytest.mark.parametrize("mark", ["\0", "\x1b", "\x9b", "\u202e", "\u2066", "\u200f", "\udc80"])
+def test_words_with_control_characters_are_refused(mark):
+    """Breaks if UTF-16 is read as UTF-8, or a word can colour a terminal or turn a line around."""
+    with pytest.raises(ValueError, match=r"Line 2 of the concept list, .* has the control char"):
+        language.ConceptSet(["cat", f"d{mark}og"])
+    joined = ("می\u200cخواهم", "👩\u200d🚀", "na\u00efve", "a\tb")
+    assert len(language.ConceptSet(joined)) == 4
+
+
+def test_files_of_another_encoding_or_of_one_line_are_refused_at_once(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_bytes("cat\ndog\n".encode("utf-16-le"))
+    with pytest.raises(ValueError, match=r"Line 1 of the words.txt, .*'\\x00'; .*UTF-8"):
+        language.from_file(path)
+    path.write_text("cat " * 1_000_000)
+    with pytest.raises(ValueError, match=r"Line 1 .* has 4,000,000 characters; .* at most 500"):
+        language.from_file(path)
+
+
+def test_a_concept_set_is_shown_in_one_line():
+    words = [f"word {i}" for i in range(50_000)]
+    assert repr(language.ConceptSet(words)) == (
+        "ConceptSet('concept list': 50000 concepts, 'word 0', 'word 1', 'word 2', ...; "
+        "'A photo of a {}')"
+    )
 
 
 def test_the_digest_depends_on_words_order_and_template_but_not_on_the_source(tmp_path):
@@ -127,7 +154,7 @@ def test_embedding_is_batched_in_order_and_of_unit_norm():
     assert t0.shape == (4,)
     assert torch.allclose(t, Toy().encode_texts(concepts.sentences))
     assert torch.allclose(t0, Toy().encode_texts(["A photo of a"])[0])
-    assert encoder.texts == [*concepts.sentences, "A photo of a"]
+    assert encoder.texts == ["A photo of a", *concepts.sentences]
 
 
 def test_texts_are_encoded_again_only_if_words_template_or_encoder_change(tmp_path):
@@ -136,14 +163,35 @@ def test_texts_are_encoded_again_only_if_words_template_or_encoder_change(tmp_pa
     first = concepts.embed(encoder, store)
     assert len(encoder.texts) == 3
     again = concepts.embed(encoder, store)
-    assert len(encoder.texts) == 3
+    assert len(encoder.texts) == 4, "the bare template, which is compared"
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     language.ConceptSet(["cat"]).embed(encoder, store)
     language.ConceptSet(["cat", "dog"], "a {}").embed(encoder, store)
-    assert len(encoder.texts) == 8
+    assert len(encoder.texts) == 9
     encoder.name = "other"
     concepts.embed(encoder, store)
-    assert len(encoder.texts) == 11
+    assert len(encoder.texts) == 12
+
+
+class Namesake(Toy):
+    """Another encoder under the name of the first."""
+
+    def encode_texts(self, texts):
+        return super().encode_texts(texts).flip(1)
+
+    def encode_images(self, pixels):
+        return super().encode_images(pixels).flip(1)
+
+
+def test_features_of_an_encoder_of_the_same_name_are_not_reused(tmp_path, probe):
+    concepts, options = language.ConceptSet(["cat", "dog"]), {"progress": False}
+    made = []
+    for store in (Store(tmp_path / "store"), None):
+        for encoder in (Toy(), Namesake()):
+            features = language.image_features(encoder, probe, [1, 2], store=store, **options)
+            made.append((concepts.embed(encoder, store)[0], features))
+    for own, namesake, afresh in zip(made[0], made[1], made[3], strict=True):
+        assert torch.equal(namesake, afresh) and not torch.equal(namesake, own)
 
 
 def test_an_interrupted_embedding_resumes(tmp_path, monkeypatch):
@@ -154,7 +202,7 @@ def test_an_interrupted_embedding_resumes(tmp_path, monkeypatch):
     sound = encoder.encode_texts
 
     def dies(texts):
-        if len(encoder.texts) == 10:
+        if len(encoder.texts) == 11:
             raise KeyboardInterrupt
         return sound(texts)
 
@@ -164,15 +212,15 @@ def test_an_interrupted_embedding_resumes(tmp_path, monkeypatch):
     encoder.texts, encoder.encode_texts = [], sound
     resumed, _ = concepts.embed(encoder, store, batch_size=2)
     assert torch.equal(resumed, whole)
-    assert encoder.texts == [*concepts.sentences[8:], "A photo of a"]
+    assert encoder.texts == ["A photo of a", *concepts.sentences[8:]]
 
 
 @pytest.mark.parametrize(
     ("features", "sentence"),
     [
-        (torch.ones(2, 4), "norm 2;"),
-        (torch.full((2, 4), torch.nan), "norm nan"),
-        (torch.ones(1, 4) / 2, "one row for each"),
+        (torch.ones(1, 4), "norm 2;"),
+        (torch.full((1, 4), torch.nan), "norm nan"),
+        (torch.ones(2, 4) / 2, "one row for each"),
         (torch.ones(2) / 2, "one row for each"),
     ],
 )
@@ -522,7 +570,7 @@ def test_each_distinct_exemplar_is_encoded_once_and_put_in_its_place(probe):
     exemplars = SimpleNamespace(index=index, status=status)
     encoder = Toy()
     v = language.embed_exemplars(encoder, probe, exemplars, batch_size=3, progress=False)
-    assert encoder.images == 4  # 0, 1, 3 and 7
+    assert encoder.images == 5  # 0, 1, 3, 7 and a fixed one
     expected = torch.zeros(5, 3, 4)
     for i in (0, 1, 4):
         for k in range(3):
@@ -566,7 +614,7 @@ def test_images_are_encoded_in_halves_where_memory_runs_out(probe):
     small, order = Small(), [6, 0, 3, 1, 7, 2]
     found = language.image_features(small, probe, order, batch_size=5, progress=False)
     assert torch.equal(found, language.image_features(Toy(), probe, order, progress=False))
-    assert small.images == 6
+    assert small.images == 7, "with the fixed one"
 
 
 def test_an_interrupted_encoding_of_images_resumes(probe, tmp_path):
@@ -574,7 +622,7 @@ def test_an_interrupted_encoding_of_images_resumes(probe, tmp_path):
 
     class Stopped(Toy):
         def encode_images(self, pixels):
-            if self.images >= 4:
+            if self.images >= 5:
                 raise KeyboardInterrupt
             return super().encode_images(pixels)
 
@@ -584,7 +632,7 @@ def test_an_interrupted_encoding_of_images_resumes(probe, tmp_path):
         language.image_features(Stopped(), probe, order, **options)
     encoder = Toy()
     found = language.image_features(encoder, probe, order, **options)
-    assert encoder.images == 4
+    assert encoder.images == 5, "the second half and a fixed one"
     assert torch.equal(found, language.image_features(Toy(), probe, range(8), progress=False))
 
 
@@ -596,7 +644,7 @@ def test_features_kept_in_the_store_are_not_computed_again(probe, tmp_path):
     encoder, options = Toy(), {"progress": False, "store": Store(tmp_path / "store")}
     first = language.embed_exemplars(encoder, probe, exemplars, **options)
     again = language.embed_exemplars(encoder, probe, exemplars, **options)
-    assert encoder.images == 3
+    assert encoder.images == 3 + 2, "and the fixed one each time"
     assert torch.equal(first, again)
     language.embed_exemplars(encoder, images.subset(probe, range(7)), exemplars, **options)
-    assert encoder.images == 6
+    assert encoder.images == 6 + 3

@@ -528,3 +528,66 @@ def test_a_making_may_ask_for_another(store):
     inner = lambda checkpoint: (TENSORS, {})  # noqa: E731
     store.fetch("t", KEY, lambda c: (store.fetch("u", KEY, inner).tensors, {}))
     assert same(store.load("t", KEY).tensors, store.load("u", KEY).tensors)
+
+
+# --- what others put into the folder ---
+
+
+def test_a_planted_link_is_replaced_and_not_written_through(store, tmp_path):
+    """Breaks if a link in place of a temporary file overwrites a file elsewhere."""
+    (victim := tmp_path / "victim").write_text("mine")
+    path = store._slot("t", KEY).path
+    path.parent.mkdir(parents=True)
+    for suffix in (".json.tmp", ".safetensors.tmp"):
+        path.with_name(path.name + suffix).symlink_to(victim)
+    store.save("t", KEY, TENSORS, RECORD)
+    assert victim.read_text() == "mine"
+    assert same(store.load("t", KEY).tensors, TENSORS)
+
+
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+@pytest.mark.parametrize("thing", ["pipe", "deep"])
+def test_a_pipe_or_deeply_nested_json_is_damage(store, suffix, thing):
+    """Breaks if reading waits for ever, or ends in a RecursionError."""
+    store.save("t", KEY, TENSORS, RECORD)
+    (path,) = (Path(store.root) / "t").glob(f"*.{suffix}")
+    path.unlink()
+    os.mkfifo(path) if thing == "pipe" else path.write_text("[" * 200_000)
+    with pytest.warns(match=r"is damaged \(.*made again"):
+        assert store.load("t", KEY) is None
+    store.save("t", KEY, TENSORS, RECORD)
+    assert same(store.load("t", KEY).tensors, TENSORS)
+
+
+def test_a_read_between_the_renames_of_a_save_finds_the_new_artifact(store, monkeypatch):
+    """Breaks if an artifact that is saved again while it is read counts as damaged."""
+    store.save("t", KEY, TENSORS, RECORD)
+    real = wwwlib.store._read
+
+    def saved_meanwhile(path):
+        data = real(path)
+        if path.endswith(".json"):
+            monkeypatch.setattr(wwwlib.store, "_read", real)
+            store.save("t", KEY, {"x": torch.ones(3)}, {})
+        return data
+
+    monkeypatch.setattr(wwwlib.store, "_read", saved_meanwhile)
+    with warnings.catch_warnings(action="error"):
+        assert same(store.load("t", KEY).tensors, {"x": torch.ones(3)})
+
+
+def test_waiting_for_another_is_said_once(store, monkeypatch):
+    monkeypatch.setattr(wwwlib.store, "_SILENT", 0.01)
+    slot = store._slot("t", KEY)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with slot.locked():
+            waiting = threading.Thread(target=store.fetch, args=("t", KEY, lambda _: (TENSORS, {})))
+            waiting.start()
+            for _ in range(1000):
+                if said:
+                    break
+                time.sleep(0.01)
+        waiting.join()
+    (warning,) = said
+    assert "Waiting for another process or thread" in str(warning.message)

@@ -12,6 +12,7 @@ as a program it fills the store ahead of the notebooks, on as many GPUs as there
 import argparse
 import os
 import sys
+import warnings
 from dataclasses import dataclass, fields
 from functools import partial
 
@@ -29,7 +30,8 @@ from wwwlib.distributed import (
     merge_class_sums,
     run,
 )
-from wwwlib.images import DECODERS, ImageSet
+from wwwlib.images import DECODERS, ImageSet, match_labels
+from wwwlib.registry import whole_number
 from wwwlib.store import Store, tensor_digest
 from wwwlib.targets import LOGITS, Target
 
@@ -79,6 +81,7 @@ def collect(
     k: int = 40,
     precision: str = "float32",
     rank_by: str = "activation",
+    depth: int | None = None,
     **options: object,
 ) -> dict[str, Exemplars]:
     """Find the exemplars of every neuron of the given layers.
@@ -87,7 +90,8 @@ def collect(
     ----------
     target : Target
     images : ImageSet
-        The probe set, D_probe.
+        The probe set, D_probe. Labels are matched with the network's classes by name, see
+        `images.match_labels`.
     layers : sequence of str
         Layer names; the final layer is "logits". All are captured in one pass.
     k : int
@@ -98,6 +102,8 @@ def collect(
     rank_by : {"activation", "maximum"}
         "maximum" ranks images by the highest position of a neuron's map in place of its activation
         z, as MILAN does, and records that value.
+    depth : int, optional
+        Keep so many images per neuron in place of k, for `concepts.stability`.
     **options
         Fields of `distributed.Options`.
 
@@ -108,8 +114,14 @@ def collect(
     Raises
     ------
     ValueError
-        If k is less than 1 or more than there are images, or a layer, precision, ranking or decoder
-        does not exist.
+        If k is no whole number, less than 1 or more than there are images, or a layer, precision,
+        ranking or decoder does not exist.
+
+    Warns
+    -----
+    UserWarning
+        If k is more than a fifth of the images, most of which then do not show what a neuron
+        responds to; or if classes of the images are not among the network's.
 
     References
     ----------
@@ -119,21 +131,34 @@ def collect(
         raise ValueError(f"precision is {precision!r}; use one of {', '.join(PRECISIONS)}.")
     if rank_by not in RANKINGS:
         raise ValueError(f"rank_by is {rank_by!r}; use one of {', '.join(RANKINGS)}.")
-    if k < 1:
-        raise ValueError(f"k is {k}, but every neuron needs at least one exemplar: give k >= 1.")
+    k, images = check_k(k, images), match_labels(images, target)
+    depth = depth or k
+    key = {"k": depth} | ({} if precision == "float32" else {"precision": precision})
+    key |= {} if rank_by == "activation" else {"rank_by": rank_by}
+    labels = torch.tensor([-1 if label is None else label for label in images.labels])
+    step = partial(_step, target, labels, PRECISIONS[precision], RANKINGS[rank_by])
+    merge, finish = partial(_merge, depth), partial(_finish, depth, len(target.classes))
+    ranking = Pass(target, images, layers, step, merge, "exemplars", key, finish, "exemplars")
+    found = run(ranking, **options)
+    return {layer: Exemplars(**own, images=len(images)) for layer, own in found.items()}
+
+
+def check_k(k: int, images: ImageSet, warn: bool = True) -> int:
+    """Return k as int; raise the errors of `collect` about it, and give its warning."""
+    k = whole_number("k", k)
     if len(images) < k:
         raise ValueError(
             f"k = {k} exemplars were asked for, but the probe set {images.name!r} has "
             f"{len(images)} images: give a smaller k or more images."
         )
-    key = {"k": k} | ({} if precision == "float32" else {"precision": precision})
-    key |= {} if rank_by == "activation" else {"rank_by": rank_by}
-    value, dtype = RANKINGS[rank_by], PRECISIONS[precision]
-    step = partial(_step, target, _labels(target, images), dtype, value)
-    merge, finish = partial(_merge, k), partial(_finish, k, len(target.classes))
-    ranking = Pass(target, images, layers, step, merge, "exemplars", key, finish, "exemplars")
-    found = run(ranking, **options)
-    return {layer: Exemplars(**own, images=len(images)) for layer, own in found.items()}
+    if warn and k > 1 and k > len(images) / 5:
+        warnings.warn(
+            f"k = {k} exemplars are {k / len(images):.0%} of the {len(images)} images of "
+            f"{images.name!r}; few neurons respond to so many, so names say little: give k = "
+            f"{max(1, len(images) // 20)} (5 %) or more images.",
+            stacklevel=3,
+        )
+    return k
 
 
 def _state(indices: Tensor, z: Tensor, classes: Tensor) -> State:
@@ -172,23 +197,18 @@ def _merge(k: int, one: State, other: State) -> State:
 
 
 def _finish(k: int, classes: int, state: State) -> State:
-    sums, count = class_totals(state, classes)
+    kinds = ({**state, "sum": state["sum"][:, :, i]} for i in (0, 1))
+    (sums, count), (absolute, _) = (class_totals(kind, classes) for kind in kinds)
     status = torch.full_like(state["finite"], OK, dtype=torch.int8)
     status[state["low"] == state["high"]] = CONSTANT
     status[state["finite"] < k] = NOT_FINITE
     return {
         **_best(k, state["value"], state["index"]),
         "status": status,
-        "class_sum": sums[:, 0],
-        "class_abs": sums[:, 1],
+        "class_sum": sums,
+        "class_abs": absolute,
         "class_count": count,
     }
-
-
-def _labels(target: Target, images: ImageSet) -> Tensor:
-    """Return labels (I,), -1 where an image has none in the network's own numbering."""
-    ours = len(images.classes) == len(target.classes)
-    return torch.tensor([label if ours and label is not None else -1 for label in images.labels])
 
 
 @torch.inference_mode()

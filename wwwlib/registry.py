@@ -1,5 +1,7 @@
 """What the core reaches only by name: packages beside it, and optional dependencies.
 
+Also the checks of paths and whole numbers that all parts share.
+
 The core imports neither until they are used. An extension, such as the concept world behind
 "world/conv", is a module with any of
 
@@ -10,7 +12,9 @@ The core imports neither until they are used. An extension, such as the concept 
 - ``SYNONYMS``, a dict of class names to all their names, for targets with these classes.
 """
 
+import operator
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 EXTENSIONS = {"world": "wwwlib.world"}
@@ -42,4 +46,26 @@ def require(module: str, extra: str) -> ModuleType:
         package = module.partition(".")[0]
         raise ImportError(
             f"{package} is not installed ({error}); install it with: pip install 'wwwlib[{extra}]'."
+        ) from error
+
+
+def whole_number(name: str, value: object, least: int = 1) -> int:
+    """Return an argument as int; a ValueError names it if it is no whole number or too small."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise ValueError(f"{name} is {value!r}; give a whole number, at least {least}.")
+    return number
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path with its "~" expanded; a ValueError if that home folder is not known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"The path {str(path)!r} lies in a home folder that is not known; set HOME, or give "
+            "the whole path (of the store in WWW_STORE)."
         ) from error

@@ -19,7 +19,7 @@ from wwwlib.activations import capture
 from wwwlib.atlas import Atlas
 from wwwlib.images import ImageSet
 from wwwlib.language import ConceptSet, Encoder
-from wwwlib.registry import EXTENSIONS
+from wwwlib.registry import EXTENSIONS, expanded
 from wwwlib.store import Store
 from wwwlib.targets import LOGITS, Target, recognize
 
@@ -133,7 +133,7 @@ def _device(device: str | torch.device | None) -> torch.device:
 def _store(store: bool | str | Path | Store) -> Store | None:
     if isinstance(store, Store) or not store:
         return store or None
-    found = Store.default() if store is True else Store(Path(store).expanduser())
+    found = Store.default() if store is True else Store(expanded(store))
     if not Path(found.root).exists():
         print(
             f"wwwlib keeps intermediate results in {str(found.root)!r}, to reuse them and to "
@@ -162,6 +162,7 @@ def _concepts(given: str | Path | Iterable[str] | ConceptSet, target: Target) ->
 
 
 def _target(model: nn.Module | str | Target, preprocess, classes) -> Target:
+    classes = None if classes is None else images.class_names(classes)
     if isinstance(model, Target):
         return model
     if isinstance(model, str):

@@ -5,7 +5,9 @@ An artifact is two files, ``<root>/<kind>/<digest of key>.safetensors`` with the
 library version or format neither finds nor overwrites it. What is damaged is made again.
 
 The sidecar is the commit point: both files are synced under temporary names, then the tensors are
-renamed, then the sidecar: a reader finds a whole artifact or none. Nothing is pickled.
+renamed, then the sidecar: a reader finds a whole artifact or none. Nothing is pickled. Checksums
+detect damage, not forgery: those who may write to a shared store are trusted. Empty ``.lock`` files
+stay, since one that is removed while another process waits for it would not exclude a third.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import safetensors.torch
@@ -29,12 +32,14 @@ from filelock import FileLock, Timeout
 from torch import Tensor, contiguous_format
 
 from wwwlib import __version__
+from wwwlib.registry import expanded
 
 Tensors = Mapping[str, Tensor]
 FORMAT = 1  # of the two files; part of every key, so that formats live side by side
 # The libraries whose version can change a number in an artifact.
 LIBRARIES = "numpy pillow torch torchvision timm open_clip_torch transformers sentence-transformers"
-_DAMAGE = (OSError, ValueError, LookupError, TypeError, safetensors.SafetensorError)
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, RecursionError, safetensors.SafetensorError)
+_SILENT = 5.0  # seconds of waiting for a lock before a warning
 
 
 def digest(obj: Any) -> str:
@@ -98,16 +103,16 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of one artifact, or of the checkpoint of one that is being made."""
+    """The place of one artifact, or of the checkpoint of one; without a root, nothing is kept."""
 
-    root: Path
+    root: Path | None
     kind: str
     key: dict[str, Any]
 
     @property
     def path(self) -> Path:
         """Path of both files, without their suffixes."""
-        return self.root / self.kind / digest(self.key)
+        return (self.root or Path(os.devnull)) / self.kind / digest(self.key)
 
     def read(self) -> Artifact | None:
         """Return what lies here, None if nothing does; a byte that changed is a ValueError."""
@@ -117,19 +122,20 @@ class Slot:
         try:
             return self._verified(sidecar)
         except _DAMAGE as error:
-            # A save in place of another, killed between its two renames, left its sidecar here.
-            with suppress(*_DAMAGE):
-                return self._verified(f"{sidecar}.tmp")
+            # A save in place of another is between its two renames, was killed there, or has ended.
+            for place in (f"{sidecar}.tmp", sidecar):
+                with suppress(*_DAMAGE):
+                    return self._verified(place)
             raise ValueError(f"The artifact {sidecar} is damaged ({error})") from error
 
     def _verified(self, sidecar: str) -> Artifact:
-        raw = Path(sidecar).read_bytes()
+        raw = _read(sidecar)
         stored = _parse(raw)
         if raw != _sidecar(stored["kind"], stored["key"], stored["record"], stored["tensors"]):
             raise ValueError("the sidecar does not agree with its checksum")
         if stored["kind"] != self.kind or _canonical(stored["key"]) != _canonical(self.key):
             raise ValueError("it was made with another key")
-        blob = self.path.with_suffix(".safetensors").read_bytes()
+        blob = _read(f"{self.path}.safetensors")
         if hashlib.sha256(blob).hexdigest() != stored["tensors"]:
             raise ValueError("the tensor file does not agree with its checksum")
         return Artifact(from_bytes(blob), stored["record"], self.key, self.path.name)
@@ -144,7 +150,11 @@ class Slot:
 
     def save(self, tensors: Tensors, record: dict | None = None) -> Artifact:
         """Put tensors and record here, all or nothing; the caller holds the artifact's lock."""
-        tensors, record = _own(tensors), _parse(_canonical(record or {}, "record"))
+        record = _parse(_canonical(record or {}, "record"))
+        if self.root is None:
+            kept = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+            return Artifact(kept, record, self.key, self.path.name)
+        tensors = _own(tensors)
         blob = safetensors.torch.save(tensors)
         sidecar = _sidecar(self.kind, self.key, record, hashlib.sha256(blob).hexdigest())
         _commit(self.path, {".safetensors": blob, ".json": sidecar})
@@ -159,9 +169,18 @@ class Slot:
     @contextmanager
     def locked(self, timeout: float = -1) -> Iterator[None]:
         """Keep every other process and thread out; see `Store.fetch` for one that is already in."""
+        if self.root is None:
+            yield
+            return
         with _explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path.with_suffix(".lock")).acquire(timeout)
+            text = f"Waiting for another process or thread that makes the artifact {self.path}."
+            notice = Timer(_SILENT, warnings.warn, [text])
+            notice.start()
+            try:
+                lock = FileLock(self.path.with_suffix(".lock")).acquire(timeout)
+            finally:
+                notice.cancel()
         with lock:
             yield
 
@@ -175,12 +194,12 @@ class Store:
     A write that fails is an OSError with one sentence, and leaves earlier artifacts untouched.
     """
 
-    root: Path | str
+    root: Path | str | None
 
     @classmethod
     def default(cls) -> Store:
         """Return the store in the folder ``WWW_STORE``, or else in ``~/.cache/wwwlib``."""
-        return cls(Path(os.environ.get("WWW_STORE") or "~/.cache/wwwlib").expanduser())
+        return cls(expanded(os.environ.get("WWW_STORE") or "~/.cache/wwwlib"))
 
     def load(self, kind: str, key: dict) -> Artifact | None:
         """Return the artifact of this key; None if absent, or, after a warning, if damaged."""
@@ -226,27 +245,7 @@ class Store:
         if "versions" in key:
             raise ValueError("The key has an entry 'versions', which the store adds; rename it.")
         full = {**key, "versions": {**versions(), "artifact format": FORMAT}}
-        return Slot(Path(self.root), kind, _parse(_canonical(full, "key")))
-
-
-@dataclass(frozen=True)
-class _NoSlot(Slot):
-    """A place where nothing is kept."""
-
-    def read(self) -> None:
-        return None
-
-    def save(self, tensors: Tensors, record: dict | None = None) -> Artifact:
-        tensors = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-        record = _parse(_canonical(record or {}, "record"))
-        return Artifact(tensors, record, self.key, self.path.name)
-
-    def clear(self) -> None:
-        pass
-
-    @contextmanager
-    def locked(self, timeout: float = -1) -> Iterator[None]:
-        yield
+        return Slot(self.root and Path(self.root), kind, _parse(_canonical(full, "key")))
 
 
 @dataclass(frozen=True)
@@ -256,11 +255,7 @@ class NullStore(Store):
     It stands in where no store is given, so that no caller needs a branch for that.
     """
 
-    root: Path | str = ""
-
-    def _slot(self, kind: str, key: dict) -> Slot:
-        slot = super()._slot(kind, key)
-        return _NoSlot(slot.root, slot.kind, slot.key)
+    root: None = None
 
 
 def _sidecar(kind: str, key: dict, record: dict, tensors: str) -> bytes:
@@ -303,13 +298,21 @@ def _own(tensors: Tensors) -> dict[str, Tensor]:
     return {name: clone(tensors[name].detach().cpu()) for name in sorted(tensors)}
 
 
+def _read(path: str) -> bytes:
+    if not os.path.isfile(path):  # a pipe would be read for ever
+        raise ValueError(f"{os.path.basename(path)} is missing or no regular file")
+    return Path(path).read_bytes()
+
+
 def _commit(path: Path, contents: dict[str, bytes]) -> None:
     """Write one file a suffix, then let them appear in order: room runs out before any appears."""
     try:
         with _explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             for suffix, data in contents.items():
-                with open(f"{path}{suffix}.tmp", "wb") as file:
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{path}{suffix}.tmp")
+                with open(f"{path}{suffix}.tmp", "xb") as file:  # never through a link
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())

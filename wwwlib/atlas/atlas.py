@@ -19,6 +19,7 @@ from wwwlib.atlas.explain import Explanation, make_explanation, run_model
 from wwwlib.concepts import ConceptTable, score
 from wwwlib.exemplars import Exemplars
 from wwwlib.language import Encoder
+from wwwlib.registry import expanded, whole_number
 from wwwlib.store import Slot, versions
 from wwwlib.targets import Target
 from wwwlib.targets.examine import same_fingerprint
@@ -227,12 +228,12 @@ class Atlas:
             If the class does not exist or its name is ambiguous.
         """
         if not isinstance(cls, str):
-            if not 0 <= cls < len(self.classes):
+            if (cls := whole_number("The class", cls, 0)) >= len(self.classes):
                 raise ValueError(
                     f"Class {cls} does not exist; {self.target.name} has classes 0 to "
                     f"{len(self.classes) - 1}."
                 )
-            return int(cls)
+            return cls
         places = [i for i, one in enumerate(self.classes) if one == cls]
         if not places:
             raise ValueError(
@@ -329,19 +330,21 @@ class Atlas:
         ValueError
             If the word is empty or the encoder is another one.
         """
-        word = " ".join(word.split())
+        word, top = " ".join(word.split()), whole_number("top", top)
         if not word:
             raise ValueError("The word is empty; give one, such as a colour or a part.")
-        if encoder.name != self.settings["encoder"]:
+        template = self.settings["words"]["template"]
+        sentences = [template.replace("{}", word), template.replace("{}", "").strip()]
+        t = encoder.encode_texts(sentences).float().cpu()
+        named = encoder.name == self.settings["encoder"] and t.shape[1:] == self.t0.shape
+        if not named or (t[1] - self.t0).abs().max() > 0.01:
             raise ValueError(
                 f"The atlas was built with {self.settings['encoder']}, but the encoder is "
-                f"{encoder.name}; give the one that the atlas was built with."
+                f"{encoder.name}, or gives other features; give the one that it was built with."
             )
-        sentence = self.settings["words"]["template"].replace("{}", word)
-        t = encoder.encode_texts([sentence]).float().cpu()
         found = []
         for name, layer in self.layers.items():
-            for i, s in enumerate(score(layer.v, t, self.t0)[:, 0].tolist()):
+            for i, s in enumerate(score(layer.v, t[:1], self.t0)[:, 0].tolist()):
                 best = layer.major.scores[i][:1]
                 if best and s > 0:
                     found.append(Match(name, i, s, s / best[0], tuple(layer.major.names[i])))
@@ -417,7 +420,7 @@ class Atlas:
 
 
 def _slot(folder: str | Path) -> Slot:
-    return Slot(Path(folder).expanduser(), "atlas", {})
+    return Slot(expanded(folder), "atlas", {})
 
 
 def _read(folder: str | Path) -> tuple[dict[str, Tensor], dict]:

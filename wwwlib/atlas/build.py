@@ -5,9 +5,6 @@ a linear head they follow from the class sums of the exemplars; elsewhere one pa
 all layers, with the gradient of each image's class and exact sums.
 """
 
-import re
-import warnings
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial, reduce
@@ -32,13 +29,12 @@ from wwwlib.distributed import (
     merge_class_sums,
     run,
 )
-from wwwlib.exemplars import OK, Exemplars, collect
-from wwwlib.images import FIVE_CROPS, ImageSet, crops, subset
+from wwwlib.exemplars import OK, Exemplars, check_k, collect
+from wwwlib.images import FIVE_CROPS, ImageSet, crops, match_labels
 from wwwlib.language import ConceptSet, Encoder, image_features
-from wwwlib.store import digest, versions
+from wwwlib.registry import whole_number
+from wwwlib.store import versions
 from wwwlib.targets import Target
-
-_SEPARATORS = re.compile(r"[\s_/-]+")
 
 
 def build(
@@ -103,17 +99,20 @@ def build(
     Raises
     ------
     ValueError
-        If a layer does not exist, or `k` or `alpha` is out of range.
+        If a layer does not exist, or a number is out of range.
 
     References
     ----------
     WWW, sections 3.2 to 3.4.
     """
     layers = _checked(target, layers, alpha, alpha_minor)
-    how = Options(**options)
+    for name, value in (("shown", shown), ("rounds", rounds)):
+        whole_number(name, value, 0)
+    how, thumbnail = Options(**options), whole_number("thumbnail", thumbnail)
     k_minor = k if k_minor is None else k_minor
     probe = match_labels(probe, target)
     cropped = crops(probe, boxes)
+    k, k_minor = check_k(k, probe, warn=False), check_k(k_minor, cropped, warn=False)
     labelled = probe if labelled is None else match_labels(labelled, target)
     t, t0 = words.embed(encoder, how.store, progress=how.progress)
 
@@ -191,8 +190,8 @@ def _features(
     The feature of a missing exemplar, and of all exemplars of a neuron that is constant or not
     finite, is zero, as in `language.embed_exemplars`, so that such a neuron abstains.
     """
-    deep = k if resample is None else bootstrap_depth(k, len(images))
-    found = collect(target, images, layers, deep, **options)
+    deep = None if resample is None else bootstrap_depth(k, len(images))
+    found = collect(target, images, layers, k, depth=deep, **options)
     index = {
         layer: torch.where(one.status.unsqueeze(1) == OK, one.index, -1)
         for layer, one in found.items()
@@ -281,8 +280,8 @@ def class_contributions(
     ----------
     target : Target
     images : ImageSet
-        Labels are indices of the network's classes, see `match_labels`; an image without a label
-        counts for its predicted class.
+        An image without a label of the network's classes, see `match_labels`, counts for its
+        predicted class.
     layers : sequence of str
         All are captured in the same forward and backward pass.
     signed : bool
@@ -301,6 +300,7 @@ def class_contributions(
     ----------
     WWW, section 3.4.
     """
+    images = match_labels(images, target)
     labels = torch.tensor([-1 if label is None else label for label in images.labels])
     no_heads = dict.fromkeys(layers, False)
 
@@ -344,114 +344,7 @@ def head_class_contributions(exemplars: Exemplars, weight: Tensor, signed: bool 
     return weight.double().abs() * exemplars.class_abs / count
 
 
-# Labels ---------------------------------------------------------------------------------------
-
-
-def match_labels(images: ImageSet, target: Target, warn: bool = True) -> ImageSet:
-    """Return the images with labels that are indices of the network's classes.
-
-    If both lists have the same classes in the same order, up to the spelling of some names, labels
-    are kept. Otherwise classes are matched by name, whatever separates its words. If a class cannot
-    be matched, all labels are dropped, with a warning unless `warn` is false; functions that need
-    a class then use the predicted one.
-    """
-    theirs, ours = _normalised(images.classes, target.classes)
-    if _same_order(theirs, ours):
-        return images
-    unmatched = _unmatched(images.classes, target.classes)
-    number = [None if unmatched else ours.index(name) for name in theirs]
-    labels = tuple(None if label is None else number[label] for label in images.labels)
-    if labels == images.labels:
-        return images
-    if unmatched and warn:
-        count = "several classes" if unmatched[0] in target.classes else "no class"
-        warnings.warn(
-            f"The labels of {images.name!r} are dropped, since {target.name} has {count} "
-            f"{unmatched[0]!r}; predicted classes are used instead.",
-            stacklevel=3,
-        )
-    content = {"labels of": images.fingerprint, "are now": labels, "of": target.classes}
-    return replace(images, classes=target.classes, labels=labels, fingerprint=digest(content))
-
-
-def labelled_subset(images: ImageSet, target: Target) -> ImageSet:
-    """Return the images that have a label, as indices of the network's classes.
-
-    Raises
-    ------
-    ValueError
-        If no image has one.
-    """
-    matched = match_labels(images, target, warn=False)
-    labelled = [i for i, label in enumerate(matched.labels) if label is not None]
-    if not labelled:
-        missing = [f"it has no class {n!r}" for n in _unmatched(images.classes, target.classes)]
-        raise ValueError(
-            f"None of the {len(images)} images of {images.name!r} has a label among the classes of "
-            f"{target.name} ({missing[0] if missing else 'they have none'}): put them into one "
-            f"folder per class, with the network's class names, such as {target.classes[0]!r}."
-        )
-    return matched if len(labelled) == len(matched) else subset(matched, labelled)
-
-
-def shown_classes(images: ImageSet, target: Target) -> list[int]:
-    """Return the indices of the classes that occur among the labels; without labels, of all."""
-    labels = {*match_labels(images, target, warn=False).labels} - {None}
-    return sorted(labels) or [*range(len(target.classes))]
-
-
-def class_name(images: ImageSet, i: int, known: Sequence[str]) -> str | None:
-    """Return the name of the class of image `i`, spelled as among the network's classes `known`.
-
-    A class that `known` does not contain, or contains twice, keeps its name; None without a label.
-    """
-    label = images.label(i)
-    if label is None:
-        return None
-    theirs, ours = _normalised(images.classes, known)
-    if _same_order(theirs, ours):
-        return known[label]
-    unique = ours.count(theirs[label]) == 1
-    return known[ours.index(theirs[label])] if unique else images.classes[label]
-
-
 def label_source(images: ImageSet) -> str:
     """Return "labels", "predictions" or "mixed": the source of the images' classes."""
     missing = [label is None for label in images.labels]
     return "predictions" if all(missing) else "mixed" if any(missing) else "labels"
-
-
-def _unmatched(classes: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Return the names that do not occur exactly once in `known`."""
-    theirs, ours = _normalised(classes, known)
-    return sorted({n for n, name in zip(classes, theirs, strict=True) if ours.count(name) != 1})
-
-
-def _normalised(*lists: Sequence[str]) -> list[list[str]]:
-    """Return names with one blank between their words, unless that makes two names equal.
-
-    Places365 has ``arena/hockey`` and ``army_base``, a network "arena hockey" and "army base". Case
-    matters: ImageNet has a Cardigan, a dog, and a cardigan, a garment.
-    """
-    plain = [[" ".join(_SEPARATORS.split(name)) for name in names] for names in lists]
-    merged = any(len({*new}) < len({*old}) for new, old in zip(plain, lists, strict=True))
-    return [[*names] for names in lists] if merged else plain
-
-
-def _same_order(classes: Sequence[str], known: Sequence[str]) -> bool:
-    """Whether two lists have the same classes in the same order, some with other spellings.
-
-    At least half of the names agree in position, and no name that is unique in both lists has
-    different positions: an alphabetical list with one other name is another order.
-    """
-    if tuple(classes) == tuple(known) or len(classes) != len(known):
-        return len(classes) == len(known)
-    same = sum(a == b for a, b in zip(classes, known, strict=True))
-    here, there = _unique(classes), _unique(known)
-    return 2 * same >= len(known) and all(there.get(name, i) == i for name, i in here.items())
-
-
-def _unique(names: Sequence[str]) -> dict[str, int]:
-    """Return the positions of the names that occur once."""
-    count = Counter(names)
-    return {name: i for i, name in enumerate(names) if count[name] == 1}

@@ -22,7 +22,8 @@ from torch import Tensor
 from wwwlib import maps
 from wwwlib.concepts import STABLE
 from wwwlib.contributions import contribute
-from wwwlib.images import decode
+from wwwlib.images import decode, preprocessed
+from wwwlib.registry import whole_number
 from wwwlib.targets import Target, denormalize
 
 if TYPE_CHECKING:
@@ -240,8 +241,9 @@ def run_model(
     ValueError, TypeError
         If the image cannot be used; see `images.decode`.
     """
-    whole = decode(image)
-    x = target.preprocess(whole)
+    decoded = decode(image)
+    name = str(image) if isinstance(image, str | Path) else "in memory"
+    x = preprocessed(target.preprocess, decoded, name)
     linear = False
     if record.exact:
         weight = record.head.to(target.device)
@@ -251,7 +253,7 @@ def run_model(
     a = found.activations.maps
     a = a.to("cpu", torch.promote_types(a.dtype, torch.float32))
     p = target.probabilities(found.logits[0].double()).cpu()
-    shown = denormalize(target, whole, x)
+    shown = denormalize(target, decoded, x)
     return ModelOutput(shown, target.classes, a, found.w[0].double().cpu(), p)
 
 
@@ -283,8 +285,7 @@ def make_explanation(
     ValueError
         If `top` is less than 1, or a map to be drawn is not finite.
     """
-    if top < 1:
-        raise ValueError(f"top is {top}; a track needs at least 1 neuron.")
+    top = whole_number("top", top)
     predicted = output.predicted
     cls = predicted if cls is None else cls
     sample = _track(output, record, "sample", predicted, output.w, top, percentile)

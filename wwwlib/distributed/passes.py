@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from wwwlib.distributed.workers import Ranks, map_on_actors, ranks
 from wwwlib.images import Fitting, ImageSet, batches, subset
+from wwwlib.registry import whole_number
 from wwwlib.store import NullStore, Slot, Store, digest, from_bytes, to_bytes
 from wwwlib.targets import Target
 
@@ -27,7 +28,6 @@ State = dict[str, Tensor]
 
 _STRETCHES = "stretches"  # the kind of artifacts of a pass on Ray that is not finished
 _COARSE, _FINE = 2.0**20, 2.0**49  # where exact sums cut numbers
-_BLOCK = 16  # batches merged among themselves before they are merged with all earlier ones
 _RAY_IMAGES = 256  # in a stretch, which travels decoded: 150 MB at 224 x 224 pixels
 
 
@@ -82,8 +82,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("workers", 0), ("actors", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+            whole_number(name, getattr(self, name), least)
         if self.actors and (self.store is None or self.decoder != "pillow"):
             raise ValueError(
                 f"actors is {self.actors}, which needs a store for finished stretches and "
@@ -275,12 +274,12 @@ class _Run:
         images = self.p.images
         images = images if len(stretch) == len(images) else subset(images, stretch)
         identity = {"layers": work.layers, "stretch": [stretch.start, stretch.stop]}
-        state, done = _resumed(slot, identity, target.device)
-        block, step, saved = {}, work.fitting(), time.monotonic()
+        parts, done = _resumed(slot, identity, target.device)
+        step, saved = work.fitting(), time.monotonic()
 
         def save() -> None:
             if done:
-                slot.save(_flat(work.merge(state, block)), {**identity, "done": done})
+                slot.save(_flat(work.total(parts)), {**identity, "done": done})
 
         loaded = batches(
             images,
@@ -295,11 +294,9 @@ class _Run:
         hidden = self.ranks.rank > 0 or not options.progress
         bar = tqdm(total=len(images), initial=done, desc=self.p.label, unit="image", disable=hidden)
         try:
-            for number, (indices, x) in enumerate(loaded, start=1):
-                block, done = step(block, indices + stretch.start, x), done + len(indices)
+            for indices, x in loaded:
+                parts, done = step(parts, indices + stretch.start, x), done + len(indices)
                 bar.update(len(indices))
-                if number % _BLOCK == 0:
-                    state, block = work.merge(state, block), {}
                 if done < len(images) and time.monotonic() - saved >= options.checkpoint_seconds:
                     save()
                     saved = time.monotonic()
@@ -310,7 +307,7 @@ class _Run:
             bar.close()
         if self.ranks.size > 1:
             save()  # for a restart after another rank failed
-        return work.merge(state, block)
+        return work.total(parts)
 
     def on_ray(self, work: "_Work") -> dict[str, State]:
         """Return the state after all images, computed in stretches by actors of a cluster."""
@@ -341,12 +338,26 @@ class _Work:
     batch_size: int
 
     def fitting(self) -> Fitting:
-        """Return ``(state, indices, x) -> state``, which merges the state of a batch into one."""
-        step = self.p.step
+        """Return ``(parts, indices, x) -> parts``, which adds the state of a batch."""
         return Fitting(
-            lambda state, indices, x: self.merge(state, step(self.layers, indices, x)),
+            lambda parts, indices, x: self.add(parts, self.p.step(self.layers, indices, x)),
             self.p.target.device,
         )
+
+    def add(self, parts: list[dict[str, State]], state: dict[str, State]) -> list[dict[str, State]]:
+        """Return the states of adjacent stretches with the next one.
+
+        It is merged with the last ones unless these are far larger: sums of many classes, which
+        are much larger than what a batch adds, are rarely copied.
+        """
+        while parts and _size(parts[-1]) < 2 * _size(state):
+            *parts, last = parts
+            state = self.merge(last, state)
+        return [*parts, state]
+
+    def total(self, parts: list[dict[str, State]]) -> dict[str, State]:
+        """Merge the states of adjacent stretches, the small ones first."""
+        return reduce(lambda later, one: self.merge(one, later), reversed(parts), {})
 
     def merge(self, one: dict[str, State], other: dict[str, State]) -> dict[str, State]:
         """Merge the states of two adjacent stretches, either of which may be empty."""
@@ -362,12 +373,12 @@ class _Work:
         return torch.cat([x for _, x in batches(images, preprocess, self.batch_size)])
 
     def compute(self, stretch: range, x: Tensor) -> bytes:
-        step, state, indices = self.fitting(), {}, torch.arange(stretch.start, stretch.stop)
+        step, parts, indices = self.fitting(), [], torch.arange(stretch.start, stretch.stop)
         for some, part in zip(
             indices.split(self.batch_size), x.split(self.batch_size), strict=True
         ):
-            state = step(state, some, part)
-        return to_bytes(_flat(state))
+            parts = step(parts, some, part)
+        return to_bytes(_flat(self.total(parts)))
 
 
 def _stretches(count: int, batch_size: int, parts: int) -> list[range]:
@@ -380,12 +391,16 @@ def _stretches(count: int, batch_size: int, parts: int) -> list[range]:
     return [range(start, stop) for start, stop in pairwise(cuts)]
 
 
-def _resumed(slot: Slot, identity: dict, device: torch.device) -> tuple[dict[str, State], int]:
-    """Return the state of a checkpoint and the images in it; one of another identity is ignored."""
+def _resumed(slot: Slot, identity: dict, device: torch.device) -> tuple[list, int]:
+    """Return the parts of a checkpoint and the images in it; one of another identity is ignored."""
     kept = slot.load()
     if kept is None or {k: v for k, v in kept.record.items() if k != "done"} != identity:
-        return {}, 0
-    return _nested(kept.tensors, device), kept.record["done"]
+        return [], 0
+    return [_nested(kept.tensors, device)], kept.record["done"]
+
+
+def _size(state: dict[str, State]) -> int:
+    return sum(tensor.numel() for own in state.values() for tensor in own.values())
 
 
 def _flat(state: dict[str, State]) -> State:
@@ -456,14 +471,13 @@ def merge_class_sums(one: State, other: State) -> State:
     merged = {"classes": present}
     for name in ("count", "sum"):
         total = one[name].new_zeros(len(present), *one[name].shape[1:])
-        total = total.index_copy(0, first, one[name])
-        merged[name] = total.index_add_(0, second, other[name])
+        merged[name] = total.index_copy_(0, first, one[name]).index_add_(0, second, other[name])
     return merged
 
 
 def class_totals(state: State, number: int) -> tuple[Tensor, Tensor]:
     """Return the sums (C, ...) float64 and image counts (C,) int64 of classes 0 to C - 1."""
     total = state["sum"].sum(1)
-    sums = total.new_zeros(number, *total.shape[1:]).index_copy(0, state["classes"], total)
-    count = state["count"].new_zeros(number).index_copy(0, state["classes"], state["count"])
+    sums = total.new_zeros(number, *total.shape[1:]).index_copy_(0, state["classes"], total)
+    count = state["count"].new_zeros(number).index_copy_(0, state["classes"], state["count"])
     return sums, count

@@ -5,7 +5,7 @@ concept world, or as a subset or crops of another set. Images that cannot be dec
 when the set is opened, before a long pass starts.
 """
 
-from wwwlib.images.batches import DECODERS, Fitting, batches
+from wwwlib.images.batches import DECODERS, Fitting, batches, preprocessed
 from wwwlib.images.files import MAX_PIXELS, decode, folder
 from wwwlib.images.image_set import (
     FIVE_CROPS,
@@ -14,6 +14,7 @@ from wwwlib.images.image_set import (
     crops,
     subset,
 )
+from wwwlib.images.labels import class_names, match_labels
 from wwwlib.images.sources import (
     FOLDERS,
     broden,
@@ -27,7 +28,7 @@ from wwwlib.images.sources import (
 
 __all__ = [
     "DECODERS", "FIVE_CROPS", "FOLDERS", "MAX_PIXELS", "Fitting", "ImageSet", "Skipped",
-    "batches", "broden", "crops", "dataset", "decode",
+    "batches", "broden", "class_names", "crops", "dataset", "decode",
     "folder", "imagenet", "imagenet_synsets", "imagenette", "load",
-    "places365", "subset",
+    "match_labels", "places365", "preprocessed", "subset",
 ]  # fmt: skip

@@ -38,16 +38,30 @@ class _Items(Dataset):
     def __getitem__(self, i: int) -> tuple[int, Tensor | bytes | Image.Image]:
         if self.preprocess is None:
             return i, self.images.undecoded(i)
-        return i, self.preprocess(self.images.image(i))
+        return i, preprocessed(self.preprocess, self.images.image(i), self.images.names[i])
 
 
-def _stack(images: ImageSet, parts: list[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
-    for i, x in parts:
-        if not isinstance(x, Tensor) or x.ndim != 3:
-            what = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(
-                f"Preprocessing {images.names[i]!r} gave {what}; it must give a tensor (3, H, W)."
-            )
+def preprocessed(preprocess: Callable[..., Tensor], image: object, name: str) -> Tensor:
+    """Apply a preprocessing of one's own to an image.
+
+    Raises
+    ------
+    ValueError
+        If it fails or does not give a tensor (3, H, W); the message names the image.
+    """
+    try:
+        x = preprocess(image)
+    except Exception as error:  # a callable may raise anything
+        raise ValueError(
+            f"Preprocessing {name!r} failed with {type(error).__name__}: {_first_line(error)}"
+        ) from error
+    if not isinstance(x, Tensor) or x.ndim != 3:
+        what = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"Preprocessing {name!r} gave {what}; it must give a tensor (3, H, W).")
+    return x
+
+
+def _stack(parts: list[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
     shapes = sorted({tuple(x.shape) for _, x in parts})
     if len(shapes) > 1:
         raise ValueError(
@@ -99,9 +113,9 @@ def batches(
     Raises
     ------
     ValueError
-        If an argument is out of range, an image can no longer be read, or `preprocess` does not
-        return tensors (3, H, W) of one size; the message names the value or the image. With
-        `decoder="torchvision"` also if `preprocess` treats tensors differently from images.
+        If an argument is out of range, an image can no longer be read, or `preprocess` fails or
+        does not return tensors (3, H, W) of one size; the message names the value or the image.
+        With `decoder="torchvision"` also if `preprocess` treats tensors differently from images.
 
     Notes
     -----
@@ -121,15 +135,14 @@ def batches(
         sampler=range(start, len(images)),
         num_workers=workers,
     )
-    stack = partial(_stack, images)
     if decoder == "pillow":
         items = _Items(images, preprocess)
-        return _in_one_sentence(loader(items, pin_memory=pin_memory, collate_fn=stack))
+        return _in_one_sentence(loader(items, pin_memory=pin_memory, collate_fn=_stack))
     device = torch.device(device)
     preprocess = tensor_preprocess(preprocess, device)
     undecoded = loader(_Items(images, None), collate_fn=list)
     decoded = (_decoded(images, parts, preprocess, device) for parts in undecoded)
-    return _in_one_sentence(map(stack, decoded))
+    return _in_one_sentence(map(_stack, decoded))
 
 
 def _in_one_sentence(found: Iterable) -> Iterator:
@@ -214,7 +227,7 @@ def _decoded(
         x = pixels.get(i)
         if x is None:
             x = pil_to_tensor(images.image(i) if i in files else data).to(device)
-        found.append((i, preprocess(x)))
+        found.append((i, preprocessed(preprocess, x, images.names[i])))
     return found
 
 

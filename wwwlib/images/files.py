@@ -12,6 +12,7 @@ verifies its SHA-256, so that the fingerprint always describes the content.
 import hashlib
 import io
 import os
+import unicodedata
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from wwwlib.images.image_set import ImageSet, Skipped
-from wwwlib.registry import require
+from wwwlib.registry import expanded, require
 from wwwlib.store import digest
 
 if TYPE_CHECKING:
@@ -33,9 +34,12 @@ if TYPE_CHECKING:
 Place = Union[Path, "UPath"]  # a local path, or one behind a URL
 MAX_PIXELS = 64_000_000  # 192 MB as RGB; below the size at which Pillow itself starts to warn
 MAX_BYTES = 256 * 2**20
+MAX_RATIO = 50  # of the sides: networks resize the shorter one to hundreds of pixels
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _DIVISORS = (8, 4, 2)  # libjpeg decodes at these fractions of the size at a fraction of the cost
 _PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
+# What operating systems put beside files.
+_NOT_IMAGES = {"__MACOSX", "lost+found", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
 _MANY = 1000  # images from which on a progress bar is shown
 
 
@@ -56,7 +60,7 @@ def place(where: str | Place) -> Place:
         If no installed package reads this kind of URL.
     """
     if "://" not in str(where):
-        return Path(where).expanduser()
+        return expanded(where)
     upath = require("upath", "notebooks")
     try:
         found = upath.UPath(str(where))
@@ -83,41 +87,48 @@ def existing(root: str | Place) -> Place:
     return root
 
 
-def subfolders(root: str | Place) -> tuple[str, ...]:
-    """Return the sorted names of a folder's subfolders, without hidden ones."""
-    entries = existing(root).iterdir()
-    return tuple(sorted(e.name for e in entries if e.is_dir() and not e.name.startswith(".")))
-
-
 def list_files(root: Place) -> list[str]:
     """Return the paths of all files below a folder, relative to it, in order of name.
 
-    The order is the same for URLs, so that a copy has the fingerprint of the original.
+    Hidden entries and folders of operating systems are ignored. The order is the same for URLs and
+    for decomposed names, so that a copy has the fingerprint of the original.
     """
     if isinstance(root, Path):
-        return [str(path.relative_to(root)) for path in _walk(root)]
-    start = root.path.rstrip("/") + "/"
-    found = [path.removeprefix(start).split("/") for path in root.fs.find(start)]
-    return [
-        "/".join(parts)
-        for parts in sorted(found)
-        if not any(part.startswith(".") for part in parts)
-    ]
+        found = _walk(root)
+    else:
+        start = root.path.rstrip("/") + "/"
+        found = (path.removeprefix(start) for path in root.fs.find(start))
+    kept = (path for path in found if not any(map(_ignored, path.split("/"))))
+    return sorted(kept, key=lambda path: _shown(path).split("/"))
 
 
-def _walk(folder: Path, above: frozenset = frozenset()) -> Iterator[Path]:
-    """Yield the files below a folder in order of name, without following links to a parent."""
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _walk(entry, above | {here})
-        else:
-            yield entry
+def _ignored(name: str) -> bool:
+    return name.startswith(".") or name in _NOT_IMAGES
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """Yield the paths of the files below a folder; each folder is listed once.
+
+    Links to folders inside `root` are not followed, since these are listed where they are.
+    """
+    top = os.path.realpath(root)
+    seen, left = {top}, [("", top)]
+    while left:
+        below, folder = left.pop()
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError as error:
+            raise ValueError(f"{folder!r} cannot be listed: {error.strerror}.") from error
+        for name in names:
+            path = os.path.join(folder, name)
+            if not os.path.isdir(path):
+                yield below + name
+                continue
+            real = os.path.realpath(path) if os.path.islink(path) else path
+            inside = real != path and real.startswith(os.path.join(top, ""))
+            if not (inside or real in seen or _ignored(name)):
+                seen.add(real)
+                left.append((f"{below}{name}/", real))
 
 
 # One image ------------------------------------------------------------------------------------
@@ -167,11 +178,12 @@ def decode(
 
 @contextmanager
 def naming(source: object) -> Iterator[None]:
-    """Prepend the name of an image to the reason in a ValueError."""
+    """Prepend the name of an image to the reason in a ValueError or MemoryError."""
     try:
         yield
-    except ValueError as error:
-        raise ValueError(f"The image {str(source)!r} cannot be used: {error}.") from error
+    except (ValueError, MemoryError) as error:
+        reason = error if isinstance(error, ValueError) else "it does not fit into memory"
+        raise ValueError(f"The image {str(source)!r} cannot be used: {reason}.") from error
 
 
 def read(path: str | Place) -> bytes:
@@ -251,6 +263,12 @@ def _allowed(image: Image.Image, max_pixels: int, convert: Collection[str]) -> I
         raise ValueError(
             f"its {width} x {height} pixels are more than the {max_pixels:,} allowed; scale it down"
         )
+    if max(width, height) > MAX_RATIO * min(width, height):
+        longer = 256 * max(width, height) // max(1, min(width, height))
+        raise ValueError(
+            f"the ratio of its sides, {width} x {height} pixels, is above {MAX_RATIO}; resized, it "
+            f"would have 256 x {longer:,}: crop it"
+        )
     if image.mode not in _PLAIN_MODES and image.mode not in convert:
         raise ValueError(
             f"its mode is {image.mode}, which loses values or colours as 8-bit RGB; convert it, or "
@@ -262,6 +280,8 @@ def _allowed(image: Image.Image, max_pixels: int, convert: Collection[str]) -> I
 def _loaded(image: Image.Image) -> Image.Image:
     try:
         image.load()
+    except MemoryError:
+        raise
     except Exception as error:  # as above: OSError, SyntaxError, struct.error, zlib.error, ...
         raise ValueError(f"its pixels are truncated or damaged ({error})") from error
     return image
@@ -273,9 +293,10 @@ def _loaded(image: Image.Image) -> Image.Image:
 def folder(root: str | Place, **options) -> ImageSet:
     """Open a folder of images; its subfolders, if any, are classes.
 
-    Order, labels and fingerprint do not depend on the file system: names are sorted, hidden files
-    ignored, and links to a parent folder are not followed. A class is a direct subfolder with
-    everything below it; images beside the class folders have no label.
+    Order, labels and fingerprint do not depend on the file system: names are composed (NFC) and
+    sorted, hidden files ignored, and links to folders inside the folder are not followed. A class
+    is a direct subfolder that holds files, with everything below it; images beside the class
+    folders have no label.
 
     Parameters
     ----------
@@ -291,26 +312,36 @@ def folder(root: str | Place, **options) -> ImageSet:
     ValueError
         If it holds no usable image, or the share of unusable files exceeds `tolerate`.
     """
-    classes = subfolders(root)
-    return class_folders(root, {name: i for i, name in enumerate(classes)}, classes, **options)
+    return class_folders(root, **options)
 
 
 def class_folders(
-    root: str | Place, numbers: Mapping[str, int], classes, expected: str = "", **options
+    root: str | Place,
+    numbers: Mapping[str, int] | None = None,
+    classes: Sequence[str] = (),
+    expected: str = "",
+    **options,
 ) -> ImageSet:
     """Open a folder whose subfolders have the class indices `numbers` into `classes`.
+
+    By default the subfolders that hold files are the classes, in order of name.
 
     Raises
     ------
     ValueError
-        If a subfolder has no number; the message ends in `expected`.
+        If a subfolder has no number, or there is none; the message ends in `expected`.
     """
     root = existing(root)
-    if unknown := [name for name in subfolders(root) if name not in numbers]:
-        raise ValueError(f"The subfolder {unknown[0]!r} of {str(root)!r} is no class; {expected}.")
     paths = list_files(root)
-    labels = [numbers.get(Path(path).parts[0]) for path in paths]
-    return open_files(root, paths, labels, classes, **options)
+    own = [shown.partition("/")[0] if "/" in shown else None for shown in map(_shown, paths)]
+    found = sorted({*own} - {None})
+    if numbers is None:
+        numbers, classes = {name: i for i, name in enumerate(found)}, found
+    elif not found:
+        raise ValueError(f"There is no subfolder with images in {str(root)!r}; {expected}.")
+    if unknown := [name for name in found if name not in numbers]:
+        raise ValueError(f"The subfolder {unknown[0]!r} of {str(root)!r} is no class; {expected}.")
+    return open_files(root, paths, [numbers.get(name) for name in own], classes, **options)
 
 
 def open_files(
@@ -461,5 +492,6 @@ def examine_all(
 
 
 def _shown(path: str) -> str:
-    """Return a name with forward slashes in valid Unicode."""
-    return os.fsencode(path).decode("utf-8", "replace").replace(os.sep, "/")
+    """Return a name with forward slashes in valid, composed Unicode."""
+    name = os.fsencode(path).decode("utf-8", "replace").replace(os.sep, "/")
+    return unicodedata.normalize("NFC", name)

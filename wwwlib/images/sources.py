@@ -27,9 +27,9 @@ from wwwlib.images.files import (
     naming,
     open_files,
     place,
-    subfolders,
 )
 from wwwlib.images.image_set import ImageSet, subset
+from wwwlib.images.labels import class_names
 from wwwlib.registry import extension
 from wwwlib.store import digest
 
@@ -77,8 +77,6 @@ def imagenet(root: str | Place, **options) -> ImageSet:
     synsets = imagenet_synsets()
     numbers = {wnid: i for i, wnid in enumerate(synsets)}
     expected = "give the folder right above those named by ImageNet-1k wnid, such as n01440764"
-    if not subfolders(root):
-        raise ValueError(f"There is no subfolder in {str(root)!r}; {expected}.")
     classes = [lemmas[0] for lemmas in synsets.values()]
     return class_folders(root, numbers, classes, expected, **{"convert": ("CMYK",), **options})
 
@@ -298,6 +296,7 @@ def dataset(
     names = [f"{i:06d}" for i in range(len(data))]
     name = name or type(data).__name__
     classes = classes if classes is not None else getattr(data, "classes", None)
+    classes = None if classes is None else class_names(classes)
     count = None if classes is None else len(classes)
 
     def examine(i: int) -> tuple[str, int | None]:

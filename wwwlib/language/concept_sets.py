@@ -6,6 +6,7 @@ of its synonyms, and a name is right if it is among them.
 """
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,16 +16,21 @@ from torch import Tensor
 
 from wwwlib.images import imagenet_synsets
 from wwwlib.images.sources import places365_scenes
-from wwwlib.language.embedding import embed_texts
+from wwwlib.language.embedding import coarse_digest, embed_texts
 from wwwlib.language.encoders import Encoder
-from wwwlib.registry import EXTENSIONS, extension
+from wwwlib.registry import EXTENSIONS, expanded, extension
 from wwwlib.store import NullStore, Store, digest
 from wwwlib.targets import Target
 
 TEMPLATE = "A photo of a {}"
 KINDS = (*EXTENSIONS, "classes", "imagenet", "wordnet", "broden", "places365", "file")
 PLACES_READINGS = ("paper", "clean")
-LONGEST = 100  # words in one concept; a longer entry is a paragraph, not a concept
+_NLTK = ("/usr/share/nltk_data", "/usr/lib/nltk_data")
+LONGEST = 500  # characters in one concept; a longer entry is a paragraph, not a concept
+# Control characters but white space, half characters, and marks that change the direction of text.
+_CONTROL = re.compile(
+    "[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 
 
 def fold(word: str) -> str:
@@ -35,7 +41,7 @@ def fold(word: str) -> str:
     return " ".join(unicodedata.normalize("NFC", word).casefold().split())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ConceptSet:
     """Distinct concepts in the order given, and the template of their sentences.
 
@@ -62,15 +68,15 @@ class ConceptSet:
     TypeError
         If `words` is one string, or an entry is not a string.
     ValueError
-        If no word is left, an entry is longer than 100 words, or the template does not hold
-        exactly one ``{}``.
+        If no word is left, an entry is longer than 500 characters or has control characters, or
+        the template does not hold exactly one ``{}``.
     """
 
     words: Iterable[str]
     template: str = TEMPLATE
     source: str = "concept list"
-    repeated: tuple[str, ...] = field(init=False, repr=False)
-    blank: int = field(init=False, repr=False)
+    repeated: tuple[str, ...] = field(init=False)
+    blank: int = field(init=False)
 
     def __post_init__(self) -> None:
         if self.template.count("{}") != 1:
@@ -85,6 +91,10 @@ class ConceptSet:
 
     def __len__(self) -> int:
         return len(self.words)
+
+    def __repr__(self) -> str:
+        some = ", ".join(map(repr, self.words[:3])) + (", ..." if len(self) > 3 else "")
+        return f"ConceptSet({self.source!r}: {len(self)} concepts, {some}; {self.template!r})"
 
     @property
     def digest(self) -> str:
@@ -124,7 +134,7 @@ class ConceptSet:
         encoder : Encoder
             The image-text encoder of dimension D.
         store : Store, optional
-            Keeps the features, under words, template and encoder.
+            Keeps the features, under words, template, and name and output of the encoder.
         batch_size : int
             Sentences per call of the encoder.
         progress : bool
@@ -140,10 +150,11 @@ class ConceptSet:
 
         def make(checkpoint) -> tuple[dict[str, Tensor], dict]:
             t = embed_texts(encoder, self.sentences, batch_size, progress, checkpoint)
-            t0 = embed_texts(encoder, [self.bare_template])
-            return {"t": t, "t0": t0[0]}, {"concepts": len(self)}
+            return {"t": t, "t0": check[0]}, {"concepts": len(self)}
 
+        check = embed_texts(encoder, [self.bare_template])
         key = {"concept_set": self.digest, "template": self.template, "encoder": encoder.name}
+        key |= {"outputs": coarse_digest(check)}
         tensors = (store or NullStore()).fetch("texts", key, make).tensors
         return tensors["t"], tensors["t0"]
 
@@ -161,13 +172,17 @@ def _distinct(words: Iterable[str], source: str) -> tuple[tuple[str, ...], tuple
             raise TypeError(
                 f"Entry {number} of the {source} is {word!r} ({type(word).__name__}), not a string."
             )
-        parts = unicodedata.normalize("NFC", word).split()
-        if len(parts) > LONGEST:
+        if len(word) > LONGEST:
             raise ValueError(
-                f"Line {number} of the {source}, {' '.join(parts[:6])!r} ..., is {len(parts)} "
-                f"words long; a concept has at most {LONGEST}: put one concept on each line."
+                f"Line {number} of the {source}, {word[:40]!r} ..., has {len(word):,} characters; "
+                f"a concept has at most {LONGEST}: put one concept on each line."
             )
-        word = " ".join(parts)
+        if control := _CONTROL.search(word):
+            raise ValueError(
+                f"Line {number} of the {source}, {word[:40]!r}, has the control character "
+                f"{control[0]!r}; remove it, and save a file as UTF-8."
+            )
+        word = " ".join(unicodedata.normalize("NFC", word).split())
         if not word:
             blank += 1
         elif fold(word) in kept:
@@ -354,7 +369,7 @@ def find_data_noun(path: str | Path | None = None) -> Path:
     These are the folder named by WNSEARCHDIR, NLTK's data folders (NLTK_DATA first) and
     /usr/share/wordnet.
     """
-    tried = [Path(path).expanduser()] if path is not None else _usual_places()
+    tried = [expanded(path)] if path is not None else _usual_places()
     for place in tried:
         file = place / "data.noun" if place.is_dir() else place
         if file.is_file():
@@ -369,7 +384,7 @@ def find_data_noun(path: str | Path | None = None) -> Path:
 def _usual_places() -> list[Path]:
     named = os.environ.get("WNSEARCHDIR")
     roots = [Path(root) for root in os.environ.get("NLTK_DATA", "").split(os.pathsep) if root]
-    roots += [Path.home() / "nltk_data", Path("/usr/share/nltk_data"), Path("/usr/lib/nltk_data")]
+    roots += [Path(os.path.expanduser("~/nltk_data")), *map(Path, _NLTK)]
     folders = [Path(named)] if named else []
     folders += [root / "corpora" / "wordnet" for root in roots]
     return [folder / "data.noun" for folder in (*folders, Path("/usr/share/wordnet"))]

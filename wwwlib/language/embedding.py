@@ -16,9 +16,9 @@ from tqdm.auto import tqdm
 
 from wwwlib.distributed import Pass, concatenate, run
 from wwwlib.exemplars import Exemplars
-from wwwlib.images import ImageSet, subset
+from wwwlib.images import ImageSet, preprocessed, subset
 from wwwlib.language.encoders import Encoder
-from wwwlib.store import Slot
+from wwwlib.store import Slot, digest
 
 CHECKPOINT = 64  # batches of texts between two checkpoints
 
@@ -101,7 +101,12 @@ class _Tower:
         return self.encoder.preprocess(image)
 
     def key(self) -> dict:
-        return {"encoder": self.encoder.name}
+        """Identify the encoder by its features of a fixed image, too: any may have its name."""
+        ramp = Image.linear_gradient("L")
+        image = Image.merge("RGB", (ramp, ramp.rotate(90), Image.radial_gradient("L")))
+        x = preprocessed(self.preprocess, image, "test image")[None]
+        features = _unit_rows(self.encoder.encode_images(x), 1, self.encoder)
+        return {"encoder": self.encoder.name, "outputs": coarse_digest(features)}
 
     def to(self, device: str | torch.device) -> "_Tower":
         return self
@@ -132,6 +137,11 @@ def embed_exemplars(encoder: Encoder, images: ImageSet, exemplars: Exemplars, **
     v = torch.zeros(*exemplars.index.shape, encoder.dim)
     v[valid] = image_features(encoder, images, distinct, **options)[place]
     return v
+
+
+def coarse_digest(features: Tensor) -> str:
+    """Digest of unit-norm features, rounded so that devices and numbers of threads agree."""
+    return digest((features * 50).round().int().tolist())
 
 
 def _unit_rows(features: Tensor, count: int, encoder: Encoder) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from wwwlib.registry import extension, require
+from wwwlib.registry import expanded, extension, require
 from wwwlib.store import digest, tensor_digest
 
 LOCAL = "local-dir:"
@@ -314,7 +314,7 @@ def load(spec: str, *args: object, **kwargs: object) -> Encoder:
 
 def _import_file(path: Path) -> ModuleType:
     """Import a module from a file outside of Python's path."""
-    path = path.expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {str(path)!r} to load an encoder from.")
     name = f"wwwlib.language.loaded.{path.stem}"  # does not collide with importable modules
@@ -346,7 +346,7 @@ def sentence_encoder(
         If sentence-transformers is not installed.
     """
     library = require("sentence_transformers", "notebooks")
-    name = str(Path(model).expanduser())
+    name = str(expanded(model))
     try:
         network = library.SentenceTransformer(
             name, device=device, local_files_only=Path(name).is_dir()

@@ -22,7 +22,7 @@ from torch import Tensor
 from wwwlib.baselines.common import best_of_blocks
 from wwwlib.language import ConceptSet, Encoder
 from wwwlib.language.concept_sets import read_lines
-from wwwlib.registry import require
+from wwwlib.registry import expanded, require
 from wwwlib.store import Store
 
 _BLOCK = 65_536  # rows of a shard that are in memory at once
@@ -129,7 +129,7 @@ def shards(folder: str | Path) -> Shards:
     ImportError
         If no reader of Parquet files is installed.
     """
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     features = tuple(sorted(folder.rglob("text_emb_*.npy"), key=_number))
     sentences = tuple(sorted(folder.rglob("metadata_*.parquet"), key=_number))
     if not features or [_number(p) for p in features] != [_number(p) for p in sentences]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wwwlib.baselines.common import best_of_blocks
-from wwwlib.registry import extension
+from wwwlib.registry import expanded, extension
 from wwwlib.store import digest, tensor_digest
 from wwwlib.targets import Target
 from wwwlib.targets import load as load_target
@@ -302,7 +302,7 @@ def load(path: str | Path = "world") -> Describer:
     """
     if str(path) == "world":
         path = extension("world").DATA / "milan.safetensors"
-    path = Path(path).expanduser()
+    path = expanded(path)
     metadata, state = _read(path)
     encoder = load_target(metadata["encoder"])
     if encoder.digest != metadata["weights"]:
