@@ -301,14 +301,23 @@ def test_every_picture_has_words_in_its_place_and_no_id_is_shown_by_colour_alone
         assert f"Neuron {neuron.index}:" in text
 
 
-@pytest.mark.parametrize(
-    "r, expected", [(0.95, "agree"), (0.7, "agree in part"), (0.2, "disagree")]
-)
-def test_the_gauge_has_words_beside_its_bar(r, expected):
-    page = markup.gauge(r)
-    assert f"class and sample {expected}" in page and f"width:{100 * r:.0f}%" in page
-    assert "cannot be compared" in markup.gauge(float("nan"))
-    assert "width:0%" in markup.gauge(-0.4)
+def test_the_similarity_has_its_place_in_words_and_a_bar(book, model):
+    found = model.explanation()
+    found = replace(found, r=0.7, right_r=torch.linspace(0.5, 1, 30, dtype=torch.float64))
+    page = markup.explanation(found, book)
+    assert "r = .70, lower than 60 % of 30 right predictions" in page and "width:70%" in page
+    assert "width:0%" in markup.explanation(replace(found, r=-0.4), book)
+    assert "r is not defined" in markup.explanation(replace(found, r=float("nan")), book)
+
+
+def test_without_a_class_side_there_is_one_track(book, model):
+    found = model.explanation()
+    found = replace(found, cls=replace(found.cls, neurons=()), r=float("nan"))
+    page = markup.explanation(found, book)
+    assert "There is no class side" in page
+    assert page.count("<section>") == 1 and page.count("heatmap of the") == 1
+    found = replace(found, cls=replace(found.sample, by_weights=True))
+    assert "from weights of the linear head" in markup.explanation(found, book)
 
 
 # Other people's words -----------------------------------------------------------------------

@@ -339,7 +339,7 @@ def test_what_cannot_be_drawn_is_refused():
 def test_failures_name_both_classes_and_their_evidence(tmp_path):
     rows = [(_explanation("car", 0.12), _explanation("<b>boat</b>"))] * 2
     figure = figures.failures(rows)
-    assert {"not car", "but <b>boat</b>", "r = 0.12"} <= set(words(figure))
+    assert {"not car", "but <b>boat</b>", "r = .12"} <= set(words(figure))
     assert any("$x$" in text for text in words(figure))
     plots.save(figure, tmp_path, "failures", "Two failures.")
     with pytest.raises(ValueError, match="no misprediction"):

@@ -276,7 +276,7 @@ def run_model(
 
 
 def without_bias(weight: Tensor | None, device: torch.device) -> Linear | Literal[False]:
-    """Return a linear head for `contributions.contribute`, whose result its bias does not change."""
+    """Return a linear head for `contributions.contribute`, which does not need its bias."""
     if weight is None:
         return False
     weight = weight.to(device)

@@ -86,7 +86,7 @@ def similarity_when_right(
 def _to_others(
     found: Contributions, labels: Tensor, class_w: Tensor, count: Tensor, size: tuple[int, int]
 ) -> Tensor:
-    """Return r (B, 8) of images with the other images of their class; nan for a wrong prediction."""
+    """Return r (B, 8) of images with the others of their class; nan where predictions are wrong."""
     a, w = found.activations.maps.cpu(), found.w.double().cpu()
     a = a.to(torch.promote_types(a.dtype, torch.float32))
     n = count[labels].double().unsqueeze(1)
