@@ -158,6 +158,14 @@ def test_without_a_class_side_the_sample_track_fills_the_page(drawn):
     assert "CLASS: boat, by its weights in the head" in words
 
 
+def test_a_failure_has_the_tracks_of_both_classes_and_of_the_sample(drawn):
+    figure = plots.failure(_explanation("car"), _explanation("boat"), _atlas())
+    words = [text.get_text() for text in drawn(figure)]
+    assert "SAMPLE: this prediction" in words
+    assert [w.split(",")[0] for w in words if "CLASS, " in w] == ["PREDICTED CLASS", "TRUE CLASS"]
+    assert sum(word.startswith("neuron ") for word in words) == 2 + 2 + 4
+
+
 def test_a_figure_says_where_r_stands(drawn):
     known = torch.linspace(0.5, 1, 30, dtype=torch.float64)
     placed = replace(_explanation(r=0.7), right_r=known)

@@ -347,6 +347,16 @@ def test_a_share_is_held_against_what_would_matter():
         verdicts.judge_share("Words differ", 3, 2, bound=0.05)
 
 
+def test_a_table_of_outcomes_has_reasons_in_place_of_numbers():
+    table = verdicts.outcomes(
+        [verdicts.verdict("a", 0.25, (0.125, 0.375)), verdicts.verdict("b", why="too few")]
+    )
+    assert table.index.tolist() == ["held", "undecided"]
+    assert table.to_numpy().tolist() == [
+        ["a", "0.250", "0.125 to 0.375"], ["b", "too few", "—"]
+    ]  # fmt: skip
+
+
 def test_nothing_measured_decides_nothing_and_says_why():
     found = verdicts.verdict("A beats B", why="one image a class")
     assert str(found) == "A beats B: undecided (one image a class)."

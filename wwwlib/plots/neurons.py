@@ -24,6 +24,7 @@ _EXAMPLES, _LINES = 3, 2  # example images, and lines of names below the word "m
 _WORDS = _COLUMN - _SIDE - _EXAMPLES * _EXAMPLE - 5 * _GAP - 0.06
 _BLOCK = (_LINES + 1) * leading() + 0.04
 _HEAT = 1.3
+_SAMPLE = "SAMPLE: this prediction"
 
 
 # Neurons of a layer -----------------------------------------------------------------------------
@@ -149,7 +150,7 @@ def two_tracks(explanation, atlas) -> Figure:
     return _tracks(
         explanation,
         atlas,
-        {general: cls, "SAMPLE: this prediction": sample},
+        [{general: cls, _SAMPLE: sample}],
         {"class": cls, "sample": sample},
         {"class and sample": explanation},
     )
@@ -157,7 +158,7 @@ def two_tracks(explanation, atlas) -> Figure:
 
 @styled
 def failure(explanation, explanation_true, atlas) -> Figure:
-    """Draw a misprediction: the predicted class on the left, the true class on the right.
+    """Draw a misprediction: tracks of the predicted class, the true class, and the sample.
 
     Parameters
     ----------
@@ -172,44 +173,57 @@ def failure(explanation, explanation_true, atlas) -> Figure:
     Returns
     -------
     Figure
-        WWW, Figure 6: both tracks, and below them the heatmaps of the predicted class, of this
-        sample, and of the true class.
+        WWW, Figure 6: both tracks, the sample's below them, and the heatmaps of the predicted
+        class, of this sample, and of the true class.
     """
     guess, true = explanation.cls, explanation_true.cls
     return _tracks(
         explanation,
         atlas,
-        {f"PREDICTED CLASS, {share(guess.probability)}: {guess.class_name}": guess,
-         f"TRUE CLASS, {share(true.probability)}: {true.class_name}": true},
+        [{f"PREDICTED CLASS, {share(guess.probability)}: {guess.class_name}": guess,
+          f"TRUE CLASS, {share(true.probability)}: {true.class_name}": true},
+         {_SAMPLE: explanation.sample}],
         {"predicted class": guess, "sample": explanation.sample, "true class": true},
         {"predicted class and sample": explanation, "true class and sample": explanation_true},
     )  # fmt: skip
 
 
-def _tracks(explanation, atlas, tracks, heats, similarities) -> Figure:
-    """Draw tracks by title, heatmaps of tracks by title, and explanations by what r compares."""
+def _columns(tracks) -> list[tuple[str, Sequence]]:
+    """Return titles and neurons of two columns; one track alone fills both."""
     columns = [(title, track.neurons) for title, track in tracks.items() if track.neurons]
     if len(columns) == 1:
         [(title, own)] = columns
         half = (len(own) + 1) // 2
         columns = [(title, own[:half]), ("", own[half:])]
-    rows = max((len(own) for _, own in columns), default=1)
-    tall = leading(BODY) + _GAP + 2 * _BLOCK
+    return columns
+
+
+def _tracks(explanation, atlas, bands, heats, similarities) -> Figure:
+    """Draw tracks by title, a band below the other, heatmaps of tracks, and similarities.
+
+    `similarities` maps what r compares to the explanation that has it.
+    """
+    bands = [columns for columns in map(_columns, bands) if columns]
+    tall, heights = leading(BODY) + _GAP + 2 * _BLOCK, [1.0]
+    for columns in bands:
+        heights += [leading(HEAD), *[tall] * max(len(own) for _, own in columns)]
     figure, grid = page.grid(
         [_COLUMN] * 2,
-        [1.0, leading(HEAD), *[tall] * rows, leading(BODY) + _HEAT],
+        [*heights, leading(BODY) + _HEAT],
         (_GUTTER, 0.12),
         foot=0.28,
     )
     _header(figure, grid[0, :], explanation)
-    indices = dict.fromkeys(neuron.index for _, own in columns for neuron in own)
-    places = {index: place for place, index in enumerate(indices)}
-    for side, (title, own) in enumerate(columns):
-        axes, left = page.blank(figure, grid[1, side]), MARGIN + side * (_COLUMN + _GUTTER)
-        write(axes, fit(title, _COLUMN, BODY + 0.5, bold=True), size=BODY + 0.5, bold=True)
-        rule(axes, leading(HEAD) + 0.04, left, left + _COLUMN)
-        for row, neuron in enumerate(own, start=2):
-            _neuron(figure, grid[row, side], neuron, places[neuron.index], explanation.image, atlas)
+    indices = dict.fromkeys(n.index for columns in bands for _, own in columns for n in own)
+    places, first = {index: place for place, index in enumerate(indices)}, 1
+    for columns in bands:
+        for side, (title, own) in enumerate(columns):
+            axes, left = page.blank(figure, grid[first, side]), MARGIN + side * (_COLUMN + _GUTTER)
+            write(axes, fit(title, _COLUMN, BODY + 0.5, bold=True), size=BODY + 0.5, bold=True)
+            rule(axes, leading(HEAD) + 0.04, left, left + _COLUMN)
+            for row, n in enumerate(own, start=first + 1):
+                _neuron(figure, grid[row, side], n, places[n.index], explanation.image, atlas)
+        first += 1 + max(len(own) for _, own in columns)
     _heatmaps(figure, grid[-1, :], explanation, heats, similarities)
     return figure
 

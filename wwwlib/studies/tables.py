@@ -58,7 +58,7 @@ class Row:
     informed: bool = False
 
     def cells(self, metrics: Sequence[str], digits: int = 4) -> dict[str, str]:
-        """Return the row as text: "mean ± stderr (bound)" by metric, set size and abstentions."""
+        """Return the row as text: `Score.cell` and bound by metric, set size and abstentions."""
         texts = {metric: self._cell(metric, digits) for metric in metrics}
         first = next(iter(self.scores.values()), None)
         texts["set size"] = NOT_RUN if first is None else f"{first.size:.2f}"
@@ -69,7 +69,7 @@ class Row:
         if metric not in self.scores:
             return NOT_RUN
         score, bound = self.scores[metric], self.upper_bounds.get(metric)
-        text = f"{score.mean:.{digits}f} ± {score.stderr:.{digits}f}"
+        text = score.cell(digits)
         return text if bound is None else f"{text} ({bound:.{digits}f})"
 
 
