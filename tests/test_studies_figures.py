@@ -283,7 +283,7 @@ def test_intervals_of_two_methods_have_two_colours_and_a_legend():
     dots = [line for line in figure.axes[0].lines if line.get_marker() not in ("None", "")]
     drawn = {(dot.get_color(), dot.get_marker()) for dot in dots if len(dot.get_xdata())}
     assert len(drawn) == 2
-    assert {r"\$r\$", "softmax"} <= {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {"$r$", "softmax"} <= {text.get_text() for text in figure.legends[0].get_texts()}
 
 
 def test_a_sweep_with_a_reference_draws_it_and_need_not_begin_at_zero():

@@ -257,6 +257,13 @@ def test_only_some_neurons_are_kept_in_order():
     assert kept["B"].names is None
 
 
+def test_records_are_rows_in_which_counts_stay_whole():
+    table = tables.by_row({("a", "b"): {"n": 24, "x": 0.95833}, ("a", "c"): {"n": 3, "x": None}})
+    assert table.loc[("a", "b")].tolist() == [24, 0.958]
+    assert table.loc[("a", "c")].tolist() == [3, "not run"]
+    assert "24.0" not in table.to_html() and "0.958333" not in table.to_html()
+
+
 def test_equal_leaders_share_and_a_lonely_one_is_compared_with_nobody():
     pair = Table("t", ("F1",), (row("A", [0.5, 0.5]), row("B", [0.25, 0.75])))
     assert "A and B share the highest mean" in conclusions.outcome(pair, "F1", [])

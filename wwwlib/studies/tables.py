@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
+from pandas import DataFrame
 from torch import Tensor
 
 from wwwlib import scores
@@ -277,6 +278,12 @@ def vocabulary_use(own: MethodNames) -> dict[str, object]:
         "most frequent": name,
         "its share": times / len(own.names),
     }
+
+
+def by_row(rows: Mapping[object, Mapping[str, object]], digits: int = 3) -> DataFrame:
+    """Return records as the rows of a table: whole numbers stay whole, missing is "not run"."""
+    table = DataFrame.from_dict(rows, orient="index").round(digits)
+    return table.astype(object).where(table.notna(), NOT_RUN)
 
 
 def titles(specs: Iterable[str]) -> dict[str, str]:
