@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from ipywidgets.widgets.widget import _instances
 from PIL import Image
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
@@ -285,10 +286,36 @@ def test_the_strip_turns_from_end_to_end(book, clip, pictures):
     assert len(page.strip.children) == 8
     for _ in range(9):
         page.choices["later"].click()
-    assert [box.children[1].description for box in page.strip.children][-1] == "Picture 29"
+    visible = [box for box in page.strip.children if box.layout.display != "none"]
+    assert [box.children[1].description for box in visible][-1] == "Picture 29" and len(
+        visible
+    ) == 6
+    visible[-1].children[1].click()
+    assert page.model.index == 29 and marked(page) == ["Picture 29 ✓"]
+    page._choose_image(0)
     for _ in range(9):
         page.choices["earlier"].click()
     assert page.strip.children[0].children[1].description == "Picture 0 ✓"
+
+
+def test_turning_the_strip_makes_no_widgets(book, clip, pictures):
+    """Breaks if every turn leaves models behind, in the kernel and in the page."""
+    page = explorer({"conv": book}, pictures, clip)
+    before = len(_instances)
+    for _ in range(3):
+        page.choices["later"].click()
+    assert len(_instances) == before
+
+
+def test_the_same_file_can_be_uploaded_twice(book, clip, pictures):
+    page = explorer({"conv": book}, pictures, clip)
+    data = memoryview(png(Image.new("RGB", (50, 50), "green")))
+    file = {"name": "a.png", "type": "image/png", "size": len(data), "content": data}
+    file["last_modified"] = datetime.now(UTC)
+    for count in (1, 2):
+        page.choices["upload"].set_trait("value", (file,))
+        assert page.model.uploads == count and page.choices["upload"].value == ()
+        page._choose_image(3)
 
 
 def test_every_picture_has_words_in_its_place_and_no_id_is_shown_by_colour_alone(model, book):
