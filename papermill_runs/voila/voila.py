@@ -1,6 +1,6 @@
 """Settings of the explorer's server, which Voilà reads from the folders of JUPYTER_CONFIG_PATH."""
 
-from jupyter_server.auth.logout import LogoutHandler
+from jupyter_server import DEFAULT_STATIC_FILES_PATH
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado.web import HTTPError
 
@@ -34,21 +34,13 @@ class Kernels(AsyncMappingKernelManager):
         return await super().start_kernel(*args, **options)
 
 
-class Logout(LogoutHandler):
-    """Go back to the login, instead of to a page that Voilà's templates lack."""
-
-    def get(self) -> None:
-        """Remove the cookie and redirect."""
-        self.identity_provider.clear_login_cookie(self)
-        self.redirect(self.settings["login_url"])
-
-
 c = get_config()  # noqa: F821, defined where settings are read
 c.VoilaConfiguration.multi_kernel_manager_class = Kernels
 c.MappingKernelManager.cull_idle_timeout = 300  # seconds after the last sign of a closed page
 c.MappingKernelManager.cull_interval = 30
-c.VoilaIdentityProvider.logout_handler_class = Logout
 c.Voila.tornado_settings = {
+    "static_path": str(DEFAULT_STATIC_FILES_PATH),  # without it /logout and errors are a bare 500
+    "static_url_prefix": "/voila/static/",
     "websocket_max_message_size": 96 * MIB,  # uploads; the page refuses those above 64 MiB
     "headers": {
         "Content-Security-Policy": "; ".join(f"{what} {where}" for what, where in POLICY.items())
