@@ -372,7 +372,8 @@ def test_an_r_stands_among_right_predictions_with_as_many_neurons(made):
     "r, count, expected",
     [
         (0.87, 200, "r = .87, lower than 12 % of 200 right predictions"),
-        (1.0, 20, "r = 1.00, lower than 0 % of 20 right predictions"),
+        (0.99876, 1000, "r = .9988, lower than 0 % of 1000 right predictions"),
+        (1.0, 20, "r = 1.0000, lower than 0 % of 20 right predictions"),
         (-0.5, 20, "r = -.50, lower than 100 % of 20 right predictions"),
         (0.87, 19, "r = .87"),
         (math.nan, 200, "r is not defined, since a heatmap is zero"),

@@ -197,7 +197,7 @@ class Explanation:
         """R in words, and its place among right predictions where at least 20 were measured."""
         if math.isnan(self.r):
             return "r is not defined, since a heatmap is zero"
-        words, known = f"r = {_short(self.r)}", self.right_r
+        words, known = f"r = {_short(self.r, 2 if self.r < 0.995 else 4)}", self.right_r
         if known is None or len(known) < _FEWEST:
             return words
         above = 100 * int((known > self.r).sum()) // len(known)
@@ -445,6 +445,7 @@ def _box(region: Tensor) -> list[int] | None:
     return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
 
 
-def _short(number: float) -> str:
-    """Format with two digits and no leading zero: .97, -.20, 1.00."""
-    return f"{number:.2f}".replace("0.", ".", 1) if abs(number) < 0.995 else f"{number:.2f}"
+def _short(number: float, digits: int = 2) -> str:
+    """Format without a leading zero: .97, -.20, 1.00."""
+    text = f"{number:.{digits}f}"
+    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0") else text
