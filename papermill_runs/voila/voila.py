@@ -26,7 +26,9 @@ class Kernels(AsyncMappingKernelManager):
     async def start_kernel(self, *args: object, **options: object) -> str:
         """Start a kernel, or refuse with status 503 if every kernel belongs to an open page."""
         left = [one for one in self.list_kernel_ids() if not self._kernel_connections.get(one)]
-        idle = [one for one in left if self.get_kernel(one).execution_state == "idle"]
+        idle = [
+            one for one in left if getattr(self.get_kernel(one), "execution_state", "") == "idle"
+        ]
         for kernel in idle[: max(0, len(self) - KERNELS + 1)]:
             await self.shutdown_kernel(kernel)
         if len(self) >= KERNELS:
