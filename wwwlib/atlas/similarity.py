@@ -72,14 +72,11 @@ def similarity_when_right(
             for layer, one in found.items()
         }
 
-    def finish(state: State) -> State:
-        r = state["r"]
-        return {"r": r[~r.isnan().all(1)].T.sort(1).values.contiguous()}
-
-    kind, key = "right-similarity", {"signed": signed, "class_w": tensor_digest(dict(class_w))}
-    some, label = subset(images, chosen.tolist()), "similarity to the class"
-    p = Pass(target, some, list(class_w), step, concatenate, kind, key, finish, label)
-    return {layer: state["r"] for layer, state in run(p, **options).items()}
+    key = {"signed": signed, "class_w": tensor_digest(dict(class_w))}
+    some, about = subset(images, chosen.tolist()), ("right-similarity", key)
+    p = Pass(target, some, list(class_w), step, concatenate, *about, label="similarity to classes")
+    found = {layer: state["r"] for layer, state in run(p, **options).items()}
+    return {n: r[~r.isnan().all(1)].T.sort(1).values.contiguous() for n, r in found.items()}
 
 
 @torch.no_grad()

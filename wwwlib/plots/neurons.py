@@ -290,9 +290,9 @@ def _heatmaps(figure: Figure, spec, explanation, heats, similarities) -> None:
         if one.cls.neurons:
             first, _, place = one.r_words.partition(", ")
             y = write(axes, fit(first, room, HEAD, bold=True), y, size=HEAD, bold=True)
-            y = write(axes, fit(f"{between}{place and '; '}{place}", room, lines=3), y) + 0.06
+            words = f"{between}{place and '; '}{place}"
         else:
-            missing = f"{between}: there are no images of {one.cls.class_name}"
-            y = write(axes, fit(missing, room, lines=3), y) + 0.06
+            words = f"{between}: there are no images of {one.cls.class_name}"
+        y = write(axes, fit(words, room, lines=3), y) + 0.06
     note = "r is the cosine of two heatmaps"
     write(axes, fit(note, room, lines=3), y, colour=GREY)
