@@ -34,6 +34,7 @@ def environment(token: str) -> dict[str, str]:
     return os.environ | {
         "JUPYTER_TOKEN": token,
         "JUPYTER_PATH": os.pathsep.join([str(HERE), *([others] if others else [])]),
+        "JUPYTER_CONFIG_PATH": str(HERE / "voila"),  # voila.py: limits and headers
         "WWW_STORE": os.environ.get("WWW_STORE", str(STORE)),
     }
 

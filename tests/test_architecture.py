@@ -315,6 +315,14 @@ def test_prose_holds_no_number_that_a_parameter_could_change(path):
 
 
 @each_notebook
+def test_names_in_displayed_tables_are_not_typeset(path):
+    """A class called $x$ would otherwise be shown as a formula."""
+    sources = [cell["source"] for cell in code(path)]
+    if any("import pandas" in source for source in sources):
+        assert any("pd.options.display.html.use_mathjax = False" in source for source in sources)
+
+
+@each_notebook
 def test_notebook_does_not_differ_from_its_neighbours_in_name(path):
     """Parameters of one meaning have one name everywhere, or `common` would miss some."""
     mine = set(declared(path))

@@ -13,15 +13,17 @@ from torch import nn
 from torch.nn.functional import interpolate
 from torchvision.transforms.functional import pil_to_tensor
 
-from wwwlib import atlas, concepts, exemplars, targets
+from wwwlib import atlas, concepts, exemplars, maps, targets
 from wwwlib.atlas import (
     class_contributions,
     class_name,
     labelled_subset,
     match_labels,
     shown_classes,
+    similarity,
 )
-from wwwlib.atlas.explain import quoted
+from wwwlib.atlas.explain import quoted, run_model
+from wwwlib.contributions import contribute
 from wwwlib.images import ImageSet, crops, imagenet_synsets
 from wwwlib.language import ConceptSet, embed_exemplars
 from wwwlib.store import Store, digest
@@ -303,14 +305,97 @@ def test_a_class_without_images_is_unknown_and_said_to_be():
     assert made.class_count.tolist() == [12, 12, 0]
     assert all(layer.class_w[2].isnan().all() for layer in made.layers.values())
     with pytest.raises(ValueError, match="has no images of the class 'house'"):
-        made.explain(Noise()(3), cls="house")
-    for layer in made.layers:
-        found = made.explain(Noise()(3), layer)
-        assert found.predicted_name == "house" and found.sample.neurons
-        assert found.cls.neurons == () and math.isnan(found.r) and not found.cls.heatmap.any()
-        assert 'has no images of the class "house"' in found.to_sentence()
-        assert found.to_dict()["r"] is None
+        made.explain(Noise()(3), "1", cls="house")
+    found = made.explain(Noise()(3), "1")
+    assert found.predicted_name == "house" and found.sample.neurons
+    assert found.cls.neurons == () and math.isnan(found.r) and not found.cls.heatmap.any()
+    assert 'no class side, since the atlas has no images of the class "house"' in str(found)
+    assert found.to_dict()["r"] is None
     assert not math.isnan(made.explain(Noise()(3), "3", cls="boat").r)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_weights_of_a_linear_head_stand_in_for_a_class_without_images(signed):
+    target = tiny(bias=(0, 0, 9.0))
+    made = built(target, images(labels=[i % 2 for i in range(24)]), signed=signed)
+    weight = target.model[6].weight[2].detach()
+    expected = (weight if signed else weight.abs()).argsort(descending=True)[:3].tolist()
+    for chosen in (None, "house"):
+        found = made.explain(Noise()(3), "3", 3, cls=chosen)
+        assert [neuron.index for neuron in found.cls.neurons] == expected
+        assert found.cls.by_weights and not found.sample.by_weights
+        assert '"house" (the weights of the linear head, since the atlas has no images' in str(
+            found
+        )
+    assert not made.explain(Noise()(3), "3", cls="boat").cls.by_weights
+
+
+# Where r stands -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer, signed", [("1", False), ("1", True), ("3", False)])
+def test_r_of_right_predictions_leaves_each_image_out_of_its_class_mean(layer, signed):
+    """Breaks if an image is compared with a mean that contains it, or a wrong one is counted."""
+    made = built(layers=[layer], signed=signed)
+    target, record = made.target, made.layers[layer]
+    runs = [run_model(target, record, Noise()(i), signed) for i in range(24)]
+    right = [i for i in range(24) if runs[i].predicted == i % 3]
+    assert 2 < len(right) < 24
+    for k in (1, 3, 8):
+        expected = []
+        for i in right:
+            others = [j for j in range(i % 3, 24, 3) if j != i]
+            x = torch.stack([preprocess(Noise()(j)) for j in others])
+            mean = contribute(target, x, layer, i % 3, signed).w.mean(0)
+            heat = [maps.heatmap(runs[i].a, w, k, SIDE) for w in (runs[i].w, mean)]
+            expected.append(maps.similarity(*heat).item())
+        expected = torch.tensor(sorted(expected), dtype=torch.float64)
+        assert torch.allclose(record.right_r[k - 1], expected, atol=1e-6, equal_nan=True)
+
+
+def test_tested_images_are_at_most_200_and_of_all_classes(monkeypatch):
+    """Breaks if every n-th image is taken where classes alternate."""
+    labels, seen = [i % 3 for i in range(600)], []
+    original = similarity._to_others
+
+    def watched(found, own, *others):
+        seen.extend(own.tolist())
+        return original(found, own, *others)
+
+    monkeypatch.setattr(similarity, "_to_others", watched)
+    built(probe=images(600, labels), layers=["3"], rounds=0)
+    counts = [seen.count(c) for c in range(3)]
+    assert sum(counts) == 200 and min(counts) >= 66
+
+
+def test_an_r_stands_among_right_predictions_with_as_many_neurons(made):
+    record, count = made.layers["1"], made.layers["1"].right_r.shape[1]
+    for top in (1, 5, 8):
+        assert same(made.explain(Noise()(3), "1", top).right_r, record.right_r[top - 1])
+    assert count and made.explain(Noise()(3), "1", 9).right_r is None
+    found = made.explain(Noise()(3), "1")
+    other = made.explain(Noise()(3), "1", cls=(found.predicted + 1) % 3)
+    assert other.right_r is None, "those are of the predicted class"
+    unlabelled = built(probe=images(labels=[None] * 24), layers=["1"])
+    assert unlabelled.layers["1"].right_r is None
+    assert unlabelled.explain(Noise()(3), "1").r_words.startswith("r = ")
+
+
+@pytest.mark.parametrize(
+    "r, count, expected",
+    [
+        (0.87, 200, "r = .87, lower than 12 % of 200 right predictions"),
+        (0.99876, 1000, "r = .9988, lower than 0 % of 1000 right predictions"),
+        (1.0, 20, "r = 1.0000, lower than 0 % of 20 right predictions"),
+        (-0.5, 20, "r = -.50, lower than 100 % of 20 right predictions"),
+        (0.87, 19, "r = .87"),
+        (math.nan, 200, "r is not defined, since a heatmap is zero"),
+    ],
+)
+def test_no_word_judges_an_r(r, count, expected):
+    known = torch.arange(count, dtype=torch.float64) / count
+    assert replace(explanation(r=r), right_r=known).r_words == expected
+    assert replace(explanation(r=r), right_r=None).r_words == expected.split(", lower")[0]
 
 
 def predictions(target, probe):
@@ -601,12 +686,12 @@ def test_the_sentence_says_what_where_why_and_how_sure():
     assert explanation(two).to_sentence() == (
         'Predicted "boat" (.97): neuron 12 ("sail"), .41 of the contribution, active in the upper '
         "left; neuron 3 (no concept), .20 of the contribution, active in the upper left. "
-        "The heatmaps of the class and the image agree (r = .93)."
+        "Heatmaps of the class and the image: r = .93."
     )
     other = explanation(r=0.2, cls=1, label="tree").to_sentence()
     assert other.startswith('Predicted "boat" (.97), true class "tree": neuron 12 ("sail"),')
-    assert other.endswith('of the class "tree" and the image disagree (r = .20).')
-    assert "cannot be compared" in explanation(r=math.nan).to_sentence()
+    assert other.endswith('Heatmaps of the class "tree" and the image: r = .20.')
+    assert "r is not defined" in explanation(r=math.nan).to_sentence()
     assert "(1.00)" in replace(explanation(), probability=0.9999).to_sentence()
 
 

@@ -4,6 +4,7 @@ Debian's chromium, driven by Playwright, can reach this machine alone, so a page
 anything from elsewhere would stay blank. Screenshots go to ``build/screenshots``.
 """
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -12,14 +13,18 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
+import numpy as np
 import pytest
 from explore import command, environment
 from nbformat.v4 import new_code_cell, new_notebook
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from PIL import Image
+from tornado.web import HTTPError
+from traitlets.config.loader import PyFileConfigLoader
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = Path("/usr/bin/chromium")
@@ -246,6 +251,32 @@ def upload(page, path):
     chooser.value.set_files(str(path))
 
 
+def upload_large(page, house):
+    """Upload a picture of more than 10 MiB, which works, and one that is refused in a sentence."""
+    noise = np.random.default_rng(0).integers(0, 256, (2100, 2100, 3), dtype=np.uint8)
+    part(page, "picture-3").click()
+    page.wait_for_function(
+        "!document.querySelector('.www-explanation').innerText.includes('class is not known')"
+    )
+    Image.fromarray(noise).save(house / "large.bmp")
+    assert (house / "large.bmp").stat().st_size > 11 * 2**20
+    with page.expect_file_chooser() as chooser:
+        part(page, "upload").click()
+    chooser.value.set_files(str(house / "large.bmp"))
+    page.wait_for_function(
+        "document.querySelector('.www-explanation').innerText.includes('class is not known')"
+    )
+    refused = []
+    page.once("dialog", lambda dialog: (refused.append(dialog.message), dialog.accept()))
+    with (house / "huge.png").open("wb") as file:
+        file.truncate(65 * 2**20)
+    with page.expect_file_chooser() as chooser:
+        part(page, "upload").click()
+    chooser.value.set_files(str(house / "huge.png"))
+    page.wait_for_timeout(1000)
+    assert refused == ["huge.png has 65 MiB; choose a picture of at most 64 MiB."]
+
+
 def run_in_lab(page, lab, name):
     page.goto(f"{lab.address}/lab/tree/{name}?token={TOKEN}&reset")
     page.get_by_text("Python 3 (ipykernel) | Idle").first.wait_for()
@@ -263,6 +294,44 @@ def test_voila_shows_nothing_to_those_without_the_token(browser, voila):
     assert answers(voila.address) == 302
     for path in ("api/kernels", "voila/files/explorer.ipynb", "api/contents", "voila/files/store"):
         assert answers(f"{voila.address}/{path}") in (302, 403, 404), path
+
+
+def test_voila_sends_a_policy_and_logs_out(voila):
+    with urllib.request.urlopen(f"{voila.address}/login") as answer:
+        policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy
+    assert answers(f"{voila.address}/logout") == 200
+    assert answers(f"{voila.address}/no/such/page") in (302, 404)
+
+
+def test_at_most_four_pages_are_open_and_those_that_were_left_make_room(monkeypatch):
+    """Breaks if reloading a page leaves kernels until memory runs out."""
+    path = ROOT / "papermill_runs" / "voila"
+    settings = PyFileConfigLoader("voila.py", str(path)).load_config()
+    assert 0 < settings.MappingKernelManager.cull_idle_timeout <= 600
+    kernels = settings.VoilaConfiguration.multi_kernel_manager_class()
+    states = {"a": "idle", "b": "idle", "c": "busy", "d": "idle"}
+    ended = []
+
+    async def end(name):
+        ended.append(states.pop(name) and name)
+
+    async def start(self):
+        return "new"
+
+    base = type(kernels).__mro__[1]
+    monkeypatch.setattr(base, "start_kernel", start)
+    monkeypatch.setattr(base, "__len__", lambda self: len(states))
+    monkeypatch.setattr(base, "list_kernel_ids", lambda self: list(states))
+    found = {name: SimpleNamespace(execution_state=state) for name, state in states.items()}
+    monkeypatch.setattr(base, "get_kernel", lambda self, name: found[name])
+    monkeypatch.setattr(base, "shutdown_kernel", lambda self, name: end(name))
+    kernels._kernel_connections = {"a": 1, "b": 0, "c": 0, "d": 0}
+    assert asyncio.run(kernels.start_kernel()) == "new" and ended == ["b"]
+    states["e"] = "idle"
+    kernels._kernel_connections = dict.fromkeys("acde", 1)
+    with pytest.raises(HTTPError, match="4 pages are open already"):
+        asyncio.run(kernels.start_kernel())
 
 
 def serious_faults(page):
@@ -285,6 +354,7 @@ def test_it_is_accessible_and_played_under_voila(page, voila, house):
     assert not serious_faults(page)
     if voila.theme == "light":
         play(page, house)
+        upload_large(page, house)
     shoot(page, f"voila-{voila.theme}")
     assert "import json" not in page.locator("#rendered_cells").inner_text()  # no code is shown
     assert not page.outside

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from ipywidgets.widgets.widget import _instances
 from PIL import Image
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
@@ -285,10 +286,36 @@ def test_the_strip_turns_from_end_to_end(book, clip, pictures):
     assert len(page.strip.children) == 8
     for _ in range(9):
         page.choices["later"].click()
-    assert [box.children[1].description for box in page.strip.children][-1] == "Picture 29"
+    visible = [box for box in page.strip.children if box.layout.display != "none"]
+    assert [box.children[1].description for box in visible][-1] == "Picture 29" and len(
+        visible
+    ) == 6
+    visible[-1].children[1].click()
+    assert page.model.index == 29 and marked(page) == ["Picture 29 ✓"]
+    page._choose_image(0)
     for _ in range(9):
         page.choices["earlier"].click()
     assert page.strip.children[0].children[1].description == "Picture 0 ✓"
+
+
+def test_turning_the_strip_makes_no_widgets(book, clip, pictures):
+    """Breaks if every turn leaves models behind, in the kernel and in the page."""
+    page = explorer({"conv": book}, pictures, clip)
+    before = len(_instances)
+    for _ in range(3):
+        page.choices["later"].click()
+    assert len(_instances) == before
+
+
+def test_the_same_file_can_be_uploaded_twice(book, clip, pictures):
+    page = explorer({"conv": book}, pictures, clip)
+    data = memoryview(png(Image.new("RGB", (50, 50), "green")))
+    file = {"name": "a.png", "type": "image/png", "size": len(data), "content": data}
+    file["last_modified"] = datetime.now(UTC)
+    for count in (1, 2):
+        page.choices["upload"].set_trait("value", (file,))
+        assert page.model.uploads == count and page.choices["upload"].value == ()
+        page._choose_image(3)
 
 
 def test_every_picture_has_words_in_its_place_and_no_id_is_shown_by_colour_alone(model, book):
@@ -301,14 +328,23 @@ def test_every_picture_has_words_in_its_place_and_no_id_is_shown_by_colour_alone
         assert f"Neuron {neuron.index}:" in text
 
 
-@pytest.mark.parametrize(
-    "r, expected", [(0.95, "agree"), (0.7, "agree in part"), (0.2, "disagree")]
-)
-def test_the_gauge_has_words_beside_its_bar(r, expected):
-    page = markup.gauge(r)
-    assert f"class and sample {expected}" in page and f"width:{100 * r:.0f}%" in page
-    assert "cannot be compared" in markup.gauge(float("nan"))
-    assert "width:0%" in markup.gauge(-0.4)
+def test_the_similarity_has_its_place_in_words_and_a_bar(book, model):
+    found = model.explanation()
+    found = replace(found, r=0.7, right_r=torch.linspace(0.5, 1, 30, dtype=torch.float64))
+    page = markup.explanation(found, book)
+    assert "r = .70, lower than 60 % of 30 right predictions" in page and "width:70%" in page
+    assert "width:0%" in markup.explanation(replace(found, r=-0.4), book)
+    assert "r is not defined" in markup.explanation(replace(found, r=float("nan")), book)
+
+
+def test_without_a_class_side_there_is_one_track(book, model):
+    found = model.explanation()
+    found = replace(found, cls=replace(found.cls, neurons=()), r=float("nan"))
+    page = markup.explanation(found, book)
+    assert "There is no class side" in page
+    assert page.count("<section>") == 1 and page.count("heatmap of the") == 1
+    found = replace(found, cls=replace(found.sample, by_weights=True))
+    assert "from weights of the linear head" in markup.explanation(found, book)
 
 
 # Other people's words -----------------------------------------------------------------------

@@ -86,6 +86,7 @@ CASES = {
     "samples_by_class": lambda: plots.samples(PROBE, [0, 5]),
     "two_tracks": lambda: plots.two_tracks(_explanation(), _atlas()),
     "two_tracks_long": lambda: plots.two_tracks(_explanation(LONG * 3, LONG * 4), _atlas()),
+    "one_track": lambda: plots.two_tracks(_explanation(r=float("nan"), cls=()), _atlas()),
     "failure": lambda: plots.failure(
         _explanation(LONG, "$b$"), _explanation(r=float("nan"), cls=()), _atlas()
     ),
@@ -144,6 +145,33 @@ def test_tracks_mark_inactive_and_unstable_neurons_and_count_images(drawn):
     assert words.count("not active here") == 1
     assert words.count("major, not sure") == 1
     assert "CLASS: boat in 1,200 images" in words
+
+
+def test_without_a_class_side_the_sample_track_fills_the_page(drawn):
+    """Half an empty figure would look like a result."""
+    words = [text.get_text() for text in drawn(CASES["one_track"]())]
+    assert not any(word.startswith("CLASS") for word in words) and "class" not in words
+    assert sum(word.startswith("neuron ") for word in words) == 4
+    assert "there are no images of boat" in " ".join(words)
+    stand_in = replace(_explanation(), cls=replace(_explanation().cls, by_weights=True))
+    words = [text.get_text() for text in drawn(plots.two_tracks(stand_in, _atlas()))]
+    assert "CLASS: boat, by its weights in the head" in words
+
+
+def test_a_failure_has_the_tracks_of_both_classes_and_of_the_sample(drawn):
+    figure = plots.failure(_explanation("car"), _explanation("boat"), _atlas())
+    words = [text.get_text() for text in drawn(figure)]
+    assert "SAMPLE: this prediction" in words
+    assert [w.split(",")[0] for w in words if "CLASS, " in w] == ["PREDICTED CLASS", "TRUE CLASS"]
+    assert sum(word.startswith("neuron ") for word in words) == 2 + 2 + 4
+
+
+def test_a_figure_says_where_r_stands(drawn):
+    known = torch.linspace(0.5, 1, 30, dtype=torch.float64)
+    placed = replace(_explanation(r=0.7), right_r=known)
+    words = " ".join(text.get_text() for text in drawn(plots.two_tracks(placed, _atlas())))
+    assert "r = .70" in words and "lower than 60 % of 30 right predictions" in words
+    assert "agree" not in words and "uncertain" not in words
 
 
 def test_heatmaps_mark_the_maximum_in_its_place_and_none_on_a_flat_map():

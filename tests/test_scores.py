@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from scipy.stats import permutation_test
+from scipy.stats import binomtest, permutation_test
 
 from wwwlib import language, scores
 from wwwlib.studies import wordnet
@@ -71,6 +71,18 @@ def test_sizes_and_abstentions_are_counted_on_sets():
 
 def test_one_neuron_has_no_standard_error():
     assert math.isnan(scores.f1([["a"]], [["a"]]).stderr)
+
+
+@pytest.mark.parametrize("hits, count", [(24, 24), (0, 24), (7, 24), (1, 1)])
+def test_an_interval_has_a_width_at_24_of_24(hits, count):
+    """Wilson's interval of one standard error, against scipy's."""
+    values = torch.tensor([1.0] * hits + [0.0] * (count - hits), dtype=torch.float64)
+    one = scores.Score("hit rate", values)
+    level = math.erf(1 / math.sqrt(2))
+    expected = binomtest(hits, count).proportion_ci(level, "wilson")
+    assert one.interval == pytest.approx((expected.low, expected.high)) and "±" not in str(one)
+    part = scores.Score("F1", torch.tensor([0.5, 1.0], dtype=torch.float64))
+    assert part.interval == pytest.approx((0.5, 1.0)) and part.cell(2) == "0.75 ± 0.25"
 
 
 def test_upper_bounds_by_hand():

@@ -115,15 +115,22 @@ CASES = {
     "intervals_bounds": lambda: figures.intervals(
         [(LONG, 0.9, 0.8, 0.95), ("b", 0.5, 0.4, 0.6)], "F1", bounds=[0.95, math.nan]
     ),
+    "intervals_series": lambda: figures.intervals(
+        [(LONG, 0.9, 0.8, 0.95), ("b", 0.5, 0.4, 0.6)], "F1", series=["$a$", "b"]
+    ),
     "localization": lambda: figures.localization(
-        [(m, c, 0.1 * i, 0.03) for i, m in enumerate(FOREIGN) for c in ("part", "$s$", LONG)]
+        [
+            (m, c, 0.1 * i, 0.1 * i - 0.03, 0.1 * i + 0.03)
+            for i, m in enumerate(FOREIGN)
+            for c in ("part", "$s$", LONG)
+        ]
     ),
     "methods": lambda: figures.methods([_table()]),
     "methods_several": lambda: figures.methods([_table(LONG * 3), _table("b"), _table("$c$")]),
     "methods_two_scores": lambda: figures.methods([_table(metrics=("F1", "hit rate"))]),
     "methods_another_reference": lambda: figures.methods([_table()], "Network Dissection"),
     "sweep": lambda: figures.sweep(
-        {"$a$": [(1, 0.2, 0.1), (40, 0.7, 0.1)]}, "K", "F1", {}, log=True
+        {"$a$": [(1, 0.2, 0.1, 0.3), (40, 0.7, 0.6, 0.8)]}, "K", "F1", {}, log=True
     ),
     "histograms": lambda: figures.histograms(
         {"a": {"$x$": [0, 0.1, 1]}, LONG: {"b": []}}, "1 - r", least=1e-6
@@ -270,6 +277,15 @@ def test_an_interval_is_filled_only_where_it_excludes_the_reference():
     figures.intervals([], "nothing", 0.0)
 
 
+def test_intervals_of_two_methods_have_two_colours_and_a_legend():
+    rows = [("a", 0.6, 0.5, 0.7), ("b", 0.8, 0.7, 0.9)] * 2
+    figure = figures.intervals(rows, "AUROC", 0.5, series=["$r$", "softmax"] * 2)
+    dots = [line for line in figure.axes[0].lines if line.get_marker() not in ("None", "")]
+    drawn = {(dot.get_color(), dot.get_marker()) for dot in dots if len(dot.get_xdata())}
+    assert len(drawn) == 2
+    assert {"$r$", "softmax"} <= {text.get_text() for text in figure.legends[0].get_texts()}
+
+
 def test_a_sweep_with_a_reference_draws_it_and_need_not_begin_at_zero():
     points = {"AUROC": [(1, 0.6), (2, 0.7)]}
     lines = figures.sweep(points, "k", "AUROC", {}, 0.5).axes[0].lines
@@ -278,9 +294,9 @@ def test_a_sweep_with_a_reference_draws_it_and_need_not_begin_at_zero():
     assert figures.sweep(points, "k", "AUROC", {}).axes[0].get_ylim()[0] == 0
 
 
-@pytest.mark.parametrize("width", [2, 3])
+@pytest.mark.parametrize("width", [2, 4])
 def test_a_sweep_marks_its_maximum(width):
-    points = [(1, 0.2, 0.1), (2, 0.7, 0.1), (4, 0.5, 0.1)]
+    points = [(1, 0.2, 0.1, 0.3), (2, 0.7, 0.6, 0.8), (4, 0.5, 0.4, 0.6)]
     figure = figures.sweep({"F1": [p[:width] for p in points]}, "K", "F1", {"F1": 4})
     star = next(line for line in figure.axes[0].lines if line.get_marker() == "*")
     assert (star.get_xdata()[0], star.get_ydata()[0]) == (2, 0.7)
@@ -339,7 +355,7 @@ def test_what_cannot_be_drawn_is_refused():
 def test_failures_name_both_classes_and_their_evidence(tmp_path):
     rows = [(_explanation("car", 0.12), _explanation("<b>boat</b>"))] * 2
     figure = figures.failures(rows)
-    assert {"not car", "but <b>boat</b>", "r = 0.12"} <= set(words(figure))
+    assert {"not car", "but <b>boat</b>", "r = .12"} <= set(words(figure))
     assert any("$x$" in text for text in words(figure))
     plots.save(figure, tmp_path, "failures", "Two failures.")
     with pytest.raises(ValueError, match="no misprediction"):

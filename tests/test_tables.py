@@ -24,6 +24,12 @@ def made(**answers):
     return tables.assemble("t", every, TRUTH, {"CLIP cos": encode, "mpnet cos": None})
 
 
+def noted(table, gaps, remarks=()):
+    """Return the lines below a table, and its caveats."""
+    caveats = conclusions.note(conclusions.limits(table, gaps, remarks))
+    return [*conclusions.conclude(table, gaps), *caveats]
+
+
 def test_a_row_by_hand():
     """{tench, carp} against two: F1 2/4, cosines 1 .6 .8 0 in mean; {crane} against two: 2/3."""
     row = made()["WWW"]
@@ -44,7 +50,7 @@ def test_no_cell_is_blank():
     ]  # fmt: skip
     assert set(cells["MILAN"].values()) == {"not run"}
     assert cells["WWW"]["mpnet cos"] == "not run"
-    assert cells["WWW"]["hit rate"] == "0.6667 ± 0.3333 (1.0000)"
+    assert cells["WWW"]["hit rate"] == "0.6667 [0.3856, 0.8644] (1.0000)"
     assert cells["WWW"]["set size"] == "1.00" and cells["WWW"]["abstaining"] == "1 of 3"
 
 
@@ -81,7 +87,10 @@ def test_scores_of_our_own_stand_behind_the_papers():
     )
     assert table.metrics == ("F1", "hit rate", "ours", "absent")
     assert table["A"].scores["ours"].mean == 1
-    assert table.cells()["A"]["ours"] == "1.0000 ± 0.0000" and "absent" not in table["A"].scores
+    assert (
+        table.cells()["A"]["ours"] == "1.0000 [0.7500, 1.0000]"
+        and "absent" not in table["A"].scores
+    )
 
 
 def test_each_word_is_encoded_once_for_all_rows():
@@ -123,8 +132,8 @@ def test_a_method_that_writes_its_own_words_has_no_ceiling():
     """A ceiling of 0, of an empty list of words, would be beaten; none is drawn or told."""
     table = made(FALCON=MethodNames([["tench"], ["carp"], []], None))
     assert table["FALCON"].upper_bounds == {} and table["WWW"].upper_bounds
-    assert table.cells()["FALCON"]["hit rate"] == "0.3333 ± 0.3333"
-    note = "\n".join(conclusions.conclude(table, tables.differences(table, samples=50)))
+    assert table.cells()["FALCON"]["hit rate"] == "0.3333 [0.1356, 0.6144]"
+    note = "\n".join(noted(table, tables.differences(table, samples=50)))
     assert "upper bound: FALCON. This" not in note and "set of FALCON" not in note
 
 
@@ -188,9 +197,10 @@ def test_the_winner_is_named_whoever_it_is():
     table = big()
     told = conclusions.outcome(table, "F1", tables.differences(table, samples=2000))
     assert told.startswith(
-        "F1: above has the highest mean, 0.8000. Better than WWW: above (+0.300)"
+        "F1: above has the highest mean of the competing methods, 0.8000; higher, without "
+        "competing: oracle (1.0000). Better than WWW: above (+0.300)"
     )
-    assert "Worse than WWW: below (-0.300)" in told and "oracle" not in told
+    assert "Worse than WWW: below (-0.300)" in told and told.count("oracle") == 1
     assert "No significant difference from WWW: level (+0.000)" in told
 
 
@@ -204,7 +214,7 @@ def test_the_winner_in_a_few_words():
     same = kept[0].scores["F1"].values.tolist()
     crowd = Table("t", table.metrics, (kept[0], *(row(m, same) for m in "ABC")))
     assert conclusions.winner(crowd, "F1") == "WWW, A and 2 others, equal"
-    assert "may be missed" not in "".join(conclusions.conclude(crowd, tables.differences(crowd)))
+    assert "may be missed" not in "".join(noted(crowd, tables.differences(crowd)))
     ahead = Table("t", table.metrics, (kept[0], kept[1]))
     assert conclusions.winner(ahead, "F1", samples=2000) == "WWW"
     assert conclusions.winner(Table("t", ("F1",), kept[:1]), "F1") == "WWW, alone"
@@ -229,8 +239,9 @@ def test_forced_names_are_chances_and_do_not_compete_in_hit_rate():
     assert conclusions.winner(table, "hit rate", samples=2000) == "one"
     gaps = tables.differences(table, samples=2000)
     told = conclusions.outcome(table, "hit rate", gaps)
-    assert told.startswith("hit rate: one has the highest mean, 0.5000.") and "five" not in told
-    note = "\n".join(conclusions.conclude(table, gaps))
+    assert told.startswith("hit rate: one has the highest mean of the competing methods, 0.5000;")
+    assert "higher, without competing: five (1.0000)." in told and told.count("five") == 1
+    note = "\n".join(noted(table, gaps))
     assert "five gives 5 names per neuron, so it does not compete in hit rate" in note
     assert "one gives" not in note.replace("one gives every", "")
 
@@ -246,6 +257,13 @@ def test_only_some_neurons_are_kept_in_order():
     assert kept["B"].names is None
 
 
+def test_records_are_rows_in_which_counts_stay_whole():
+    table = tables.by_row({("a", "b"): {"n": 24, "x": 0.95833}, ("a", "c"): {"n": 3, "x": None}})
+    assert table.loc[("a", "b")].tolist() == [24, 0.958]
+    assert table.loc[("a", "c")].tolist() == [3, "not run"]
+    assert "24.0" not in table.to_html() and "0.958333" not in table.to_html()
+
+
 def test_equal_leaders_share_and_a_lonely_one_is_compared_with_nobody():
     pair = Table("t", ("F1",), (row("A", [0.5, 0.5]), row("B", [0.25, 0.75])))
     assert "A and B share the highest mean" in conclusions.outcome(pair, "F1", [])
@@ -253,10 +271,17 @@ def test_equal_leaders_share_and_a_lonely_one_is_compared_with_nobody():
     assert "no other method was measured" in conclusions.outcome(lonely, "F1", [])
 
 
+def test_a_caveat_of_several_tables_is_stated_once():
+    lines = conclusions.note({"t": ["all", "two"], "u": ["all", "two"], "v": ["all", "own"]})
+    assert lines == [
+        "Caveats:", "  - all", "Only for t; u:", "  - two", "Only for v:", "  - own"
+    ]  # fmt: skip
+
+
 def test_what_may_not_be_concluded_is_said():
     table = big()
     gaps = tables.differences(table, samples=200)
-    note = "\n".join(conclusions.conclude(table, gaps, ["The truth is a guess."]))
+    note = "\n".join(noted(table, gaps, ["The truth is a guess."]))
     assert "CLIP cos: not measured." in note
     assert "- The truth is a guess." in note
     assert "Not run here: MILAN." in note
@@ -270,7 +295,7 @@ def test_vocabulary_forced_sizes_and_silence_are_told():
     mute = Row("mute", {"F1": scores.Score("F1", torch.zeros(2), torch.tensor([0, 1])),
                         "hit rate": scores.Score("hit rate", torch.zeros(2), torch.tensor([0, 1]))},
                {"F1": 1.0, "hit rate": 1.0})  # fmt: skip
-    note = "\n".join(conclusions.conclude(Table("t", ("F1", "hit rate"), (short, mute)), []))
+    note = "\n".join(noted(Table("t", ("F1", "hit rate"), (short, mute)), []))
     assert "The concept set of five contains a correct name for 25.0% of the neurons" in note
 
 
@@ -278,9 +303,9 @@ def test_two_names_of_one_encoder_are_noticed():
     """Else one measurement would look like two that agree."""
     given = {"A": MethodNames([["carp"], ["crane"], ["tench"]], WORDS)}
     same = tables.assemble("t", given, TRUTH, {"CLIP cos": encode, "mpnet cos": encode})
-    assert "equal in every row" in "\n".join(conclusions.conclude(same, []))
+    assert "equal in every row" in "\n".join(noted(same, []))
     other = {"CLIP cos": encode, "mpnet cos": lambda words: encode(words).flip(1)}
-    note = conclusions.conclude(tables.assemble("t", given, [["carp"], ["tench"], ["carp"]], {
+    note = noted(tables.assemble("t", given, [["carp"], ["tench"], ["carp"]], {
         **other, "mpnet cos": lambda words: encode(words) ** 2}), [])  # fmt: skip
     assert "equal in every row" not in "\n".join(note)
 
@@ -288,7 +313,7 @@ def test_two_names_of_one_encoder_are_noticed():
 def test_one_neuron_has_no_error_but_has_a_table():
     one = tables.assemble("t", {"A": MethodNames([["crane"]], WORDS)}, [["crane"]], {})
     assert math.isnan(one["A"].scores["F1"].stderr)
-    assert one.cells()["A"]["F1"] == "1.0000 ± nan (1.0000)"
+    assert one.cells()["A"]["F1"] == "1.0000 [0.5000, 1.0000] (1.0000)"
 
 
 TITLES = {

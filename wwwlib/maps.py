@@ -15,9 +15,6 @@ from torch.nn import functional
 
 Size = int | tuple[int, int] | None  # rows and columns; None keeps the size of a map
 
-# Lowest r that each word describes; for orientation, not a test.
-AGREEMENT = ((0.9, "agree"), (0.6, "agree in part"), (-math.inf, "disagree"))
-
 _ROWS, _COLUMNS = ("upper", "middle", "lower"), ("left", "centre", "right")
 
 
@@ -209,11 +206,6 @@ def similarity(m1: Tensor, m2: Tensor) -> Tensor:
     product, chord = (u * v).sum(1), (u - v).square().sum(1)
     # Both are the cosine, but near 1 the product rounds: equal maps would differ by chance.
     return torch.where(product > 0.5, 1 - chord / 2, product).clamp(-1, 1).to(m1.dtype)
-
-
-def agreement(r: float) -> str:
-    """Return the word for a similarity r: "agree", "agree in part", "disagree", or "" for nan."""
-    return next((word for least, word in AGREEMENT if r >= least), "")
 
 
 def position(m: Tensor) -> str | None:

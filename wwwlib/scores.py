@@ -50,6 +50,18 @@ class Score:
         return self.values.std().item() / len(self) ** 0.5 if len(self) > 1 else torch.nan
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """Mean less and plus one standard error; Wilson's interval if all values are 0 or 1.
+
+        Wilson's, of the same level, has a width even where all values are equal, as at 24 of 24.
+        """
+        n, p = len(self), self.mean
+        if not self._binary:
+            return p - self.stderr, p + self.stderr
+        middle, half = p + 0.5 / n, (p * (1 - p) / n + 0.25 / n**2) ** 0.5
+        return (middle - half) * n / (n + 1), (middle + half) * n / (n + 1)
+
+    @property
     def size(self) -> float:
         """Mean number of distinct names over all neurons, abstaining neurons included."""
         return torch.nan if self.sizes is None else self.sizes.double().mean().item()
@@ -64,10 +76,18 @@ class Score:
         return len(self.values)
 
     def __str__(self) -> str:
-        return (
-            f"{self.name} {self.mean:.4f} ± {self.stderr:.4f} "
-            f"(n = {len(self)}, {self.abstained} abstained)"
-        )
+        return f"{self.name} {self.cell()} (n = {len(self)}, {self.abstained} abstained)"
+
+    def cell(self, digits: int = 4) -> str:
+        """Return "mean ± standard error", or "mean [low, high]" where all values are 0 or 1."""
+        spread = f" ± {self.stderr:.{digits}f}"
+        if self._binary:
+            spread = " [{:.{digits}f}, {:.{digits}f}]".format(*self.interval, digits=digits)
+        return f"{self.mean:.{digits}f}{spread}"
+
+    @property
+    def _binary(self) -> bool:
+        return bool(((self.values == 0) | (self.values == 1)).all())
 
 
 def hit_rate(pred: Words, truth: Words) -> Score:

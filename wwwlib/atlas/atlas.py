@@ -52,6 +52,9 @@ class LayerRecord:
         then exact and need no backward pass.
     stability : Tensor of float64, shape (N,), or None
         Share of bootstrap probe sets with the same top concept; None if it was not measured.
+    right_r : Tensor of float64, shape (8, R), or None
+        r of R right predictions on labelled images, each image left out of its class mean; row
+        k - 1, in ascending order, is for k neurons per track, nan where r is not defined.
     """
 
     name: str
@@ -64,6 +67,7 @@ class LayerRecord:
     class_w: Tensor
     head: Tensor | None
     stability: Tensor | None = None
+    right_r: Tensor | None = None
 
     @property
     def exact(self) -> bool:
@@ -283,7 +287,8 @@ class Atlas:
         top : int
             Neurons per track, k in the paper, at least 1.
         cls : int or str, optional
-            Class of the class track, by default the predicted class.
+            Class of the class track, by default the predicted class. Where the atlas has no images
+            of it, the weights of the linear head, if there is one, stand in for its contributions.
         label : int or str, optional
             The true class, which is only shown.
         percentile : float
@@ -292,15 +297,18 @@ class Atlas:
         Returns
         -------
         Explanation
-            If the predicted class has no images, its class track is empty and r is nan.
+            If the predicted class has neither images nor a linear head, its class track is empty
+            and r is nan.
 
         Raises
         ------
         ValueError
-            If the image cannot be used, an argument is out of range, or `cls` has no images.
+            If the image cannot be used, an argument is out of range, or `cls` has neither
+            images nor a linear head.
         """
         record = self.layer(layer)
-        wanted = None if cls is None else self.class_with_images(cls)
+        own = self.class_index if record.exact else self.class_with_images
+        wanted = None if cls is None else own(cls)
         name = None if label is None else self.classes[self.class_index(label)]
         output = run_model(self.target, record, image, self.signed)
         return make_explanation(output, record, top, wanted, name, percentile, self)
@@ -467,7 +475,7 @@ def _check_target(record: dict, target: Target, folder: str | Path) -> None:
 
 
 def _pack_layer(layer: LayerRecord, number: Mapping[str, int]) -> dict[str, Tensor]:
-    names = ("v", "minor_v", "class_w", "head", "stability")
+    names = ("v", "minor_v", "class_w", "head", "stability", "right_r")
     packed = {name: part for name in names if (part := getattr(layer, name)) is not None}
     for name in ("major", "minor"):
         table = _pack_table(getattr(layer, name), number)
@@ -492,6 +500,7 @@ def _unpack_layer(name: str, tensors: dict[str, Tensor], record: dict) -> LayerR
         class_w=tensors["class_w"],
         head=tensors.get("head"),
         stability=tensors.get("stability"),
+        right_r=tensors.get("right_r"),
     )
 
 

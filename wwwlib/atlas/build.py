@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from wwwlib.atlas.atlas import Atlas, LayerRecord, Thumbnails
+from wwwlib.atlas.similarity import similarity_when_right
 from wwwlib.concepts import bootstrap_depth, discover, select, stability
 from wwwlib.contributions import contribute_all, head
 from wwwlib.distributed import (
@@ -122,6 +123,7 @@ def build(
     heads = {layer: _weight(target, layer) for layer in layers}
     known = whole.exemplars if labelled is probe else None
     class_w, count = _class_contributions(target, labelled, heads, known, signed, options)
+    right_r = similarity_when_right(target, labelled, class_w, count, heads, signed, **options)
     found = {
         layer: LayerRecord(
             name=layer,
@@ -134,6 +136,7 @@ def build(
             class_w=class_w[layer],
             head=heads[layer],
             stability=whole.stability[layer],
+            right_r=right_r.get(layer),
         )
         for layer in layers
     }

@@ -11,9 +11,9 @@ code that writes HTML has to escape a sentence as a whole.
 
 import math
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from PIL import Image
@@ -21,13 +21,16 @@ from torch import Tensor
 
 from wwwlib import maps
 from wwwlib.concepts import STABLE
-from wwwlib.contributions import contribute
+from wwwlib.contributions import Linear, contribute
 from wwwlib.images import decode, preprocessed
 from wwwlib.registry import whole_number
 from wwwlib.targets import Target, denormalize
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+_FEWEST = 20  # right predictions among which an r is placed
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +87,9 @@ class Track:
         Largest contribution first; empty in a class track without images of the class.
     heatmap : Tensor, shape (H, W)
         Weighted sum of the neurons' maps (WWW, Eq. 4); zeros if there are no neurons.
+    by_weights : bool
+        Whether the weights of the linear head stand in for contributions, in a class track without
+        images of the class.
     """
 
     kind: str
@@ -92,6 +98,7 @@ class Track:
     probability: float
     neurons: tuple[Neuron, ...]
     heatmap: Tensor
+    by_weights: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -116,6 +123,9 @@ class Explanation:
         Cosine similarity of the two heatmaps in [0, 1]; nan if one of them is zero.
     atlas : Atlas or None
         The atlas that made it, whose example images `plot` shows.
+    right_r : Tensor of float64, shape (R,), or None
+        r of right predictions, in ascending order, with as many neurons per track; None where they
+        are not comparable.
     """
 
     image: Image.Image
@@ -128,6 +138,7 @@ class Explanation:
     cls: Track
     r: float
     atlas: Any = None
+    right_r: Tensor | None = None
 
     def __repr__(self) -> str:
         return f"Explanation({self.predicted_name!r}, {_short(self.probability)}; {self.layer!r})"
@@ -157,6 +168,7 @@ class Explanation:
             "sample": _track_dict(self.sample),
             "class": _track_dict(self.cls),
             "r": None if math.isnan(self.r) else self.r,
+            "r_words": self.r_words,
             "sentence": self.to_sentence(),
         }
 
@@ -181,15 +193,26 @@ class Explanation:
 
         return plots.two_tracks(self, self.atlas)
 
-    def _comparison(self) -> str:
-        if not self.cls.neurons:
-            return f"The atlas has no images of the class {quoted(self.cls.class_name)}"
+    @property
+    def r_words(self) -> str:
+        """R in words, and its place among right predictions where at least 20 were measured."""
         if math.isnan(self.r):
-            return "The heatmaps of class and image cannot be compared, since one of them is zero"
-        other = self.cls.class_index != self.predicted
-        name = f" {quoted(self.cls.class_name)}" if other else ""
-        words = f"{maps.agreement(self.r)} (r = {_short(self.r)})"
-        return f"The heatmaps of the class{name} and the image {words}"
+            return "r is not defined, since a heatmap is zero"
+        words, known = f"r = {_short(self.r, 2 if self.r < 0.995 else 4)}", self.right_r
+        if known is None or len(known) < _FEWEST:
+            return words
+        above = 100 * int((known > self.r).sum()) // len(known)
+        return f"{words}, lower than {above} % of {len(known)} right predictions"
+
+    def _comparison(self) -> str:
+        name = quoted(self.cls.class_name)
+        if not self.cls.neurons:
+            return f"There is no class side, since the atlas has no images of the class {name}"
+        if self.cls.by_weights:
+            name += " (the weights of the linear head, since the atlas has no images of it)"
+        elif self.cls.class_index == self.predicted:
+            name = ""
+        return f"Heatmaps of the class{name and ' ' + name} and the image: {self.r_words}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,10 +267,7 @@ def run_model(
     decoded = decode(image)
     name = str(image) if isinstance(image, str | Path) else "in memory"
     x = preprocessed(target.preprocess, decoded, name)
-    linear = False
-    if record.exact:
-        weight = record.head.to(target.device)
-        linear = weight, weight.new_zeros(len(weight))  # contributions do not depend on the bias
+    linear = without_bias(record.head, target.device)
     batch = x.unsqueeze(0).to(target.device)
     found = contribute(target, batch, record.name, signed=signed, linear=linear)
     a = found.activations.maps
@@ -255,6 +275,14 @@ def run_model(
     p = target.probabilities(found.logits[0].double()).cpu()
     shown = denormalize(target, decoded, x)
     return ModelOutput(shown, target.classes, a, found.w[0].double().cpu(), p)
+
+
+def without_bias(weight: Tensor | None, device: torch.device) -> Linear | Literal[False]:
+    """Return a linear head for `contributions.contribute`, which does not need its bias."""
+    if weight is None:
+        return False
+    weight = weight.to(device)
+    return weight, weight.new_zeros(len(weight))
 
 
 def make_explanation(
@@ -289,7 +317,14 @@ def make_explanation(
     predicted = output.predicted
     cls = predicted if cls is None else cls
     sample = _track(output, record, "sample", predicted, output.w, top, percentile)
-    general = _track(output, record, "class", cls, record.class_w[cls], top, percentile)
+    w = record.class_w[cls]
+    by_weights = record.exact and not w.isfinite().any()
+    if by_weights:
+        w = record.head[cls].double() if atlas and atlas.signed else record.head[cls].double().abs()
+    general = _track(output, record, "class", cls, w, top, percentile)
+    known = record.right_r if cls == predicted and not by_weights else None
+    if known is not None:
+        known = known[top - 1][known[top - 1].isfinite()] if top <= len(known) else None
     return Explanation(
         image=output.image,
         label=label,
@@ -298,9 +333,10 @@ def make_explanation(
         probability=output.p[predicted].item(),
         layer=record.name,
         sample=sample,
-        cls=general,
+        cls=replace(general, by_weights=by_weights),
         r=maps.similarity(sample.heatmap[None], general.heatmap[None]).item(),
         atlas=atlas,
+        right_r=known,
     )
 
 
@@ -374,6 +410,7 @@ def _neuron_words(neuron: Neuron) -> str:
 def _track_dict(track: Track) -> dict:
     return {
         "kind": track.kind,
+        "by_weights": track.by_weights,
         "class": {
             "index": track.class_index,
             "name": track.class_name,
@@ -409,6 +446,7 @@ def _box(region: Tensor) -> list[int] | None:
     return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
 
 
-def _short(number: float) -> str:
-    """Format with two digits and no leading zero: .97, -.20, 1.00."""
-    return f"{number:.2f}".replace("0.", ".", 1) if abs(number) < 0.995 else f"{number:.2f}"
+def _short(number: float, digits: int = 2) -> str:
+    """Format without a leading zero: .97, -.20, 1.00."""
+    text = f"{number:.{digits}f}"
+    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0") else text

@@ -55,7 +55,7 @@ class Explorer(w.VBox):
         self.message = _html("message")
         self.choices = _controls(model)
         self._connect(self.choices)
-        self.strip = w.HBox(layout=w.Layout(**_WRAP))
+        self.strip = w.HBox([self._tile(i) for i in range(_STRIP)], layout=w.Layout(**_WRAP))
         self.explanation, self.change_result = _html("explanation"), _html("changed")
         self.neuron_page, self.matches = _html("neuron-page"), _html("found")
         top = [w.HTML(markup.style()), self._row("network", "layer", "source", "upload")]
@@ -139,6 +139,7 @@ class Explorer(w.VBox):
 
     def _choose_upload(self, files) -> None:
         if files:
+            self._set("upload", value=())  # so that the same file can be chosen again
             self.model.choose_upload(bytes(files[0]["content"]))
             self._picture_changed()
 
@@ -201,8 +202,14 @@ class Explorer(w.VBox):
     def _show_strip(self) -> None:
         """Show some pictures of the set, each above the button that chooses it."""
         images = self.model.pictures[self.model.source].images
-        indices = range(self.first, min(self.first + _STRIP, len(images)))
-        self.strip.children = [self._thumbnail(images, i) for i in indices]
+        for i, tile in enumerate(self.strip.children, start=self.first):
+            tile.layout.display = "" if i < len(images) else "none"
+            if i < len(images):
+                picture, button = tile.children
+                picture.value = markup.img(
+                    markup.picture_tile(images.image(i), 88), images.names[i]
+                )
+                button.tooltip = f"Explain {images.names[i]}"
         self._mark()
 
     def _mark(self) -> None:
@@ -211,13 +218,12 @@ class Explorer(w.VBox):
         for i, one in enumerate(self.strip.children, start=self.first):
             one.children[1].description = f"Picture {i}{' ✓' if i == chosen else ''}"
 
-    def _thumbnail(self, images: ImageSet, i: int) -> w.VBox:
-        picture = w.HTML(markup.img(markup.picture_tile(images.image(i), 88), images.names[i]))
+    def _tile(self, place: int) -> w.VBox:
+        """Make one place of the strip, which shows other pictures when it is turned."""
         narrow = w.Layout(width="92px", padding="0")  # as wide as its picture
-        button = w.Button(tooltip=f"Explain {images.names[i]}", layout=narrow)
-        button.add_class(f"www-picture-{i}")
-        button.on_click(lambda _: self._choose_image(i))
-        return w.VBox([picture, button])
+        button = w.Button(layout=narrow).add_class(f"www-picture-{place}")
+        button.on_click(lambda _: self._choose_image(self.first + place))
+        return w.VBox([w.HTML(), button])
 
     def _update(self) -> None:
         """Render everything that depends on the choices."""

@@ -17,9 +17,8 @@ from PIL import Image
 
 from wwwlib.atlas import Atlas, Explanation, Match
 from wwwlib.atlas.explain import ModelOutput, region_words
-from wwwlib.maps import agreement
 from wwwlib.plots.page import heated, paled, pixels
-from wwwlib.plots.style import look, number, share
+from wwwlib.plots.style import look, share
 from wwwlib.registry import require
 
 _BINS, _WIDTH, _HEIGHT = 40, 360, 90  # of the histogram of scores, as in its template
@@ -31,10 +30,8 @@ def _templates():
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True)
     environment.globals |= {
-        "agreement": agreement,
         "heat_tile": heat_tile,
         "img": img,
-        "number": number,
         "picture_tile": picture_tile,
         "region_tile": region_tile,
         "region_words": region_words,
@@ -85,11 +82,6 @@ def explanation(found: Explanation, atlas: Atlas) -> str:
     outlines = {index: place for place, index in enumerate(dict.fromkeys(shown))}
     count = int(atlas.class_count[found.cls.class_index])
     return _templates().explanation(found, atlas, count, outlines)
-
-
-def gauge(r: float) -> str:
-    """Return the similarity of the two heatmaps as number, words and bar."""
-    return _templates().gauge(r)
 
 
 def neuron_page(page, atlas: Atlas) -> str:

@@ -5,13 +5,11 @@ Both tracks are drawn with the regions of the explained image, and a neuron that
 same colour and line.
 """
 
-import math
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
 from wwwlib.exemplars import CONSTANT, NOT_FINITE
-from wwwlib.maps import agreement
 from wwwlib.plots import page, style
 from wwwlib.plots.page import MARGIN, draw, leading, rule, write
 from wwwlib.plots.style import BODY, GREY, HEAD, WIDTH, fit, listing, number, share, styled
@@ -26,6 +24,7 @@ _EXAMPLES, _LINES = 3, 2  # example images, and lines of names below the word "m
 _WORDS = _COLUMN - _SIDE - _EXAMPLES * _EXAMPLE - 5 * _GAP - 0.06
 _BLOCK = (_LINES + 1) * leading() + 0.04
 _HEAT = 1.3
+_SAMPLE = "SAMPLE: this prediction"
 
 
 # Neurons of a layer -----------------------------------------------------------------------------
@@ -139,23 +138,27 @@ def two_tracks(explanation, atlas) -> Figure:
     -------
     Figure
         WWW, Figure 5. Each neuron: its region on the image, its index and share, its major and
-        minor concepts with example images; below, both heatmaps and their similarity.
+        minor concepts with example images; below, both heatmaps and their similarity. Without a
+        class track, the sample track alone.
     """
     cls, sample = explanation.cls, explanation.sample
     count = int(atlas.class_count[cls.class_index])
-    general = f"CLASS: {cls.class_name} in {count:,} image{'' if count == 1 else 's'}"
+    source = f" in {count:,} image{'' if count == 1 else 's'}"
+    general = (
+        f"CLASS: {cls.class_name}{', by its weights in the head' if cls.by_weights else source}"
+    )
     return _tracks(
         explanation,
         atlas,
-        {general: cls, "SAMPLE: this prediction": sample},
+        [{general: cls, _SAMPLE: sample}],
         {"class": cls, "sample": sample},
-        {"class and sample": explanation.r},
+        {"class and sample": explanation},
     )
 
 
 @styled
 def failure(explanation, explanation_true, atlas) -> Figure:
-    """Draw a misprediction: the predicted class on the left, the true class on the right.
+    """Draw a misprediction: tracks of the predicted class, the true class, and the sample.
 
     Parameters
     ----------
@@ -170,43 +173,57 @@ def failure(explanation, explanation_true, atlas) -> Figure:
     Returns
     -------
     Figure
-        WWW, Figure 6: both tracks, and below them the heatmaps of the predicted class, of this
-        sample, and of the true class.
+        WWW, Figure 6: both tracks, the sample's below them, and the heatmaps of the predicted
+        class, of this sample, and of the true class.
     """
     guess, true = explanation.cls, explanation_true.cls
     return _tracks(
         explanation,
         atlas,
-        {f"PREDICTED CLASS, {share(guess.probability)}: {guess.class_name}": guess,
-         f"TRUE CLASS, {share(true.probability)}: {true.class_name}": true},
+        [{f"PREDICTED CLASS, {share(guess.probability)}: {guess.class_name}": guess,
+          f"TRUE CLASS, {share(true.probability)}: {true.class_name}": true},
+         {_SAMPLE: explanation.sample}],
         {"predicted class": guess, "sample": explanation.sample, "true class": true},
-        {"predicted class and sample": explanation.r,
-         "true class and sample": explanation_true.r},
+        {"predicted class and sample": explanation, "true class and sample": explanation_true},
     )  # fmt: skip
 
 
-def _tracks(explanation, atlas, tracks, heats, similarities) -> Figure:
-    """Draw tracks by title, heatmaps of tracks by title, and similarities by what they compare."""
-    rows = max(1, *(len(track.neurons) for track in tracks.values()))
-    tall = leading(BODY) + _GAP + 2 * _BLOCK
+def _columns(tracks) -> list[tuple[str, Sequence]]:
+    """Return titles and neurons of two columns; one track alone fills both."""
+    columns = [(title, track.neurons) for title, track in tracks.items() if track.neurons]
+    if len(columns) == 1:
+        [(title, own)] = columns
+        half = (len(own) + 1) // 2
+        columns = [(title, own[:half]), ("", own[half:])]
+    return columns
+
+
+def _tracks(explanation, atlas, bands, heats, similarities) -> Figure:
+    """Draw tracks by title, a band below the other, heatmaps of tracks, and similarities.
+
+    `similarities` maps what r compares to the explanation that has it.
+    """
+    bands = [columns for columns in map(_columns, bands) if columns]
+    tall, heights = leading(BODY) + _GAP + 2 * _BLOCK, [1.0]
+    for columns in bands:
+        heights += [leading(HEAD), *[tall] * max(len(own) for _, own in columns)]
     figure, grid = page.grid(
         [_COLUMN] * 2,
-        [1.0, leading(HEAD), *[tall] * rows, leading(BODY) + _HEAT],
+        [*heights, leading(BODY) + _HEAT],
         (_GUTTER, 0.12),
         foot=0.28,
     )
     _header(figure, grid[0, :], explanation)
-    indices = dict.fromkeys(neuron.index for track in tracks.values() for neuron in track.neurons)
-    places = {index: place for place, index in enumerate(indices)}
-    for side, (title, track) in enumerate(tracks.items()):
-        axes, left = page.blank(figure, grid[1, side]), MARGIN + side * (_COLUMN + _GUTTER)
-        write(axes, fit(title, _COLUMN, BODY + 0.5, bold=True), size=BODY + 0.5, bold=True)
-        rule(axes, leading(HEAD) + 0.04, left, left + _COLUMN)
-        if not track.neurons:
-            missing = f"no images, so no class contributions of {track.class_name}"
-            write(axes, fit(missing, _COLUMN, lines=3), 0.36, colour=GREY)
-        for row, neuron in enumerate(track.neurons, start=2):
-            _neuron(figure, grid[row, side], neuron, places[neuron.index], explanation.image, atlas)
+    indices = dict.fromkeys(n.index for columns in bands for _, own in columns for n in own)
+    places, first = {index: place for place, index in enumerate(indices)}, 1
+    for columns in bands:
+        for side, (title, own) in enumerate(columns):
+            axes, left = page.blank(figure, grid[first, side]), MARGIN + side * (_COLUMN + _GUTTER)
+            write(axes, fit(title, _COLUMN, BODY + 0.5, bold=True), size=BODY + 0.5, bold=True)
+            rule(axes, leading(HEAD) + 0.04, left, left + _COLUMN)
+            for row, n in enumerate(own, start=first + 1):
+                _neuron(figure, grid[row, side], n, places[n.index], explanation.image, atlas)
+        first += 1 + max(len(own) for _, own in columns)
     _heatmaps(figure, grid[-1, :], explanation, heats, similarities)
     return figure
 
@@ -255,7 +272,8 @@ def _neuron(figure: Figure, spec, neuron, place: int, image, atlas) -> None:
 
 
 def _heatmaps(figure: Figure, spec, explanation, heats, similarities) -> None:
-    """Draw the heatmaps and, beside them, their similarities as numbers and in words."""
+    """Draw the heatmaps and, beside them, their similarities."""
+    heats = {title: track for title, track in heats.items() if track.neurons}
     room = WIDTH - 2 * MARGIN - len(heats) * (_HEAT + 0.3)
     widths = [*[_HEAT] * len(heats), room]
     parts = page.cells(spec, widths, [leading(BODY) - 0.02, _HEAT], (0.3, 0.02))
@@ -268,10 +286,13 @@ def _heatmaps(figure: Figure, spec, explanation, heats, similarities) -> None:
         if not column:
             page.heat_key(axes, _HEAT + 0.06, _HEAT)
     axes, y = page.blank(figure, parts[1, -1]), 0.0
-    for between, r in similarities.items():
-        known = not math.isnan(r)
-        y = write(axes, f"r = {number(r)}" if known else "r: none", y, size=HEAD, bold=True)
-        words = f"{between} {agreement(r) if known else 'cannot be compared'}"
-        y = write(axes, fit(words, room, lines=2), y) + 0.06
-    note = "r is the cosine of two heatmaps: where it is low, the explanation is uncertain"
+    for between, one in similarities.items():
+        if one.cls.neurons:
+            first, _, place = one.r_words.partition(", ")
+            y = write(axes, fit(first, room, HEAD, bold=True), y, size=HEAD, bold=True)
+            words = f"{between}{place and '; '}{place}"
+        else:
+            words = f"{between}: there are no images of {one.cls.class_name}"
+        y = write(axes, fit(words, room, lines=3), y) + 0.06
+    note = "r is the cosine of two heatmaps"
     write(axes, fit(note, room, lines=3), y, colour=GREY)

@@ -173,10 +173,13 @@ def spot(axes: Axes, image, region, place: int) -> None:
     draw(axes, np.where(region[..., None], tinted, paled(image, 0.35)).round().astype(np.uint8))
     outline(axes, region, colour, style, width=1.3)
     if not region.any():
-        axes.text(
-            0.5, 0.5, "not active here", size=SMALL, ha="center", va="center",
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
-        )  # fmt: skip
+        label(axes, "not active here")
+
+
+def label(axes: Axes, words: str) -> None:
+    """Write words on white in the middle of a picture."""
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+    axes.text(0.5, 0.5, words, size=SMALL, ha="center", va="center", bbox=paper)
 
 
 def swatch(axes: Axes, y: float, place: int, x: float = 0.0) -> None:

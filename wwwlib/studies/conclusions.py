@@ -19,7 +19,7 @@ def outcome(table: Table, metric: str, gaps: Sequence[Difference]) -> str:
     """Name the methods with the highest mean, and those that differ from the reference.
 
     Methods that use the annotations behind the truth do not compete, nor, in hit rate, those with
-    a fixed number of names above one.
+    a fixed number of names above one; those of them with a higher mean are named after the leaders.
 
     Parameters
     ----------
@@ -39,11 +39,18 @@ def outcome(table: Table, metric: str, gaps: Sequence[Difference]) -> str:
     if not rows:
         return f"{metric}: not measured."
     best, highest = _leaders(rows, metric)
-    lead = f"{metric}: {_join(best)} {'has' if len(best) == 1 else 'share'} the highest mean, "
+    lead = f"{metric}: {_join(best)} {'has' if len(best) == 1 else 'share'} the highest mean"
+    above = [
+        f"{row.method} ({row.scores[metric].mean:.4f})"
+        for row in table.rows
+        if row not in rows and metric in row.scores and row.scores[metric].mean > highest + 1e-12
+    ]
+    lead += f" of the competing methods, {highest:.4f}"
+    lead += f"; higher, without competing: {_join(above)}" if above else ""
     names = {row.method for row in rows}
     own = [gap for gap in gaps if gap.metric == metric and gap.method in names]
     if not own:
-        return f"{lead}{highest:.4f}; no other method was measured."
+        return f"{lead}; no other method was measured."
     sides = {"Better than {}": [], "Worse than {}": [], "No significant difference from {}": []}
     for gap in own:
         better, worse, equal = sides.values()
@@ -52,7 +59,7 @@ def outcome(table: Table, metric: str, gaps: Sequence[Difference]) -> str:
         (side if gap.p < LEVEL else equal).append(text)
     sides = {side.format(own[0].reference): methods for side, methods in sides.items() if methods}
     found = [f"{side}: {_join(methods)}." for side, methods in sides.items()]
-    return " ".join([f"{lead}{highest:.4f}.", *found])
+    return " ".join([f"{lead}.", *found])
 
 
 def winner(table: Table, metric: str, seed: int = 0, samples: int = 10_000) -> str:
@@ -87,27 +94,37 @@ def winner(table: Table, metric: str, seed: int = 0, samples: int = 10_000) -> s
     return f"{best.method}, not significantly above {_short(near)}" if near else best.method
 
 
-def conclude(table: Table, gaps: Sequence[Difference], remarks: Sequence[str] = ()) -> list[str]:
-    """Return the note under a table, a line each: conclusions by metric, then caveats.
-
-    Parameters
-    ----------
-    table, gaps
-        As for `outcome`.
-    remarks : sequence of str
-        Further caveats, such as those of `caveats`.
-    """
-    run = [row for row in table.rows if row.scores]
-    lines = [outcome(table, metric, gaps) for metric in table.metrics]
-    limits = [*remarks, *_references(table, run), *_bounds(run), *_same_columns(table, run)]
-    limits += _precision(gaps)
+def conclude(table: Table, gaps: Sequence[Difference]) -> list[str]:
+    """Return the conclusions under a table, a line for each metric; see `outcome`."""
     return [
         f"Conclusions from {table.title} (paired permutation tests, p < {LEVEL:g} after Holm's "
         "correction over the table):",
-        *(f"  + {line}" for line in lines),
-        "Caveats:",
-        *(f"  - {line}" for line in limits),
+        *(f"  + {outcome(table, metric, gaps)}" for metric in table.metrics),
     ]
+
+
+def limits(
+    table: Table, gaps: Sequence[Difference], remarks: Sequence[str] = ()
+) -> dict[str, list[str]]:
+    """Return the caveats about a table by its title: `remarks`, and what its scores limit."""
+    run = [row for row in table.rows if row.scores]
+    found = [*remarks, *_references(table, run), *_bounds(run), *_same_columns(table, run)]
+    return {table.title: found + _precision(gaps)}
+
+
+def note(limits: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the caveats about several tables, each once: first those that all tables share."""
+    where: dict[str, list[str]] = {}
+    for title, found in limits.items():
+        for caveat in found:
+            where.setdefault(caveat, []).append(title)
+    shared = [caveat for caveat, titles in where.items() if len(titles) == len(limits)]
+    lines = ["Caveats:", *(f"  - {caveat}" for caveat in shared)]
+    for titles in dict.fromkeys(map(tuple, where.values())):
+        if len(titles) < len(limits):
+            own = [caveat for caveat, at in where.items() if tuple(at) == titles]
+            lines += [f"Only for {'; '.join(titles)}:", *(f"  - {caveat}" for caveat in own)]
+    return lines
 
 
 def _competitors(table: Table, metric: str) -> list[Row]:

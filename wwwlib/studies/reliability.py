@@ -122,18 +122,15 @@ class RejectionCurve:
         Their numbers: `rates` times the number of images, halves rounded up.
     hits : Tensor of float64, shape (R,)
         Expected errors among them.
-    low, high : Tensor of float64, shape (R,)
-        Bootstrap band of the hits. Every bootstrap sample has its own number of errors, so the
-        band is wider than a count of these errors can be.
     recall, recall_low, recall_high : Tensor of float64, shape (R,)
         The hits as a share of all errors, and its band, in which every sample's hits are a share
         of its own errors; NaN without errors.
     oracle, random : Tensor of float64, shape (R,)
         Hits of a perfect and of a random order.
-    auroc, aurc : float
-        See `auroc` and `risk_coverage`; `auroc` is NaN without errors, or without successes.
-    auroc_interval, aurc_interval : (float, float)
-        Their bootstrap intervals.
+    auroc : float
+        See `auroc`; NaN without errors, or without successes.
+    auroc_interval : (float, float)
+        Its bootstrap interval.
     errors, images : int
         Number of mispredictions, and of images.
     """
@@ -141,17 +138,13 @@ class RejectionCurve:
     rates: Tensor
     rejected: Tensor
     hits: Tensor
-    low: Tensor
-    high: Tensor
     recall: Tensor
     recall_low: Tensor
     recall_high: Tensor
     oracle: Tensor
     random: Tensor
     auroc: float
-    aurc: float
     auroc_interval: Interval
-    aurc_interval: Interval
     errors: int
     images: int
 
@@ -229,28 +222,21 @@ def rejection(
     def measures(drawn: np.ndarray) -> np.ndarray:
         found = _found(u[drawn], wrong[drawn])
         hits = np.moveaxis(found[..., rejected.numpy()], -1, 0)
-        return np.stack([*hits, *_ratio(hits, found[..., -1]), _auroc(found), _aurc(found)])
+        return np.stack([*_ratio(hits, found[..., -1]), _auroc(found)])
 
-    whole = torch.tensor(measures(np.arange(n)))
-    ends = torch.tensor(bootstrap_interval(measures, n, samples, seed))
-    parts = [len(rates), len(rates), 1, 1]
-    hits, recall, auroc_, aurc_ = whole.split(parts)
-    (low, high), (recall_low, recall_high), auroc_ends, aurc_ends = ends.split(parts, 1)
+    *recall, area = torch.tensor(measures(np.arange(n)))
+    low, high = torch.tensor(bootstrap_interval(measures, n, samples, seed))
     return RejectionCurve(
         rates=rates,
         rejected=rejected,
-        hits=hits,
-        low=low,
-        high=high,
-        recall=recall,
-        recall_low=recall_low,
-        recall_high=recall_high,
+        hits=torch.tensor(_found(u, wrong)[rejected]),
+        recall=torch.stack(recall),
+        recall_low=low[:-1],
+        recall_high=high[:-1],
         oracle=rejected.clamp(max=errors).double(),
         random=rejected * errors / n,
-        auroc=auroc_.item(),
-        aurc=aurc_.item(),
-        auroc_interval=tuple(auroc_ends[:, 0].tolist()),
-        aurc_interval=tuple(aurc_ends[:, 0].tolist()),
+        auroc=area.item(),
+        auroc_interval=(low[-1].item(), high[-1].item()),
         errors=errors,
         images=n,
     )
@@ -409,32 +395,6 @@ def _too_few(wrong: np.ndarray, least: int) -> bool:
 # Combination ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Gain:
-    """What a second uncertainty adds to a first, on images that neither model was fitted on.
-
-    Attributes
-    ----------
-    alone, both : float
-        AUROC of the two models on the test half.
-    difference : float
-        `both` minus `alone`.
-    interval : (float, float)
-        Of the difference, by paired bootstrap.
-    weights : (float, float)
-        Of the two standardised uncertainties in the model of both.
-    errors : int
-        Mispredictions in the test half.
-    """
-
-    alone: float
-    both: float
-    difference: float
-    interval: Interval
-    weights: tuple[float, float]
-    errors: int
-
-
 def gain(
     uncertainty: Values,
     second: Values,
@@ -442,7 +402,7 @@ def gain(
     seed: int = 0,
     samples: int = 2000,
     level: float = 0.95,
-) -> Gain:
+) -> Difference:
     """Measure what a second uncertainty adds to a first one.
 
     A logistic regression on both is fitted on one half of the images and tested on the other,
@@ -464,8 +424,9 @@ def gain(
 
     Returns
     -------
-    Gain
-        Values are NaN where there are fewer than ten errors or ten successes.
+    Difference
+        AUROC of both on the test half, minus that of the first alone; NaN with fewer than ten
+        errors or ten successes in all.
 
     Raises
     ------
@@ -481,15 +442,12 @@ def gain(
         raise ValueError("An uncertainty is infinite; clamp it, so that a model can be fitted.")
     train, test = halves(wrong.tolist(), seed)
     if _too_few(wrong, 2 * LEAST):
-        return Gain(NAN, NAN, NAN, (NAN, NAN), (NAN, NAN), int(wrong[test].sum()))
-    odds, weights = [], ()
+        return Difference(NAN, (NAN, NAN))
+    odds = []
     for columns in (slice(1), slice(2)):
         model = pipeline.make_pipeline(
             preprocessing.StandardScaler(), linear_model.LogisticRegression()
         )
         model.fit(pair[train, columns], wrong[train])
         odds.append(model.decision_function(pair[test, columns]))
-        weights = tuple(model[-1].coef_[0].tolist())
-    found = compare(odds[1], odds[0], wrong[test], samples=samples, level=level, seed=seed)
-    alone, both = (auroc(one, wrong[test]) for one in odds)
-    return Gain(alone, both, found.difference, found.interval, weights, int(wrong[test].sum()))
+    return compare(odds[1], odds[0], wrong[test], samples=samples, level=level, seed=seed)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
+from pandas import DataFrame
 from torch import Tensor
 
 from wwwlib import scores
@@ -58,7 +59,7 @@ class Row:
     informed: bool = False
 
     def cells(self, metrics: Sequence[str], digits: int = 4) -> dict[str, str]:
-        """Return the row as text: "mean ± stderr (bound)" by metric, set size and abstentions."""
+        """Return the row as text: `Score.cell` and bound by metric, set size and abstentions."""
         texts = {metric: self._cell(metric, digits) for metric in metrics}
         first = next(iter(self.scores.values()), None)
         texts["set size"] = NOT_RUN if first is None else f"{first.size:.2f}"
@@ -69,7 +70,7 @@ class Row:
         if metric not in self.scores:
             return NOT_RUN
         score, bound = self.scores[metric], self.upper_bounds.get(metric)
-        text = f"{score.mean:.{digits}f} ± {score.stderr:.{digits}f}"
+        text = score.cell(digits)
         return text if bound is None else f"{text} ({bound:.{digits}f})"
 
 
@@ -277,6 +278,12 @@ def vocabulary_use(own: MethodNames) -> dict[str, object]:
         "most frequent": name,
         "its share": times / len(own.names),
     }
+
+
+def by_row(rows: Mapping[object, Mapping[str, object]], digits: int = 3) -> DataFrame:
+    """Return records as the rows of a table: whole numbers stay whole, missing is "not run"."""
+    table = DataFrame.from_dict(rows, orient="index").round(digits)
+    return table.astype(object).where(table.notna(), NOT_RUN)
 
 
 def titles(specs: Iterable[str]) -> dict[str, str]:

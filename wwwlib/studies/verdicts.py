@@ -1,7 +1,10 @@
 """Verdicts: claims with their estimates, intervals and outcomes, decided by the run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
+
+from pandas import DataFrame
 
 from wwwlib.studies.reliability import LEAST, NAN, Interval, RejectionCurve
 
@@ -77,6 +80,20 @@ def verdict(
     else:
         outcome = FAILED if high <= bound else UNDECIDED
     return Verdict(claim, value, (low, high), bound, outcome, why)
+
+
+def outcomes(verdicts: Sequence[Verdict]) -> DataFrame:
+    """Return verdicts as a table; a claim that was not measured has its reason in place of numbers.
+
+    The columns are "claim", "figure" and "interval", as text; the index is the outcome.
+    """
+    rows = [
+        (v.outcome, v.claim, v.why or "not measured", "—")
+        if isnan(v.value)
+        else (v.outcome, v.claim, f"{v.value:.3f}", "{:.3f} to {:.3f}".format(*v.interval))
+        for v in verdicts
+    ]
+    return DataFrame(rows, columns=["outcome", "claim", "figure", "interval"]).set_index("outcome")
 
 
 def judge(claim: str, curve: RejectionCurve, why: str = "") -> Verdict:

@@ -105,7 +105,7 @@ def sweep(
     Parameters
     ----------
     curves : mapping of a name to points
-        (setting, score) or (setting, score, standard error), in the order of the settings.
+        (setting, score) or (setting, score, low, high), in the order of the settings.
     x, y : str
         What the setting is, and what the score is.
     chosen : mapping of a name to float
@@ -129,10 +129,9 @@ def sweep(
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     found, best = {}, []
     for name, points in curves.items():
-        settings, values, *errors = np.asarray(points, float).T
+        settings, values, *ends = np.asarray(points, float).T
         best.append((settings[values.argmax()], values.max()))
         label = f"{literal(name)}: best {number(values.max(), 3)} at {best[-1][0]:.3g}"
-        ends = (values - errors[0], values + errors[0]) if errors else ()
         found[label] = settings, values, *ends
     _curves(axes, found)
     for name, at, look in zip(curves, best, looks(len(curves)), strict=True):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from wwwlib.plots import page, style
 from wwwlib.plots.page import MARGIN, blank, draw, inches, leading, outline, pixels, rule, write
-from wwwlib.plots.style import BODY, GREY, HEAD, SMALL, WIDTH, fit, listing, number, share, styled
+from wwwlib.plots.style import BODY, GREY, HEAD, WIDTH, fit, listing, share, styled
 
 SYMBOLS = {"right": "✓", "near": "≈", "wrong": "✗", None: "·"}
 _COLOURS = {"right": "#00704f", "near": style.BLUE, "wrong": style.VERMILION, None: GREY}
@@ -217,9 +217,7 @@ def _where(figure: Figure, spec, image, reply) -> None:
     if m.dtype == bool:
         page.outline(axes, m, style.VERMILION)
         if not m.any():
-            paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-            middle = {"ha": "center", "va": "center", "bbox": paper}
-            axes.text(0.5, 0.5, "nowhere here", size=SMALL, **middle)
+            page.label(axes, "nowhere here")
 
 
 # Mispredicted images ----------------------------------------------------------------------------
@@ -259,7 +257,7 @@ def failures(rows: Sequence[tuple]) -> Figure:
             name = fit(f"{before} {track.class_name}", words, bold=True)
             y = write(axes, name, y, bold=True)
             y = write(axes, f"({share(track.probability)})", y, colour=GREY)
-        write(axes, f"r = {number(guess.r)}", y + 0.05)
+        write(axes, fit(guess.r_words, words, lines=3), y + 0.05)
         draw(figure.add_subplot(grid[row, 1]), guess.image)
         for column, track in enumerate((guess.sample, guess.cls, true.cls), start=2):
             axes = figure.add_subplot(grid[row, column])

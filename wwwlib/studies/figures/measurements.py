@@ -40,6 +40,7 @@ def intervals(
     label: str,
     reference: float | None = None,
     bounds: Sequence[float] | None = None,
+    series: Sequence[str] | None = None,
 ) -> Figure:
     """Draw estimates with their intervals, a row each.
 
@@ -53,6 +54,8 @@ def intervals(
         Where a line is drawn, such as the value that means no difference.
     bounds : sequence of float, optional
         The upper bound of each value, drawn as a tall tick; nan where there is none.
+    series : sequence of str, optional
+        The method of each row; every method then has its own colour and marker.
 
     Returns
     -------
@@ -68,9 +71,16 @@ def intervals(
     known = np.isfinite(values[:, 0])
     least = np.nan if reference is None else reference
     open_ = known & (values[:, 1] <= least) & (least <= values[:, 2])
-    for some, face in ((known & ~open_, style.BLUE), (open_, "white")):
-        look = {"color": style.BLUE, "markerfacecolor": face}
-        _points(axes, np.flatnonzero(some), *values[some].T, **look)
+    series = np.array([""] * len(rows) if series is None else series)
+    kinds = dict.fromkeys(series)
+    for kind, look in zip(kinds, looks(len(kinds)), strict=True):
+        colour, marker = look["color"], look["marker"]
+        for some, face in ((known & ~open_, colour), (open_, "white")):
+            places = np.flatnonzero(some & (series == kind))
+            own = {"color": colour, "markers": marker, "markerfacecolor": face}
+            _points(axes, places, *values[places].T, **own)
+        if kind:
+            axes.plot([], [], marker, color=colour, label=literal(kind))
     texts = [
         f"{number(value, 3)} [{number(low, 3)}, {number(high, 3)}]" for value, low, high in values
     ]
@@ -81,7 +91,8 @@ def intervals(
             for text, bound in zip(texts, bounds, strict=True)
         ]
         axes.set_xlim(left=min(0, axes.get_xlim()[0]))
-        figure.legend(loc="outside upper left")
+    if bounds is not None or any(kinds):
+        figure.legend(loc="outside upper left", ncols=2)
     for place, text in enumerate(texts):
         text = text if known[place] else "undecided"
         axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), va="center", size=SMALL)
@@ -94,13 +105,13 @@ def intervals(
 
 @styled
 def localization(
-    table: Sequence[tuple[str, str, float, float]], label: str = "score (higher is better)"
+    table: Sequence[tuple[str, str, float, float, float]], label: str = "score (higher is better)"
 ) -> Figure:
     """Draw localization scores per method and category.
 
     Parameters
     ----------
-    table : sequence of (method, category, mean, stderr)
+    table : sequence of (method, category, mean, low, high)
         In the order in which they shall appear; missing pairs stay empty.
     label : str
         What the score is, such as "pointing game, hits".
@@ -108,9 +119,9 @@ def localization(
     Returns
     -------
     Figure
-        A point with one standard error on both sides; each method has a marker and a colour.
+        A point with its interval; each method has a marker and a colour.
     """
-    rows = pd.DataFrame(table, columns=["method", "category", "mean", "stderr"])
+    rows = pd.DataFrame(table, columns=["method", "category", "mean", "low", "high"])
     methods, categories = rows.method.unique(), rows.category.unique()
     height = 1.1 + len(categories) * max(0.3, 0.13 * len(methods)) + 0.18 * -(-len(methods) // 2)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
@@ -119,9 +130,8 @@ def localization(
     for method, offset, look in zip(methods, offsets, looks(len(methods)), strict=True):
         own = rows[rows.method == method]
         at = [np.flatnonzero(categories == one)[0] + offset for one in own.category]
-        ends = own["mean"] - own.stderr, own["mean"] + own.stderr
         name = {"label": fit(method, 2.9)[0], "color": look["color"], "markers": look["marker"]}
-        _points(axes, at, own["mean"], *ends, **name)
+        _points(axes, at, own["mean"], own.low, own.high, **name)
     for line in range(1, len(categories)):
         axes.axhline(line - 0.5, color=style.RULE, linewidth=0.6)
     axes.set_yticks(range(len(categories)), ["\n".join(fit(c, 1.8, lines=2)) for c in categories])
@@ -148,7 +158,7 @@ def methods(tables: Sequence, reference: str = "WWW") -> Figure:
     Returns
     -------
     Figure
-        Points with one standard error on both sides; a tall tick is the upper bound. A score that
+        Points with `Score.interval`; a tall tick is the upper bound. A score that
         no method of any table has, for want of an encoder, has no panel.
 
     Raises
@@ -193,12 +203,12 @@ def _panel(axes: Axes, table, metric: str, own: Mapping[str, dict]) -> None:
         axes.text(0.5, place, NOT_RUN, size=SMALL, color=GREY, **middle)
     places, rows = list(known), list(known.values())
     _ticks(axes, [row.upper_bounds.get(metric, np.nan) for row in rows], places, "upper bound", 9)
-    mean = np.array([row.scores[metric].mean for row in rows])
-    stderr = np.array([row.scores[metric].stderr for row in rows])
+    found = [row.scores[metric] for row in rows]
+    low, high = zip(*(one.interval for one in found), strict=True) if found else ((), ())
     colours = [own[row.method]["color"] for row in rows]
     marks = {"markers": [own[row.method]["marker"] for row in rows], "markersize": 5}
     hue = {"hue": np.repeat(places, 3), "palette": colours}
-    _points(axes, places, mean, mean - stderr, mean + stderr, **hue, **marks)
+    _points(axes, places, [one.mean for one in found], low, high, **hue, **marks)
     axes.set(xlim=(min(-0.06, axes.get_xlim()[0]), 1.08), xlabel="", ylabel="")
     axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
     axes.grid(axis="y")
@@ -218,9 +228,11 @@ def _points(axes: Axes, places, values, lows, highs, **look) -> None:
     if not len(values):
         return
     three = np.stack([values, lows, highs], axis=1)
+    gaps = np.diff(np.unique(places))  # seaborn measures caps in the least of them
+    cap = 0.08 / (gaps.min() if gaps.size else 1)
     sns.pointplot(
         x=three.ravel(), y=np.repeat(np.asarray(places, float), 3), orient="h", native_scale=True,
-        estimator=lambda own: own.iloc[0], errorbar=lambda own: tuple(own.iloc[1:]), capsize=0.08,
+        estimator=lambda own: own.iloc[0], errorbar=lambda own: tuple(own.iloc[1:]), capsize=cap,
         linestyles="none", err_kws={"linewidth": 1.4, "zorder": 2}, legend=False, ax=axes,
         **{"markersize": 6, "markeredgewidth": 1.2, "zorder": 3, **look},
     )  # fmt: skip
