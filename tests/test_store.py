@@ -577,11 +577,11 @@ def test_a_read_between_the_renames_of_a_save_finds_the_new_artifact(store, monk
 
 
 def test_waiting_for_another_is_said_once(store, monkeypatch):
-    monkeypatch.setattr(wwwlib.store, "_SILENT", 0.01)
     slot = store._slot("t", KEY)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         with slot.locked():
+            monkeypatch.setattr(wwwlib.store, "_SILENT", 0.01)
             waiting = threading.Thread(target=store.fetch, args=("t", KEY, lambda _: (TENSORS, {})))
             waiting.start()
             for _ in range(1000):

@@ -33,21 +33,22 @@ def class_names(given: Iterable[str | Sequence[str]] | Mapping[int, str]) -> tup
     ValueError
         If the order is not defined, or a name is no string.
     """
-    if isinstance(given, Mapping):
-        if set(given) != {*range(len(given))}:
-            raise ValueError(
-                f"classes has the keys {[*given][:_LISTED]}; a mapping needs 0 to "
-                f"{len(given) - 1}, the indices of the classes."
-            )
+    if isinstance(given, Mapping) and {*given} == {*range(len(given))}:
         given = [given[i] for i in range(len(given))]
-    if isinstance(given, str | set | frozenset) or not isinstance(given, Iterable):
+    ordered = isinstance(given, Iterable) and not isinstance(given, str | set | frozenset | Mapping)
+    names = [_first_of_synonyms(one) for one in given] if ordered else []
+    odd = [one for one in names if not isinstance(one, str | int)]
+    if odd or not ordered:
         raise ValueError(
-            f"classes is {given!r:.80}, which has no order of classes; give a list of names."
+            f"classes contains or is {(odd or [given])[0]!r:.80}; give a list of the class "
+            "names, in the order of their indices, or a dictionary from 0, 1, ... to the names."
         )
-    names = [one[0] if isinstance(one, tuple | list) and one else one for one in given]
-    if wrong := [one for one in names if not isinstance(one, str | int)]:
-        raise ValueError(f"classes contains {wrong[0]!r:.80}, which is no name; give strings.")
     return tuple(map(str, names))
+
+
+def _first_of_synonyms(names: object) -> object:
+    several = isinstance(names, tuple | list) and names and all(isinstance(n, str) for n in names)
+    return names[0] if several else names
 
 
 def match_labels(images: ImageSet, target: Any, warn: bool = True) -> ImageSet:

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import unicodedata
+import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -108,7 +109,7 @@ def literal(words) -> str:
     """Return a string as it can be drawn: one line, every character in the font.
 
     Line breaks become spaces, invisible format characters are removed, and a character that the
-    font lacks becomes a box.
+    font lacks becomes a box, with a warning.
     """
     shown = []
     for letter in str(words):
@@ -116,7 +117,10 @@ def literal(words) -> str:
         if letter.isspace() or category == "Cc":
             shown.append(" ")
         elif category != "Cf":
-            shown.append(letter if ord(letter) in _letters() else "□")
+            known = ord(letter) in _letters()
+            shown.append(letter if known else "□")
+            if not known:
+                warnings.warn(f"Figures show □ for characters that {FONT} lacks.", stacklevel=1)
     return " ".join("".join(shown).split())
 
 
