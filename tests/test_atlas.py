@@ -81,20 +81,20 @@ def preprocess(image):
     return (pil_to_tensor(image.resize((SIDE, SIDE))).double() / 255 - 0.5) / 0.25
 
 
-def network(seed=0, bias=(0.0, 0.0, 0.0)):
+def network(seed=0, bias=0.0, outputs=3):
     """Two hidden layers: "1" has the network after it, "3" pooling and one linear layer."""
     torch.manual_seed(seed)
     model = nn.Sequential(
         nn.Conv2d(3, 5, 3, stride=2), nn.ReLU(), nn.Conv2d(5, 6, 3), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, outputs),
     ).double()  # fmt: skip
     with torch.no_grad():
         model[6].bias += torch.tensor(bias)
     return model
 
 
-def tiny(seed=0, bias=(0.0, 0.0, 0.0), transform=preprocess, classes=CLASSES):
-    return targets.wrap(network(seed, bias), transform, classes, "tiny")
+def tiny(seed=0, bias=0.0, transform=preprocess, classes=CLASSES):
+    return targets.wrap(network(seed, bias, len(classes)), transform, classes, "tiny")
 
 
 def built(target=None, probe=None, encoder=None, layers=("1", "3", "logits"), **options):
@@ -593,7 +593,8 @@ def test_a_killed_class_pass_goes_on_and_ends_with_the_same_numbers(tmp_path):
         )
         again, counted = class_contributions(target, images(), ["1", "3"], store=store, **key)
         hook.remove()
-        assert sum(seen) == 24 - cut // 5 * 5, "what was done is not done again"
+        fixed = 3  # images of the fingerprint
+        assert sum(seen) - fixed == 24 - cut // 5 * 5, "what was done is not done again"
         assert same(again, whole) and same(counted, count)
 
 
@@ -605,9 +606,9 @@ def test_a_second_build_reads_nothing_again(tmp_path):
     target.model.register_forward_hook(lambda _, x, __: seen.append(len(x[0])))
     second = built(target, encoder=encoder, store=store)
     third = built(target, encoder=encoder, store=store, alpha=0.1)
+    assert max(seen) == 2, "only fixed images, for fingerprints and linear heads, run again"
     assert same(second, first) and same(first, built(target)), "with and without a store"
     assert encoder.calls == calls + 4, "a fixed image for each of four passes"
-    assert seen[:12] == [2] * 12, "only the search for linear heads runs again"
     assert sum(map(len, third.layers["1"].major.names)) > sum(
         map(len, first.layers["1"].major.names)
     )
