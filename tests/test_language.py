@@ -265,6 +265,11 @@ def test_imagenet_synsets_come_without_download():
     assert words.words[:2] == ("tench", "Tinca tinca") and words.source == "ImageNet"
     with pytest.raises(ValueError, match="'imagenet' names 1000 classes, but net has 1"):
         language.truth("imagenet", SimpleNamespace(name="net", classes=("tench",)))
+    ordered = tuple(lemmas[0] for lemmas in synsets.values())
+    spelled = SimpleNamespace(name="net", classes=("a fish", *ordered[1:]))
+    assert language.truth("imagenet", spelled)[0] == ["tench", "Tinca tinca"]
+    with pytest.raises(ValueError, match="has 'tench' as class 0, but net as class 999"):
+        language.truth("imagenet", SimpleNamespace(name="net", classes=ordered[::-1]))
 
 
 @pytest.mark.real

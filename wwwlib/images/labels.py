@@ -64,7 +64,7 @@ def match_labels(images: ImageSet, target: Any, warn: bool = True) -> ImageSet:
     warn : bool
         Whether to list classes without a partner in a warning.
     """
-    partner = _partners(images.classes, target.classes)
+    partner = partners(images.classes, target.classes)
     labels = tuple(None if label is None else partner[label] for label in images.labels)
     if labels == images.labels and (len(partner) == len(target.classes) or {*labels} <= {None}):
         return images
@@ -85,7 +85,7 @@ def labelled_subset(images: ImageSet, target: Any) -> ImageSet:
     matched = match_labels(images, target, warn=False)
     labelled = [i for i, label in enumerate(matched.labels) if label is not None]
     if not labelled:
-        lost = _without_partner(images, _partners(images.classes, target.classes))
+        lost = _without_partner(images, partners(images.classes, target.classes))
         reason = _loss(images, target, lost) if lost else f"{images.name!r} has no labels"
         raise ValueError(
             f"None of {len(images)} images has a label among the classes of {target.name}, since "
@@ -109,11 +109,11 @@ def class_name(images: ImageSet, i: int, known: Sequence[str]) -> str | None:
     label = images.label(i)
     if label is None:
         return None
-    partner = _partners(images.classes, known)[label]
+    partner = partners(images.classes, known)[label]
     return images.classes[label] if partner is None else known[partner]
 
 
-def _partners(classes: Sequence[str], known: Sequence[str]) -> list[int | None]:
+def partners(classes: Sequence[str], known: Sequence[str]) -> list[int | None]:
     """Return for each class its index in `known`, None without a partner.
 
     A name that occurs once in both lists is matched wherever it stands. Among 1,000 classes of

@@ -15,6 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from wwwlib.images import imagenet_synsets
+from wwwlib.images.labels import partners
 from wwwlib.images.sources import places365_scenes
 from wwwlib.language.embedding import coarse_digest, embed_texts
 from wwwlib.language.encoders import Encoder
@@ -459,7 +460,7 @@ def truth(spec: str, target: Target) -> list[list[str]]:
     Raises
     ------
     ValueError
-        If there is no such truth, or its length differs from the number of classes.
+        If there is no such truth, or its number or order of classes is not that of the target.
     """
     kind, _, path = spec.partition(":")
     if kind in ("classes", "imagenet"):
@@ -475,6 +476,13 @@ def truth(spec: str, target: Target) -> list[list[str]]:
             f"{spec!r} names {len(found)} classes, but {target.name} has {len(target.classes)}; "
             "take the names of the data set that the network was trained on."
         )
+    places = partners([names[0] for names in found], target.classes)
+    for i, place in enumerate(places if kind == "imagenet" else []):
+        if place not in (i, None):
+            raise ValueError(
+                f"{spec!r} has {found[i][0]!r} as class {i}, but {target.name} as class {place}; "
+                "take 'classes', the network's own names."
+            )
     return found
 
 
