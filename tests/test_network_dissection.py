@@ -1,6 +1,7 @@
 """Network Dissection against literal loops, on masks that were planted, and on Broden's layout."""
 
 import csv
+from functools import partial
 
 import numpy as np
 import pytest
@@ -42,7 +43,11 @@ def pictures(reader=noise, count=COUNT):
     return images.ImageSet("test", reader.__name__, names, (None,) * count, (), reader)
 
 
-def to_tensor(image):
+def to_tensor(image, side=SIDE):
+    return pixels(image.resize((side, side)))
+
+
+def pixels(image):
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1) / 255
 
 
@@ -120,7 +125,7 @@ def literal_iou(all_maps, share, whole=()):
 def centre(image):
     """Twice as large, and of that the middle third of the width and half of the height."""
     large = image.resize((2 * SIDE, 2 * SIDE), Image.Resampling.NEAREST)
-    return to_tensor(large.crop((8, 6, 16, 18)))
+    return pixels(large.crop((8, 6, 16, 18)))
 
 
 def cropping():
@@ -311,7 +316,7 @@ def test_a_neuron_that_sees_red_is_called_red():
     colours = nn.Conv2d(3, 2, 1, bias=False)
     colours.weight = nn.Parameter(weight)
     model = nn.Sequential(colours, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    target = targets.wrap(model, to_tensor, ("a", "b"), "test")
+    target = targets.wrap(model, partial(to_tensor, side=64), ("a", "b"), "test")
     made = dissect(target, probe=probe, of=of, share=0.02)["0"]
     assert made.table(category="colour").names == [["red"], ["green"]]
 
@@ -442,10 +447,11 @@ def test_the_visible_box_is_that_of_the_resize_and_crop(size):
 
 
 def test_preprocessing_that_mirrors_has_no_visible_box():
-    mirrored = v2.Compose([v2.PILToTensor(), v2.RandomHorizontalFlip(1.0),
+    mirrored = v2.Compose([v2.PILToTensor(), v2.Resize((30, 40)), v2.RandomHorizontalFlip(1.0),
                            v2.ToDtype(torch.float32, scale=True)])  # fmt: skip
+    mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(ValueError, match=r"of small does more to an image of 40 x 30 pixels than"):
-        visible_box(targets.wrap(nn.Flatten(), mirrored, ["a"], "small"), (40, 30))
+        visible_box(targets.wrap(mean, mirrored, ["a", "b", "c"], "small"), (40, 30))
 
 
 def test_a_mask_is_cropped_to_a_box_of_at_least_one_pixel():

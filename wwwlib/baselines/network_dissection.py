@@ -16,7 +16,7 @@ Visual Representations", CVPR 2017.
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -169,10 +169,8 @@ def dissect(
     threshold = thresholds(target, images, layers, share, **options)
     step = _Overlaps(target, masks, threshold, frozenset(whole))
     key = {"share": share, "masks": masks.fingerprint, "whole": sorted(whole)}
-    sized = replace(target, preprocess=_WithSize(target.preprocess))
-    counts = run(
-        Pass(sized, images, layers, step, _add, "overlaps", key, label="overlaps"), **options
-    )
+    overlaps = Pass(_Sized(target), images, layers, step, _add, "overlaps", key, label="overlaps")
+    counts = run(overlaps, **options)
     concepts, categories = tuple(masks.categories), tuple(masks.categories.values())
     return {
         layer: Dissection(concepts, categories, _iou(counts[layer], masks), threshold[layer])
@@ -201,6 +199,18 @@ class _WithSize:
     def __call__(self, image: Image.Image) -> Tensor:
         x = self.preprocess(image)
         return torch.cat([x, x.new_tensor(image.size)[:, None, None].expand(2, *x.shape[1:])])
+
+
+class _Sized:
+    """A target, as far as a pass needs one, with the preprocessing `_WithSize`."""
+
+    def __init__(self, target: Target) -> None:
+        self.target, self.preprocess = target, _WithSize(target.preprocess)
+        self.key, self.to = target.key, target.to
+
+    @property
+    def device(self) -> torch.device:
+        return self.target.device
 
 
 class _Overlaps:
