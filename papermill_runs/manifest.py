@@ -28,6 +28,7 @@ from wwwlib.store import digest, file_digest, versions
 
 REPORTED = {"scalars": "dict", "data": "dict", "artifacts": "dict", "device": "str"}
 RESULTS = "results.json"
+RESERVE = 1 << 18  # bytes, of which a record takes some thousand a notebook
 
 
 @dataclass
@@ -37,6 +38,11 @@ class Manifest:
     path: Path
     content: dict[str, Any] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    @property
+    def reserve(self) -> Path:
+        """A file that keeps room for the record, should the disk be full."""
+        return self.path.with_name(".reserve")
 
     @classmethod
     def open(cls, folder: Path) -> Manifest:
@@ -68,6 +74,7 @@ class Manifest:
             "notebooks": {n: {"state": "pending"} for n in profile.notebooks} | kept,
             **({"dry_run": profile.description} if project.stand_ins else {}),
         }
+        self.reserve.write_bytes(os.urandom(RESERVE))
         self.save()
 
     def record(self, name: str) -> dict[str, Any]:
@@ -91,9 +98,15 @@ class Manifest:
             )
 
     def save(self) -> None:
-        """Replace the file as a whole: a reader finds the old or the new one."""
+        """Replace the file as a whole, on a full disk in the room that `begin` has reserved."""
         with self.lock:  # of notebooks that end at the same time
-            write_json(self.path, self.content)
+            try:
+                write_json(self.path, self.content)
+            except OSError:
+                if not self.reserve.exists():
+                    raise
+                self.reserve.unlink()
+                write_json(self.path, self.content)
 
     def key(self, project: Project, job: Job) -> str:
         """Digest of everything that decides a notebook's results."""

@@ -152,12 +152,14 @@ def plan(
     chosen notebook that declares the parameter. Relative paths in them start at the working
     directory. Raises ValueError if a name or value in the profile or the command line is wrong.
     """
-    sources = {path.stem: path for path in sorted(project.notebooks.glob("*.ipynb"))}
-    for name in profile.notebooks:
-        if _book(name) not in sources or not VARIANT.fullmatch(name):
+    known = {path.stem: path for path in sorted(project.notebooks.glob("*.ipynb"))}
+    # The notebook of 04_quantitative_tables@resnet50 is 04_quantitative_tables.
+    sources = {name: known.get(name.partition("@")[0]) for name in profile.notebooks}
+    for name, source in sources.items():
+        if not source or not VARIANT.fullmatch(name):
             where = f"a notebook {name!r}, which is not in {project.notebooks}"
-            raise unknown(f"Profile {profile.name!r} runs {where}", name, sources)
-    offered = {name: declared(sources[_book(name)]) for name in profile.notebooks}
+            raise unknown(f"Profile {profile.name!r} runs {where}", name, known)
+    offered = {name: declared(source) for name, source in sources.items()}
     chosen = _chosen(profile, only)
     everything = {key: p for parameters in offered.values() for key, p in parameters.items()}
     theirs = {key: p for name in chosen for key, p in offered[name].items()}
@@ -179,7 +181,7 @@ def plan(
             values[key], by_value = _set(given[key], parameters[key], project)
             typed |= by_value
         defaults = {key: p.default for key, p in parameters.items() if key != RESERVED}
-        jobs.append(Job(name, sources[_book(name)], values, defaults | values, typed))
+        jobs.append(Job(name, sources[name], values, defaults | values, typed))
     return [job for job in jobs if job.name in chosen]
 
 
@@ -188,11 +190,6 @@ def _set(text: str, parameter: Parameter, project: Project) -> tuple[Any, dict[s
     read = parse(text, parameter.type, f"--set: {parameter.name!r}")
     value = changed(read, lambda one: parameter.moved(one, Path.cwd(), project.notebooks))
     return value, dict(zip(texts(value), texts(read), strict=True))
-
-
-def _book(name: str) -> str:
-    """Return the notebook of a run's name: ``04_quantitative_tables`` of ``...@resnet50``."""
-    return name.partition("@")[0]
 
 
 def _chosen(profile: Profile, only: list[str]) -> list[str]:

@@ -313,6 +313,7 @@ class Run:
         """Print how the run ended and where its files are; return the exit code."""
         self.manifest.content |= {"seconds": round(seconds, 1)}
         self.save()
+        _remove(self.manifest.reserve)
         records = {job.name: self.manifest.record(job.name) for job in self.jobs}
         failed = {name: one for name, one in records.items() if one["state"] != "done"}
         done, folder = len(records) - len(failed), Path(os.path.relpath(self.folder))

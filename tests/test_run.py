@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import manifest
 import nbformat.v4
 import profiles
 import publish
@@ -470,6 +471,21 @@ def test_a_manifest_that_cannot_be_written_fails_that_notebook_alone(project, mo
         "01_good": "failed", "02_good": "done"
     }  # fmt: skip
     assert "No space left on device" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_recorded(project, monkeypatch):
+    """Breaks if the record of the notebook that filled the disk stays at "running"."""
+    write, reserve = manifest.write_json, project.runs / "tiny" / ".reserve"
+
+    def full(path, content):
+        if content["notebooks"]["01_good"]["state"] == "failed" and reserve.exists():
+            raise OSError(28, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(run.Run, "execute", lambda *_: "OSError: No space left on device")
+    monkeypatch.setattr(manifest, "write_json", full)
+    assert run.main(["tiny"], project) == 1
+    assert record(project)["01_good"]["state"] == "failed" and not reserve.exists()
 
 
 def test_a_failure_of_the_runner_itself_is_that_of_the_notebook_alone(project, monkeypatch):
