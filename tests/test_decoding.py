@@ -17,6 +17,7 @@ from torchvision.transforms import InterpolationMode, v2
 from wwwlib import exemplars, images, targets, world
 from wwwlib.exemplars import main
 from wwwlib.store import Store, digest
+from wwwlib.studies import datasets
 
 ASIS = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32)])  # levels 0..255, nothing resized
 BILINEAR, BICUBIC = InterpolationMode.BILINEAR, InterpolationMode.BICUBIC
@@ -121,11 +122,11 @@ def test_pixels_are_counted_before_anything_is_made_smaller(tmp_path):
 
 def test_least_side_passes_through_load_but_not_into_the_world(tmp_path):
     folder_of(tmp_path, jpeg(photograph(8)), jpeg(photograph(9)))
-    assert images.load("folder", tmp_path, 1, least_side=96).image(0).size == (128, 96)
+    assert datasets.load("folder", tmp_path, 1, least_side=96).image(0).size == (128, 96)
     with pytest.raises(ValueError, match="least_side is 96, but the world has no files"):
-        images.load("world", least_side=96)
+        datasets.load("world", least_side=96)
     with pytest.raises(ValueError, match="least_side is 0; it must be at least 1 pixel, or None"):
-        images.load("folder", tmp_path, least_side=0)
+        datasets.load("folder", tmp_path, least_side=0)
 
 
 def moved(whole, small, side):

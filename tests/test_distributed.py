@@ -259,7 +259,7 @@ def command(store, *launcher, **variables):
     arguments = ["world/conv", "world", "--layers", *LAYERS, "--count", "90", "--batch-size", "8"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "WWW_STORE": str(store), **variables}
     done = subprocess.run(
-        [sys.executable, "-m", *launcher, "wwwlib.exemplars", *arguments],
+        [sys.executable, "-m", *launcher, "wwwlib.studies.collect", *arguments],
         env=environment, capture_output=True, text=True, timeout=240, cwd=Path(__file__).parents[1],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -17,8 +17,8 @@ from parameters import texts
 from PIL import Image
 from profiles import Profile, Project, load, plan
 
-from wwwlib import images, language, plots, targets
-from wwwlib.studies import literature
+from wwwlib import language, plots, targets
+from wwwlib.studies import datasets, literature
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = "netdissect_resnet50_imagenet_fc", "clip_dissect_resnet50_imagenet_broden"
@@ -86,13 +86,13 @@ def test_stand_ins_have_the_form_of_the_real_thing(staged):
     for layer, neurons in {"logits": 1000, "layer4": 2048}.items():
         assert literature.label_rows("torchvision/resnet50", layer, neurons, *labels), layer
     scenes = staged.data / "places365"
-    probe = images.load("places365", scenes)
+    probe = datasets.load("places365", scenes)
     truth = language.places365_truth(scenes / "categories_places365.txt", "paper")
     assert len(probe) == dry_run.IMAGES and len(probe.classes) == len(truth) == 365
     assert {*dry_run.SHOWN[:2]} <= {*probe.labels}, "classes that Figure 3 shows"
     assert ["outdoor"] in truth, "the two readings differ"
     for kind, root in (("imagenet", "imagenet/val"), ("imagenette", "imagenette")):
-        probe = images.load(kind, staged.data / root, dry_run.IMAGES)
+        probe = datasets.load(kind, staged.data / root, dry_run.IMAGES)
         assert set(probe.labels) == set(dry_run.SHOWN)
         assert min(map(probe.labels.count, dry_run.SHOWN)) >= 10, "class sides from many images"
     from wwwlib.baselines.network_dissection import broden

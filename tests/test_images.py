@@ -20,6 +20,7 @@ from torchvision.datasets.folder import default_loader
 from torchvision.transforms.functional import pil_to_tensor
 
 from wwwlib import images, world
+from wwwlib.studies import datasets
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*were skipped:UserWarning")
 
@@ -453,12 +454,12 @@ def test_imagenet_keeps_the_true_class_index(tmp_path):
 def test_imagenette_is_imagenet_with_ten_classes(tmp_path):
     for wnid in ("n03888257", "n01440764"):
         write(tmp_path / "imagenette2-320" / "val" / wnid / "x.JPEG", noise(), format="JPEG")
-    found = images.imagenette(tmp_path)
+    found = datasets.imagenette(tmp_path)
     assert [found.classes[i] for i in found.labels] == ["tench", "parachute"]
     with pytest.raises(FileNotFoundError, match=r"imagenette2-160.*download=True"):
-        images.imagenette(tmp_path, size="160px")
+        datasets.imagenette(tmp_path, size="160px")
     with pytest.raises(ValueError, match="'test' and '320px'"):
-        images.imagenette(tmp_path, "test")
+        datasets.imagenette(tmp_path, "test")
 
 
 PLACES = "/a/airfield 0\n/a/arena/hockey 1\n/z/zen_garden 2\n"
@@ -468,14 +469,14 @@ def test_places365_folders_are_numbered_by_the_class_list(tmp_path):
     (tmp_path / "categories_places365.txt").write_text(PLACES)
     for name in ("zen_garden", "arena-hockey"):
         write(tmp_path / "val" / name / "x.jpg")
-    found = images.places365(tmp_path)
+    found = datasets.places365(tmp_path)
     assert found.classes == ("airfield", "arena/hockey", "zen_garden")
     assert found.labels == (1, 2)
     write(tmp_path / "val" / "atlantis" / "x.jpg")
     with pytest.raises(ValueError, match="'atlantis'"):
-        images.places365(tmp_path)
+        datasets.places365(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"categories_places365\.txt"):
-        images.places365(tmp_path / "val")
+        datasets.places365(tmp_path / "val")
 
 
 def test_places365_as_torchvision_stores_it(tmp_path, monkeypatch):
@@ -484,12 +485,12 @@ def test_places365_as_torchvision_stores_it(tmp_path, monkeypatch):
     # torchvision wants the real lists, byte for byte; these are shorter ones
     with pytest.raises(FileNotFoundError, match="incomplete"):
         (tmp_path / "places365_val.txt").write_text("b.jpg 2\na.jpg 1\n")
-        images.places365(tmp_path)
+        datasets.places365(tmp_path)
     monkeypatch.setattr(Places365, "_check_integrity", lambda *_: True)
     (tmp_path / "categories_places365.txt").write_text(PLACES)
     for name in "ab":
         write(tmp_path / "val_256" / f"{name}.jpg")
-    found = images.places365(tmp_path)
+    found = datasets.places365(tmp_path)
     assert found.names == ("b.jpg", "a.jpg")
     assert [found.classes[i] for i in found.labels] == ["zen_garden", "arena/hockey"]
 

@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 from wwwlib import images, store, targets, world
 from wwwlib.baselines import network_dissection
 from wwwlib.baselines.common import crop_mask, visible_box
+from wwwlib.studies import datasets
 
 SIDE, CELLS, COUNT = 12, 4, 5  # masks and images of 12 x 12 pixels, maps of 4 x 4 cells
 CATEGORIES = {"cat": "object", "dog": "object", "night": "scene", "red": "colour", "never": "part"}
@@ -402,7 +403,7 @@ def test_broden_masks_by_hand(folder):
 def test_brodens_images_are_those_of_its_index_and_none_of_its_masks(folder):
     """Breaks if mask files, which lie beside the images, are probed as photographs."""
     with pytest.warns(UserWarning, match="1 of 3"):
-        probe = images.FOLDERS["broden"](folder, tolerate=0.5)
+        probe = datasets.FOLDERS["broden"](folder, tolerate=0.5)
     assert len(list((folder / "images").rglob("*.png"))) == 6
     assert probe.names == ("ade/a.png", "ade/b.png") and probe.labels == (None, None)
 

@@ -18,6 +18,7 @@ from profiles import Project
 from publish import WIDGET
 
 from wwwlib import plots, world
+from wwwlib.studies import figures
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = "/usr/bin/chromium"
@@ -58,7 +59,7 @@ def show(thing):
 def outputs(folder):
     """Everything that notebooks show of foreign words: a figure, tables, lines, a widget."""
     probe = world.image_set(4)
-    drawn = plots.samples(probe, [0, 1], list(EVIL[:2]))
+    drawn = figures.samples(probe, [0, 1], list(EVIL[:2]))
     table = pd.DataFrame({EVIL[0]: EVIL, "number": range(len(EVIL))}, index=EVIL)
     widget = {"text/plain": "Box()", WIDGET: {"model_id": "x", "version_major": 2}}
     bar = {"text/plain": "images:  0%|          | 0/24 [00:00<?]", WIDGET: {"model_id": "y"}}

@@ -21,6 +21,7 @@ from wwwlib.concepts import ConceptTable
 from wwwlib.exemplars import Exemplars
 from wwwlib.plots.page import pixels
 from wwwlib.plots.style import fit, listing, literal, look, measure, number
+from wwwlib.studies import figures
 
 LONG = "an exceedingly long-winded concept name of more than forty characters"
 FOREIGN = ("$x$", r"$\frac{1}{", "<b onclick=x>a & b</b>", "花朵", "a_b^c\n\td", "", LONG, "é" * 90)
@@ -82,18 +83,18 @@ CASES = {
     "fewer_than_columns": lambda: plots.neurons(_table(), _exemplars(2), PROBE, [0, 4]),
     "one_column": lambda: plots.neurons(_table(), _exemplars(2), PROBE, [2], columns=1),
     "minor": lambda: plots.minor(_table(), _exemplars(3), images.crops(PROBE), [2, 3]),
-    "samples": lambda: plots.samples(PROBE, range(8), FOREIGN),
-    "samples_by_class": lambda: plots.samples(PROBE, [0, 5]),
+    "samples": lambda: figures.samples(PROBE, range(8), FOREIGN),
+    "samples_by_class": lambda: figures.samples(PROBE, [0, 5]),
     "two_tracks": lambda: plots.two_tracks(_explanation(), _atlas()),
     "two_tracks_long": lambda: plots.two_tracks(_explanation(LONG * 3, LONG * 4), _atlas()),
     "one_track": lambda: plots.two_tracks(_explanation(r=float("nan"), cls=()), _atlas()),
     "failure": lambda: plots.failure(
         _explanation(LONG, "$b$"), _explanation(r=float("nan"), cls=()), _atlas()
     ),
-    "where": lambda: plots.where(
+    "where": lambda: figures.where(
         PROBE.image(3), torch.stack([_neuron(i).region for i in range(8)]), FOREIGN
     ),
-    "heatmaps": lambda: plots.heatmaps(
+    "heatmaps": lambda: figures.heatmaps(
         [PROBE.image(3)] * 2,
         _maps(),
         [FOREIGN[:3], ["a", LONG, "c"]],
@@ -179,7 +180,9 @@ def test_heatmaps_mark_the_maximum_in_its_place_and_none_on_a_flat_map():
     """Breaks if rows and columns were exchanged: (0, 3) is far right in the first row."""
     m = torch.zeros(1, 3, 5, 5)
     m[0, 0, 0, 3], m[0, 1, 4, 0] = 1, 1
-    figure = plots.heatmaps([Image.new("RGB", (5, 5))], m, [["*a* $b$", "<b>", "flat"]], ["image"])
+    figure = figures.heatmaps(
+        [Image.new("RGB", (5, 5))], m, [["*a* $b$", "<b>", "flat"]], ["image"]
+    )
     marks = [
         [tuple(line.get_xydata()[0]) for line in axes.lines if line.get_marker() == "X"]
         for axes in figure.axes[:4]
@@ -272,10 +275,10 @@ def test_wrong_input_is_refused():
     with pytest.raises(ValueError, match="choose at least one"):
         plots.neurons(_table(), _exemplars(2), PROBE, [])
     with pytest.raises(ValueError, match="one title for each"):
-        plots.samples(PROBE, [1, 2], ["a"])
+        figures.samples(PROBE, [1, 2], ["a"])
     with pytest.raises(ValueError, match="expected bool"):
-        plots.where(PROBE.image(0), torch.zeros(1, 64, 64), ["a"])
+        figures.where(PROBE.image(0), torch.zeros(1, 64, 64), ["a"])
     with pytest.raises(ValueError, match=r"\(2, 3, 64, 64\) for 1 images"):
-        plots.heatmaps([PROBE.image(0)], _maps(), [["one", "two", "three"]], ["image"])
+        figures.heatmaps([PROBE.image(0)], _maps(), [["one", "two", "three"]], ["image"])
     with pytest.raises(ValueError, match="expected a PIL image"):
         pixels(np.zeros((4, 4)))

@@ -10,7 +10,7 @@ from yaml import safe_load
 from wwwlib import images, targets, world
 from wwwlib.contributions import taylor
 from wwwlib.exemplars import Exemplars
-from wwwlib.studies import qualitative
+from wwwlib.studies import datasets, qualitative
 from wwwlib.studies.qualitative import (
     LayerNames,
     class_contributions,
@@ -96,7 +96,7 @@ def test_a_class_without_images_is_refused(target, probe):
 def test_classes_of_profile_photos_are_pictured(real, count):
     """Else Figure 3 is left out of the run that shows whether it can be drawn at all."""
     asked = safe_load(PHOTOS.read_text())["notebooks"]["04_quantitative_tables"]["pictured"]
-    shown = images.load("imagenet", real / "photos", count, 0).labels
+    shown = datasets.load("imagenet", real / "photos", count, 0).labels
     assert asked and set(asked) <= set(shown)
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 from upath import UPath
 
 from wwwlib import images
+from wwwlib.studies import datasets
 
 PICTURES = {
     "n01440764/b.png": 3,
@@ -42,14 +43,14 @@ def remote():
 @pytest.mark.parametrize("kind", ["folder", "imagenet"])
 def test_a_copy_behind_a_url_is_the_same_set(tmp_path, remote, kind):
     """Breaks if order, labels or content depend on where the files lie."""
-    here, there = images.load(kind, fill(tmp_path / "val")), images.load(kind, str(remote))
+    here, there = datasets.load(kind, fill(tmp_path / "val")), datasets.load(kind, str(remote))
     assert there.names == here.names and len(there) == 4
     assert there.labels == here.labels and None in there.labels
     assert (there.fingerprint, there.name) == (here.fingerprint, here.name)
     assert [there.image(i).tobytes() for i in range(4)] == [
         here.image(i).tobytes() for i in range(4)
     ]
-    by_file = images.load(kind, (tmp_path / "val").as_uri())
+    by_file = datasets.load(kind, (tmp_path / "val").as_uri())
     assert by_file.fingerprint == here.fingerprint
 
 
@@ -63,7 +64,7 @@ def test_worker_processes_open_the_url_themselves(tmp_path):
 def test_places_by_folder_behind_a_url(remote):
     root = UPath("memory://probe")
     (root / "categories_places365.txt").write_text("/n/n01443537 0\n/n/n01440764 1\n")
-    found = images.places365(str(root))
+    found = datasets.places365(str(root))
     assert found.labels == (1, 1, 0, None)
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from wwwlib import targets
-from wwwlib.contributions import ablation, shapley, taylor
+from wwwlib.baselines import shapley
+from wwwlib.contributions import ablation, taylor
 
 
 def wrapped(*layers):
@@ -49,7 +50,7 @@ def literal(target, x, players, c):
 def test_sampled_values_approach_those_over_all_orders():
     """Breaks if players are mixed up, if other neurons are set to zero, or rows of images are."""
     target, classes, players = bent(), torch.tensor([3, 1]), [2, 0, 3]
-    w = shapley(target, X, "0", classes, players, signed=True, samples=400, batch_size=50)
+    w = shapley.values(target, X, "0", classes, players, signed=True, samples=400, batch_size=50)
     exact = torch.tensor([literal(target, X[b], players, int(classes[b])) for b in range(2)])
     alone = ablation(target, X, "0", classes, players, signed=True)
     assert (w - exact).abs().max() < 0.15 * (alone - exact).abs().max(), "the orders matter here"
@@ -58,16 +59,16 @@ def test_sampled_values_approach_those_over_all_orders():
 def test_each_order_shares_out_the_whole_logit():
     """One order is enough for the sum: all players add the logit minus that without them."""
     target, classes = bent(), [4, 2]
-    w = shapley(target, X, "0", torch.tensor(classes), signed=True, samples=1)
+    w = shapley.values(target, X, "0", torch.tensor(classes), signed=True, samples=1)
     for b, c in enumerate(classes):
         gap = masked(target, X[b], [], c) - masked(target, X[b], range(4), c)
         assert w[b].sum().item() == pytest.approx(gap)
-    assert torch.equal(shapley(target, X, "0", torch.tensor(classes), samples=1), w.abs())
+    assert torch.equal(shapley.values(target, X, "0", torch.tensor(classes), samples=1), w.abs())
 
 
 def test_before_a_linear_head_nothing_is_left_to_chance():
     target = linear()
-    w = shapley(target, X, "0", 3, signed=True, samples=1, seed=5)
+    w = shapley.values(target, X, "0", 3, signed=True, samples=1, seed=5)
     exact = taylor(target, X, "0", 3, signed=True)
     torch.testing.assert_close(w, exact, rtol=0, atol=1e-6)  # captum's single precision
 
@@ -75,7 +76,7 @@ def test_before_a_linear_head_nothing_is_left_to_chance():
 def test_a_seed_fixes_the_orders_and_leaves_the_global_state():
     target = bent()
     before = torch.get_rng_state()
-    one, again, other = (shapley(target, X, "0", 1, samples=2, seed=s) for s in (3, 3, 4))
+    one, again, other = (shapley.values(target, X, "0", 1, samples=2, seed=s) for s in (3, 3, 4))
     assert torch.equal(one, again) and not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -83,6 +84,6 @@ def test_a_seed_fixes_the_orders_and_leaves_the_global_state():
 def test_mistakes_are_sentences():
     target = linear()
     with pytest.raises(ValueError, match="samples is 0"):
-        shapley(target, X, "0", samples=0)
+        shapley.values(target, X, "0", samples=0)
     with pytest.raises(ValueError, match="some of 0 to 3"):
-        shapley(target, X, "0", neurons=[4])
+        shapley.values(target, X, "0", neurons=[4])

@@ -19,6 +19,7 @@ from torchvision.transforms.functional import pil_to_tensor
 import wwwlib
 from wwwlib import images, short_way, targets
 from wwwlib.store import Store
+from wwwlib.studies import datasets
 
 CLASSES = ("boat", "tree", "house")
 WORDS = ("sail", "leaf", "roof", "night", "sea")
@@ -136,7 +137,7 @@ def test_the_probe_set_can_be_an_image_set(photos):
     probe = images.folder(photos)
     assert build(probe, store=False).names().equals(build(photos, store=False).names())
     assert short_way._images(probe, None) is probe
-    assert len(short_way._images("world", None)) == len(images.load("world"))
+    assert len(short_way._images("world", None)) == len(datasets.load("world"))
 
 
 def test_a_first_run_names_its_store_and_a_second_one_reads_it(photos, cache, capsys):
@@ -255,13 +256,13 @@ def test_another_network_needs_preprocessing_and_classes(photos):
 
 def test_a_network_by_name_comes_back_by_name(tmp_path):
     """World network and images, saved and loaded without passing the network."""
-    probe, few = images.load("world", count=24), {"k": 2, "boxes": [(0, 0, 1, 1)], "rounds": 0}
+    probe, few = datasets.load("world", count=24), {"k": 2, "boxes": [(0, 0, 1, 1)], "rounds": 0}
     own = {"concepts": WORDS, "encoder": Projection(), "store": False, "progress": False}
     made = wwwlib.build("world/conv", probe, **own, **few)
     made.save(tmp_path)
     again = wwwlib.load(tmp_path)
     assert again.target.name == "world/conv" and again.names().equals(made.names())
-    assert math.isfinite(again.explain(images.load("world", seed=3).image(0)).probability)
+    assert math.isfinite(again.explain(datasets.load("world", seed=3).image(0)).probability)
 
 
 def test_importing_the_package_imports_no_library():

@@ -82,7 +82,7 @@ for found in pkgutil.iter_modules(wwwlib.__path__):
         import_module(f"wwwlib.{found.name}")
 from wwwlib import images, language, targets, world
 assert "site-packages" in str(world.DATA), world.DATA
-print(targets.load("world/vit"), len(images.load("world", count=3)), language.encoder("world").dim)
+print(targets.load("world/vit"), len(world.image_set(3)), language.encoder("world").dim)
 """
     assert run(python, tmp_path, source) == "Target('world/vit': 24 classes, on cpu) 3 64\n"
 

@@ -1,11 +1,11 @@
-"""Contributions of neurons to a class: first-order Taylor, ablation, linear heads, Shapley values.
+"""Contributions of neurons to a class: first-order Taylor, ablation, and linear heads.
 
 ``w_i(x) = |f_c(x) - f_c(x; a_i <- 0)|`` (WWW, Eq. 3) is computed in three ways. `ablation` follows
 the definition, with one forward pass per neuron. `taylor` is the first-order approximation, the sum
 over all positions of a_i * d f_c / d a_i, for all neurons and images in one backward pass.
 `linear_head` is W[c] * z: where only pooling and one linear layer follow, all three are equal, and
 the signed values plus the bias sum to the logit. `contribute` uses `linear_head` where `head` shows
-it to be exact and `taylor` elsewhere. `shapley` estimates Shapley values, a reference for Eq. 3.
+it to be exact and `taylor` elsewhere.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from wwwlib.activations import LOCK, Activations, capture
-from wwwlib.registry import require
 from wwwlib.targets import LOGITS, Target
 from wwwlib.targets.examine import fixed_batch
 
@@ -189,7 +188,7 @@ def ablation(
     WWW, Eq. 3.
     """
     logit, count = _masked_forward(target, x, layer, classes)
-    index = _checked_neurons(neurons, count, layer)
+    index = checked_neurons(neurons, count, layer)
     full, differences = logit(torch.ones(len(x), count, dtype=torch.bool)), []
     for some in index.split(max(1, batch_size // len(x))):
         mask = torch.ones(len(some), len(x), count, dtype=torch.bool)
@@ -204,8 +203,8 @@ def masked_forward(
 ) -> Callable[[Tensor], Tensor]:
     """Return a function from masks of neurons to the logit of the class.
 
-    It is the value function of the coalitional game behind `shapley`; `ablation` evaluates it with
-    one neuron left out at a time.
+    It is the value function of the coalitional game behind `baselines.shapley`; `ablation`
+    evaluates it with one neuron left out at a time.
 
     Parameters
     ----------
@@ -219,75 +218,6 @@ def masked_forward(
         logits; row j belongs to image j mod B.
     """
     return _masked_forward(target, x, layer, classes)[0]
-
-
-def shapley(
-    target: Target,
-    x: Tensor,
-    layer: str,
-    classes: int | Tensor | None = None,
-    neurons: Sequence[int] | Tensor | None = None,
-    signed: bool = False,
-    samples: int = 25,
-    seed: int = 0,
-    batch_size: int = 64,
-) -> Tensor:
-    """Estimate Shapley values of neurons by sampling permutations.
-
-    Ablation removes one neuron from a complete layer and the Taylor term is a local slope; a
-    Shapley value averages the effect of adding a neuron over all orders of the neurons, so that
-    redundant neurons share their joint effect.
-
-    Parameters
-    ----------
-    target, x, layer, classes, signed
-        As in `contribute`.
-    neurons : sequence of int, optional
-        The players, in [0, N); by default all N. Other neurons stay unchanged.
-    samples : int
-        Number of permutations, at least 1; each costs one forward pass per player and image.
-    seed : int
-        Seed of the permutations; the global random state is left unchanged.
-    batch_size : int
-        Images per forward pass, at least B.
-
-    Returns
-    -------
-    Tensor
-        (B, N), or (B, len(neurons)) in their order. The signed values of an image sum to its logit
-        minus the logit with all players set to zero.
-
-    Raises
-    ------
-    ValueError
-        As `ablation`, and if `samples` is less than 1.
-    ImportError
-        If captum is not installed (extra "baselines").
-
-    References
-    ----------
-    Castro et al. 2009, implemented by captum's ``ShapleyValueSampling``.
-    """
-    if samples < 1:
-        raise ValueError(f"samples is {samples}; a Shapley value needs at least 1 permutation.")
-    logit, count = _masked_forward(target, x, layer, classes)
-    players = _checked_neurons(neurons, count, layer)
-
-    def value(active: Tensor) -> Tensor:
-        mask = active.new_ones(len(active), count)
-        mask[:, players] = active
-        return logit(mask)
-
-    method = require("captum.attr", "baselines").ShapleyValueSampling(value)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        w = method.attribute(
-            torch.ones(len(x), len(players), dtype=x.dtype, device=x.device),
-            n_samples=samples,
-            perturbations_per_eval=max(1, batch_size // len(x)),
-        )
-    w = w.to(x.dtype)  # captum sums in single precision
-    return w if signed else w.abs()
 
 
 def linear_head(z: Tensor, weight: Tensor, classes: int | Tensor, signed: bool = False) -> Tensor:
@@ -435,7 +365,8 @@ def _checked_classes(classes: int | Tensor, size: int, count: int, device) -> Te
     return c.long().expand(size).clone()  # a copy: autograd cannot keep an inference tensor
 
 
-def _checked_neurons(neurons: Sequence[int] | Tensor | None, count: int, layer: str) -> Tensor:
+def checked_neurons(neurons: Sequence[int] | Tensor | None, count: int, layer: str) -> Tensor:
+    """Return indices of neurons, all by default; ValueError if one does not exist."""
     index = torch.arange(count) if neurons is None else torch.as_tensor(neurons).long().cpu()
     wrong = index[(index < 0) | (index >= count)].tolist()
     if wrong or not len(index):

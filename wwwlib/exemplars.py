@@ -1,26 +1,17 @@
 """Exemplars: for every neuron the K probe images with the highest activation (D_rep).
 
 One pass keeps a sorted list of K images per neuron and exact sums by class, so memory depends on
-neurons and K, not on the number of images. The result is that of sorting everything at once. Run
-as a program it fills the store ahead of the notebooks, on as many GPUs as there are:
-
-    python -m wwwlib.exemplars world/conv world --layers layer4 logits
-    torchrun --nproc-per-node 8 -m wwwlib.exemplars torchvision/resnet50 imagenet ./val
-    python -m wwwlib.exemplars torchvision/resnet50 imagenet ./val --ray 8
+neurons and K, not on the number of images. The result is that of sorting everything at once.
+`studies.collect` is a program that fills the store ahead of the notebooks.
 """
 
-import argparse
-import os
-import sys
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from wwwlib import images as image_sets
-from wwwlib import targets
 from wwwlib.activations import capture
 from wwwlib.distributed import (
     Pass,
@@ -30,9 +21,8 @@ from wwwlib.distributed import (
     merge_class_sums,
     run,
 )
-from wwwlib.images import DECODERS, ImageSet, match_labels
+from wwwlib.images import ImageSet, match_labels
 from wwwlib.registry import whole_number
-from wwwlib.store import Store, tensor_digest
 from wwwlib.targets import LOGITS, Target
 
 OK, CONSTANT, NOT_FINITE = 0, 1, 2
@@ -222,66 +212,3 @@ def _step(target, labels, dtype, value, layers, indices, x) -> dict[str, State]:
     given, predicted = labels[indices].to(x.device), captured[LOGITS].z.argmax(1)
     classes = torch.where(given >= 0, given, predicted)
     return {layer: _state(indices, value(captured[layer]).float(), classes) for layer in layers}
-
-
-# Command line --------------------------------------------------------------------------------
-
-
-def main(argv=None) -> int:
-    """Collect exemplars into the store; returns the exit code."""
-    given = _arguments(argv)
-    try:
-        target = targets.load(given.target, weights=given.weights).to(given.device)
-        probe = image_sets.load(given.probe, given.root, given.count, given.seed, given.least_side)
-        if given.crops:
-            probe = image_sets.crops(probe)
-        found = collect(
-            target,
-            probe,
-            given.layers,
-            given.k,
-            given.precision,
-            store=Store.default(),
-            batch_size=given.batch_size,
-            workers=given.workers,
-            decoder=given.decoder,
-            actors=given.ray,
-        )
-    except (ValueError, OSError, ImportError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    if os.environ.get("RANK", "0") == "0":
-        for layer, one in found.items():
-            tensors = {f.name: getattr(one, f.name) for f in fields(one) if f.name != "images"}
-            print(f"{layer}: {len(one.index)} neurons, exemplars {tensor_digest(tensors)[:16]}")
-    return 0
-
-
-def _arguments(argv):
-    gpus = torch.cuda.device_count()
-    own = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % gpus}" if gpus else "cpu"
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("target", help="a network, such as torchvision/resnet50 or world/conv")
-    add("probe", help=f"world, or one of {', '.join(image_sets.FOLDERS)}")
-    add("root", nargs="?", help="folder or URL of the images")
-    add("--weights", help="a file, or what targets.load takes")
-    add("--layers", nargs="+", default=[LOGITS], metavar="LAYER")
-    add("--k", type=int, default=40, help="exemplars per neuron")
-    add("--count", type=int, help="so many images, evenly spaced")
-    add("--least-side", type=int, metavar="PIXELS", help="decode larger JPEG files at a fraction")
-    add("--seed", type=int, default=0, help="of the world")
-    add("--crops", action="store_true", help="take five crops of each image")
-    add("--batch-size", type=int, default=64)
-    add("--workers", type=int, default=0, help="processes that decode")
-    add("--precision", choices=PRECISIONS, default="float32")
-    add("--decoder", choices=DECODERS, default="pillow", help="torchvision: on the device")
-    add("--device", default=own, help="such as cpu or cuda; default: this process's GPU, or cpu")
-    add("--ray", type=int, default=0, metavar="ACTORS", help="work on a Ray cluster")
-    return parser.parse_args(argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

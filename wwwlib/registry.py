@@ -6,7 +6,7 @@ The core imports neither until they are used. An extension, such as the concept 
 "world/conv", is a module with any of
 
 - ``target(name, weights) -> Target``, behind ``targets.load("<extension>/<name>")``
-- ``image_set(count, seed) -> ImageSet``, behind ``images.load("<extension>")``
+- ``image_set(count, seed) -> ImageSet``, behind ``wwwlib.build(model, "<extension>")``
 - ``encoder_folder() -> Path``, an open_clip folder, behind ``language.encoder("<extension>")``
 - ``VOCABULARY``, the words behind ``language.concept_set("<extension>")``
 - ``SYNONYMS``, a dict of class names to all their names, for targets with these classes.

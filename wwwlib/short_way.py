@@ -19,7 +19,7 @@ from wwwlib.activations import capture
 from wwwlib.atlas import Atlas
 from wwwlib.images import ImageSet
 from wwwlib.language import ConceptSet, Encoder
-from wwwlib.registry import EXTENSIONS, expanded
+from wwwlib.registry import expanded, extension
 from wwwlib.store import Store
 from wwwlib.targets import LOGITS, Target, recognize
 
@@ -147,8 +147,8 @@ def _images(given: str | Path | ImageSet | Dataset, target: Target) -> ImageSet:
         return given
     if isinstance(given, Dataset):
         return images.dataset(given, classes=getattr(given, "classes", target.classes))
-    if str(given) in EXTENSIONS:
-        return images.load(str(given))
+    if provided := extension(str(given)):
+        return provided.image_set(None, 0)
     return images.folder(given)
 
 

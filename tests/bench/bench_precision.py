@@ -14,6 +14,7 @@ import time
 import torch
 
 from wwwlib import concepts, exemplars, images, language, targets
+from wwwlib.studies import datasets
 
 LAYERS = ("layer3", "layer4", "logits")
 WAYS = {
@@ -34,7 +35,7 @@ def main():
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     target = targets.load(options.target).to(options.device)
-    probe, clip = images.load("world", count=options.images), language.encoder("world")
+    probe, clip = datasets.load("world", count=options.images), language.encoder("world")
     words = language.concept_set("world", target)
     t, t0 = words.embed(clip)
     v = language.image_features(clip, probe, range(len(probe)), progress=False)

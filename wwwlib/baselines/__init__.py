@@ -5,10 +5,21 @@
 - `milan` describes a neuron's exemplars in words with a trained decoder.
 - `falcon` finds words for groups of features that are active together.
 - `grad_cam` computes heatmaps of classes, and `craft` decomposes a class into concepts.
+- `shapley` samples Shapley values, a reference for contributions.
 
 Those that need further packages import them on use; the extra is ``baselines``.
 """
 
-from wwwlib.baselines import clip_dissect, craft, falcon, grad_cam, milan, network_dissection
+from wwwlib.baselines import (
+    clip_dissect,
+    craft,
+    falcon,
+    grad_cam,
+    milan,
+    network_dissection,
+    shapley,
+)
 
-__all__ = ["clip_dissect", "craft", "falcon", "grad_cam", "milan", "network_dissection"]
+__all__ = [
+    "clip_dissect", "craft", "falcon", "grad_cam", "milan", "network_dissection", "shapley",
+]  # fmt: skip

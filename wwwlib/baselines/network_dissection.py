@@ -27,7 +27,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from wwwlib import images as image_sets
+from wwwlib.baselines.broden import images as broden_images
+from wwwlib.baselines.broden import rows as broden_rows
+from wwwlib.baselines.broden import table as broden_table
 from wwwlib.baselines.common import (
     Box,
     best_of_blocks,
@@ -41,7 +43,6 @@ from wwwlib.concepts import ConceptTable
 from wwwlib.distributed import Pass, State, run
 from wwwlib.images import ImageSet, decode
 from wwwlib.images.files import existing
-from wwwlib.images.sources import broden_rows, broden_table
 from wwwlib.store import digest, file_digest
 from wwwlib.targets import Target
 
@@ -372,7 +373,7 @@ def broden(root: str | Path, split: str | None = None, **options) -> tuple[Image
     ValueError
         If a table lacks a column, no image has the split, or too many images cannot be read.
     """
-    images = image_sets.broden(root, split, **options)
+    images = broden_images(root, split, **options)
     root = existing(root)
     readable = set(images.names)
     rows = tuple(_row(row) for row in broden_rows(root, split) if row["image"] in readable)

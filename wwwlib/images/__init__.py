@@ -15,20 +15,10 @@ from wwwlib.images.image_set import (
     subset,
 )
 from wwwlib.images.labels import class_names, match_labels
-from wwwlib.images.sources import (
-    FOLDERS,
-    broden,
-    dataset,
-    imagenet,
-    imagenet_synsets,
-    imagenette,
-    load,
-    places365,
-)
+from wwwlib.images.sources import dataset, imagenet, imagenet_synsets
 
 __all__ = [
-    "DECODERS", "FIVE_CROPS", "FOLDERS", "MAX_PIXELS", "Fitting", "ImageSet", "Skipped",
-    "batches", "broden", "class_names", "crops", "dataset", "decode",
-    "folder", "imagenet", "imagenet_synsets", "imagenette", "load",
-    "match_labels", "places365", "preprocessed", "subset",
+    "DECODERS", "FIVE_CROPS", "MAX_PIXELS", "Fitting", "ImageSet", "Skipped", "batches",
+    "class_names", "crops", "dataset", "decode", "folder", "imagenet", "imagenet_synsets",
+    "match_labels", "preprocessed", "subset",
 ]  # fmt: skip

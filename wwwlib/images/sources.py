@@ -1,16 +1,14 @@
-"""Image sets from published data sets, torch data sets, and by name.
+"""Image sets from ImageNet's folders and from torch data sets.
 
 Labels are the class indices of the data set: a folder with ten of ImageNet's classes keeps
 ImageNet's indices.
 """
 
-import csv
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,20 +20,12 @@ from wwwlib.images.files import (
     class_folders,
     decode,
     examine_all,
-    existing,
-    folder,
     naming,
-    open_files,
     place,
 )
-from wwwlib.images.image_set import ImageSet, subset
+from wwwlib.images.image_set import ImageSet
 from wwwlib.images.labels import class_names
-from wwwlib.registry import extension
 from wwwlib.store import digest
-
-_IMAGENETTE = {"full": "imagenette2", "320px": "imagenette2-320", "160px": "imagenette2-160"}
-_PLACES_CLASSES = "categories_places365.txt"
-
 
 # Published data sets --------------------------------------------------------------------------
 
@@ -81,84 +71,6 @@ def imagenet(root: str | Place, **options) -> ImageSet:
     return class_folders(root, numbers, classes, expected, **{"convert": ("CMYK",), **options})
 
 
-def imagenette(root: str | Place, split: str = "val", size: str = "320px", **options) -> ImageSet:
-    """Open Imagenette, ten easily distinguished classes of ImageNet, as torchvision stores it.
-
-    Parameters
-    ----------
-    root : path
-        The folder above ``imagenette2-320`` (or ``imagenette2``, ``imagenette2-160``).
-    split : {"val", "train"}
-        Which part.
-    size : {"320px", "full", "160px"}
-        Which edition.
-    **options
-        As for `folder`.
-
-    Returns
-    -------
-    ImageSet
-        Labels are ImageNet's class indices, `classes` its 1,000 names.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is missing.
-    ValueError
-        If split or size is unknown, or as for `folder`.
-    """
-    if size not in _IMAGENETTE or split not in ("train", "val"):
-        raise ValueError(
-            f"Imagenette has the splits 'train' and 'val' and the sizes {', '.join(_IMAGENETTE)}; "
-            f"you asked for {split!r} and {size!r}."
-        )
-    home = place(root) / _IMAGENETTE[size]
-    if not home.exists():
-        raise FileNotFoundError(
-            f"Imagenette is not in {str(home)!r}; unpack {home.name}.tgz there, for example by "
-            f"torchvision.datasets.Imagenette({str(home.parent)!r}, size={size!r}, download=True)."
-        )
-    return imagenet(home / split, **{"name": f"imagenette-{split}", **options})
-
-
-def places365(root: str | Place, split: str = "val", *, small: bool = True, **options) -> ImageSet:
-    """Open Places365, as torchvision stores it or as folders of classes.
-
-    Parameters
-    ----------
-    root : path
-        Holds torchvision's file lists (``places365_val.txt``, ...), or class folders
-        ``<split>/<class>/`` and ``categories_places365.txt``, which numbers the classes. A class
-        folder is named like ``arch`` or ``bar`` or, for ``/a/arena/hockey``, ``arena-hockey``.
-    split : {"val", "train-standard", "train-challenge", "test", ...}
-        Which part; in a folder layout, the name of the subfolder.
-    small : bool
-        torchvision's layout: use the images of 256 x 256 pixels.
-    **options
-        As for `folder`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If neither layout is there.
-    ValueError
-        If a class folder is not in the list of classes, or as for `folder`.
-    """
-    root = place(root)
-    options = {"name": f"places365-{split}", **options}
-    if isinstance(root, Path) and any(root.glob("places365_*.txt")):
-        return _torchvision_places(root, split, small, options)
-    if not (root / _PLACES_CLASSES).is_file() or not (root / split).is_dir():
-        raise FileNotFoundError(
-            f"Places365 is not in {str(root)!r}: put {_PLACES_CLASSES} there beside torchvision's "
-            f"file lists or beside {split}/<class>/ folders."
-        )
-    scenes = places365_scenes(root / _PLACES_CLASSES)
-    numbers = {scene.replace("/", "-"): i for i, scene in enumerate(scenes)}
-    expected = f"take those of {_PLACES_CLASSES}, /a/arena/hockey as arena-hockey"
-    return class_folders(root / split, numbers, scenes, expected, **options)
-
-
 def places365_scenes(path: str | Place) -> list[str]:
     """Return the scenes of ``categories_places365.txt``, in order of their class index.
 
@@ -180,75 +92,6 @@ def places365_scenes(path: str | Place) -> list[str]:
                 f"Line {number} of {str(path)!r} is {line.strip()!r}; expected a scene: '/a/bar 5'."
             )
     return sorted(scenes, key=scenes.get)
-
-
-def _torchvision_places(root, split, small, options) -> ImageSet:
-    from torchvision.datasets import Places365
-
-    try:
-        places = Places365(root, split, small)
-    except RuntimeError as error:
-        raise FileNotFoundError(f"Places365 in {str(root)!r} is incomplete: {error}") from error
-    paths = [str(Path(path).relative_to(places.images_dir)) for path, _ in places.imgs]
-    classes = sorted(places.class_to_idx, key=places.class_to_idx.get)
-    names = [path.lstrip("/").split("/", 1)[1] for path in classes]
-    return open_files(places.images_dir, paths, places.targets, names, **options)
-
-
-def broden(root: str | Place, split: str | None = None, **options) -> ImageSet:
-    """Open Broden's images, those that its index lists.
-
-    For its masks see `baselines.network_dissection`.
-
-    Parameters
-    ----------
-    root : path
-        Such as ``broden1_224``, with ``index.csv`` and ``images/``.
-    split : {None, "train", "val"}
-        Which images; None for all.
-    **options
-        As for `folder`.
-
-    Returns
-    -------
-    ImageSet
-        Without labels; `names` are paths below ``images/``.
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError
-        If a part of the layout is missing.
-    ValueError
-        If the index lacks a column, no image has the split, or too many cannot be read.
-    """
-    root = existing(root)
-    paths = [row["image"] for row in broden_rows(root, split)]
-    options = {"name": root.name, **options}
-    return open_files(existing(root / "images"), paths, [None] * len(paths), (), **options)
-
-
-def broden_rows(root: str | Place, split: str | None = None) -> list[dict[str, str]]:
-    """Return the rows of ``index.csv``, by column; errors are those of `broden`."""
-    rows = broden_table(existing(root) / "index.csv", ["image", "split", "sh", "sw"])
-    chosen = [row for row in rows if split in (None, row["split"])]
-    if not chosen:
-        splits = ", ".join(sorted({row["split"] for row in rows}))
-        raise ValueError(f"Broden has no image of the split {split!r}; its splits are {splits}.")
-    return chosen
-
-
-def broden_table(path: Place, columns: list[str]) -> list[dict[str, str]]:
-    """Read one of Broden's CSV files and check that it has the given columns."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no {path.name} in {str(path.parent)!r}; give the folder of Broden."
-        )
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [column for column in columns if column not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(f"{str(path)!r} has no column {missing[0]!r}; unpack Broden again.")
-        return list(reader)
 
 
 # Torch data sets ------------------------------------------------------------------------------
@@ -367,57 +210,3 @@ def _from_tensor(x: Tensor) -> Image.Image:
 
 def _pixel_hash(image: Image.Image) -> str:
     return hashlib.sha256(b"%d %d " % image.size + image.tobytes()).hexdigest()
-
-
-# By name --------------------------------------------------------------------------------------
-
-_OPENERS = (folder, imagenet, imagenette, places365, broden)
-FOLDERS = {opener.__name__: opener for opener in _OPENERS}
-
-
-def load(
-    kind: str,
-    root: str | Place | None = None,
-    count: int | None = None,
-    seed: int = 0,
-    least_side: int | None = None,
-) -> ImageSet:
-    """Open a probe set by name.
-
-    Parameters
-    ----------
-    kind : {"world", "folder", "imagenet", "imagenette", "places365", "broden"}
-        "folder" takes any images, with subfolders as classes if there are any.
-    root : str or Path, optional
-        The folder; the world generates its images.
-    count : int, optional
-        Use so many images, evenly spaced over the set; by default all.
-    seed : int
-        Seed of the world.
-    least_side : int, optional
-        Decode large JPEG files at a fraction of their size, see `open_files`.
-
-    Raises
-    ------
-    ValueError
-        If there is no such kind, the folder is missing, or it holds fewer than `count` images, or
-        `least_side` is given for the world.
-    """
-    if provided := extension(kind):
-        if least_side is not None:
-            raise ValueError(
-                f"least_side is {least_side}, but the {kind} has no files; leave it out."
-            )
-        return provided.image_set(count, seed)
-    if kind not in FOLDERS:
-        raise ValueError(f"There is no probe set {kind!r}; use 'world' or one of {list(FOLDERS)}.")
-    if not root:
-        raise ValueError(f"The probe set {kind!r} needs a folder: give its path as root.")
-    images = FOLDERS[kind](root, least_side=least_side)
-    if count is None:
-        return images
-    if not 1 <= count <= len(images):
-        raise ValueError(
-            f"{str(root)!r} has {len(images)} images; count is {count}, give 1 to that number."
-        )
-    return subset(images, [i * len(images) // count for i in range(count)])

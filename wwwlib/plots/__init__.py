@@ -1,21 +1,10 @@
-"""Figures of neurons, maps and explanations, in one style for print and for notebooks.
+"""Figures of neurons and explanations, in one style for print and for notebooks.
 
 Every function is pure: equal records give equal pixels, independent of matplotlib's settings.
 Figures are never shown by themselves; `save` writes one and returns what a notebook displays.
 """
 
 from wwwlib.plots.neurons import failure, minor, neurons, two_tracks
-from wwwlib.plots.pictures import heatmaps, samples, where
 from wwwlib.plots.style import Shown, save
 
-__all__ = [
-    "Shown",
-    "failure",
-    "heatmaps",
-    "minor",
-    "neurons",
-    "samples",
-    "save",
-    "two_tracks",
-    "where",
-]
+__all__ = ["Shown", "failure", "minor", "neurons", "save", "two_tracks"]

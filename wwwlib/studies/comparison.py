@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from wwwlib import concepts, images, language, targets, world
+from wwwlib import concepts, language, targets, world
 from wwwlib.atlas import shown_classes
 from wwwlib.baselines import clip_dissect, falcon, milan, network_dissection
 from wwwlib.baselines.common import first
@@ -25,6 +25,7 @@ from wwwlib.images import ImageSet, imagenet_synsets
 from wwwlib.language import ConceptSet, Encoder, fold
 from wwwlib.scores import Words
 from wwwlib.store import Store
+from wwwlib.studies import datasets
 from wwwlib.studies.conclusions import EQUAL
 from wwwlib.studies.literature import strip_suffix
 from wwwlib.studies.tables import MethodNames, truncate
@@ -119,11 +120,11 @@ def probe_sets(
     Parameters
     ----------
     kinds : sequence of str
-        For `images.load`.
+        For `datasets.load`.
     roots : sequence of str or None
         The folder of each; missing ones at the end are None.
     count, seed
-        For `images.load`.
+        For `datasets.load`.
 
     Raises
     ------
@@ -132,7 +133,7 @@ def probe_sets(
     """
     found: dict[str, ImageSet] = {}
     for kind, root in zip(kinds, _filled(roots, None, len(kinds), "folders"), strict=True):
-        probe = images.load(kind, root, count, seed)
+        probe = datasets.load(kind, root, count, seed)
         if probe.name in found:
             raise ValueError(
                 f"Two probe sets are called {probe.name!r}; rename one of their folders."

@@ -41,7 +41,7 @@ def setting(
     Parameters
     ----------
     target, probe, concepts, truth : str
-        For `targets.load`, `images.load`, `language.concept_set` and `language.truth`. The paper
+        For `targets.load`, `datasets.load`, `language.concept_set` and `language.truth`. The paper
         does not state which of torchvision's weights its ResNet-50 has.
     count : int
         Images in the probe set; the paper used all.

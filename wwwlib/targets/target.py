@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from wwwlib.images import class_names
 from wwwlib.store import digest, tensor_digest
 from wwwlib.targets.examine import (
     Adapter,
@@ -196,7 +197,9 @@ def wrap(
         raise TypeError(f"model is a {type(model).__name__}, but must be a torch.nn.Module.")
     if not callable(preprocess):
         raise TypeError(f"preprocess is {preprocess!r}, but must be callable on a PIL image.")
-    classes = _class_names(classes)
+    classes = class_names(classes)
+    if not classes:
+        raise ValueError("classes is empty; give the class names, in the order of the logits.")
     _check_materialized(model, name)
     model.eval()
     x = fixed_batch(preprocess, name)
@@ -217,24 +220,6 @@ def wrap(
     )
     _check_overrides(target)
     return target
-
-
-def _class_names(classes: Iterable[str] | Mapping[int, str]) -> tuple[str, ...]:
-    """Return class names in the order of the logits."""
-    if isinstance(classes, Mapping) and sorted(classes, key=str) == sorted(
-        range(len(classes)), key=str
-    ):
-        classes = [classes[i] for i in range(len(classes))]
-    ordered = not isinstance(classes, str | set | frozenset | Mapping)
-    names = list(classes) if ordered else []
-    odd = [name for name in names if not isinstance(name, str | int)]
-    if not names or odd:
-        found = odd[0] if odd else classes
-        raise ValueError(
-            f"classes contains or is {found!r:.80}; give a list of the class names, in the order "
-            "of the logits, or a dictionary from their indices 0, 1, ..."
-        )
-    return tuple(map(str, names))
 
 
 def _check_materialized(model: nn.Module, name: str) -> None:

@@ -12,9 +12,10 @@ from wwwlib.studies.figures.measurements import (
     methods,
     set_sizes,
 )
+from wwwlib.studies.figures.pictures import heatmaps, samples, where
 
 __all__ = [
-    "approximation", "called", "contributions", "demonstration", "failures", "histograms",
-    "intervals", "localization", "looks", "masks", "methods", "rejection", "risk", "selection",
-    "set_sizes", "sweep",
+    "approximation", "called", "contributions", "demonstration", "failures", "heatmaps",
+    "histograms", "intervals", "localization", "looks", "masks", "methods", "rejection", "risk",
+    "samples", "selection", "set_sizes", "sweep", "where",
 ]  # fmt: skip
