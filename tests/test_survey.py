@@ -89,7 +89,9 @@ def toy():
     model.add_module("pool", nn.AdaptiveAvgPool2d(1))
     model.add_module("flat", nn.Flatten())
     model.add_module("fc", nn.Linear(8, 4))
-    return targets.wrap(model.eval(), lambda i: pil_to_tensor(i).float() / 255, list("abcd"), "toy")
+    return targets.wrap(
+        model.eval(), lambda i: pil_to_tensor(i.resize((64, 64))).float() / 255, list("abcd"), "toy"
+    )
 
 
 def test_a_survey_reads_every_image_as_it_would_alone(toy):

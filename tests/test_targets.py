@@ -264,7 +264,7 @@ def test_unknown_layers_get_the_nearest(resnet):
     [
         ({"preprocess": None}, TypeError, "preprocess is None"),
         ({"classes": "abc"}, ValueError, "list of the class names"),
-        ({"classes": []}, ValueError, "list of the class names"),
+        ({"classes": []}, ValueError, "classes is empty; give the class names"),
         ({"layouts": {"9": "BN"}}, ValueError, "no layer '9'"),
         ({"layouts": {"0": "NCHW"}}, ValueError, "'NCHW'; use one of BNHW"),
         ({"prefix_tokens": -1}, ValueError, "prefix_tokens is -1"),
@@ -439,10 +439,10 @@ def test_preprocessing_that_gives_no_rgb_tensor_is_refused_when_wrapping(preproc
 
 
 @pytest.mark.parametrize(
-    "classes", [{"a", "b", "c"}, {1: "a", 2: "b", 3: "c"}, [("n1", "a"), ("n2", "b")], [None]]
+    "classes", [{"a", "b", "c"}, {1: "a", 2: "b", 3: "c"}, [("a", 1), "b", "c"], [None]]
 )
 def test_classes_without_an_order_or_names_are_refused(classes):
-    with pytest.raises(ValueError, match="list of the class names, in the order of the logits"):
+    with pytest.raises(ValueError, match="list of the class names, in the order"):
         wrapped(classes=classes)
 
 

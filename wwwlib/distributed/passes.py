@@ -241,8 +241,8 @@ class _Run:
     @cached_property
     def identity(self) -> str:
         # Without the fingerprint of outputs, which may round differently on another device.
-        target = {k: v for k, v in self.p.target.key().items() if k != "outputs"}
-        keys = [{**key, "target": target} for key in self.keys.values()]
+        targets = [{**key["target"], "outputs": None} for key in self.keys.values()]
+        keys = [{**k, "target": t} for k, t in zip(self.keys.values(), targets, strict=True)]
         return digest([self.p.kind, keys, self.options.batch_size])
 
     def checkpoint(self, layer: str) -> Slot:

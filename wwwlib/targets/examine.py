@@ -160,11 +160,22 @@ def adapted(model: nn.Module, x: Tensor, classes: int, name: str, outputs: str) 
 
 
 def run(model: nn.Module, x: Tensor, name: str) -> object:
-    """Return the outputs of a model for images, which it gets as a copy of its own dtype."""
+    """Return the outputs of a model for images, which it gets as a copy in its own dtype.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        If the model fails; if it runs out of memory.
+    """
     like = next((p for p in model.parameters() if p.is_floating_point()), x)
     try:
         with torch.no_grad():
             return model(x.to(like, copy=True))
+    except torch.OutOfMemoryError as error:
+        raise RuntimeError(
+            f"Not even {len(x)} images fit into the memory of {like.device} beside {name}; free "
+            "some, or use another device."
+        ) from error
     except Exception as error:  # any network
         raise ValueError(
             f"{name} raises {type(error).__name__} for images of shape {tuple(x.shape)} ({error}); "
