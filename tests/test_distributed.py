@@ -44,7 +44,7 @@ def test_no_store_is_a_store_that_keeps_nothing():
 
 @pytest.mark.parametrize("name, value", [("batch_size", 0), ("workers", -1), ("actors", -1)])
 def test_options_out_of_range_are_refused(name, value):
-    with pytest.raises(ValueError, match=f"{name} is {value}; it must be at least"):
+    with pytest.raises(ValueError, match=f"{name} is {value}; give a whole number, at least"):
         Options(**{name: value})
 
 
