@@ -176,7 +176,7 @@ def test_classes_have_an_order_or_are_refused():
     named = {2: "house", 0: "boat", 1: "tree"}
     assert short_way._target(Net(), preprocess, named).classes == CLASSES
     for wrong in (set(CLASSES), "boat", {1: "boat"}, [("boat", 0)]):
-        with pytest.raises(ValueError, match="classes contains or is .*; give a list"):
+        with pytest.raises(ValueError, match=r"classes contains or is .*; give a list"):
             short_way._target(Net(), preprocess, wrong)
 
 
