@@ -10,6 +10,7 @@ from dataclasses import fields
 from fractions import Fraction
 from functools import reduce
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from wwwlib.activations import capture
 from wwwlib.atlas import class_contributions
 from wwwlib.baselines.network_dissection import dissect
 from wwwlib.distributed import Options, Pass, class_sums, class_totals, concatenate, run
-from wwwlib.distributed.passes import _stretches, exact_parts, merge_class_sums
+from wwwlib.distributed.passes import _stretches, _Work, exact_parts, merge_class_sums
 from wwwlib.distributed.workers import ranks
 from wwwlib.store import NullStore, Store, tensor_digest
 from wwwlib.studies.survey import survey
@@ -84,6 +85,25 @@ def test_plain_sums_depend_on_the_order():
     assert len({reduce(torch.add, order).item() for order in orders}) > 1
     cuts = [reduce(torch.add, exact_parts(order[:, None])) for order in orders]
     assert all(torch.equal(cuts[0], one) for one in cuts)
+
+
+def test_sums_of_many_classes_are_rarely_copied():
+    """Breaks if every batch copies the sums of all earlier ones, or the result depends on how."""
+    copied = []
+
+    def merge(one, other):
+        state = merge_class_sums(one, other)
+        copied.append(len(state["classes"]))
+        return state
+
+    values, classes = torch.randn(512, 3), torch.randperm(512)
+    work = _Work(SimpleNamespace(merge=merge), ["x"], 2)
+    parts = []
+    for i in range(0, 512, 2):
+        parts = work.add(parts, {"x": class_sums(values[i : i + 2], classes[i : i + 2])})
+    found, expected = work.total(parts)["x"], class_sums(values, classes)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert sum(copied) < 10 * 512, "a whole copy each of eight times, not 256 of them"
 
 
 def test_class_sums_merge_to_those_of_all_images():
