@@ -247,6 +247,26 @@ def test_numbers_are_checked_before_the_first_pass(name, value):
     assert not encoder.calls
 
 
+def test_another_encoder_of_the_same_name_finds_nothing(made):
+    class Namesake(Projection):
+        def encode_texts(self, texts):
+            return super().encode_texts(texts).flip(1)
+
+    assert made.find("sail", Projection())
+    with pytest.raises(ValueError, match="or gives other features"):
+        made.find("sail", Namesake())
+
+
+def test_preprocessing_that_fails_names_the_image_to_explain(made, tmp_path):
+    def fails(image):
+        raise OSError("no profile")
+
+    Noise()(3).save(path := tmp_path / "x.png")
+    other = replace(made, target=replace(made.target, preprocess=fails))
+    with pytest.raises(ValueError, match=r"x\.png' failed with OSError: no profile"):
+        other.explain(path)
+
+
 def test_two_classes_of_one_name_need_an_index():
     made = built(
         tiny(classes=("crane", "tree", "crane")), images(classes=("crane", "tree", "crane"))

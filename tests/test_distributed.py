@@ -10,6 +10,7 @@ from dataclasses import fields
 from fractions import Fraction
 from functools import partial, reduce
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,12 +23,12 @@ from wwwlib.activations import capture
 from wwwlib.atlas import class_contributions
 from wwwlib.baselines.network_dissection import dissect
 from wwwlib.distributed import Options, Pass, class_sums, class_totals, concatenate, run
-from wwwlib.distributed.passes import _stretches, exact_parts, merge_class_sums
+from wwwlib.distributed.passes import _stretches, _Work, exact_parts, merge_class_sums
 from wwwlib.distributed.workers import ranks
 from wwwlib.store import NullStore, Store, tensor_digest
 from wwwlib.studies.survey import survey
 
-COUNT, BATCH, LAYERS = 90, 8, ["layer4", "logits"]
+COUNT, BATCH, LAYERS = 92, 8, ["layer4", "logits"]
 
 
 # Options --------------------------------------------------------------------------------------
@@ -84,6 +85,25 @@ def test_plain_sums_depend_on_the_order():
     assert len({reduce(torch.add, order).item() for order in orders}) > 1
     cuts = [reduce(torch.add, exact_parts(order[:, None])) for order in orders]
     assert all(torch.equal(cuts[0], one) for one in cuts)
+
+
+def test_sums_of_many_classes_are_rarely_copied():
+    """Breaks if every batch copies the sums of all earlier ones, or the result depends on how."""
+    copied = []
+
+    def merge(one, other):
+        state = merge_class_sums(one, other)
+        copied.append(len(state["classes"]))
+        return state
+
+    values, classes = torch.randn(512, 3), torch.randperm(512)
+    work = _Work(SimpleNamespace(merge=merge), ["x"], 2)
+    parts = []
+    for i in range(0, 512, 2):
+        parts = work.add(parts, {"x": class_sums(values[i : i + 2], classes[i : i + 2])})
+    found, expected = work.total(parts)["x"], class_sums(values, classes)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert sum(copied) < 10 * 512, "a whole copy each of eight times, not 256 of them"
 
 
 def test_class_sums_merge_to_those_of_all_images():
@@ -262,7 +282,7 @@ PRINTED = re.compile(r"^(\w+): \d+ neurons, exemplars (\w{16})$", re.MULTILINE)
 
 def command(store, *launcher, **variables):
     """Collect exemplars from the command line and return what it printed of each layer."""
-    arguments = ["world/conv", "world", "--layers", *LAYERS, "--count", "90", "--batch-size", "8"]
+    arguments = ["world/conv", "world", "--layers", *LAYERS, "--count", "92", "--batch-size", "8"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "WWW_STORE": str(store), **variables}
     done = subprocess.run(
         [sys.executable, "-m", *launcher, "wwwlib.studies.collect", *arguments],
@@ -295,7 +315,7 @@ def fail(_, args):
         os._exit(3)
 target.model.register_forward_pre_hook(fail)
 options = {"batch_size": 8, "checkpoint_seconds": 0, "store": Store(root), "progress": False}
-found = run(activations(target, world.image_set(90, seed=11)), **options)
+found = run(activations(target, world.image_set(92, seed=11)), **options)
 digest = tensor_digest({layer: found[layer]["z"] for layer in found})
 with open(f"{root}/{rank}.txt", "w") as file:
     file.write(f"{len(seen)} {digest}")
@@ -315,7 +335,7 @@ def test_after_an_elastic_restart_each_rank_resumes_at_its_checkpoint(tmp_path):
     assert done.returncode == 0, done.stderr
     (_, first), (calls, second) = ((tmp_path / f"{r}.txt").read_text().split() for r in (0, 1))
     assert calls == "2" and first == second
-    alone = run(activations(targets.load("world/conv"), world.image_set(90, seed=11)), batch_size=8)
+    alone = run(activations(targets.load("world/conv"), world.image_set(92, seed=11)), batch_size=8)
     assert first == tensor_digest({layer: alone[layer]["z"] for layer in alone})
 
 

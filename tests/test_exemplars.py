@@ -295,14 +295,15 @@ def test_crops_are_probe_images_like_any_other():
 class Small:
     """A memory for `most` images at once: more of them and the network gives up."""
 
-    def __init__(self, network, most):
+    def __init__(self, network, most, error=None):
         self.most, self.seen = most, []
+        self.error = error or torch.OutOfMemoryError("no memory left")
         network.model.register_forward_pre_hook(self.check)
 
     def check(self, module, args):
         self.seen.append(len(args[0]))
         if len(args[0]) > self.most:
-            raise torch.OutOfMemoryError("no memory left")
+            raise self.error
 
 
 @pytest.mark.parametrize("most", [2, 3, 7])
@@ -325,9 +326,14 @@ def test_a_batch_too_large_for_the_memory_is_halved_and_nothing_else_changes(tab
 def test_where_not_one_image_fits_a_sentence_says_so(table):
     network = target(table)
     Small(network, 0)
-    with pytest.raises(
-        RuntimeError, match="Not even 2 images fit into the memory of cpu beside table"
-    ):
+    with pytest.raises(RuntimeError, match="Not even 2 images fit into the memory of cpu"):
+        collect(network, numbered(97), ["hidden"], 5, batch_size=4, progress=False)
+
+
+def test_another_error_of_the_network_is_not_taken_for_lack_of_memory(table):
+    network = target(table)
+    Small(network, 2, RuntimeError("shapes differ"))
+    with pytest.raises(RuntimeError, match="shapes differ"):
         collect(network, numbered(97), ["hidden"], 5, batch_size=4, progress=False)
 
 

@@ -152,6 +152,14 @@ def test_a_first_run_names_its_store_and_a_second_one_reads_it(photos, cache, ca
     assert second.names().equals(first.names())
 
 
+def test_classes_have_an_order_or_are_refused():
+    named = {2: "house", 0: "boat", 1: "tree"}
+    assert short_way._target(Net(), preprocess, named).classes == CLASSES
+    for wrong in (set(CLASSES), "boat", {1: "boat"}, [("boat", 0)]):
+        with pytest.raises(ValueError, match=r"classes contains or is .*; give a list"):
+            short_way._target(Net(), preprocess, wrong)
+
+
 def test_the_store_can_be_switched_off_or_put_elsewhere(photos, cache, tmp_path, capsys):
     off = build(photos, store=False)
     assert not cache.exists() and not capsys.readouterr().out

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pickle
+import pwd
 import random
 import resource
 import signal
@@ -528,6 +529,19 @@ def test_a_making_may_ask_for_another(store):
     inner = lambda checkpoint: (TENSORS, {})  # noqa: E731
     store.fetch("t", KEY, lambda c: (store.fetch("u", KEY, inner).tensors, {}))
     assert same(store.load("t", KEY).tensors, store.load("u", KEY).tensors)
+
+
+def test_without_a_home_folder_a_sentence_names_the_variable(monkeypatch):
+    """Breaks if a container that runs as an unlisted user ends in a RuntimeError."""
+
+    def unlisted(uid):
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("WWW_STORE", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unlisted)
+    with pytest.raises(ValueError, match=r"'~/\.cache/wwwlib' .* set HOME, .*WWW_STORE"):
+        Store.default()
 
 
 # --- what others put into the folder ---

@@ -67,7 +67,7 @@ def build(
     preprocess : callable, optional
         Maps a PIL RGB image to (3, H, W), deterministically.
     classes : sequence of str, optional
-        Class names in the order of the logits.
+        Class names in the order of the logits, see `images.class_names`.
     device : str or torch.device, optional
         Device of network and encoder, by default "cuda" if available, else "cpu".
     store : bool, path or Store

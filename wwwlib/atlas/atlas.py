@@ -343,9 +343,10 @@ class Atlas:
             raise ValueError("The word is empty; give one, such as a colour or a part.")
         template = self.settings["words"]["template"]
         sentences = [template.replace("{}", word), template.replace("{}", "").strip()]
-        t = encoder.encode_texts(sentences).float().cpu()
-        named = encoder.name == self.settings["encoder"] and t.shape[1:] == self.t0.shape
-        if not named or (t[1] - self.t0).abs().max() > 0.01:
+        if own := encoder.name == self.settings["encoder"]:
+            t = encoder.encode_texts(sentences).float().cpu()
+            own = t.shape[1:] == self.t0.shape and (t[1] - self.t0).abs().max() < 0.01
+        if not own:
             raise ValueError(
                 f"The atlas was built with {self.settings['encoder']}, but the encoder is "
                 f"{encoder.name}, or gives other features; give the one that it was built with."

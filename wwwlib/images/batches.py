@@ -190,15 +190,19 @@ class Fitting:
             size = len(indices[part])
             try:
                 state = self.step(state, indices[part], x[part].to(self.device, non_blocking=True))
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:  # on the CPU of no class of its own
+                known = isinstance(error, torch.OutOfMemoryError)
+                if not known and "can't allocate memory" not in str(error):
+                    raise
                 self.most = size // 2  # the step's tensors are freed after this block
             else:
                 done += size
                 continue
             if not self.most:
                 raise RuntimeError(
-                    f"Not even one image fits into the memory of {self.device} beside what it "
-                    "holds; free some of it, read fewer layers, or use device=cpu."
+                    f"Not even one image (here image {int(indices[done])}) fits into the memory of "
+                    f"{self.device} beside what it holds; free some of it, read fewer "
+                    "layers, or use device=cpu."
                 )
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()

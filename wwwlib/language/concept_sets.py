@@ -26,7 +26,6 @@ from wwwlib.targets import Target
 TEMPLATE = "A photo of a {}"
 KINDS = (*EXTENSIONS, "classes", "imagenet", "wordnet", "broden", "places365", "file")
 PLACES_READINGS = ("paper", "clean")
-_NLTK = ("/usr/share/nltk_data", "/usr/lib/nltk_data")
 LONGEST = 500  # characters in one concept; a longer entry is a paragraph, not a concept
 # Control characters but white space, half characters, and marks that change the direction of text.
 _CONTROL = re.compile(
@@ -384,10 +383,10 @@ def find_data_noun(path: str | Path | None = None) -> Path:
 
 def _usual_places() -> list[Path]:
     named = os.environ.get("WNSEARCHDIR")
-    roots = [Path(root) for root in os.environ.get("NLTK_DATA", "").split(os.pathsep) if root]
-    roots += [Path(os.path.expanduser("~/nltk_data")), *map(Path, _NLTK)]
+    roots = os.environ.get("NLTK_DATA", "").split(os.pathsep)
+    roots += [os.path.expanduser("~/nltk_data"), "/usr/share/nltk_data", "/usr/lib/nltk_data"]
     folders = [Path(named)] if named else []
-    folders += [root / "corpora" / "wordnet" for root in roots]
+    folders += [Path(root) / "corpora" / "wordnet" for root in roots if root]
     return [folder / "data.noun" for folder in (*folders, Path("/usr/share/wordnet"))]
 
 
