@@ -503,6 +503,21 @@ def test_a_model_and_tag_name_an_encoder(clip, clip_folder):
         language.encoder("absent.py:make")
 
 
+@pytest.mark.parametrize("spec", ["hf-hub:org/clip", "open_clip:hf-hub:org/clip"])
+def test_repositories_of_the_hub_are_loaded_by_open_clip(spec, clip_folder, monkeypatch):
+    """The repository is stood in for by a folder with the same files."""
+    import open_clip.factory
+
+    def fetch(repository, filename=None, **options):
+        assert repository == "org/clip"
+        names = [filename] if filename else ["open_clip_model.safetensors"]
+        return str(clip_folder / names[0])
+
+    monkeypatch.setattr(open_clip.factory, "download_pretrained_from_hf", fetch)
+    found = language.encoder(spec)
+    assert found.name.startswith("open_clip/hf-hub:org/clip@") and found.dim == 16
+
+
 def test_a_users_encoder_is_loaded_from_file_and_module(tmp_path, monkeypatch):
     (tmp_path / "own_encoder.py").write_text(
         "from __future__ import annotations\n"

@@ -614,3 +614,17 @@ def test_the_picture_is_that_of_the_network_for_any_normalisation(normalise):
     shown = targets.denormalize(target, photo, target.preprocess(photo))
     expected = pil_to_tensor(photo.resize((32, 32))).double()
     assert (pil_to_tensor(shown).double() - expected).abs().mean() < 3
+
+
+def test_networks_of_the_hub_are_looked_for_there(monkeypatch):
+    """They used to be refused as models that timm does not have."""
+    asked = []
+
+    def create(name, pretrained=False, **options):
+        asked.append((name, pretrained))
+        raise OSError("no connection")
+
+    monkeypatch.setattr(timm, "create_model", create)
+    with pytest.raises(FileNotFoundError, match=r"timm/hf-hub:org/net\.in1k could not be downloaded"):
+        targets.load("timm/hf-hub:org/net.in1k")
+    assert asked == [("hf-hub:org/net.in1k", True)]

@@ -120,7 +120,7 @@ def build(
     resample = partial(stability, images=len(probe), t=t, t0=t0, k=k, rounds=rounds, seed=seed)
     whole = _features(target, probe, encoder, layers, k, options, resample if rounds else None)
     parts = _features(target, cropped, encoder, layers, k_minor, options)
-    heads = {layer: _weight(target, layer) for layer in layers}
+    heads = {layer: _weight(target, layer, probe, whole.exemplars[layer]) for layer in layers}
     known = whole.exemplars if labelled is probe else None
     class_w, count = _class_contributions(target, labelled, heads, known, signed, options)
     right_r = similarity_when_right(target, labelled, class_w, count, heads, signed, **options)
@@ -244,8 +244,12 @@ def _class_contributions(
     return found, count
 
 
-def _weight(target: Target, layer: str) -> Tensor | None:
-    found = head(target, layer)
+def _weight(target: Target, layer: str, probe: ImageSet, exemplars: Exemplars) -> Tensor | None:
+    """Return the weight of a linear head, tried on the images that activate most neurons most."""
+    best = exemplars.index[:, 0]
+    often = best[best >= 0].bincount().argsort(descending=True, stable=True)[:8].tolist()
+    x = [target.preprocess(probe.image(i)) for i in often]
+    found = head(target, layer, torch.stack(x) if x else None)
     return None if found is None else found[0].detach().cpu().clone()
 
 

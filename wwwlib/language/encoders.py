@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from wwwlib.registry import expanded, extension, require
 from wwwlib.store import digest, tensor_digest
 
-LOCAL = "local-dir:"
+LOCAL, HUB = "local-dir:", "hf-hub:"
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
 _PREFIX = "open_clip:"
@@ -66,8 +66,8 @@ def encoder(spec: str, device: str = "cpu") -> Encoder:
     spec : str
         "world" for the concept world's CLIP; "ViT-B-32-quickgelu/openai" or
         "open_clip:ViT-B-32-quickgelu/openai" for a model and a tag of open_clip;
-        "open_clip:local-dir:path" for a folder; otherwise "module:function" or
-        "file.py:function", see `load`.
+        "open_clip:local-dir:path" for a folder, "open_clip:hf-hub:organisation/model" for a
+        repository of the hub; otherwise "module:function" or "file.py:function", see `load`.
     device : str
         Device of an open_clip model.
 
@@ -78,10 +78,11 @@ def encoder(spec: str, device: str = "cpu") -> Encoder:
     """
     if provided := extension(spec):
         return open_clip(f"{LOCAL}{provided.encoder_folder()}", device=device)
-    if ":" in spec and not spec.startswith(_PREFIX):
+    if ":" in spec and not spec.startswith((_PREFIX, LOCAL, HUB)):
         return load(spec)
     name = spec.removeprefix(_PREFIX)
-    model, slash, tag = (name, "/", None) if name.startswith(LOCAL) else name.partition("/")
+    whole = name.startswith((LOCAL, HUB))
+    model, slash, tag = (name, "/", None) if whole else name.partition("/")
     if not slash:
         raise ValueError(
             f"The encoder {spec!r} names no weights: write MODEL/TAG, as ViT-B-32-quickgelu/openai."
@@ -163,9 +164,9 @@ def open_clip(model: str, pretrained: str | None = None, device: str = "cpu") ->
     Parameters
     ----------
     model : str
-        A model name such as "ViT-B-32-quickgelu", or "local-dir:/path" of a folder with
-        ``open_clip_config.json`` (``model_cfg`` and ``preprocess_cfg``) and
-        ``open_clip_model.safetensors``.
+        A model name such as "ViT-B-32-quickgelu"; or "local-dir:/path" of a folder, or
+        "hf-hub:organisation/model" of a repository, with ``open_clip_config.json`` (``model_cfg``
+        and ``preprocess_cfg``) and ``open_clip_model.safetensors``.
     pretrained : str, optional
         The tag of the weights, such as "openai"; None for a folder.
     device : str
@@ -188,12 +189,12 @@ def open_clip(model: str, pretrained: str | None = None, device: str = "cpu") ->
     folder = _local_folder(model)
     if folder is not None and pretrained is not None:
         raise ValueError(f"{model!r} brings its own weights; leave out pretrained={pretrained!r}.")
-    quick = _expected_quick_gelu(backend, model, pretrained)
     try:
+        quick = _expected_quick_gelu(backend, model, pretrained)
         network, _, transform = backend.create_model_and_transforms(
             model, pretrained, device=device, require_pretrained=True
         )
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         raise FileNotFoundError(
             f"The weights of {model!r} could not be loaded ({str(error).splitlines()[0]}); put "
             f"{CONFIG} and {WEIGHTS} of one source into a folder and load '{LOCAL}/path/to/it'."
@@ -203,8 +204,8 @@ def open_clip(model: str, pretrained: str | None = None, device: str = "cpu") ->
             f"The weights of {model!r} need {'QuickGELU' if quick else 'plain GELU'}, but the "
             f"network has the other; check quick_gelu in {CONFIG}."
         )
-    label = f"open_clip/{folder.resolve().name if folder else f'{model}/{pretrained}'}"
-    return OpenClipEncoder(label, network, transform, backend.get_tokenizer(model), device)
+    label = folder.resolve().name if folder else "/".join(filter(None, (model, pretrained)))
+    return OpenClipEncoder(f"open_clip/{label}", network, transform, backend.get_tokenizer(model), device)
 
 
 def has_quick_gelu(network: nn.Module) -> bool:
@@ -246,7 +247,7 @@ def _expected_quick_gelu(backend: ModuleType, model: str, pretrained: str | None
             f"open_clip has no model {model!r}; see open_clip.list_models(), or use '{LOCAL}path'."
         )
     named = config.get("quick_gelu", False)
-    if model.startswith(LOCAL):
+    if model.startswith((LOCAL, HUB)):
         return named
     tags = backend.list_pretrained_tags_by_model(model.removesuffix("-quickgelu"))
     if pretrained not in tags:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from wwwlib.registry import EXTENSIONS, extension
+from wwwlib.registry import EXTENSIONS, expanded, extension
 from wwwlib.targets.recognize import imagenet_names
 from wwwlib.targets.target import Target, nearest, wrap
 
@@ -161,6 +161,11 @@ def _timm_pretrained(name, model_name) -> nn.Module:
     try:
         return timm.create_model(model_name, pretrained=True)
     except Exception as error:  # the hub, its cache and its network each have their own errors
+        if model_name.startswith(HUB):
+            raise FileNotFoundError(
+                f"The network {name} could not be downloaded ({type(error).__name__}); check its "
+                "name and the connection, or pass weights=<file> with a model of timm's own."
+            ) from error
         model = timm.create_model(model_name, pretrained=False)
         source = model.pretrained_cfg.get("hf_hub_id") or model.pretrained_cfg.get("url")
         where = f"model.safetensors of {source}" if source else "a weights file (timm has none)"
@@ -214,7 +219,7 @@ def read_weights(path: str | Path, hint: str = "") -> dict[str, Tensor]:
     ValueError
         If it is damaged, or holds anything but tensors and plain values.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no weights file {str(path)!r}{hint}.")
     try:
