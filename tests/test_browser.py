@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -327,11 +328,17 @@ def test_at_most_four_pages_are_open_and_those_that_were_left_make_room(monkeypa
     monkeypatch.setattr(base, "get_kernel", lambda self, name: found[name])
     monkeypatch.setattr(base, "shutdown_kernel", lambda self, name: end(name))
     kernels._kernel_connections = {"a": 1, "b": 0, "c": 0, "d": 0}
-    assert asyncio.run(kernels.start_kernel()) == "new" and ended == ["b"]
+    assert finished(kernels.start_kernel()) == "new" and ended == ["b"]
     states["e"] = "idle"
     kernels._kernel_connections = dict.fromkeys("acde", 1)
     with pytest.raises(HTTPError, match="4 pages are open already"):
-        asyncio.run(kernels.start_kernel())
+        finished(kernels.start_kernel())
+
+
+def finished(coroutine):
+    """Return the result of a coroutine; Playwright's own loop runs in this thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 def serious_faults(page):

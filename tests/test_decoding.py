@@ -15,7 +15,7 @@ from torchvision.models import ResNet50_Weights
 from torchvision.transforms import InterpolationMode, v2
 
 from wwwlib import exemplars, images, targets, world
-from wwwlib.exemplars import main
+from wwwlib.studies.collect import main
 from wwwlib.store import Store, digest
 from wwwlib.studies import datasets
 
