@@ -625,6 +625,8 @@ def test_networks_of_the_hub_are_looked_for_there(monkeypatch):
         raise OSError("no connection")
 
     monkeypatch.setattr(timm, "create_model", create)
-    with pytest.raises(FileNotFoundError, match=r"timm/hf-hub:org/net\.in1k could not be downloaded"):
+    with pytest.raises(
+        FileNotFoundError, match=r"timm/hf-hub:org/net\.in1k could not be downloaded"
+    ):
         targets.load("timm/hf-hub:org/net.in1k")
     assert asked == [("hf-hub:org/net.in1k", True)]

@@ -19,6 +19,7 @@ from wwwlib.targets import LOGITS, Target
 
 LOCK = threading.RLock()  # held while hooks that concern one thread are on a network
 _CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm, nn.MaxPool2d, nn.AvgPool2d)
+_STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 _CHANNELS_LAST = (nn.Linear, nn.LayerNorm)
 
 
@@ -237,9 +238,9 @@ def _map_layout(target: Target, layer: str, module: nn.Module, shape, size, fail
     """Distinguish (B, N, h, w) from (B, h, w, N).
 
     The type of the module decides where it has one axis for channels. Otherwise maps have the
-    proportions of the input. Where both or neither fit, what the module contains decides:
-    convolutions set the size of the second axis; linear layers and layer norms alone work channels
-    last; everything else is read channels first, as is usual in PyTorch.
+    proportions of the input. Where both fit, what the module contains decides: linear
+    layers and layer norms alone work channels last; everything else is read channels first, as is
+    usual in PyTorch. Where strides are uneven, convolutions set the size of the second axis.
     """
     if isinstance(module, _CHANNELS_FIRST):
         return "BNHW"
@@ -254,7 +255,9 @@ def _map_layout(target: Target, layer: str, module: nn.Module, shape, size, fail
     first_fits, last_fits = _fits(shape[2:], size[2:]), _fits(shape[1:3], size[2:])
     if first_fits and last_fits:
         return "BHWN" if last and not conv else "BNHW"
-    if not first_fits and _is_convolutional(module if conv else target.network, shape):
+    if not first_fits and _is_convolutional(
+        module if conv else target.network, target.network, shape
+    ):
         return "BNHW"
     if first_fits or last_fits:
         return "BNHW" if first_fits else "BHWN"
@@ -263,12 +266,17 @@ def _map_layout(target: Target, layer: str, module: nn.Module, shape, size, fail
     )
 
 
-def _is_convolutional(module: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Whether convolutions without layer norms make as many channels as the second axis has."""
+def _is_convolutional(module: nn.Module, network: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether a module makes as many channels as the second axis has, in an uneven network.
+
+    Only steps of different length down and across give maps other proportions than the input's.
+    """
     parts = [*module.modules()]
     widths = {part.out_channels for part in parts if isinstance(part, nn.Conv2d)}
     normed = any(isinstance(part, nn.LayerNorm) for part in parts)
-    return not normed and shape[1] in widths and shape[3] not in widths
+    strides = (part.stride for part in network.modules() if isinstance(part, _STRIDED))
+    uneven = any(isinstance(step, tuple) and len({*step}) > 1 for step in strides)
+    return uneven and not normed and shape[1] in widths and shape[3] not in widths
 
 
 def _fits(cells, pixels) -> bool:

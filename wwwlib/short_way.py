@@ -22,6 +22,7 @@ from wwwlib.language import ConceptSet, Encoder
 from wwwlib.registry import expanded, extension
 from wwwlib.store import Store
 from wwwlib.targets import LOGITS, Target, recognize
+from wwwlib.targets.examine import run
 
 ENCODER = "ViT-B-32-quickgelu/openai"
 _UNINFORMATIVE = (nn.Identity, nn.Dropout)  # modules whose output is that of the layer before
@@ -195,7 +196,7 @@ def last_spatial_layer(target: Target) -> str:
                 lambda *_, name=name: order.append(name)
             )
             stack.callback(hook.remove)
-        target.model(x)
+        run(target.model, x, target.name)
     order.remove(LOGITS)
     for name in reversed(order):
         if not isinstance(target.module(name), _UNINFORMATIVE) and _is_spatial(target, name, x):

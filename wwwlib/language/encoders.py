@@ -205,7 +205,9 @@ def open_clip(model: str, pretrained: str | None = None, device: str = "cpu") ->
             f"network has the other; check quick_gelu in {CONFIG}."
         )
     label = folder.resolve().name if folder else "/".join(filter(None, (model, pretrained)))
-    return OpenClipEncoder(f"open_clip/{label}", network, transform, backend.get_tokenizer(model), device)
+    return OpenClipEncoder(
+        f"open_clip/{label}", network, transform, backend.get_tokenizer(model), device
+    )
 
 
 def has_quick_gelu(network: nn.Module) -> bool:
