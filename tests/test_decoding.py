@@ -15,9 +15,9 @@ from torchvision.models import ResNet50_Weights
 from torchvision.transforms import InterpolationMode, v2
 
 from wwwlib import exemplars, images, targets, world
-from wwwlib.studies.collect import main
 from wwwlib.store import Store, digest
 from wwwlib.studies import datasets
+from wwwlib.studies.collect import main
 
 ASIS = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32)])  # levels 0..255, nothing resized
 BILINEAR, BICUBIC = InterpolationMode.BILINEAR, InterpolationMode.BICUBIC

@@ -237,13 +237,11 @@ def _failure(target: Target, layer: str, shape: tuple[int, ...]):
 def _map_layout(target: Target, layer: str, module: nn.Module, shape, size, fail) -> str | None:
     """Distinguish (B, N, h, w) from (B, h, w, N).
 
-    The type of the module decides where it has one axis for channels. Otherwise maps have the
-    proportions of the input. Where both fit, what the module contains decides: linear
+    Maps have the proportions of the input, unless strides differ down and across. The type of the
+    module decides where it works channels first. Where both fit, what it contains decides: linear
     layers and layer norms alone work channels last; everything else is read channels first, as is
     usual in PyTorch. Where strides are uneven, convolutions set the size of the second axis.
     """
-    if isinstance(module, _CHANNELS_FIRST):
-        return "BNHW"
     parts = [*module.modules()]
     conv = any(isinstance(part, _CHANNELS_FIRST) for part in parts)
     patches = target.grid and target.grid[0] * target.grid[1]
@@ -253,11 +251,15 @@ def _map_layout(target: Target, layer: str, module: nn.Module, shape, size, fail
         raise fail("with positions inside attention heads; choose the block around it")
     last = any(type(part) in _CHANNELS_LAST for part in parts)
     first_fits, last_fits = _fits(shape[2:], size[2:]), _fits(shape[1:3], size[2:])
+    strides = (part.stride for part in target.network.modules() if isinstance(part, _STRIDED))
+    uneven = any(isinstance(step, tuple) and len({*step}) > 1 for step in strides)
+    if isinstance(module, _CHANNELS_FIRST):
+        if first_fits or uneven:
+            return "BNHW"
+        raise fail("whose positions are not those of the image; choose the block around it")
     if first_fits and last_fits:
         return "BHWN" if last and not conv else "BNHW"
-    if not first_fits and _is_convolutional(
-        module if conv else target.network, target.network, shape
-    ):
+    if uneven and not first_fits and _is_convolutional(module if conv else target.network, shape):
         return "BNHW"
     if first_fits or last_fits:
         return "BNHW" if first_fits else "BHWN"
@@ -266,17 +268,12 @@ def _map_layout(target: Target, layer: str, module: nn.Module, shape, size, fail
     )
 
 
-def _is_convolutional(module: nn.Module, network: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Whether a module makes as many channels as the second axis has, in an uneven network.
-
-    Only steps of different length down and across give maps other proportions than the input's.
-    """
+def _is_convolutional(module: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether convolutions without layer norms make as many channels as the second axis has."""
     parts = [*module.modules()]
     widths = {part.out_channels for part in parts if isinstance(part, nn.Conv2d)}
     normed = any(isinstance(part, nn.LayerNorm) for part in parts)
-    strides = (part.stride for part in network.modules() if isinstance(part, _STRIDED))
-    uneven = any(isinstance(step, tuple) and len({*step}) > 1 for step in strides)
-    return uneven and not normed and shape[1] in widths and shape[3] not in widths
+    return not normed and shape[1] in widths and shape[3] not in widths
 
 
 def _fits(cells, pixels) -> bool:
