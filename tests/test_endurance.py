@@ -28,7 +28,7 @@ from wwwlib.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["boat", "house", "tree", "wheel", "sand", "red", "striped", "night"]
-LAYERS, BATCH = ["layer2", "layer4"], 8  # every batch of the probe set is full
+LAYERS, BATCH = ["layer2", "layer4"], 10  # every batch of the probe set is full, no other one is
 
 STAGE = """
 import itertools, os, sys, types

@@ -5,6 +5,7 @@ logits, and class tokens that the head does not read are found before anything d
 """
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
 
@@ -103,11 +104,8 @@ def output_tensor(output: object) -> Tensor:
         If there is none, or more than one.
     """
     if isinstance(output, Tensor):
-        return (
-            output.flatten(1)
-            if output.ndim > 2 and output[0].numel() == output.shape[1]
-            else output
-        )
+        flat = output.ndim > 2 and output[0].numel() == output.shape[1]  # (B, C, 1, 1)
+        return output.flatten(1) if flat else output
     parts = getattr(output, "logits", None)
     if parts is None and isinstance(output, Mapping):
         parts = output.get("logits", [*output.values()])
@@ -154,6 +152,12 @@ def adapted(model: nn.Module, x: Tensor, classes: int, name: str, outputs: str) 
             "outputs='sigmoid' if its classes do not exclude each other, or a model without it."
         )
     undo = outputs if within and (sums or outputs == "sigmoid") else None
+    if undo == "softmax":
+        warnings.warn(
+            f"The outputs of {name} are taken for probabilities, since they are never negative and "
+            "add up to 1; what is explained is their logarithms.",
+            stacklevel=3,
+        )
     if undo is None and y is raw:
         return model
     return Adapter(model, undo).eval()
