@@ -247,7 +247,8 @@ def _map_layout(target: Target, layer: str, module: nn.Module, shape, size, fail
     patches = target.grid and target.grid[0] * target.grid[1]
     tokens = {patches, patches and patches + target.prefix_tokens} - {None}
     around = target.network.get_submodule(layer.rpartition(".")[0])
-    if not conv and (tokens & {*shape[1:]} or getattr(around, "num_heads", 0) in shape[1::2]):
+    heads = getattr(around, "num_heads", 0)
+    if heads == shape[1] or (not conv and (heads == shape[3] or tokens & {*shape[1:]})):
         raise fail("with positions inside attention heads; choose the block around it")
     last = any(type(part) in _CHANNELS_LAST for part in parts)
     first_fits, last_fits = _fits(shape[2:], size[2:]), _fits(shape[1:3], size[2:])
