@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from wwwlib.targets import LOGITS, Target
+from wwwlib.targets.examine import own_copy
 
 LOCK = threading.RLock()  # held while hooks that concern one thread are on a network
 _CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm, nn.MaxPool2d, nn.AvgPool2d)
-_STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 _CHANNELS_LAST = (nn.Linear, nn.LayerNorm)
 
 
@@ -149,13 +149,12 @@ def capture(target: Target, layers: str | Iterable[str]) -> Iterator[CapturedLay
 
         return keep
 
-    def own_copy(model: nn.Module, args: tuple) -> tuple:
+    def prepare(model: nn.Module, args: tuple) -> tuple:
         sizes.append(args[0].shape)
-        like = next((p for p in model.parameters() if p.is_floating_point()), args[0])
-        return args[0].to(like.dtype, copy=True), *args[1:]
+        return own_copy(model, args[0]), *args[1:]
 
     with LOCK, ExitStack() as stack:
-        stack.callback(target.model.register_forward_pre_hook(own_copy).remove)
+        stack.callback(target.model.register_forward_pre_hook(prepare).remove)
         for layer, module in modules.items():
             stack.callback(module.register_forward_hook(hook(layer)).remove)
         yield captured
@@ -252,7 +251,7 @@ def _map_layout(target: Target, layer: str, module: nn.Module, shape, size, fail
         raise fail("with positions inside attention heads; choose the block around it")
     last = any(type(part) in _CHANNELS_LAST for part in parts)
     first_fits, last_fits = _fits(shape[2:], size[2:]), _fits(shape[1:3], size[2:])
-    strides = (part.stride for part in target.network.modules() if isinstance(part, _STRIDED))
+    strides = (getattr(part, "stride", None) for part in target.network.modules())
     uneven = any(isinstance(step, tuple) and len({*step}) > 1 for step in strides)
     if isinstance(module, _CHANNELS_FIRST):
         if first_fits or uneven:

@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from wwwlib.images import preprocessed
+
 OUTPUTS = ("softmax", "sigmoid")
 _SIZES = ((400, 300), (300, 400))  # of the fixed images: wide and tall
 _NUMBERS = 4  # of a fingerprint
@@ -40,22 +42,7 @@ def fixed_batch(preprocess: Callable, name: str) -> Tensor:
     ValueError
         If preprocessing raises, or its result is not a tensor (3, H, W) of one size.
     """
-    rows = []
-    for image in fixed_images():
-        try:
-            x = preprocess(image)
-        except Exception as error:  # any callable
-            raise ValueError(
-                f"The preprocessing of {name} raises {type(error).__name__} on an RGB image of "
-                f"{image.width} x {image.height} pixels ({error}); pass one that takes any."
-            ) from error
-        if not isinstance(x, Tensor) or x.ndim != 3 or len(x) != 3:
-            found = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(
-                f"The preprocessing of {name} gives {found}, but images are explained as RGB: it "
-                "must give a tensor (3, H, W)."
-            )
-        rows.append(x)
+    rows = [preprocessed(preprocess, image, f"{name}'s test image") for image in fixed_images()]
     if rows[0].shape != rows[1].shape:
         shapes = " and ".join(str(tuple(x.shape)) for x in rows)
         raise ValueError(
@@ -163,21 +150,27 @@ def adapted(model: nn.Module, x: Tensor, classes: int, name: str, outputs: str) 
     return Adapter(model, undo).eval()
 
 
+def own_copy(model: nn.Module, x: Tensor) -> Tensor:
+    """Copy images for a model that may change them, in the precision of its weights."""
+    like = next((p for p in model.parameters() if p.is_floating_point()), x)
+    return x.to(like, copy=True)
+
+
 def run(model: nn.Module, x: Tensor, name: str) -> object:
-    """Return the outputs of a model for images, which it gets as a copy in its own dtype.
+    """Return the outputs of a model for images, of which it gets its own copy.
 
     Raises
     ------
     ValueError, RuntimeError
         If the model fails; if it runs out of memory.
     """
-    like = next((p for p in model.parameters() if p.is_floating_point()), x)
+    own = own_copy(model, x)
     try:
         with torch.no_grad():
-            return model(x.to(like, copy=True))
+            return model(own)
     except torch.OutOfMemoryError as error:
         raise RuntimeError(
-            f"Not even {len(x)} images fit into the memory of {like.device} beside {name}; free "
+            f"Not even {len(x)} images fit into the memory of {own.device} beside {name}; free "
             "some, or use another device."
         ) from error
     except Exception as error:  # any network
@@ -210,8 +203,7 @@ def reads_class_token(model: nn.Module, x: Tensor, prefix: int) -> bool:
     hooks = [module.register_forward_hook(keep) for module in model.modules()]
     try:
         with torch.enable_grad():
-            like = next((p for p in model.parameters() if p.is_floating_point()), x)
-            y = model(x.to(like, copy=True).requires_grad_())
+            y = model(own_copy(model, x).requires_grad_())
             score = (y * torch.linspace(-1, 1, y.shape[1]).to(y)).sum()
             (slope,) = torch.autograd.grad(score, last, materialize_grads=True)
     except (RuntimeError, ValueError):  # no such layer, or no gradient: as in most transformers
