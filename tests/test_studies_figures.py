@@ -338,7 +338,7 @@ def test_a_grade_is_a_symbol_and_missing_names_are_marked(drawn):
 
 def test_a_question_without_an_answer_is_marked(drawn):
     words = [text.get_text() for text in drawn(CASES["demonstration"]())]
-    assert words.count("— (no answer)") == 5
+    assert words.count("— (not provided)") == 5
     assert "nowhere here" in words and words.count("not run here") == 3
 
 
@@ -355,7 +355,7 @@ def test_what_cannot_be_drawn_is_refused():
 def test_failures_name_both_classes_and_their_evidence(tmp_path):
     rows = [(_explanation("car", 0.12), _explanation("<b>boat</b>"))] * 2
     figure = figures.failures(rows)
-    assert {"not car", "but <b>boat</b>", "r = .12"} <= set(words(figure))
+    assert {"predicted car", "true <b>boat</b>", "r = .12"} <= set(words(figure))
     assert any("$x$" in text for text in words(figure))
     plots.save(figure, tmp_path, "failures", "Two failures.")
     with pytest.raises(ValueError, match="no misprediction"):

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from wwwlib.plots import style
-from wwwlib.plots.style import GREY, SMALL, WIDTH, fit, literal, number, share, styled
+from wwwlib.plots.style import GREY, WIDTH, fit, literal, number, share, styled
 from wwwlib.studies.figures.measurements import REFERENCE, looks
 
 
@@ -76,11 +76,7 @@ def risk(curves: Mapping[str, object]) -> Figure:
         found[label] = curve.coverage, curve.risk, curve.low, curve.high
     _curves(axes, found)
     overall = next(iter(curves.values())).risk[-1].item()
-    axes.axhline(overall, **REFERENCE)
-    axes.annotate(
-        "all images", (1, overall), (-2, 3), textcoords="offset points", size=SMALL, color=GREY,
-        ha="right",
-    )  # fmt: skip
+    axes.axhline(overall, **REFERENCE, label="all images")
     top = max(curve.high[len(curve.high) // 20 :].max().item() for curve in curves.values())
     axes.set(xlim=(0, 1), ylim=(0, 1.05 * top or 1))
     axes.xaxis.set_major_formatter(lambda value, _: share(value))
@@ -144,7 +140,7 @@ def sweep(
         axes.axhline(reference, **REFERENCE)
     if not log and all(p[0] == int(p[0]) for points in curves.values() for p in points):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel=x, ylabel=y)
+    axes.set(xlabel=f"{x}; dotted: the value used elsewhere" if chosen else x, ylabel=y)
     axes.grid(axis="y")
     figure.legend(loc="outside upper left", ncols=2)
     return figure

@@ -20,7 +20,7 @@ _METHODS = 1.42  # inches: the column of methods
 _INDENT = 0.22  # of neurons that contribute to another
 _SYMBOL = 0.15
 
-NO_ANSWER, NOT_RUN = "— (no answer)", "not run here"
+NOT_PROVIDED, NOT_RUN = "— (not provided)", "not run here"
 _COLUMNS = (0.9, 2.35, 1.0, 2.09)  # inches: method, what, where, why
 _MAP, _CROP = 0.95, 0.42
 _WIDE = WIDTH - 2 * MARGIN
@@ -204,7 +204,7 @@ def _texts(reply) -> tuple[list[str], list[str], list[str]]:
 
 
 def _nothing(reply) -> str:
-    return NO_ANSWER if reply.ran else NOT_RUN
+    return NOT_PROVIDED if reply.ran else NOT_RUN
 
 
 def _where(figure: Figure, spec, image, reply) -> None:
@@ -253,7 +253,7 @@ def failures(rows: Sequence[tuple]) -> Figure:
         axes = blank(figure, grid[row, 0])
         rule(axes, -0.08)
         y = 0.0
-        for before, track in (("not", guess.cls), ("but", true.cls)):
+        for before, track in (("predicted", guess.cls), ("true", true.cls)):
             name = fit(f"{before} {track.class_name}", words, bold=True)
             y = write(axes, name, y, bold=True)
             y = write(axes, f"({share(track.probability)})", y, colour=GREY)
