@@ -1,8 +1,10 @@
 """Collect exemplars into the store ahead of the notebooks, on as many GPUs as there are.
 
-python -m wwwlib.studies.collect world/conv world --layers layer4 logits
-torchrun --nproc-per-node 8 -m wwwlib.studies.collect torchvision/resnet50 imagenet ./val
-python -m wwwlib.studies.collect torchvision/resnet50 imagenet ./val --ray 8
+The store is that of `Store.default`, in the folder WWW_STORE:
+
+    python -m wwwlib.studies.collect world/conv world --layers layer4 logits
+    torchrun --nproc-per-node 8 -m wwwlib.studies.collect torchvision/resnet50 imagenet ./val
+    python -m wwwlib.studies.collect torchvision/resnet50 imagenet ./val --ray 8
 """
 
 import argparse
