@@ -429,9 +429,9 @@ def test_outputs_that_are_no_logits_are_refused(model, options, text):
 @pytest.mark.parametrize(
     ("preprocess", "text"),
     [
-        (lambda image: to_tensor(image)[:1], r"gave shape \(1, 8, 8\); images.* as RGB"),
+        (lambda image: to_tensor(image)[:1], "gives 1 channels, but images are explained as RGB"),
         (lambda image: to_tensor(image).expand(5, 3, 8, 8), r"gave shape \(5, 3, 8, 8\)"),
-        (lambda image: to_tensor(image).repeat(2, 1, 1), r"gave shape \(6, 8, 8\)"),
+        (lambda image: to_tensor(image).repeat(2, 1, 1), "gives 6 channels"),
         (lambda image: image, "gave Image"),
         (pil_to_tensor, r"\(3, 300, 400\) and \(3, 400, 300\).*same size"),
         (lambda image: 1 / 0, "small's test image.* failed with ZeroDivisionError"),

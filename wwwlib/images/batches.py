@@ -55,12 +55,9 @@ def preprocessed(preprocess: Callable[..., Tensor], image: object, name: str) ->
         raise ValueError(
             f"Preprocessing {name!r} failed with {type(error).__name__}: {_first_line(error)}"
         ) from error
-    if not isinstance(x, Tensor) or x.ndim != 3 or len(x) != 3:
+    if not isinstance(x, Tensor) or x.ndim != 3:
         what = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(
-            f"Preprocessing {name!r} gave {what}; images are explained as RGB: it must "
-            "give a tensor (3, H, W)."
-        )
+        raise ValueError(f"Preprocessing {name!r} gave {what}; it must give a tensor (3, H, W).")
     return x
 
 

@@ -43,6 +43,11 @@ def fixed_batch(preprocess: Callable, name: str) -> Tensor:
         If preprocessing raises, or its result is not a tensor (3, H, W) of one size.
     """
     rows = [preprocessed(preprocess, image, f"{name}'s test image") for image in fixed_images()]
+    if len(rows[0]) != 3:
+        raise ValueError(
+            f"The preprocessing of {name} gives {len(rows[0])} channels, but images are explained "
+            "as RGB: it must give a tensor (3, H, W)."
+        )
     if rows[0].shape != rows[1].shape:
         shapes = " and ".join(str(tuple(x.shape)) for x in rows)
         raise ValueError(
