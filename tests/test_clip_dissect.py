@@ -1,4 +1,4 @@
-"""CLIP-Dissect's similarity functions against literal loops in float64, and in bounded memory."""
+"""CLIP-Dissect's similarity function against literal loops in float64, and in bounded memory."""
 
 import math
 
@@ -74,44 +74,6 @@ def literal_wpmi(v, t, index, weights, temperature, lam):
             for row in expected]  # fmt: skip
 
 
-def literal_rank_reorder(v, t, z, power, count, scale=0.0):
-    """The i-th largest activation goes to the image of the i-th largest similarity."""
-    p, rows = product(v.tolist(), t.tolist()), []
-    for neuron in z.T.tolist():
-        active = sorted(range(len(neuron)), key=lambda i: (-neuron[i], i))[:count]
-        largest = [neuron[i] for i in active]
-        row = []
-        for m in range(len(t)):
-            by_concept = sorted(active, key=lambda i: -p[i][m])
-            got = dict(zip(by_concept, largest, strict=True))
-            moved = sum(abs(got[i] - neuron[i]) ** power for i in active)
-            level = sum(p[i][m] for i in active) / count
-            row.append(-((moved / (max(level, 1e-300) ** scale)) ** (1 / power)))
-        rows.append(row)
-    return rows
-
-
-def literal_cos(v, t, z, power=1, centred=False):
-    p = product(v.tolist(), t.tolist())
-    columns = [[line[m] for line in p] for m in range(len(t))]
-
-    def made(column):
-        mean = sum(column) / len(column) if centred else 0
-        column = [(value - mean) ** power for value in column]
-        length = math.sqrt(sum(value * value for value in column))
-        return [value / length for value in column]
-
-    return [
-        [sum(x * y for x, y in zip(made(q), made(c), strict=True)) for c in columns]
-        for q in z.T.tolist()
-    ]
-
-
-def bright(features):
-    """Features whose similarities are positive, as a real CLIP's are."""
-    return F.normalize(features.abs() + 0.1, dim=1)
-
-
 def falling(first, last, count):
     return [first + (last - first) * o / (count - 1) for o in range(count)]
 
@@ -127,35 +89,11 @@ CASES = {
         ),
         lambda v, t, z: literal_wpmi(v, t, most_active(z).index, falling(1, 0, K), 2, 0.6),
     ),
-    "wpmi": (
-        lambda v, t, z, k: clip_dissect.wpmi(v, t, most_active(z), WORDS, k, lam=0.6),
-        lambda v, t, z: literal_wpmi(v, t, most_active(z).index, [1.0] * K, 10, 0.6),
-    ),
-    "rank reorder": (
-        lambda v, t, z, k: clip_dissect.rank_reorder(v, t, z, WORDS, k, share=1),
-        lambda v, t, z: literal_rank_reorder(v, t, z, 3, IMAGES),
-    ),
-    "rank reorder, as in the authors' code": (
-        lambda v, t, z, k: clip_dissect.rank_reorder(
-            bright(v), bright(t), z, WORDS, k, share=0.4, scale=0.5
+    "certain membership": (
+        lambda v, t, z, k: clip_dissect.soft_wpmi(
+            v, t, most_active(z), WORDS, k, membership=(1.0, 1.0), lam=0.6
         ),
-        lambda v, t, z: literal_rank_reorder(bright(v), bright(t), z, 3, 10, 0.5),
-    ),
-    "rank reorder, most active": (
-        lambda v, t, z, k: clip_dissect.rank_reorder(v, t, z, WORDS, k, p=2, share=0.25),
-        lambda v, t, z: literal_rank_reorder(v, t, z, 2, 6),
-    ),
-    "cos": (
-        lambda v, t, z, k: clip_dissect.cos(v, t, z, WORDS, k),
-        lambda v, t, z: literal_cos(v, t, z),
-    ),
-    "cos, centred": (
-        lambda v, t, z, k: clip_dissect.cos(v, t, z, WORDS, k, centred=True),
-        lambda v, t, z: literal_cos(v, t, z, centred=True),
-    ),
-    "cos cubed": (
-        lambda v, t, z, k: clip_dissect.cos_cubed(v, t, z, WORDS, k),
-        lambda v, t, z: literal_cos(v, t, z, power=3, centred=True),
+        lambda v, t, z: literal_wpmi(v, t, most_active(z).index, [1.0] * K, 10, 0.6),
     ),
 }
 each = pytest.mark.parametrize("name", CASES)
@@ -208,23 +146,6 @@ def test_a_constant_neuron_abstains_and_does_not_disturb_the_others(name):
     assert constant.names == [[], []]
 
 
-def test_rank_reorder_by_hand():
-    """Activations 5, 3, 1 of images 0, 1, 2; a concept in their order, one in reverse, a swap.
-
-    Reversed, images 0 and 2 change by 4 each; swapped, images 1 and 2 by 2 each.
-    """
-    v = torch.eye(3, dtype=torch.float64)
-    t = torch.tensor([[0.9, 0.5, 0.1], [0.1, 0.5, 0.9], [0.9, 0.1, 0.5]], dtype=torch.float64)
-    z = torch.tensor([[5.0], [3.0], [1.0]], dtype=torch.float64)
-    table = clip_dissect.rank_reorder(v, t, z, ["same", "reverse", "swap"], 3, share=1)
-    assert table.names == [["same", "swap", "reverse"]]
-    assert table.scores[0] == pytest.approx([0, -((2 * 2**3) ** (1 / 3)), -((2 * 4**3) ** (1 / 3))])
-    few = clip_dissect.rank_reorder(v, t, z, ["same", "reverse", "swap"], 3, share=0.6, p=1)
-    assert dict(zip(few.names[0], few.scores[0], strict=True)) == {
-        "same": 0, "reverse": -4, "swap": 0
-    }  # fmt: skip
-
-
 def test_equal_concepts_keep_their_order():
     v, t, z = case()
     twice = torch.cat([t, t])
@@ -250,7 +171,8 @@ def test_rare_probabilities_do_not_underflow():
     v = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     t = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
     z = torch.tensor([[1.0], [0.0]])
-    table = clip_dissect.wpmi(v, t, most_active(z, 1), ["a", "b"], 2, temperature=500, lam=0)
+    certain = {"membership": (1.0, 1.0), "temperature": 500, "lam": 0}
+    table = clip_dissect.soft_wpmi(v, t, most_active(z, 1), ["a", "b"], 2, **certain)
     assert table.scores == [[0.0, -1000.0]]
 
 
@@ -267,8 +189,7 @@ class Largest(TorchDispatchMode):
         return made
 
 
-@pytest.mark.parametrize("name", ["soft_wpmi", "wpmi", "rank_reorder", "cos", "cos_cubed"])
-def test_memory_does_not_grow_with_images_times_concepts(name, monkeypatch):
+def test_memory_does_not_grow_with_images_times_concepts(monkeypatch):
     """Breaks if P (I, M), (N, M) scores or (N, K, M) likelihoods are ever held."""
     count, concepts, neurons, dim = 300, 1_000, 12, 4
     monkeypatch.setattr(clip_dissect, "BLOCK", 6_000)
@@ -276,32 +197,18 @@ def test_memory_does_not_grow_with_images_times_concepts(name, monkeypatch):
     t = F.normalize(torch.randn(concepts, dim), dim=1)
     z = torch.randn(count, neurons)
     with Largest() as largest:
-        given = most_active(z, 100) if "wpmi" in name else z
-        getattr(clip_dissect, name)(v, t, given, list(map(str, range(concepts))), 5)
+        clip_dissect.soft_wpmi(v, t, most_active(z, 100), list(map(str, range(concepts))), 5)
     assert largest.elements <= 2 * max(t.numel(), z.numel())
     assert 10 * largest.elements < min(count, 100 * neurons) * concepts
 
 
-def test_batches_of_activations_are_as_good_as_a_matrix():
-    v, t, z = case()
-    whole = clip_dissect.cos_cubed(v, t, z, WORDS, 3)
-    assert clip_dissect.cos_cubed(v, t, iter(z.split(4)), WORDS, 3).names == whole.names
-
-
-def test_a_planted_concept_is_found_by_every_function():
-    """Each neuron is excited by one concept, with noise; all functions name it.
-
-    A twelfth of the images shows it, so that rank reorder needs more images than those.
-    """
+def test_a_planted_concept_is_found():
+    """Each neuron is excited by one concept, with noise."""
     v, t = torch.eye(12).repeat(20, 1), torch.eye(12)
     v = F.normalize(v + 0.1 * torch.randn(v.shape), dim=1)
     z = v @ t[[7, 2, 9]].T + 0.02 * torch.randn(len(v), 3)
-    words = list(map(str, range(12)))
-    for name in ("soft_wpmi", "wpmi", "rank_reorder", "cos", "cos_cubed"):
-        given = most_active(z, 10) if "wpmi" in name else z
-        more = {"share": 0.5} if name == "rank_reorder" else {}
-        found = getattr(clip_dissect, name)(v, t, given, words, **more).names
-        assert found == [["7"], ["2"], ["9"]], name
+    found = clip_dissect.soft_wpmi(v, t, most_active(z, 10), list(map(str, range(12))))
+    assert found.names == [["7"], ["2"], ["9"]]
 
 
 def small(image):
@@ -353,14 +260,9 @@ def test_what_does_not_fit_is_refused(change, sentence):
     given = {"v": v, "t": t, "words": WORDS, "k": 1} | change
     with pytest.raises(ValueError, match=sentence):
         clip_dissect.soft_wpmi(exemplars=most_active(z), **given)
-    with pytest.raises(ValueError, match=sentence):
-        clip_dissect.cos(z=z, **given)
 
 
 def test_options_out_of_range_are_refused():
     v, t, z = case()
     with pytest.raises(ValueError, match="probabilities"):
         clip_dissect.soft_wpmi(v, t, most_active(z), WORDS, membership=(1.2, 0.9))
-    for wrong in ({"p": 0.5}, {"share": 0.0}, {"share": 1.5}, {"scale": -0.5}):
-        with pytest.raises(ValueError, match="must be at least 1, in"):
-            clip_dissect.rank_reorder(v, t, z, WORDS, **wrong)

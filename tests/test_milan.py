@@ -3,8 +3,6 @@
 import itertools
 import json
 import math
-import sys
-import types
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 import train_milan as training
-from torch import nn
 
 from wwwlib import exemplars, store, targets, world
 from wwwlib.activations import capture
@@ -568,83 +565,17 @@ def test_descriptions_of_the_final_layer_name_its_classes(name):
     assert sum(right) >= 0.7 * len(right)
 
 
-# Adapters
-
-
-class Original(nn.Module):
-    """What `pretrained` of the authors' package returns, as far as it is used."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight, self.calls = nn.Parameter(torch.zeros(1)), []
-
-    def forward(self, x, masks, strategy, temperature, beam_size):
-        assert x.shape == (1, K, 3, 224, 224)
-        assert masks.shape == (1, K, 1, 224, 224)
-        assert 0 <= x.min() <= x.max() <= 1
-        assert set(masks.unique().tolist()) <= {0.0, 1.0}
-        assert strategy == "rerank"
-        self.calls.append((temperature, beam_size))
-        share = masks.mean().item()
-        return types.SimpleNamespace(captions=(f"{share:.4f}",), scores=torch.tensor([-share]))
-
-
-def test_the_authors_package_is_fed_images_and_masks(monkeypatch):
-    package = types.ModuleType("src.milan")
-    package.pretrained = lambda key, map_location: {"base": Original()}[key]
-    monkeypatch.setitem(sys.modules, "src", types.ModuleType("src"))
-    monkeypatch.setitem(sys.modules, "src.milan", package)
-    net = milan.original("base")
-    target, probe = targets.load("world/conv"), small_world()
-    found = collected(target, "layer3", probe)
-    status = found.status.clone()
-    status[1] = exemplars.CONSTANT
-    found = replace(found, status=status)
-    described = milan.describe_by_original(
-        target, "layer3", probe, found, net, k=K, weight=0.3, beam=9, progress=False
-    )
-    assert set(net.calls) == {(0.3, 9)}
-    assert len(net.calls) == sum(map(bool, described.names))
-    assert described.names[1] == []
-    chosen = regions_of.choose(found, probe, K)
-    level = regions_of.quantiles(target, "layer3", probe, chosen, 0.99, progress=False)
-    own = regions_of.masks(target, "layer3", probe, chosen, level, (224, 224), progress=False)
-    assert [float(names[0]) for names in described.names if names] == pytest.approx(
-        own.float().mean((1, 2, 3)).tolist(), abs=2e-4
-    )
-
-
 def cropped(image):
     """The middle half of an image, both ways, scaled up to what the world's networks take."""
     w, h = image.size
     return world.preprocess()(image.crop((w // 4, h // 4, w - w // 4, h - h // 4)))
 
 
-def test_the_authors_package_gets_the_part_that_the_network_uses(monkeypatch):
-    """With a target that crops, pixel by pixel: images are cut as the masks are."""
-    fed = []
-
-    class Watching(Original):
-        def forward(self, x, masks, **settings):
-            fed.append(x[0])
-            return super().forward(x, masks, **settings)
-
+def test_a_describer_that_sees_another_part_of_images_is_refused():
     target, probe = replace(targets.load("world/conv"), preprocess=cropped), small_world()
     found = collected(target, "layer3", probe)
-    milan.describe_by_original(target, "layer3", probe, found, Watching(), k=K, progress=False)
-    first = int((found.status == exemplars.OK).nonzero()[0, 0])
-    for x, i in zip(fed[0], found.index[first].tolist(), strict=True):
-        small = (cropped(probe.image(i)) + 1) / 2  # the world's networks take [-1, 1]
-        want = F.interpolate(small[None], (224, 224), mode="bilinear", antialias=True)[0]
-        assert (x - want).abs().max() < 0.02
     with pytest.raises(ValueError, match=r"uses the part \(0.25, 0.25, 0.75, 0.75\) and the desc"):
         milan.candidates(target, "layer3", probe, found, milan.load(), k=K, progress=False)
-
-
-def test_without_the_authors_package_an_error_names_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "src", None)
-    with pytest.raises(ImportError, match="neuron-descriptions, install its requirements"):
-        milan.original()
 
 
 def test_plurals_are_read_in_the_singular():

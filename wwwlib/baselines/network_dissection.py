@@ -15,7 +15,7 @@ Visual Representations", CVPR 2017.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -87,38 +87,17 @@ class Dissection:
     iou: Tensor
     threshold: Tensor
 
-    def table(self, minimum: float = 0.04, k: int = 1, category: str | None = None) -> ConceptTable:
-        """Name each neuron by its best concepts.
+    def table(self, minimum: float = 0.04) -> ConceptTable:
+        """Name each neuron by its best concept, scored by its IoU; of equals by the first.
 
         Parameters
         ----------
         minimum : float
             The IoU that a name must exceed; neurons without such a concept abstain. The paper calls
             neurons above .04 detectors. With 0 every neuron that overlaps any mask is named.
-        k : int
-            Largest number of names per neuron.
-        category : str, optional
-            Use only the concepts of this category.
-
-        Returns
-        -------
-        ConceptTable
-            Scores are IoUs; equals in order of concepts.
-
-        Raises
-        ------
-        ValueError
-            If the category is unknown or k is less than 1.
         """
-        if category is not None and category not in self.categories:
-            known = ", ".join(dict.fromkeys(self.categories))
-            raise ValueError(f"The category {category!r} is unknown; there are {known}.")
-        if k < 1:
-            raise ValueError(f"k is {k}; give at least 1.")
-        allowed = [j for j, own in enumerate(self.categories) if category in (None, own)]
-        words = [self.concepts[j] for j in allowed]
-        value, index = best_of_blocks([self.iou[:, allowed]], k)
-        return ranked_table(value, index, [words] * len(value), minimum)
+        value, index = best_of_blocks([self.iou], 1)
+        return ranked_table(value, index, [self.concepts] * len(value), minimum)
 
     def best_category(self, minimum: float = 0.04) -> list[str | None]:
         """Return the category of each neuron's best concept, None where it abstains."""
@@ -132,7 +111,6 @@ def dissect(
     masks: Masks,
     layers: Sequence[str],
     share: float = 0.005,
-    whole: Collection[str] = (),
     **options,
 ) -> dict[str, Dissection]:
     """Compare the activation maps of layers with pixel masks, in two passes over the images.
@@ -150,9 +128,6 @@ def dissect(
         Layer names; the final layer, "logits", has maps of one cell, which cover the whole image.
     share : float
         In (0, 1): the share of positions that may exceed a neuron's threshold.
-    whole : collection of str
-        Categories whose concepts hold for the whole image, such as "scene" and "texture" in Broden,
-        where their masks already cover it.
     **options
         Fields of `distributed.Options`.
 
@@ -166,10 +141,11 @@ def dissect(
         If a layer does not exist, an argument is out of range, masks do not fit together, or the
         network's preprocessing does more than to resize and crop.
     """
-    _check(masks, share, whole)
+    if not 0 < share < 1:
+        raise ValueError(f"share is {share}; it must lie between 0 and 1, as .005 does.")
     threshold = thresholds(target, images, layers, share, **options)
-    step = _Overlaps(target, masks, threshold, frozenset(whole))
-    key = {"share": share, "masks": masks.fingerprint, "whole": sorted(whole)}
+    step = _Overlaps(target, masks, threshold)
+    key = {"share": share, "masks": masks.fingerprint}
     overlaps = Pass(_Sized(target), images, layers, step, _add, "overlaps", key, label="overlaps")
     counts = run(overlaps, **options)
     concepts, categories = tuple(masks.categories), tuple(masks.categories.values())
@@ -222,10 +198,8 @@ class _Overlaps:
     these pixels, and "above" (N, C + G) those of them above the threshold of each neuron.
     """
 
-    def __init__(
-        self, target: Target, masks: Masks, threshold: Mapping[str, Tensor], whole: Collection[str]
-    ) -> None:
-        self.target, self.masks, self.threshold, self.whole = target, masks, threshold, whole
+    def __init__(self, target: Target, masks: Masks, threshold: Mapping[str, Tensor]) -> None:
+        self.target, self.masks, self.threshold = target, masks, threshold
         self.concepts, self.names = list(masks.categories), _category_names(masks)
         self.parts: dict[tuple[int, int], Box] = {}
 
@@ -266,10 +240,8 @@ class _Overlaps:
                 f"The masks of image {i} have the sizes {sorted(sizes)} and concepts without a "
                 f"category {unknown}; give masks of one size, of concepts in `masks.categories`."
             )
-        for word, mask in found.items():
-            everywhere = self.masks.categories[word] in self.whole
-            found[word] = crop_mask(np.ones_like(mask) if everywhere else mask, self.parts[size])
-        kept = {word: mask for word, mask in found.items() if mask.any()}
+        cropped = {word: crop_mask(mask, self.parts[size]) for word, mask in found.items()}
+        kept = {word: mask for word, mask in cropped.items() if mask.any()}
         return list(kept), np.stack(list(kept.values())) if kept else np.zeros((0, 0, 0), bool)
 
 
@@ -287,17 +259,6 @@ def _count_above(a: Tensor, threshold: Tensor, planes: Tensor, size: tuple[int, 
 
 def _category_names(masks: Masks) -> list[str]:
     return list(dict.fromkeys(masks.categories.values()))
-
-
-def _check(masks: Masks, share: float, whole: Collection[str]) -> None:
-    if not 0 < share < 1:
-        raise ValueError(f"share is {share}; it must lie between 0 and 1, as .005 does.")
-    names = _category_names(masks)
-    unknown = sorted(set(whole) - set(names))
-    if unknown:
-        raise ValueError(
-            f"The category {unknown[0]!r} in `whole` is unknown; there are {', '.join(names)}."
-        )
 
 
 @dataclass(frozen=True)

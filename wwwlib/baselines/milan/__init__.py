@@ -7,8 +7,7 @@ to the neuron over what is probable for all. `load` opens the describer that was
 concept world, `candidates` proposes descriptions of a layer's neurons, `Candidates.ranked` chooses
 among them, and `words` finds the words of a concept set in the descriptions.
 
-For networks on ImageNet there are the authors' labels (`studies.published.milan`), and the authors'
-own package, which `describe_by_original` calls.
+For networks on ImageNet there are the authors' labels (`studies.literature.labels_by_layer`).
 
 Hernandez, Schwettmann, Bau, Bagashvili, Torralba and Andreas, "Natural Language Descriptions of
 Deep Visual Features", ICLR 2022.
@@ -17,7 +16,6 @@ Deep Visual Features", ICLR 2022.
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 
 import torch
 from torch import Tensor
@@ -32,17 +30,16 @@ from wwwlib.exemplars import Exemplars
 from wwwlib.images import ImageSet
 from wwwlib.registry import require
 from wwwlib.store import tensor_digest
-from wwwlib.targets import Target, denormalize
+from wwwlib.targets import Target
 
 __all__ = [
     "BEAM", "LENGTH", "QUANTILE", "WEIGHT", "Candidates", "Describer", "K", "candidates",
-    "describe_by_original", "load", "original", "save", "words",
+    "load", "save", "words",
 ]  # fmt: skip
 
 K, QUANTILE, WEIGHT, BEAM, LENGTH = 15, 0.99, 0.2, 50, 8
 _BLOCK = 256  # neurons per beam search
 _TOLERANCE = 0.02  # of an image's side, between the views of two networks
-_ORIGINAL, _ORIGINAL_SIZE, _ORIGINAL_BLOCK = "src.milan", 224, 32
 
 
 @dataclass(frozen=True)
@@ -272,89 +269,3 @@ def _lookup(tokens: list[str], known: dict[str, str]) -> str | None:
 def _normalized(text: str) -> str:
     """Return lower-case words with single spaces, without punctuation and underscores."""
     return " ".join(re.findall(r"[^\W_]+(?:['-][^\W_]+)*", text.lower()))
-
-
-def original(key: str = "base", device: str = "cpu") -> torch.nn.Module:
-    """Load the authors' decoder from their package.
-
-    Parameters
-    ----------
-    key : str
-        The descriptions that it was trained on: "base" (all), "imagenet", "places365", ...
-    device : str
-
-    Raises
-    ------
-    ImportError
-        If their package is not installed.
-    """
-    try:
-        package = import_module(_ORIGINAL)
-    except ImportError as error:
-        raise ImportError(
-            f"The authors' MILAN cannot be imported as {_ORIGINAL} ({error}); get it from "
-            "github.com/evandez/neuron-descriptions, install its requirements, and put its folder "
-            "on PYTHONPATH."
-        ) from error
-    return package.pretrained(key, map_location=device).to(device).eval()
-
-
-def describe_by_original(
-    target: Target,
-    layer: str,
-    images: ImageSet,
-    exemplars: Exemplars,
-    model: torch.nn.Module,
-    *,
-    weight: float = WEIGHT,
-    beam: int = BEAM,
-    k: int = K,
-    quantile: float = QUANTILE,
-    **options,
-) -> ConceptTable:
-    """Describe each neuron of a layer with the authors' decoder, re-ranked as in their paper.
-
-    Parameters
-    ----------
-    model : nn.Module
-        See `original`; it receives the preprocessed part of images as (1, k, 3, 224, 224) in
-        [0, 1], and masks as (1, k, 1, 224, 224).
-    weight : float
-        Of log p(d), lambda in the paper.
-    target, layer, images, exemplars, beam, k, quantile, **options
-        As for `candidates`, and so are the errors.
-
-    Returns
-    -------
-    ConceptTable
-        One description per neuron, scored by the objective. Neurons whose status is not `OK`
-        abstain.
-    """
-    chosen = choose(exemplars, images, k)
-    level = quantiles(target, layer, images, chosen, quantile, **options)
-    names: list[list[str]] = [[] for _ in chosen.live]
-    scores: list[list[float]] = [[] for _ in chosen.live]
-    size, device = (_ORIGINAL_SIZE, _ORIGINAL_SIZE), next(model.parameters()).device
-    options["progress"] = False
-    for block in chosen.live.nonzero()[:, 0].split(_ORIGINAL_BLOCK):
-        part = chosen.some(block)
-        shown = masks(target, layer, images, part, level, size, **options)
-        for n, index, mask in zip(block.tolist(), part.index.tolist(), shown, strict=True):
-            x = torch.stack([_original_input(target, images, i) for i in index])
-            with torch.inference_mode():
-                found = model(
-                    x[None].to(device), mask[None, :, None].float().to(device),
-                    strategy="rerank", temperature=weight, beam_size=beam,
-                )  # fmt: skip
-            names[n], scores[n] = [str(found.captions[0])], [float(found.scores[0])]
-    return concept_table(names, scores)
-
-
-def _original_input(target: Target, images: ImageSet, i: int) -> Tensor:
-    """Return the part of an image that the target uses, resized for the authors' decoder."""
-    from torchvision.transforms import functional
-
-    image = images.image(i)
-    x = functional.pil_to_tensor(denormalize(target, image, target.preprocess(image)))
-    size = [_ORIGINAL_SIZE, _ORIGINAL_SIZE]
-    return functional.convert_image_dtype(functional.resize(x, size, antialias=True))

@@ -35,11 +35,6 @@ class Chosen:
     index: Tensor
     live: Tensor
 
-    def some(self, neurons: Tensor) -> "Chosen":
-        """Return the exemplars of some live neurons, given by number in ascending order."""
-        live = torch.zeros_like(self.live).index_fill_(0, neurons, True)
-        return Chosen(self.index[live[self.live]], live)
-
 
 def choose(exemplars: Exemplars, images: ImageSet, k: int) -> Chosen:
     """Return the first k exemplars of the neurons that have as many.
