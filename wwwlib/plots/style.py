@@ -12,7 +12,6 @@ import os
 import re
 import sys
 import unicodedata
-import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -36,39 +35,13 @@ LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), 
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 HEAT = "viridis"
 
-_STYLE = {
-    "figure.dpi": DPI,
-    "figure.facecolor": PAPER,
-    "savefig.facecolor": PAPER,
-    "axes.facecolor": PAPER,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": BODY,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "xtick.labelsize": SMALL,
-    "ytick.labelsize": SMALL,
-    "text.color": INK,
-    "text.parse_math": False,
-    "font.family": FONT,
-    "font.size": BODY,
-    "legend.fontsize": SMALL,
-    "legend.frameon": False,
-    "pdf.fonttype": 42,  # embeds the font, so that text in the PDF can be searched and copied
-    "figure.constrained_layout.w_pad": 0.1,
-    "figure.constrained_layout.h_pad": 0.1,
-}
 _PALETTE_ERROR = 4.0  # mean colour difference, of 255, from which the 256-colour PNG is not used
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def in_style():
     """Return the context in which figures are drawn: this style, independent of user settings."""
-    return style.context(["default", _STYLE])
+    return style.context(["default", Path(__file__).with_suffix(".mplstyle")])
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -95,33 +68,14 @@ def look(place: int) -> tuple:
 # Text -------------------------------------------------------------------------------------------
 
 
-def name_rows(axes, names: Sequence[str]) -> None:
-    """Name the rows of a vertical axis, the first on top, with a line across each."""
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(max(len(names), 1) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y")
-    axes.set_axisbelow(True)
-    axes.spines["left"].set_visible(False)
-
-
 def literal(words) -> str:
-    """Return a string as it can be drawn: one line, every character in the font.
+    """Return a string as one line: line breaks become spaces, invisible characters are removed.
 
-    Line breaks become spaces, invisible format characters are removed, and a character that the
-    font lacks becomes a box, with a warning.
+    For a character that the font lacks, matplotlib warns and draws a box.
     """
-    shown = []
-    for letter in str(words):
-        category = unicodedata.category(letter)
-        if letter.isspace() or category == "Cc":
-            shown.append(" ")
-        elif category != "Cf":
-            known = ord(letter) in _letters()
-            shown.append(letter if known else "□")
-            if not known:
-                warnings.warn(f"Figures show □ for characters that {FONT} lacks.", stacklevel=1)
-    return " ".join("".join(shown).split())
+    invisible = ("Cf", "Cs")  # format characters and lone surrogates
+    shown = "".join(one for one in str(words) if unicodedata.category(one) not in invisible)
+    return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", shown).split())
 
 
 def fit(words, width: float, size: float = SMALL, bold: bool = False, lines: int = 1) -> list[str]:
@@ -194,12 +148,6 @@ def _font(bold: bool):
     return font_manager.get_font(font_manager.findfont(wanted))
 
 
-@cache
-def _letters() -> frozenset[int]:
-    """Return the code points that both weights of the font have."""
-    return frozenset(_font(False).get_charmap()) & frozenset(_font(True).get_charmap())
-
-
 # Files ------------------------------------------------------------------------------------------
 
 
@@ -269,18 +217,11 @@ def save(figure: Figure, folder: str | Path, name: str, alt: str) -> Shown:
         figure.text(0.5, 0.5, mark, color="red", fontsize=14, wrap=True, **where)
         alt = f"{mark}: {alt}"
     with in_style():
-        data = _rendered(figure, "png")
-        png.write_bytes(data)
-        pdf.write_bytes(_rendered(figure, "pdf", metadata={"CreationDate": None}))
+        figure.savefig(png, dpi=DPI)
+        figure.savefig(pdf, dpi=DPI, metadata={"CreationDate": None})
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close(figure)
-    return Shown(png, pdf, alt, data)
-
-
-def _rendered(figure: Figure, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=DPI, **options)
-    return buffer.getvalue()
+    return Shown(png, pdf, alt, png.read_bytes())
 
 
 def _lighter(data: bytes) -> bytes:

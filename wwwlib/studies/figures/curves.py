@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from wwwlib.plots import style
 from wwwlib.plots.style import GREY, WIDTH, fit, literal, number, share, styled
-from wwwlib.studies.figures.measurements import REFERENCE, looks
+from wwwlib.studies.figures.measurements import REFERENCE, looks, name_rows
 
 
 @styled
@@ -193,7 +193,7 @@ def selection(s_row, words: Sequence[str], threshold: float, alpha: float, top: 
     rows = np.arange(len(order[:top]))
     figure = Figure(figsize=(WIDTH, 1.25 + 0.19 * max(len(rows), 3)), layout="constrained")
     axes = figure.subplots()
-    style.name_rows(axes, [fit(words[i], 2.2)[0] for i in order[:top]])
+    name_rows(axes, [fit(words[i], 2.2)[0] for i in order[:top]])
     kinds = ((f"kept ({count})", style.BLUE, "o"), ("left out", GREY, "X"))
     for (kind, colour, mark), some in zip(kinds, (rows < count, rows >= count), strict=True):
         dots = {"x": s[order[:top]][some], "y": rows[some], "color": colour, "marker": mark}

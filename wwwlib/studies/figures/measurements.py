@@ -34,6 +34,16 @@ def looks(count: int) -> list[dict]:
 # Values with intervals --------------------------------------------------------------------------
 
 
+def name_rows(axes, names: Sequence[str]) -> None:
+    """Name the rows of a vertical axis, the first on top, with a line across each."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(max(len(names), 1) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    axes.spines["left"].set_visible(False)
+
+
 @styled
 def intervals(
     rows: Sequence[tuple[str, float, float, float]],
@@ -66,7 +76,7 @@ def intervals(
     row = 0.34 if any(len(name) > 1 for name in names) else 0.27
     figure = Figure(figsize=(WIDTH, 0.85 + row * max(len(rows), 1)), layout="constrained")
     axes = figure.subplots()
-    style.name_rows(axes, ["\n".join(name) for name in names])
+    name_rows(axes, ["\n".join(name) for name in names])
     values = np.array([row[1:] for row in rows], float).reshape(-1, 3)
     known = np.isfinite(values[:, 0])
     least = np.nan if reference is None else reference
@@ -180,7 +190,7 @@ def methods(tables: Sequence, reference: str = "WWW") -> Figure:
         part.suptitle(title, x=0.01, ha="left", size=SMALL, weight="bold")
         panels = part.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
         names = [fit(row.method, 1.6)[0] + " *" * row.informed for row in table.rows]
-        style.name_rows(panels[0], names)
+        name_rows(panels[0], names)
         for row, label in zip(table.rows, panels[0].get_yticklabels(), strict=True):
             label.set_fontweight("bold" if row.method == reference else "normal")
         for axes, metric in zip(panels, metrics, strict=True):
