@@ -137,15 +137,7 @@ SHAPES, THING_SHAPES = (
 # shifts the colour towards its own tint (a wooden blue boat is a brownish blue). The patterns are
 # fixed tiles that start at a random place, so no two objects show the same pixels.
 
-_TINTS = {
-    "brick": ((178, 84, 58), 0.45),
-    "glass": ((206, 234, 246), 0.55),
-    "metal": ((176, 184, 196), 0.5),
-    "stone": ((142, 138, 130), 0.5),
-    "wood": ((150, 100, 52), 0.5),
-    "wool": ((236, 228, 214), 0.3),
-}
-_STRENGTH = {"metal": 0.6, "stone": 0.5, "wood": 0.4, "wool": 0.4, "glass": 0.8}
+_MATERIALS = _FILE["materials"]
 
 
 def _noise(coarseness):
@@ -208,23 +200,17 @@ def surface(colour, finish, shift=(0, 0), light=1.0):
     ndarray of uint8, shape (FINE, FINE, 3)
     """
     base = np.array(COLOURS[colour], float)[:, None, None]  # channels first, which is faster
-    if finish in _TINTS:
-        tint, share = _TINTS[finish]
-        base = base * (1 - share) + np.array(tint)[:, None, None] * share
-    amount = np.roll(_pattern(finish), shift, (0, 1)) * _STRENGTH.get(finish, 1.0)
+    material = _MATERIALS.get(finish, {})
+    if share := material.get("share"):
+        base = base * (1 - share) + np.array(material["tint"])[:, None, None] * share
+    amount = np.roll(_pattern(finish), shift, (0, 1)) * material.get("strength", 1.0)
     pixels = base * (1 - amount) + _partner(base) * amount
     return np.moveaxis(np.clip(pixels * light, 0, 255).astype(np.uint8), 0, -1)
 
 
 # Sceneries: sky or wall above, ground below, things in between.
 
-_GROUNDS = {
-    "asphalt": ((96, 98, 104), (112, 114, 120), "speckled"),
-    "grass": ((92, 168, 68), (68, 138, 50), "speckled"),
-    "sand": ((230, 206, 142), (212, 184, 118), "speckled"),
-    "snow": ((242, 246, 252), (218, 228, 242), "stone"),
-    "water": ((52, 124, 190), (104, 172, 220), "wood"),
-}
+_GROUNDS = _FILE["grounds"]
 _TRIANGLE = ((0.5, 0.0), (1.0, 1.0), (0.0, 1.0))
 _DISC = ((0, 0), (1, 1))
 
@@ -265,9 +251,10 @@ class _Scenery:
         self._paint(_EVERYWHERE, _blend(top, bottom, _Y / FINE))
 
     def _ground(self, material, horizon):
-        light, dark, texture = _GROUNDS[material]
-        tile = np.roll(_pattern(texture), self.rng.randint(0, FINE, 2), (0, 1))
-        self._paint(_below(horizon), _blend(light, dark, tile), material)
+        ground = _GROUNDS[material]
+        tile = np.roll(_pattern(ground["pattern"]), self.rng.randint(0, FINE, 2), (0, 1))
+        fill = _blend(ground["first"], ground["second"], tile)
+        self._paint(_below(horizon), fill, material)
 
     def _disc(self, thing, colour, x, y, radius):
         self._shape("ellipse", _DISC, (x - radius, y - radius, 2 * radius), colour, thing)
