@@ -13,14 +13,7 @@ import torch
 from torch import Tensor
 
 from wwwlib.activations import capture
-from wwwlib.distributed import (
-    Pass,
-    State,
-    class_sums,
-    class_totals,
-    merge_class_sums,
-    run,
-)
+from wwwlib.distributed import Pass, State, class_sums, class_totals, merge_class_sums, run
 from wwwlib.images import ImageSet, match_labels
 from wwwlib.registry import whole_number
 from wwwlib.targets import LOGITS, Target

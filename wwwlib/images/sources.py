@@ -15,14 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from wwwlib.images.files import (
-    Place,
-    class_folders,
-    decode,
-    examine_all,
-    naming,
-    place,
-)
+from wwwlib.images.files import Place, class_folders, decode, examine_all, naming, place
 from wwwlib.images.image_set import ImageSet
 from wwwlib.images.labels import class_names
 from wwwlib.store import digest

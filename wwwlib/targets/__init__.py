@@ -7,13 +7,7 @@ name, `wrap` from a model.
 
 from wwwlib.targets.library import load, read_weights
 from wwwlib.targets.recognize import Published, recognize
-from wwwlib.targets.target import (
-    LAYOUTS,
-    LOGITS,
-    Target,
-    denormalize,
-    wrap,
-)
+from wwwlib.targets.target import LAYOUTS, LOGITS, Target, denormalize, wrap
 
 __all__ = [
     "LAYOUTS", "LOGITS", "Published", "Target", "denormalize", "load",

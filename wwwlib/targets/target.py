@@ -13,13 +13,7 @@ from torch import Tensor, nn
 
 from wwwlib.images import class_names
 from wwwlib.store import digest, tensor_digest
-from wwwlib.targets.examine import (
-    Adapter,
-    adapted,
-    fingerprint,
-    fixed_batch,
-    reads_class_token,
-)
+from wwwlib.targets.examine import Adapter, adapted, fingerprint, fixed_batch, reads_class_token
 
 LOGITS = "logits"  # the name of the final layer, everywhere
 LAYOUTS = ("BNHW", "BHWN", "BTN", "BN")
