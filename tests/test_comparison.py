@@ -122,7 +122,7 @@ def test_networks_may_share_a_name_but_not_their_weights(tmp_path):
 
 
 def test_parameters_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="There are 1 networks and 2 hidden layers"):
+    with pytest.raises(ValueError, match="2 hidden layers for 1 networks"):
         comparison.networks(["world/conv"], [], ["a", "b"], ["classes"])
     with pytest.raises(ValueError, match="There are 2 weights for 1"):
         comparison.networks(["world/conv"], [None, None], ["layer4"], ["classes"])

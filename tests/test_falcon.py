@@ -376,7 +376,7 @@ def test_a_second_run_asks_the_store(tmp_path):
 
 def test_one_image_is_no_group():
     target, clip = targets.load("world/conv"), language.encoder("world")
-    with pytest.raises(ValueError, match="most is 1; the images of a group are compared"):
+    with pytest.raises(ValueError, match="most is 1; give a whole number, at least 2"):
         falcon.falcon(target, "logits", world.image_set(4), clip, None, most=1)
 
 

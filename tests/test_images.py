@@ -239,7 +239,7 @@ def test_decode_counts_pixels_before_decoding():
     buffer = io.BytesIO()
     noise(size=(50, 50)).save(buffer, "PNG")
     assert images.decode(buffer.getvalue(), max_pixels=2500).size == (50, 50)
-    with pytest.raises(ValueError, match=r"upload.*50 x 50 pixels are more than the 2,499"):
+    with pytest.raises(ValueError, match=r"upload.*50 x 50 pixels exceed 2,499"):
         images.decode(buffer.getvalue(), max_pixels=2499)
 
 
@@ -401,9 +401,9 @@ def test_subset_keeps_what_belongs_to_each_image(tree):
     prints = {found.fingerprint, few.fingerprint, images.subset(found, [2, 7, 2]).fingerprint}
     assert len(prints) == 3
     assert images.subset(found, np.array([7, 2, 2])).fingerprint == few.fingerprint
-    with pytest.raises(IndexError, match="Image 10 of"):
+    with pytest.raises(IndexError, match="no image 10 in"):
         images.subset(found, [10])
-    with pytest.raises(IndexError, match="Image -1 of"):
+    with pytest.raises(IndexError, match="no image -1 in"):
         found.image(-1)
 
 
@@ -440,15 +440,15 @@ def test_imagenet_keeps_the_true_class_index(tmp_path):
     for wnid in ("n02979186", "n01440764"):
         write(tmp_path / wnid / "x.JPEG", noise(), format="JPEG")
     write(tmp_path / "n01440764" / "y.JPEG", noise(mode="CMYK"), format="JPEG")
-    found = images.imagenet(tmp_path)
+    found = datasets.imagenet(tmp_path)
     assert found.names == ("n01440764/x.JPEG", "n01440764/y.JPEG", "n02979186/x.JPEG")
     assert found.labels == (0, 0, 482)
     assert len(found.classes) == 1000 and found.classes[482] == "cassette player"
     write(tmp_path / "val" / "x.JPEG", format="JPEG")
     with pytest.raises(ValueError, match=r"The subfolder 'val' of .* is no class; .*n01440764"):
-        images.imagenet(tmp_path)
+        datasets.imagenet(tmp_path)
     with pytest.raises(ValueError, match="There is no subfolder with images in"):
-        images.imagenet(tmp_path / "val")
+        datasets.imagenet(tmp_path / "val")
 
 
 def test_imagenette_is_imagenet_with_ten_classes(tmp_path):
@@ -458,7 +458,7 @@ def test_imagenette_is_imagenet_with_ten_classes(tmp_path):
     assert [found.classes[i] for i in found.labels] == ["tench", "parachute"]
     with pytest.raises(FileNotFoundError, match=r"imagenette2-160.*download=True"):
         datasets.imagenette(tmp_path, size="160px")
-    with pytest.raises(ValueError, match="'test' and '320px'"):
+    with pytest.raises(ValueError, match="split is 'test'"):
         datasets.imagenette(tmp_path, "test")
 
 
@@ -562,12 +562,12 @@ def test_classes_of_a_torch_data_set_are_its_own_or_numbers():
 @pytest.mark.parametrize(
     ("item", "reason"),
     [
-        (OSError("disk gone"), r"no \(image, label\) pair \(OSError: disk gone\)"),
-        (noise(), "no .* pair"),
+        (OSError("disk gone"), r"no pair of image and label: OSError\('disk gone'\)"),
+        (noise(), "no pair of"),
         (("path.png", 0), "its image is a str"),
         ((noise(mode="CMYK"), 0), "mode is CMYK"),
-        ((torch.zeros(1, 8, 8), 0), r"float32 \(1, 8, 8\), not \(3, H, W\)"),
-        ((torch.full((3, 8, 8), -0.5), 0), r"values are -0\.5 to -0\.5; .* before normalisation"),
+        ((torch.zeros(1, 8, 8), 0), r"float32 \(1, 8, 8\); give \(3, H, W\)"),
+        ((torch.full((3, 8, 8), -0.5), 0), r"values are -0\.5 to -0\.5; give them in \[0, 1\]"),
         ((torch.full((3, 8, 8), torch.nan), 0), "values are nan"),
         ((noise(), 3), "label is 3, but there are 3 classes"),
     ],
@@ -621,7 +621,7 @@ def test_a_torch_data_set_that_changes_or_has_no_length_is_refused():
 
 @pytest.mark.real
 def test_real_photographs_open_as_imagenet(real):
-    found = images.imagenet(real / "photos")
+    found = datasets.imagenet(real / "photos")
     assert len(found) == 640 == len(set(found.labels)) and not found.skipped
     assert found.label(0) == 0 and found.image(0).mode == "RGB"
 

@@ -615,7 +615,7 @@ def test_exemplars_of_another_layer_or_probe_set_are_refused():
 
 
 def test_files_that_are_no_describer_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="There is no describer"):
+    with pytest.raises(FileNotFoundError, match="There is no file"):
         milan.load(tmp_path / "none.safetensors")
     with pytest.raises(ValueError, match="is not a describer"):
         milan.load(world.DATA / "conv.safetensors")

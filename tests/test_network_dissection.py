@@ -424,7 +424,7 @@ def test_a_broken_broden_says_what_is_wrong(folder):
     with pytest.raises(ValueError, match="no column 'category'"):
         network_dissection.broden(folder, "val")
     (folder / "label.csv").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no label\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"label\.csv.; give the folder"):
         network_dissection.broden(folder, "val")
 
 

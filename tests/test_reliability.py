@@ -185,7 +185,7 @@ def test_a_paired_interval_is_that_of_a_literal_bootstrap(measure):
 
 
 def test_a_measure_that_is_none_is_refused():
-    with pytest.raises(ValueError, match="Unknown measure 'accuracy'; choose one of auroc, aurc"):
+    with pytest.raises(ValueError, match="measure is 'accuracy'; use one of auroc, aurc"):
         reliability.compare(torch.rand(9), torch.rand(9), torch.arange(9) < 4, measure="accuracy")
 
 

@@ -91,9 +91,7 @@ class CapturedLayers(dict[str, Activations]):
     """The `Activations` of the layers captured so far, by name."""
 
     def __missing__(self, layer: str) -> Activations:
-        raise RuntimeError(
-            f"{layer!r} is not captured yet; name it in capture, and run target.model(x) first."
-        )
+        raise RuntimeError(f"{layer!r} is not captured yet; run target.model(x) first.")
 
 
 @contextmanager
@@ -140,9 +138,7 @@ def capture(target: Target, layers: str | Iterable[str]) -> Iterator[CapturedLay
         def keep(module: nn.Module, _, output: object) -> object:
             calls[layer] += 1
             if not sizes:
-                raise RuntimeError(
-                    f"{target.name} was run without its hooks; call target.model(x), not forward."
-                )
+                raise RuntimeError(f"{target.name} ran without hooks; call target.model(x).")
             captured[layer] = read(target, layer, module, output, sizes[-1])
             # The network continues with a copy: an in-place ReLU would overwrite the capture.
             return output.clone()
@@ -163,17 +159,11 @@ def capture(target: Target, layers: str | Iterable[str]) -> Iterator[CapturedLay
 
 def _check_calls(target: Target, calls: Mapping[str, int]) -> None:
     for layer, count in calls.items():
-        if count == 0:
+        if count != 1:
             raise RuntimeError(
-                f"The layer {layer!r} of {target.name} was never called through its hooks: call "
-                "target.model(x) once inside capture; if you did, a fused fast path or an unused "
-                "branch bypasses this layer, so choose the one that contains it."
-            )
-        if count > 1:
-            raise RuntimeError(
-                f"The layer {layer!r} of {target.name} was called {count} times: call the model "
-                "once inside capture; if you did, the module is shared between places, so choose "
-                "the layer that contains one of them."
+                f"The layer {layer!r} of {target.name} was called {count} times: call "
+                "target.model(x) once inside capture; if you did, a fused path or an unused branch "
+                "bypasses the layer, or several places share it: choose the layer around it."
             )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from wwwlib.activations import capture
 from wwwlib.distributed import Pass, State, class_sums, class_totals, merge_class_sums, run
 from wwwlib.images import ImageSet, match_labels
-from wwwlib.registry import whole_number
+from wwwlib.registry import one_of, whole_number
 from wwwlib.targets import LOGITS, Target
 
 OK, CONSTANT, NOT_FINITE = 0, 1, 2
@@ -110,10 +110,8 @@ def collect(
     ----------
     WWW, section 3.2.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}; use one of {', '.join(PRECISIONS)}.")
-    if rank_by not in RANKINGS:
-        raise ValueError(f"rank_by is {rank_by!r}; use one of {', '.join(RANKINGS)}.")
+    one_of("precision", precision, PRECISIONS)
+    one_of("rank_by", rank_by, RANKINGS)
     k, images = check_k(k, images), match_labels(images, target)
     depth = depth or k
     key = {"k": depth} | ({} if precision == "float32" else {"precision": precision})

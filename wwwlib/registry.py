@@ -1,6 +1,6 @@
 """What the core reaches only by name: packages beside it, and optional dependencies.
 
-Also the checks of paths and whole numbers that all parts share.
+Also the checks of arguments that all parts share.
 
 The core imports neither until they are used. An extension, such as the concept world behind
 "world/conv", is a module with any of
@@ -13,6 +13,7 @@ The core imports neither until they are used. An extension, such as the concept 
 """
 
 import operator
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -58,6 +59,20 @@ def whole_number(name: str, value: object, least: int = 1) -> int:
     if number < least:
         raise ValueError(f"{name} is {value!r}; give a whole number, at least {least}.")
     return number
+
+
+def one_of(name: str, value: object, known: Iterable[str]) -> None:
+    """Raise a ValueError, which lists the choices, if an argument is none of them."""
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}; use one of {', '.join(known)}.")
+
+
+def existing_file(path: str | Path, what: str) -> Path:
+    """Return a path, its "~" expanded; a FileNotFoundError says what to give if it is no file."""
+    path = expanded(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {str(path)!r}; give {what}.")
+    return path
 
 
 def expanded(path: str | Path) -> Path:

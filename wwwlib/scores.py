@@ -167,9 +167,7 @@ def word_sets(pred: Words, truth: Words) -> list[tuple[set[str], set[str]]]:
     for kind, lists in (("names", pred), ("truth", truth)):
         for i, words in enumerate(lists):
             if isinstance(words, str):
-                raise ValueError(
-                    f"The {kind} of neuron {i} is the one string {words!r}; give a list of words."
-                )
+                raise ValueError(f"The {kind} of neuron {i} is {words!r}; give a list of words.")
     right = [set(distinct(words)) for words in truth]
     if not all(right):
         raise ValueError(

@@ -187,7 +187,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of artifacts, safe to share between processes.
+    """A folder of artifacts, safe to share between processes; ``Store(None)`` keeps nothing.
 
     Each method takes a `kind`, the folder under `root` (letters, digits, ``-``, ``_``), and a
     `key`, the arguments that made the artifact (JSON values), to which `versions` are added here.
@@ -246,16 +246,6 @@ class Store:
             raise ValueError("The key has an entry 'versions', which the store adds; rename it.")
         full = {**key, "versions": {**versions(), "artifact format": FORMAT}}
         return Slot(self.root and Path(self.root), kind, _parse(_canonical(full, "key")))
-
-
-@dataclass(frozen=True)
-class NullStore(Store):
-    """A store that keeps nothing: `load` returns None, and `fetch` makes the artifact each time.
-
-    It stands in where no store is given, so that no caller needs a branch for that.
-    """
-
-    root: None = None
 
 
 def _sidecar(kind: str, key: dict, record: dict, tensors: str) -> bytes:

@@ -51,9 +51,7 @@ def rows(root: str | Place, split: str | None = None) -> list[dict[str, str]]:
 def table(path: Place, columns: list[str]) -> list[dict[str, str]]:
     """Read one of Broden's CSV files and check that it has the given columns."""
     if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no {path.name} in {str(path.parent)!r}; give the folder of Broden."
-        )
+        raise FileNotFoundError(f"There is no {str(path)!r}; give the folder of Broden.")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         missing = [column for column in columns if column not in (reader.fieldnames or ())]

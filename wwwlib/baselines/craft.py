@@ -21,7 +21,7 @@ from wwwlib.baselines.common import activations, layer_maps
 from wwwlib.contributions import forward, replaced_output
 from wwwlib.distributed import Options
 from wwwlib.images import ImageSet
-from wwwlib.registry import require
+from wwwlib.registry import require, whole_number
 from wwwlib.targets import LOGITS, Target
 
 Patch = tuple[int, int, int, int, int]
@@ -302,8 +302,7 @@ def _predicted(target: Target, images: ImageSet, c: int, most: int, **options) -
 def _check(target: Target, c: int, concepts: int, patch: float, samples: int) -> None:
     if not 0 <= c < len(target.classes):
         raise ValueError(f"Class {c} does not exist; {target.name} has {len(target.classes)}.")
-    if concepts < 2:
-        raise ValueError(f"concepts is {concepts}; give at least 2 concepts.")
+    whole_number("concepts", concepts, 2)
     if not 0 < patch <= 1:
         raise ValueError(f"patch is {patch}; give a share of the image's side in (0, 1].")
     if samples < 1 or samples & (samples - 1):

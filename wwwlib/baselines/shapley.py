@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from wwwlib.contributions import checked_neurons, forward, masked_forward
-from wwwlib.registry import require
+from wwwlib.registry import require, whole_number
 from wwwlib.targets import Target
 
 
@@ -57,8 +57,7 @@ def values(
     ----------
     Castro et al. 2009, implemented by captum's ``ShapleyValueSampling``.
     """
-    if samples < 1:
-        raise ValueError(f"samples is {samples}; a Shapley value needs at least 1 permutation.")
+    whole_number("samples", samples)
     logit = masked_forward(target, x, layer, classes)
     with torch.no_grad():
         count = forward(target, x, [layer])[1][layer].neurons

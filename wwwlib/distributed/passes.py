@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from wwwlib.distributed.workers import Ranks, map_on_actors, ranks
 from wwwlib.images import Fitting, ImageSet, batches, subset
 from wwwlib.registry import whole_number
-from wwwlib.store import NullStore, Slot, Store, digest, from_bytes, to_bytes
+from wwwlib.store import Slot, Store, digest, from_bytes, to_bytes
 from wwwlib.targets import Target
 
 State = dict[str, Tensor]
@@ -46,7 +46,7 @@ class Options:
     progress : bool
         Whether to show a progress bar.
     store : Store, optional
-        Keeps results and checkpoints; None, the default, becomes a `NullStore`.
+        Keeps results and checkpoints; None, the default, keeps nothing.
     decoder : {"pillow", "torchvision"}
         What decodes JPEG files; see `images.batches`. Pixels differ a little, so results of both
         are stored under different keys.
@@ -89,7 +89,7 @@ class Options:
                 "decoder='pillow', since tasks without a GPU decode; give both."
             )
         if self.store is None:
-            object.__setattr__(self, "store", NullStore())
+            object.__setattr__(self, "store", Store(None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,9 +147,7 @@ class Pass:
 
     def __post_init__(self) -> None:
         if isinstance(self.layers, str):
-            raise ValueError(
-                f"layers is the string {self.layers!r}: give a list, [{self.layers!r}]."
-            )
+            raise ValueError(f"layers is the string {self.layers!r}; give a list of names.")
         object.__setattr__(self, "layers", tuple(dict.fromkeys(self.layers)))
 
 

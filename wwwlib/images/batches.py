@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from wwwlib.images.files import decode
 from wwwlib.images.image_set import ImageSet
+from wwwlib.registry import one_of
 
 DECODERS = ("pillow", "torchvision")
 _TOLERANCE = 0.02  # of the standard deviation; measured: below 0.004 for equal preprocessing
@@ -61,7 +62,8 @@ def preprocessed(preprocess: Callable[..., Tensor], image: object, name: str) ->
     return x
 
 
-def _stack(parts: list[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
+def stack(parts: list[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Stack numbered images; a ValueError if they differ in shape."""
     shapes = sorted({tuple(x.shape) for _, x in parts})
     if len(shapes) > 1:
         raise ValueError(
@@ -127,8 +129,7 @@ def batches(
     """
     if not 0 <= start <= len(images):
         raise ValueError(f"start is {start}; it must lie between 0 and {len(images)}, the end.")
-    if decoder not in DECODERS:
-        raise ValueError(f"decoder is {decoder!r}; use one of {', '.join(DECODERS)}.")
+    one_of("decoder", decoder, DECODERS)
     loader = partial(
         DataLoader,
         batch_size=batch_size,
@@ -137,12 +138,12 @@ def batches(
     )
     if decoder == "pillow":
         items = _Items(images, preprocess)
-        return _in_one_sentence(loader(items, pin_memory=pin_memory, collate_fn=_stack))
+        return _in_one_sentence(loader(items, pin_memory=pin_memory, collate_fn=stack))
     device = torch.device(device)
     preprocess = tensor_preprocess(preprocess, device)
     undecoded = loader(_Items(images, None), collate_fn=list)
     decoded = (_decoded(images, parts, preprocess, device) for parts in undecoded)
-    return _in_one_sentence(map(_stack, decoded))
+    return _in_one_sentence(map(stack, decoded))
 
 
 def _in_one_sentence(found: Iterable) -> Iterator:

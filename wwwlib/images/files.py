@@ -14,7 +14,7 @@ import io
 import os
 import unicodedata
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from wwwlib.images.image_set import ImageSet, Skipped
-from wwwlib.registry import expanded, require
+from wwwlib.registry import expanded, require, whole_number
 from wwwlib.store import digest
 
 if TYPE_CHECKING:
@@ -67,9 +67,7 @@ def place(where: str | Place) -> Place:
         found.fs  # noqa: B018  raises if the package of this protocol is missing
         return found
     except (ImportError, ValueError) as error:
-        raise ValueError(
-            f"The URL {str(where)!r} cannot be read ({error}); install the package it names."
-        ) from error
+        raise ValueError(f"{str(where)!r} cannot be read; install its package: {error}") from error
 
 
 def existing(root: str | Place) -> Place:
@@ -260,9 +258,7 @@ def _header(data: bytes, max_pixels: int, convert: Collection[str]) -> Image.Ima
 def _allowed(image: Image.Image, max_pixels: int, convert: Collection[str]) -> Image.Image:
     width, height = image.size
     if width * height > max_pixels:
-        raise ValueError(
-            f"its {width} x {height} pixels are more than the {max_pixels:,} allowed; scale it down"
-        )
+        raise ValueError(f"its {width} x {height} pixels exceed {max_pixels:,}; scale it down")
     if max(width, height) > MAX_RATIO * min(width, height):
         longer = 256 * max(width, height) // max(1, min(width, height))
         raise ValueError(
@@ -312,36 +308,17 @@ def folder(root: str | Place, **options) -> ImageSet:
     ValueError
         If it holds no usable image, or the share of unusable files exceeds `tolerate`.
     """
-    return class_folders(root, **options)
-
-
-def class_folders(
-    root: str | Place,
-    numbers: Mapping[str, int] | None = None,
-    classes: Sequence[str] = (),
-    expected: str = "",
-    **options,
-) -> ImageSet:
-    """Open a folder whose subfolders have the class indices `numbers` into `classes`.
-
-    By default the subfolders that hold files are the classes, in order of name.
-
-    Raises
-    ------
-    ValueError
-        If a subfolder has no number, or there is none; the message ends in `expected`.
-    """
     root = existing(root)
     paths = list_files(root)
-    own = [shown.partition("/")[0] if "/" in shown else None for shown in map(_shown, paths)]
-    found = sorted({*own} - {None})
-    if numbers is None:
-        numbers, classes = {name: i for i, name in enumerate(found)}, found
-    elif not found:
-        raise ValueError(f"There is no subfolder with images in {str(root)!r}; {expected}.")
-    if unknown := [name for name in found if name not in numbers]:
-        raise ValueError(f"The subfolder {unknown[0]!r} of {str(root)!r} is no class; {expected}.")
+    own = top_folders(paths)
+    classes = sorted({*own} - {None})
+    numbers = {name: i for i, name in enumerate(classes)}
     return open_files(root, paths, [numbers.get(name) for name in own], classes, **options)
+
+
+def top_folders(paths: Sequence[str]) -> list[str | None]:
+    """Return the names of the first folders of paths below a root; None beside all folders."""
+    return [shown.partition("/")[0] if "/" in shown else None for shown in map(_shown, paths)]
 
 
 def open_files(
@@ -407,8 +384,8 @@ def open_files(
 
     Three times keeps the mean below one level for every divisor, twice only for a half.
     """
-    if least_side is not None and least_side < 1:
-        raise ValueError(f"least_side is {least_side}; it must be at least 1 pixel, or None.")
+    if least_side is not None:
+        whole_number("least_side", least_side)
     root, convert = existing(root), tuple(convert)
 
     def examine(i: int) -> str:

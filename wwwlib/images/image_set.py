@@ -110,9 +110,7 @@ class ImageSet:
     def _checked(self, i: int) -> int:
         i = as_index(i)
         if not 0 <= i < len(self):
-            raise IndexError(
-                f"Image {i} of {self.name!r} does not exist; it has {len(self)}, from 0."
-            )
+            raise IndexError(f"There is no image {i} in {self.name!r}, which has {len(self)}.")
         return i
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from wwwlib.images.files import Place, class_folders, decode, examine_all, naming, place
+from wwwlib.images.files import Place, decode, examine_all, naming, place
 from wwwlib.images.image_set import ImageSet
 from wwwlib.images.labels import class_names
 from wwwlib.store import digest
@@ -34,34 +34,6 @@ def imagenet_synsets() -> Mapping[str, tuple[str, ...]]:
 
     info = ImageNetInfo("imagenet-1k")
     return {w: tuple(info.label_name_to_description(w).split(", ")) for w in info.label_names()}
-
-
-def imagenet(root: str | Place, **options) -> ImageSet:
-    """Open a folder of ImageNet images with one subfolder per class, named by its wnid.
-
-    Parameters
-    ----------
-    root : path
-        For example ``ILSVRC2012/val``, sorted into class folders. It may hold any subset of the
-        classes; each keeps its index 0..999.
-    **options
-        As for `folder`. CMYK files are accepted by default: the originals contain some.
-
-    Returns
-    -------
-    ImageSet
-        `classes` holds the first lemma of all 1,000 synsets; two pairs of classes share one.
-
-    Raises
-    ------
-    NotADirectoryError, ValueError
-        As for `folder`; also if a subfolder is not named by an ImageNet-1k wnid.
-    """
-    synsets = imagenet_synsets()
-    numbers = {wnid: i for i, wnid in enumerate(synsets)}
-    expected = "give the folder right above those named by ImageNet-1k wnid, such as n01440764"
-    classes = [lemmas[0] for lemmas in synsets.values()]
-    return class_folders(root, numbers, classes, expected, **{"convert": ("CMYK",), **options})
 
 
 def places365_scenes(path: str | Place) -> list[str]:
@@ -162,9 +134,7 @@ class _Items:
         with naming(f"item {self.indices[i]} of {type(self.data).__name__}"):
             image, _ = _item(self.data, self.indices[i])
             if _pixel_hash(image) != self.hashes[i]:
-                raise ValueError(
-                    "it changed since the set was made; remove random augmentation, or make it anew"
-                )
+                raise ValueError("it changed since the set was made; remove random augmentation")
             return image
 
     def sha256(self, i: int) -> str:
@@ -177,9 +147,7 @@ def _item(data, i: int) -> tuple[Image.Image, int | None]:
         image, label = data[i]
         label = None if label is None else int(label)
     except Exception as error:  # data sets may raise anything on a bad item
-        raise ValueError(
-            f"it is no (image, label) pair ({type(error).__name__}: {error})"
-        ) from error
+        raise ValueError(f"it is no pair of image and label: {error!r}") from error
     if isinstance(image, Tensor):
         image = _from_tensor(image)
     if not isinstance(image, Image.Image):
@@ -189,14 +157,10 @@ def _item(data, i: int) -> tuple[Image.Image, int | None]:
 
 def _from_tensor(x: Tensor) -> Image.Image:
     if x.ndim != 3 or len(x) != 3 or not (x.dtype == torch.uint8 or x.is_floating_point()):
-        raise ValueError(
-            f"its tensor is {x.dtype} {tuple(x.shape)}, not (3, H, W) of uint8 or float"
-        )
+        raise ValueError(f"its tensor is {x.dtype} {tuple(x.shape)}; give (3, H, W), uint8/float")
     if x.is_floating_point():
         if not (x.min() >= 0 and x.max() <= 1):
-            raise ValueError(
-                f"its values are {x.min():.3g} to {x.max():.3g}; give [0, 1], before normalisation"
-            )
+            raise ValueError(f"its values are {x.min():.3g} to {x.max():.3g}; give them in [0, 1]")
         x = (x * 255).round().byte()
     return Image.fromarray(np.ascontiguousarray(x.cpu().permute(1, 2, 0).numpy()))
 

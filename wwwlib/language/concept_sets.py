@@ -19,8 +19,8 @@ from wwwlib.images.labels import partners
 from wwwlib.images.sources import places365_scenes
 from wwwlib.language.embedding import coarse_digest, embed_texts
 from wwwlib.language.encoders import Encoder
-from wwwlib.registry import EXTENSIONS, expanded, extension
-from wwwlib.store import NullStore, Store, digest
+from wwwlib.registry import EXTENSIONS, existing_file, expanded, extension, one_of
+from wwwlib.store import Store, digest
 from wwwlib.targets import Target
 
 TEMPLATE = "A photo of a {}"
@@ -155,23 +155,19 @@ class ConceptSet:
         check = embed_texts(encoder, [self.bare_template])
         key = {"concept_set": self.digest, "template": self.template, "encoder": encoder.name}
         key |= {"outputs": coarse_digest(check)}
-        tensors = (store or NullStore()).fetch("texts", key, make).tensors
+        tensors = (store or Store(None)).fetch("texts", key, make).tensors
         return tensors["t"], tensors["t0"]
 
 
 def _distinct(words: Iterable[str], source: str) -> tuple[tuple[str, ...], tuple[str, ...], int]:
     """Return the distinct words, the repeated ones, and the number of blank entries."""
     if isinstance(words, str):
-        raise TypeError(
-            f"The concepts are the one string {words!r}; give a list, or use language.from_file."
-        )
+        raise TypeError(f"The concepts are the one string {words!r}; give a list of words.")
     kept: dict[str, str] = {}
     repeated, blank = [], 0
     for number, word in enumerate(words, start=1):
         if not isinstance(word, str):
-            raise TypeError(
-                f"Entry {number} of the {source} is {word!r} ({type(word).__name__}), not a string."
-            )
+            raise TypeError(f"Entry {number} of the {source} is {word!r}; give strings.")
         if len(word) > LONGEST:
             raise ValueError(
                 f"Line {number} of the {source}, {word[:40]!r} ..., has {len(word):,} characters; "
@@ -190,9 +186,7 @@ def _distinct(words: Iterable[str], source: str) -> tuple[tuple[str, ...], tuple
         else:
             kept[fold(word)] = word
     if not kept:
-        raise ValueError(
-            f"The {source} holds no concept ({blank} blank entries); give at least one word."
-        )
+        raise ValueError(f"The {source} has no word but {blank} blank entries; give some words.")
     return tuple(kept.values()), tuple(repeated), blank
 
 
@@ -216,11 +210,7 @@ def from_file(path: str | Path, template: str = TEMPLATE) -> ConceptSet:
 
 def read_lines(path: str | Path) -> list[str]:
     """Return the lines of a UTF-8 text file, without their ends and without a byte-order mark."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no file {str(path)!r}; give the path of a text file with one entry a line."
-        )
+    path = existing_file(path, "a text file with one entry a line")
     try:
         return path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -258,9 +248,7 @@ def synonyms(classes: Target | str | Path | Iterable[str | Iterable[str]]) -> li
         for word in filter(None, map(str.strip, words)):
             distinct.setdefault(fold(word), word)
         if not distinct:
-            raise ValueError(
-                f"Class {number} has no name ({names!r}); give each class at least one word."
-            )
+            raise ValueError(f"Class {number} has no name but {names!r}; give at least one word.")
         truth.append(list(distinct.values()))
     if not truth:
         raise ValueError("There are no class names; give at least one.")
@@ -299,10 +287,7 @@ def places365_truth(path: str | Path, reading: str = "paper") -> list[list[str]]
 
 def _places(path: str | Path, reading: str) -> list[list[str]]:
     """Return ``["balcony", "exterior"]`` for each line ``/b/balcony/exterior 24``."""
-    if reading not in PLACES_READINGS:
-        raise ValueError(
-            f"The reading {reading!r} is unknown; choose one of {', '.join(PLACES_READINGS)}."
-        )
+    one_of("reading", reading, PLACES_READINGS)
     return [scene.split("/") for scene in places365_scenes(path)]
 
 
@@ -431,8 +416,7 @@ def concept_set(spec: str, target: Target, template: str = TEMPLATE) -> ConceptS
         If there is no such concept set, or its path is missing.
     """
     kind, _, path = spec.partition(":")
-    if kind not in KINDS:
-        raise ValueError(f"There is no concept set {spec!r}; use one of {', '.join(KINDS)}.")
+    one_of("The concept set", kind, KINDS)
     if kind in ("broden", "places365", "file") and not path:
         raise ValueError(f"The concept set {spec!r} needs a file: write {kind}:path/to/the/list.")
     if provided := extension(kind):
@@ -467,9 +451,7 @@ def truth(spec: str, target: Target) -> list[list[str]]:
     elif kind == "places365" and path:
         found = places365_truth(path)
     else:
-        raise ValueError(
-            f"There are no true names {spec!r}; use classes, imagenet or places365:path."
-        )
+        raise ValueError(f"The truth is {spec!r}; use classes, imagenet or places365:path.")
     if len(found) != len(target.classes):
         raise ValueError(
             f"{spec!r} names {len(found)} classes, but {target.name} has {len(target.classes)}; "

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from wwwlib.registry import expanded, extension, require
+from wwwlib.registry import existing_file, expanded, extension, require
 from wwwlib.store import digest, tensor_digest
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
@@ -84,9 +84,7 @@ def encoder(spec: str, device: str = "cpu") -> Encoder:
     whole = name.startswith((LOCAL, HUB))
     model, slash, tag = (name, "/", None) if whole else name.partition("/")
     if not slash:
-        raise ValueError(
-            f"The encoder {spec!r} names no weights: write MODEL/TAG, as ViT-B-32-quickgelu/openai."
-        )
+        raise ValueError(f"The encoder {spec!r} names no weights: write MODEL/TAG.")
     return open_clip(model, tag, device)
 
 
@@ -190,7 +188,8 @@ def open_clip(model: str, pretrained: str | None = None, device: str = "cpu") ->
     if folder is not None and pretrained is not None:
         raise ValueError(f"{model!r} brings its own weights; leave out pretrained={pretrained!r}.")
     try:
-        quick = _expected_quick_gelu(backend, model, pretrained)
+        if not model.startswith((LOCAL, HUB)):
+            _check_tag(backend, model, pretrained)
         network, _, transform = backend.create_model_and_transforms(
             model, pretrained, device=device, require_pretrained=True
         )
@@ -199,11 +198,6 @@ def open_clip(model: str, pretrained: str | None = None, device: str = "cpu") ->
             f"The weights of {model!r} could not be loaded ({str(error).splitlines()[0]}); put "
             f"{CONFIG} and {WEIGHTS} of one source into a folder and load '{LOCAL}/path/to/it'."
         ) from error
-    if quick != has_quick_gelu(network):
-        raise ValueError(
-            f"The weights of {model!r} need {'QuickGELU' if quick else 'plain GELU'}, but the "
-            f"network has the other; check quick_gelu in {CONFIG}."
-        )
     label = folder.resolve().name if folder else "/".join(filter(None, (model, pretrained)))
     return OpenClipEncoder(
         f"open_clip/{label}", network, transform, backend.get_tokenizer(model), device
@@ -238,19 +232,13 @@ def _local_folder(model: str) -> Path | None:
     return folder
 
 
-def _expected_quick_gelu(backend: ModuleType, model: str, pretrained: str | None) -> bool:
-    """Return whether the weights were trained with QuickGELU, without downloading them.
-
-    A ValueError is raised if name and tag of the model contradict each other.
-    """
+def _check_tag(backend: ModuleType, model: str, pretrained: str | None) -> None:
+    """Raise a ValueError, before any download, if a model and a tag do not belong together."""
     config = backend.get_model_config(model)
     if config is None:
         raise ValueError(
             f"open_clip has no model {model!r}; see open_clip.list_models(), or use '{LOCAL}path'."
         )
-    named = config.get("quick_gelu", False)
-    if model.startswith((LOCAL, HUB)):
-        return named
     tags = backend.list_pretrained_tags_by_model(model.removesuffix("-quickgelu"))
     if pretrained not in tags:
         raise ValueError(
@@ -258,13 +246,12 @@ def _expected_quick_gelu(backend: ModuleType, model: str, pretrained: str | None
             f"or load '{LOCAL}path' of a folder with weights of your own and {CONFIG}."
         )
     trained = backend.get_pretrained_cfg(model, pretrained).get("quick_gelu", False)
-    if trained != named:
+    if trained != config.get("quick_gelu", False):
         activation, suffix = ("QuickGELU", "-quickgelu") if trained else ("GELU", "")
         raise ValueError(
             f"The weights {pretrained!r} were trained with {activation}, which {model!r} does not "
             f"have; use {model.removesuffix('-quickgelu') + suffix!r}."
         )
-    return trained
 
 
 # Encoders of your own -------------------------------------------------------------------------
@@ -297,9 +284,7 @@ def load(spec: str, *args: object, **kwargs: object) -> Encoder:
     """
     place, colon, function = spec.rpartition(":")
     if not (colon and place and function.isidentifier()):
-        raise ValueError(
-            f"The encoder {spec!r} is not of the form 'module:function' or 'file.py:function'."
-        )
+        raise ValueError(f"The encoder is {spec!r}; write module:function or file.py:function.")
     file = place.endswith(".py")
     module = _import_file(Path(place)) if file else importlib.import_module(place)
     make = getattr(module, function, None)
@@ -317,9 +302,7 @@ def load(spec: str, *args: object, **kwargs: object) -> Encoder:
 
 def _import_file(path: Path) -> ModuleType:
     """Import a module from a file outside of Python's path."""
-    path = expanded(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {str(path)!r} to load an encoder from.")
+    path = existing_file(path, "one that defines the encoder's function")
     name = f"wwwlib.language.loaded.{path.stem}"  # does not collide with importable modules
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)

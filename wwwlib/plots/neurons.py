@@ -74,9 +74,7 @@ def minor(table, exemplars, crops, which: Sequence[int], columns: int = 8) -> Fi
 def _rows(table, exemplars, images, which, columns, title, things) -> Figure:
     which = [_checked(neuron, len(table)) for neuron in which]
     if not which or columns < 1:
-        raise ValueError(
-            f"Nothing to draw: {len(which)} neurons in {columns} columns; choose at least one each."
-        )
+        raise ValueError(f"{len(which)} neurons in {columns} columns; choose at least one each.")
     side = min((WIDTH - 2 * MARGIN - _NAMES - 0.1) / columns - 0.05, 0.75)
     lines = max(3, int((side + 0.06) / leading()) - 1)
     row = max(side, leading(BODY) + lines * leading())

@@ -202,13 +202,9 @@ def save(figure: Figure, folder: str | Path, name: str, alt: str) -> Shown:
         If the name is not a plain file name, or the alternative text is empty.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError(
-            f"The figure's name {name!r} is no plain file name; use letters, digits, '.', '_', '-'."
-        )
+        raise ValueError(f"{name!r} is no plain file name; use letters, digits, '.', '_' and '-'.")
     if not alt.strip():
-        raise ValueError(
-            f"The figure {name!r} has no alternative text: describe in a sentence what it shows."
-        )
+        raise ValueError(f"The figure {name!r} has no alternative text: say what it shows.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"

@@ -96,9 +96,7 @@ def networks(
         If hidden layers are missing, or there are more weights or truths than networks.
     """
     if len(hidden) != len(names):
-        raise ValueError(
-            f"There are {len(names)} networks and {len(hidden)} hidden layers; give one for each."
-        )
+        raise ValueError(f"{len(hidden)} hidden layers for {len(names)} networks; give one each.")
     weights = _filled(weights, None, len(names), "weights")
     truths = _filled(truths, truths[0], len(names), "truths")
     found = []
@@ -135,9 +133,7 @@ def probe_sets(
     for kind, root in zip(kinds, _filled(roots, None, len(kinds), "folders"), strict=True):
         probe = datasets.load(kind, root, count, seed)
         if probe.name in found:
-            raise ValueError(
-                f"Two probe sets are called {probe.name!r}; rename one of their folders."
-            )
+            raise ValueError(f"Two probe sets are called {probe.name!r}; rename a folder.")
         found[probe.name] = probe
     return found
 

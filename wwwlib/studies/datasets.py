@@ -1,15 +1,64 @@
 """Probe sets by name: the data sets of the paper, any folder of images, and the concept world."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wwwlib.baselines import broden
-from wwwlib.images import ImageSet, folder, imagenet, subset
-from wwwlib.images.files import Place, class_folders, open_files, place
+from wwwlib.images import ImageSet, folder, imagenet_synsets, subset
+from wwwlib.images.files import Place, existing, list_files, open_files, place, top_folders
 from wwwlib.images.sources import places365_scenes
-from wwwlib.registry import extension
+from wwwlib.registry import extension, one_of
 
 _IMAGENETTE = {"full": "imagenette2", "320px": "imagenette2-320", "160px": "imagenette2-160"}
 _PLACES_CLASSES = "categories_places365.txt"
+
+
+def imagenet(root: str | Place, **options) -> ImageSet:
+    """Open a folder of ImageNet images with one subfolder per class, named by its wnid.
+
+    Parameters
+    ----------
+    root : path
+        For example ``ILSVRC2012/val``, sorted into class folders. It may hold any subset of the
+        classes; each keeps its index 0..999.
+    **options
+        As for `folder`. CMYK files are accepted by default: the originals contain some.
+
+    Returns
+    -------
+    ImageSet
+        `classes` holds the first lemma of all 1,000 synsets; two pairs of classes share one.
+
+    Raises
+    ------
+    NotADirectoryError, ValueError
+        As for `folder`; also if a subfolder is not named by an ImageNet-1k wnid.
+    """
+    synsets = imagenet_synsets()
+    numbers = {wnid: i for i, wnid in enumerate(synsets)}
+    expected = "give the folder right above those named by ImageNet-1k wnid, such as n01440764"
+    classes = [lemmas[0] for lemmas in synsets.values()]
+    return class_folders(root, numbers, classes, expected, **{"convert": ("CMYK",), **options})
+
+
+def class_folders(
+    root: str | Place, numbers: Mapping[str, int], classes: Sequence[str], expected: str, **options
+) -> ImageSet:
+    """Open a folder whose subfolders have the class indices `numbers` into `classes`.
+
+    Raises
+    ------
+    ValueError
+        If a subfolder has no number, or there is none; the message ends in `expected`.
+    """
+    root = existing(root)
+    paths = list_files(root)
+    own = top_folders(paths)
+    if not any(own):
+        raise ValueError(f"There is no subfolder with images in {str(root)!r}; {expected}.")
+    if unknown := sorted({*own} - {None} - numbers.keys()):
+        raise ValueError(f"The subfolder {unknown[0]!r} of {str(root)!r} is no class; {expected}.")
+    return open_files(root, paths, [numbers.get(name) for name in own], classes, **options)
 
 
 def imagenette(root: str | Place, split: str = "val", size: str = "320px", **options) -> ImageSet:
@@ -139,19 +188,14 @@ def load(
     """
     if provided := extension(kind):
         if least_side is not None:
-            raise ValueError(
-                f"least_side is {least_side}, but the {kind} has no files; leave it out."
-            )
+            raise ValueError(f"The {kind} has no files; leave least_side={least_side} out.")
         return provided.image_set(count, seed)
-    if kind not in FOLDERS:
-        raise ValueError(f"There is no probe set {kind!r}; use 'world' or one of {list(FOLDERS)}.")
+    one_of("The probe set", kind, ("world", *FOLDERS))
     if not root:
         raise ValueError(f"The probe set {kind!r} needs a folder: give its path as root.")
     images = FOLDERS[kind](root, least_side=least_side)
     if count is None:
         return images
     if not 1 <= count <= len(images):
-        raise ValueError(
-            f"{str(root)!r} has {len(images)} images; count is {count}, give 1 to that number."
-        )
+        raise ValueError(f"count is {count}; give 1 to {len(images)}, the images in {str(root)!r}.")
     return subset(images, [i * len(images) // count for i in range(count)])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from wwwlib.registry import existing_file
 from wwwlib.studies.tables import MethodNames, Table
 
 PATH = Path(__file__).with_name("paper_tables.csv")
@@ -219,8 +220,7 @@ def strip_suffix(label: str) -> str:
 
 
 def _read(path: str | Path) -> pd.DataFrame:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file {str(path)!r}; give a published CSV file.")
+    path = existing_file(path, "a published CSV file")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     table = table.rename(columns={"description": "label"})
     if lacking := {"unit", "label"} - {*table.columns}:

@@ -309,8 +309,7 @@ def compare(
     ValueError
         If the measure is unknown, or as for `rejection`.
     """
-    if measure not in MEASURES:
-        raise ValueError(f"Unknown measure {measure!r}; choose one of {', '.join(MEASURES)}.")
+    registry.one_of("measure", measure, MEASURES)
     u, wrong = _checked(uncertainty, wrong)
     other, _ = _checked(other, wrong)
     if _too_few(wrong, LEAST):

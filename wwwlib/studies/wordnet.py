@@ -42,9 +42,6 @@ class Hypernyms:
         self.above = cache(self._above)
         self.depth = cache(self._depth)
 
-    def __contains__(self, wnid: str) -> bool:
-        return wnid in self._synsets
-
     def senses(self, words: Iterable[str]) -> tuple[str, ...]:
         """Return the synsets of some words; none for an unknown word."""
         return tuple(wnid for word in words for wnid in self._senses.get(fold(word), ()))
@@ -79,7 +76,7 @@ class Hypernyms:
 # Wu-Palmer similarity -------------------------------------------------------------------------
 
 
-def wu_palmer(pred: Words, truth: Words | Sequence[str], hypernyms: Hypernyms) -> Score:
+def wu_palmer(pred: Words, truth: Words, hypernyms: Hypernyms) -> Score:
     """Mean over a neuron's names of their highest Wu-Palmer similarity to its truth.
 
     Of several synsets of a word the most similar one counts; an unknown word scores 0.
@@ -88,8 +85,8 @@ def wu_palmer(pred: Words, truth: Words | Sequence[str], hypernyms: Hypernyms) -
     ----------
     pred : list of list of str
         The names of N neurons; empty where a neuron abstains, which scores 0.
-    truth : list of list of str, or list of str
-        The synonyms of each neuron; or its synset, such as "n02012849".
+    truth : list of list of str
+        The synonyms of each neuron.
     hypernyms : Hypernyms
 
     Returns
@@ -100,9 +97,9 @@ def wu_palmer(pred: Words, truth: Words | Sequence[str], hypernyms: Hypernyms) -
     Raises
     ------
     ValueError
-        If the lists differ in length, a neuron has no truth, or a synset is unknown.
+        If the lists differ in length, or a neuron has no truth.
     """
-    pairs = word_sets(pred, [[one] if isinstance(one, str) else one for one in truth])
+    pairs = word_sets(pred, truth)
 
     def best(name: str, true: Iterable[str]) -> float:
         synsets = hypernyms.senses([name])
@@ -110,14 +107,12 @@ def wu_palmer(pred: Words, truth: Words | Sequence[str], hypernyms: Hypernyms) -
 
     values = [
         sum(best(name, true) for name in names) / max(1, len(names))
-        for (names, _), true in zip(pairs, true_synsets(truth, hypernyms), strict=True)
+        for (names, _), true in zip(pairs, map(hypernyms.senses, truth), strict=True)
     ]
     return score_names("Wu-Palmer", pairs, values)
 
 
-def wu_palmer_upper_bound(
-    truth: Words | Sequence[str], words: Iterable[str], hypernyms: Hypernyms
-) -> Score:
+def wu_palmer_upper_bound(truth: Words, words: Iterable[str], hypernyms: Hypernyms) -> Score:
     """Best score that names from a concept set can reach, which a single word does.
 
     Parameters are those of `wu_palmer`, and the concept set. For each hypernym only the nearest
@@ -132,20 +127,8 @@ def wu_palmer_upper_bound(
         common = ((h, up + below[h]) for h, up in hypernyms.above(wnid).items() if h in below)
         return max((_closeness(hypernyms.depth(h), links) for h, links in common), default=0.0)
 
-    values = [max(map(nearest, true), default=0.0) for true in true_synsets(truth, hypernyms)]
+    values = [max(map(nearest, true), default=0.0) for true in map(hypernyms.senses, truth)]
     return Score("Wu-Palmer", torch.tensor(values).double(), torch.ones(len(values)).long())
-
-
-def true_synsets(truth: Words | Sequence[str], hypernyms: Hypernyms) -> list[tuple[str, ...]]:
-    """Return each neuron's true synsets: its synset, or all synsets of its synonyms."""
-    if not all(isinstance(one, str) for one in truth):
-        return [hypernyms.senses(distinct(one)) for one in truth]
-    if unknown := [one for one in truth if one not in hypernyms]:
-        raise ValueError(
-            f"{unknown[0]!r} is no synset of this WordNet; give identifiers such as 'n02012849', "
-            "or a list of synonyms for each neuron."
-        )
-    return [(one,) for one in truth]
 
 
 def _closeness(depth: int, links: int) -> float:

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from wwwlib.images import preprocessed
+from wwwlib.images.batches import preprocessed, stack
+from wwwlib.registry import one_of
 
 OUTPUTS = ("softmax", "sigmoid")
 _SIZES = ((400, 300), (300, 400))  # of the fixed images: wide and tall
@@ -43,18 +44,13 @@ def fixed_batch(preprocess: Callable, name: str) -> Tensor:
         If preprocessing raises, or its result is not a tensor (3, H, W) of one size.
     """
     rows = [preprocessed(preprocess, image, f"{name}'s test image") for image in fixed_images()]
-    if len(rows[0]) != 3:
+    _, x = stack(list(enumerate(rows)))
+    if x.shape[1] != 3:
         raise ValueError(
-            f"The preprocessing of {name} gives {len(rows[0])} channels, but images are explained "
-            "as RGB: it must give a tensor (3, H, W)."
+            f"The preprocessing of {name} gives {x.shape[1]} channels, but images are explained as "
+            "RGB: it must give a tensor (3, H, W)."
         )
-    if rows[0].shape != rows[1].shape:
-        shapes = " and ".join(str(tuple(x.shape)) for x in rows)
-        raise ValueError(
-            f"The preprocessing of {name} gives {shapes} for a wide and a tall image; let it "
-            "resize and crop every image to the same size."
-        )
-    return torch.stack(rows)
+    return x
 
 
 class Adapter(nn.Module):
@@ -119,8 +115,7 @@ def adapted(model: nn.Module, x: Tensor, classes: int, name: str, outputs: str) 
     ValueError
         If the outputs cannot be read as logits of the classes; the message says what to pass.
     """
-    if outputs not in OUTPUTS:
-        raise ValueError(f"outputs is {outputs!r}; use one of {', '.join(OUTPUTS)}.")
+    one_of("outputs", outputs, OUTPUTS)
     raw = run(model, torch.cat([x, -8 * x, 64 * x]), name)  # logits would not stay in [0, 1]
     try:
         y = output_tensor(raw)

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from wwwlib.registry import EXTENSIONS, expanded, extension
-from wwwlib.targets.recognize import imagenet_names
+from wwwlib.registry import EXTENSIONS, existing_file, extension
+from wwwlib.targets.recognize import recognize
 from wwwlib.targets.target import Target, nearest, wrap
 
 RANDOM = "random"
@@ -26,8 +26,6 @@ def load(
     weights: str | Path | None = None,
     *,
     classes: Iterable[str] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
     **geometry: object,
 ) -> Target:
     """Build a target by name.
@@ -44,9 +42,6 @@ def load(
         library's default pretrained weights, downloaded unless cached.
     classes : iterable of str, optional
         Class names, where they differ from the library's (``resnet18`` trained on Places365).
-    mean, std : sequence of 3 floats, optional
-        Normalisation instead of the network's own. The paper's code used the mean and standard
-        deviation of ResNet-50 for ViT-B/16.
     **geometry
         `layouts`, `prefix_tokens`, `grid` and `outputs` of `wrap`.
 
@@ -70,19 +65,15 @@ def load(
             f"The target {name!r} is not of the form library/model with library one of "
             f"{', '.join(builders)}; use targets.wrap for a network of your own."
         )
-    normalise = {k: tuple(v) for k, v in (("mean", mean), ("std", std)) if v is not None}
-    for key, value in normalise.items():
-        if len(value) != 3:
-            raise ValueError(f"{key} is {value}; give three numbers, for red, green and blue.")
     classes = None if classes is None else tuple(classes)
-    target = builders[library](name, model_name, weights, classes, normalise, geometry)
+    target = builders[library](name, model_name, weights, classes, geometry)
     for part in target.model.modules():
         if isinstance(part, nn.Conv2d):  # the memory order in which convolutions are fastest
             part.to(memory_format=torch.channels_last)
     return target
 
 
-def _torchvision(name, model_name, weights, classes, normalise, geometry) -> Target:
+def _torchvision(name, model_name, weights, classes, geometry) -> Target:
     from torchvision import models
 
     check_known(name, model_name, models.list_models(module=models))
@@ -100,7 +91,7 @@ def _torchvision(name, model_name, weights, classes, normalise, geometry) -> Tar
         usual = f"pass weights=None for the usual ones, one of {names}, or 'random'"
         fill_from_file(name, model, weights, chosen.meta["_file_size"], usual)
     classes = classes or chosen.meta["categories"]
-    return wrap(model, chosen.transforms(**normalise), classes, name, **geometry)
+    return wrap(model, chosen.transforms(), classes, name, **geometry)
 
 
 def _architecture(model_name: str, chosen, classes) -> dict:
@@ -129,9 +120,8 @@ def _torchvision_weights(name, chosen) -> dict[str, Tensor]:
     return state
 
 
-def _timm(name, model_name, weights, classes, normalise, geometry) -> Target:
+def _timm(name, model_name, weights, classes, geometry) -> Target:
     import timm
-    from timm.data import create_transform, resolve_model_data_config
 
     architecture, _, tag = model_name.partition(".")
     hub = model_name.startswith(HUB)
@@ -146,13 +136,12 @@ def _timm(name, model_name, weights, classes, normalise, geometry) -> Target:
         model = timm.create_model(model_name, pretrained=False, **sizes)
         usual = "pass weights=None for timm's own or 'random'"
         fill_from_file(name, model, weights, megabytes(model), usual)
-    config = resolve_model_data_config(model, args=normalise)
-    preprocess = create_transform(**config, is_training=False)
-    classes = classes or imagenet_names(model)
+    own = recognize(model)
+    classes = classes or own.classes
     if classes is None:
         outputs = getattr(model, "num_classes", "?")
         raise ValueError(f"{name} has {outputs} outputs without names; pass classes=.")
-    return wrap(model, preprocess, classes, name, **geometry)
+    return wrap(model, own.preprocess, classes, name, **geometry)
 
 
 def _timm_pretrained(name, model_name) -> nn.Module:
@@ -175,8 +164,8 @@ def _timm_pretrained(name, model_name) -> nn.Module:
         ) from error
 
 
-def _extension(name, model_name, weights, classes, normalise, geometry) -> Target:
-    if classes is not None or normalise or geometry:
+def _extension(name, model_name, weights, classes, geometry) -> Target:
+    if classes is not None or geometry:
         raise ValueError(f"{name} has its own classes and preprocessing; give weights at most.")
     return extension(name.partition("/")[0]).target(model_name, weights)
 
@@ -219,9 +208,7 @@ def read_weights(path: str | Path, hint: str = "") -> dict[str, Tensor]:
     ValueError
         If it is damaged, or holds anything but tensors and plain values.
     """
-    path = expanded(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no weights file {str(path)!r}{hint}.")
+    path = existing_file(path, f"the weights{hint}")
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)

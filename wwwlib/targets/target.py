@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from wwwlib.images import class_names
+from wwwlib.registry import one_of, whole_number
 from wwwlib.store import digest, tensor_digest
 from wwwlib.targets.examine import Adapter, adapted, fingerprint, fixed_batch, reads_class_token
 
@@ -133,9 +134,7 @@ class Target:
         x = fixed_batch(self.preprocess, self.name)
         first = tensor_digest({"x": x})
         if first != tensor_digest({"x": fixed_batch(self.preprocess, self.name)}):
-            raise ValueError(
-                f"{self.name}'s preprocessing gives another result each time; remove randomness."
-            )
+            raise ValueError(f"{self.name}'s preprocessing is random; remove randomness.")
         return {
             "name": self.name,
             "weights": self.digest,
@@ -189,8 +188,6 @@ def wrap(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}, but must be a torch.nn.Module.")
-    if not callable(preprocess):
-        raise TypeError(f"preprocess is {preprocess!r}, but must be callable on a PIL image.")
     classes = class_names(classes)
     if not classes:
         raise ValueError("classes is empty; give the class names, in the order of the logits.")
@@ -234,14 +231,11 @@ def nearest(word: str, words: Iterable[str], count: int = 5) -> str:
 def _check_overrides(target: Target) -> None:
     for layer, layout in target.layouts.items():
         target.module(layer)
-        if layout not in LAYOUTS:
-            raise ValueError(f"layouts[{layer!r}] is {layout!r}; use one of {', '.join(LAYOUTS)}.")
+        one_of(f"layouts[{layer!r}]", layout, LAYOUTS)
     if target.prefix_tokens is None and target.grid is not None:
-        raise ValueError(
-            f"grid is {target.grid}, so prefix_tokens must be given, too (0 for none)."
-        )
-    if target.prefix_tokens is not None and target.prefix_tokens < 0:
-        raise ValueError(f"prefix_tokens is {target.prefix_tokens}; it must be 0 or more.")
+        raise ValueError(f"grid is {target.grid}; give prefix_tokens, too (0 for none).")
+    if target.prefix_tokens is not None:
+        whole_number("prefix_tokens", target.prefix_tokens, 0)
     if target.grid is not None and (len(target.grid) != 2 or min(target.grid) < 1):
         raise ValueError(f"grid is {target.grid}; give (rows, columns), both at least 1.")
 

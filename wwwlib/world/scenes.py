@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from wwwlib.images import ImageSet
+from wwwlib.registry import whole_number
 from wwwlib.store import digest
 from wwwlib.world.painting import (
     PAINTS,
@@ -249,8 +250,7 @@ def image_set(
         If `count` is less than 1.
     """
     count = 100 * len(CLASSES) if count is None else count
-    if count < 1:
-        raise ValueError(f"count is {count}; a world needs at least 1 image.")
+    whole_number("count", count)
     reader = _World(seed, context_bias, swap)
     labels = tuple(i % len(CLASSES) for i in range(count))
     # The arguments determine the pixels as long as the painters are the same: hash some images.

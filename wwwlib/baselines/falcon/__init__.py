@@ -24,6 +24,7 @@ from wwwlib.concepts import ConceptTable
 from wwwlib.distributed import Options
 from wwwlib.images import ImageSet, batches, subset
 from wwwlib.language import Encoder, image_features
+from wwwlib.registry import whole_number
 from wwwlib.store import digest
 from wwwlib.targets import Target
 
@@ -164,8 +165,7 @@ def falcon(
     ImportError
         If textblob or lemminflect is not installed.
     """
-    if most < 2:
-        raise ValueError(f"most is {most}; the images of a group are compared, so give at least 2.")
+    whole_number("most", most, 2)  # the images of a group are compared
     z = activations(target, images, [layer], **options)[layer]
     x = target.preprocess(images.image(0))[None].to(target.device)
     cam_layer = groups.find_cam_layer(target, x, layer, cam_layer)

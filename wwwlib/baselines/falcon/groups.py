@@ -16,6 +16,7 @@ from torch import Tensor
 from wwwlib import maps
 from wwwlib.baselines.grad_cam import depends_on, gradient_heatmap
 from wwwlib.images import ImageSet, subset
+from wwwlib.registry import whole_number
 from wwwlib.store import digest
 from wwwlib.targets import Target, denormalize
 
@@ -69,8 +70,7 @@ def find_groups(z: Tensor, sigmas: float = SIGMAS, least: int = LEAST) -> list[G
     """
     if z.ndim != 2 or not z.numel():
         raise ValueError(f"z has shape {tuple(z.shape)}; expected (images, neurons), both above 0.")
-    if least < 2:
-        raise ValueError(f"least is {least}; a group needs at least 2 images.")
+    whole_number("least", least, 2)
     f = normalized(z)
     active = f > f.mean() + sigmas * f.std(correction=0)
     members: dict[tuple[int, ...], list[int]] = {}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wwwlib.baselines.common import best_of_blocks
-from wwwlib.registry import expanded, extension
+from wwwlib.registry import existing_file, extension
 from wwwlib.store import digest, tensor_digest
 from wwwlib.targets import Target
 from wwwlib.targets import load as load_target
@@ -302,7 +302,7 @@ def load(path: str | Path = "world") -> Describer:
     """
     if str(path) == "world":
         path = extension("world").DATA / "milan.safetensors"
-    path = expanded(path)
+    path = existing_file(path, "one that milan.save wrote, or 'world'")
     metadata, state = _read(path)
     encoder = load_target(metadata["encoder"])
     if encoder.digest != metadata["weights"]:
@@ -322,10 +322,6 @@ def load(path: str | Path = "world") -> Describer:
 
 def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
     """Return the metadata and the tensors of a file."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no describer {str(path)!r}; give a file that milan.save wrote, or 'world'."
-        )
     try:
         with safe_open(path, "pt") as file:
             metadata = json.loads(file.metadata()["milan"])
