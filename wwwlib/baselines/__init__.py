@@ -19,7 +19,3 @@ from wwwlib.baselines import (
     network_dissection,
     shapley,
 )
-
-__all__ = [
-    "clip_dissect", "craft", "falcon", "grad_cam", "milan", "network_dissection", "shapley",
-]  # fmt: skip

@@ -25,8 +25,3 @@ from wwwlib.distributed.passes import (
     run,
 )
 from wwwlib.distributed.workers import ranks
-
-__all__ = [
-    "Options", "Pass", "State", "class_sums", "class_totals", "concatenate", "exact_parts",
-    "merge_class_sums", "ranks", "run",
-]  # fmt: skip

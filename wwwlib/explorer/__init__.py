@@ -6,5 +6,3 @@ and ``pages.html``, its widgets in `explorer`. Needs the extra ``explorer``.
 
 from wwwlib.explorer.explorer import Explorer, explorer
 from wwwlib.explorer.model import Change, Model, NeuronPage, Pictures
-
-__all__ = ["Change", "Explorer", "Model", "NeuronPage", "Pictures", "explorer"]

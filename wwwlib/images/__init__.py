@@ -10,9 +10,3 @@ from wwwlib.images.files import MAX_PIXELS, decode, folder
 from wwwlib.images.image_set import FIVE_CROPS, ImageSet, Skipped, crops, subset
 from wwwlib.images.labels import class_names, match_labels
 from wwwlib.images.sources import dataset, imagenet_synsets
-
-__all__ = [
-    "DECODERS", "FIVE_CROPS", "MAX_PIXELS", "Fitting", "ImageSet", "Skipped", "batches",
-    "class_names", "crops", "dataset", "decode", "folder", "imagenet_synsets",
-    "match_labels", "preprocessed", "subset",
-]  # fmt: skip

@@ -23,10 +23,3 @@ from wwwlib.language.encoders import (
     open_clip,
     sentence_encoder,
 )
-
-__all__ = [
-    "TEMPLATE", "ConceptSet", "Encoder", "OpenClipEncoder", "Synset", "concept_set",
-    "embed_exemplars", "encoder", "fold", "from_file", "image_features", "load", "open_clip",
-    "places365", "places365_truth", "read_synsets", "sentence_encoder", "synonyms",
-    "truth", "wordnet_nouns",
-]  # fmt: skip

@@ -6,5 +6,3 @@ Figures are never shown by themselves; `save` writes one and returns what a note
 
 from wwwlib.plots.neurons import failure, minor, neurons, two_tracks
 from wwwlib.plots.style import Shown, save
-
-__all__ = ["Shown", "failure", "minor", "neurons", "save", "two_tracks"]

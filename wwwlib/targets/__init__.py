@@ -8,8 +8,3 @@ name, `wrap` from a model.
 from wwwlib.targets.library import load, read_weights
 from wwwlib.targets.recognize import Published, recognize
 from wwwlib.targets.target import LAYOUTS, LOGITS, Target, denormalize, wrap
-
-__all__ = [
-    "LAYOUTS", "LOGITS", "Published", "Target", "denormalize", "load",
-    "read_weights", "recognize", "wrap",
-]  # fmt: skip

@@ -32,10 +32,3 @@ from wwwlib.world.vocabulary import (
     VOCABULARY,
     caption,
 )
-
-__all__ = [
-    "CATEGORIES", "CLASSES", "DATA", "FINISHES", "HOME", "NETWORKS", "SCENES", "SEEN", "SYNONYMS",
-    "UNSEEN", "VOCABULARY", "Picture", "Scene", "Thing", "WorldMasks", "caption", "encoder_folder",
-    "image_set", "image_set_with_masks", "preprocess", "render", "render_image", "sample", "target",
-    "training_captions",
-]  # fmt: skip

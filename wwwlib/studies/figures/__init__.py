@@ -13,9 +13,3 @@ from wwwlib.studies.figures.measurements import (
     set_sizes,
 )
 from wwwlib.studies.figures.pictures import heatmaps, samples, where
-
-__all__ = [
-    "approximation", "called", "contributions", "demonstration", "failures", "heatmaps",
-    "histograms", "intervals", "localization", "looks", "masks", "methods", "rejection", "risk",
-    "samples", "selection", "set_sizes", "sweep", "where",
-]  # fmt: skip
