@@ -350,26 +350,6 @@ def test_features_equal_one_exemplar_at_a_time(layer):
         assert made[n, k].tolist() == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
-def test_exemplars_are_ranked_by_the_highest_position_of_their_map(tmp_path):
-    """Breaks if the mean of the map, or the class token of a transformer, ranks them."""
-    target, probe = targets.load("world/vit"), small_world()
-    layers = ["encoder.layers.encoder_layer_1", "logits"]
-    options = {"rank_by": "maximum", "store": store.Store(tmp_path), "progress": False}
-    exemplars.collect(target, probe, layers, 4, **{**options, "rank_by": "activation"})
-    made = exemplars.collect(target, probe, layers, 4, batch_size=7, **options)
-    again = exemplars.collect(target, probe, layers, 4, **options)
-    with torch.no_grad(), capture(target, layers) as taken:
-        target.model(torch.stack([target.preprocess(probe.image(i)) for i in range(len(probe))]))
-    for layer in layers:
-        for n, column in enumerate(taken[layer].maps.flatten(2).unbind(1)):
-            peaks = [max(cells) for cells in column.tolist()]
-            best = sorted(range(len(peaks)), key=lambda i: (-peaks[i], i))[:4]
-            assert made[layer].index[n].tolist() == again[layer].index[n].tolist() == best
-            expected = [peaks[i] for i in best]
-            assert made[layer].value[n].tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)
-        assert made[layer].images == len(probe)
-
-
 # The whole way
 
 

@@ -19,10 +19,6 @@ from wwwlib.registry import one_of, whole_number
 from wwwlib.targets import LOGITS, Target
 
 OK, CONSTANT, NOT_FINITE = 0, 1, 2
-RANKINGS = {
-    "activation": lambda activations: activations.z,
-    "maximum": lambda activations: activations.maps.amax((2, 3)),
-}
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -63,7 +59,6 @@ def collect(
     layers,
     k: int = 40,
     precision: str = "float32",
-    rank_by: str = "activation",
     depth: int | None = None,
     **options: object,
 ) -> dict[str, Exemplars]:
@@ -82,9 +77,6 @@ def collect(
     precision : {"float32", "bfloat16", "float16"}
         What the network computes in (PyTorch's autocast); sums are in float64 all the same. Less
         than float32 is faster on most accelerators, and changes a few exemplars.
-    rank_by : {"activation", "maximum"}
-        "maximum" ranks images by the highest position of a neuron's map in place of its activation
-        z, as MILAN does, and records that value.
     depth : int, optional
         Keep so many images per neuron in place of k, for `concepts.stability`.
     **options
@@ -97,8 +89,8 @@ def collect(
     Raises
     ------
     ValueError
-        If k is no whole number, less than 1 or more than there are images, or a layer, precision,
-        ranking or decoder does not exist.
+        If k is no whole number, less than 1 or more than there are images, or a layer, precision
+        or decoder does not exist.
 
     Warns
     -----
@@ -111,13 +103,11 @@ def collect(
     WWW, section 3.2.
     """
     one_of("precision", precision, PRECISIONS)
-    one_of("rank_by", rank_by, RANKINGS)
     k, images = check_k(k, images), match_labels(images, target)
     depth = depth or k
     key = {"k": depth} | ({} if precision == "float32" else {"precision": precision})
-    key |= {} if rank_by == "activation" else {"rank_by": rank_by}
     labels = torch.tensor([-1 if label is None else label for label in images.labels])
-    step = partial(_step, target, labels, PRECISIONS[precision], RANKINGS[rank_by])
+    step = partial(_step, target, labels, PRECISIONS[precision])
     merge, finish = partial(_merge, depth), partial(_finish, depth, len(target.classes))
     ranking = Pass(target, images, layers, step, merge, "exemplars", key, finish, "exemplars")
     found = run(ranking, **options)
@@ -193,7 +183,7 @@ def _finish(k: int, classes: int, state: State) -> State:
 
 
 @torch.inference_mode()
-def _step(target, labels, dtype, value, layers, indices, x) -> dict[str, State]:
+def _step(target, labels, dtype, layers, indices, x) -> dict[str, State]:
     lower = dtype is not torch.float32
     with (
         torch.autocast(x.device.type, dtype, lower),
@@ -202,4 +192,4 @@ def _step(target, labels, dtype, value, layers, indices, x) -> dict[str, State]:
         target.model(x)
     given, predicted = labels[indices].to(x.device), captured[LOGITS].z.argmax(1)
     classes = torch.where(given >= 0, given, predicted)
-    return {layer: _state(indices, value(captured[layer]).float(), classes) for layer in layers}
+    return {layer: _state(indices, captured[layer].z.float(), classes) for layer in layers}

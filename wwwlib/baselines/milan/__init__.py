@@ -116,8 +116,8 @@ def candidates(
     images : ImageSet
         The probe set.
     exemplars : Exemplars
-        Of that layer and probe set, at least k per neuron, see `exemplars.collect`; the authors'
-        ranking is `rank_by="maximum"`.
+        Of that layer and probe set, at least k per neuron, see `exemplars.collect`. The authors
+        rank images by the highest position of a neuron's map, not by its mean.
     describer : Describer
         See `load`.
     beam : int
