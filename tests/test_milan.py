@@ -264,16 +264,16 @@ def test_mutual_information_is_likelihood_less_the_weighted_prior():
     log_prior = torch.tensor([[-1.0, -5.0, -9.0], [0.0] * 3, [-1.0, -3.0, -99.0]])
     found = milan.Candidates(texts, log_p, log_prior)
     for weight in (0.0, 0.2, 0.5):
-        table = found.ranked(weight, k=3)
+        table = found.ranked(weight)
         for n in (0, 2):
             own = {
                 text: log_p[n, j].item() - weight * log_prior[n, j].item()
                 for j, text in enumerate(texts[n])
                 if log_p[n, j] > -math.inf
             }
-            best = sorted(own, key=lambda text: -own[text])
-            assert table.names[n] == best
-            assert table.scores[n] == pytest.approx([own[text] for text in best])
+            best = max(own, key=own.get)
+            assert table.names[n] == [best]
+            assert table.scores[n] == pytest.approx([own[best]])
     assert found.ranked(0.0).names == [["a"], [], ["a"]]
     assert found.ranked(0.5).names[0] == ["c"]
     assert found.ranked(0.5).abstained.tolist() == [False, True, False]
@@ -573,7 +573,7 @@ def test_plurals_are_read_in_the_singular():
         ({"k": K + 1}, "k is 4, but 3 exemplars were collected"),
         ({"k": 0}, "k is 0"),
         ({"quantile": 1.0}, "quantile is 1.0; it must lie between 0 and 1"),
-        ({"weight": -0.1}, "the weight must be 0 or more"),
+        ({"weight": -0.1}, "weight is -0.1; it must be 0 or more"),
         ({"beam": 0}, "beam of at least 1"),
         ({"length": 1}, "room for a word and its end"),
     ],

@@ -322,11 +322,6 @@ def test_a_logarithmic_histogram_counts_decades_and_piles_up_what_is_too_small()
     assert {"1e-06", "0.01", "1"} <= labels
 
 
-def test_approximation_needs_its_reference():
-    with pytest.raises(ValueError, match="no contributions by 'ablation'"):
-        figures.approximation({"l": {"taylor": [1.0]}})
-
-
 # Pages of several methods -------------------------------------------------------------------
 
 

@@ -299,17 +299,6 @@ def test_vocabulary_forced_sizes_and_silence_are_told():
     assert "The concept set of five contains a correct name for 25.0% of the neurons" in note
 
 
-def test_two_names_of_one_encoder_are_noticed():
-    """Else one measurement would look like two that agree."""
-    given = {"A": MethodNames([["carp"], ["crane"], ["tench"]], WORDS)}
-    same = tables.assemble("t", given, TRUTH, {"CLIP cos": encode, "mpnet cos": encode})
-    assert "equal in every row" in "\n".join(noted(same, []))
-    other = {"CLIP cos": encode, "mpnet cos": lambda words: encode(words).flip(1)}
-    note = noted(tables.assemble("t", given, [["carp"], ["tench"], ["carp"]], {
-        **other, "mpnet cos": lambda words: encode(words) ** 2}), [])  # fmt: skip
-    assert "equal in every row" not in "\n".join(note)
-
-
 def test_one_neuron_has_no_error_but_has_a_table():
     one = tables.assemble("t", {"A": MethodNames([["crane"]], WORDS)}, [["crane"]], {})
     assert math.isnan(one["A"].scores["F1"].stderr)

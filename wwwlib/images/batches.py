@@ -131,10 +131,7 @@ def batches(
         raise ValueError(f"start is {start}; it must lie between 0 and {len(images)}, the end.")
     one_of("decoder", decoder, DECODERS)
     loader = partial(
-        DataLoader,
-        batch_size=batch_size,
-        sampler=range(start, len(images)),
-        num_workers=workers,
+        DataLoader, batch_size=batch_size, sampler=range(start, len(images)), num_workers=workers
     )
     if decoder == "pillow":
         items = _Items(images, preprocess)
@@ -170,9 +167,7 @@ class Fitting:
     """
 
     def __init__(
-        self,
-        step: Callable[[State, Tensor, Tensor], State],
-        device: str | torch.device = "cpu",
+        self, step: Callable[[State, Tensor, Tensor], State], device: str | torch.device = "cpu"
     ):
         self.step, self.device = step, torch.device(device)
         self.most = None  # images at once, set when memory runs out

@@ -206,10 +206,7 @@ def _tracks(explanation, atlas, bands, heats, similarities) -> Figure:
     for columns in bands:
         heights += [leading(HEAD), *[tall] * max(len(own) for _, own in columns)]
     figure, grid = page.grid(
-        [_COLUMN] * 2,
-        [*heights, leading(BODY) + _HEAT],
-        (_GUTTER, 0.12),
-        foot=0.28,
+        [_COLUMN] * 2, [*heights, leading(BODY) + _HEAT], (_GUTTER, 0.12), foot=0.28
     )
     _header(figure, grid[0, :], explanation)
     indices = dict.fromkeys(n.index for columns in bands for _, own in columns for n in own)

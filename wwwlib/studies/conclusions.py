@@ -108,7 +108,7 @@ def limits(
 ) -> dict[str, list[str]]:
     """Return the caveats about a table by its title: `remarks`, and what its scores limit."""
     run = [row for row in table.rows if row.scores]
-    found = [*remarks, *_references(table, run), *_bounds(run), *_same_columns(table, run)]
+    found = [*remarks, *_references(table, run), *_bounds(run)]
     return {table.title: found + _precision(gaps)}
 
 
@@ -180,18 +180,6 @@ def _bounds(run: Sequence[Row]) -> list[str]:
             f"Hit rate at its upper bound: {_join(full)}. This setting cannot rank better methods."
         )
     return lines
-
-
-def _same_columns(table: Table, run: Sequence[Row]) -> list[str]:
-    """Note two columns that come from one text encoder."""
-    cosines = [metric for metric in table.metrics if metric.endswith("cos")]
-    both = [row for row in run if all(metric in row.scores for metric in cosines)]
-    if len(cosines) != 2 or not both:
-        return []
-    a, b = cosines
-    if any(abs(row.scores[a].mean - row.scores[b].mean) > 1e-6 for row in both):
-        return []
-    return [f"{a} and {b} are equal in every row, because both use the same text encoder."]
 
 
 def _precision(gaps: Sequence[Difference]) -> list[str]:

@@ -87,11 +87,8 @@ def imagenette(root: str | Place, split: str = "val", size: str = "320px", **opt
     ValueError
         If split or size is unknown, or as for `folder`.
     """
-    if size not in _IMAGENETTE or split not in ("train", "val"):
-        raise ValueError(
-            f"Imagenette has the splits 'train' and 'val' and the sizes {', '.join(_IMAGENETTE)}; "
-            f"you asked for {split!r} and {size!r}."
-        )
+    one_of("size", size, _IMAGENETTE)
+    one_of("split", split, ("train", "val"))
     home = place(root) / _IMAGENETTE[size]
     if not home.exists():
         raise FileNotFoundError(

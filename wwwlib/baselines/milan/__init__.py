@@ -60,15 +60,13 @@ class Candidates:
     log_p: Tensor
     log_prior: Tensor
 
-    def ranked(self, weight: float = WEIGHT, k: int = 1) -> ConceptTable:
-        """Rank descriptions by ``log p(d | E) - weight log p(d)``.
+    def ranked(self, weight: float = WEIGHT) -> ConceptTable:
+        """Choose the description with the highest ``log p(d | E) - weight log p(d)``.
 
         Parameters
         ----------
         weight : float
             At least 0; lambda in the paper. With 0 the most probable description is best.
-        k : int
-            Largest number of descriptions per neuron.
 
         Returns
         -------
@@ -80,13 +78,10 @@ class Candidates:
         ValueError
             If an argument is out of range.
         """
-        if not 0 <= weight < float("inf") or k < 1:
-            raise ValueError(
-                f"weight = {weight} and k = {k}; the weight must be 0 or more, as .2 in the paper, "
-                "and k at least 1."
-            )
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"weight is {weight}; it must be 0 or more, as .2 in the paper.")
         score = torch.where(self.log_p.isfinite(), self.log_p - weight * self.log_prior, -torch.inf)
-        return ranked_table(*best_of_blocks([score], k), self.texts)
+        return ranked_table(*best_of_blocks([score], 1), self.texts)
 
 
 def candidates(
