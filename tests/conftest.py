@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+# Files with tests of half a minute or more.
+LONG = ["browser", "wheel", "endurance", "literature", "distributed", "execute"]
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that uses the network is a broken test
 # jsonschema checks IRIs, which no notebook has, with a package that takes seconds to import.
@@ -24,8 +26,11 @@ sys.modules.setdefault("rfc3987_syntax", None)
 def pytest_collection_modifyitems(items):
     """Run tests that share a fixture of their module in one process, so that it is made once.
 
-    All other tests go to whichever process is idle (`--dist loadgroup`).
+    All other tests go to whichever process is idle (`--dist loadgroup`), in this order: those that
+    take long come first, so that no process waits for another one in the end.
     """
+    order = {f"test_{name}": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
     for item in items:
         shared = (d for own in item._fixtureinfo.name2fixturedefs.values() for d in own)
         if "processes" in item.fixturenames:
@@ -67,10 +72,12 @@ def _seeded():
 
 
 @pytest.fixture(scope="session")
-def processes():
-    """Real processes, forked from one that has imported the library, and so torch, only once."""
+def processes(request):
+    """Real processes, forked from one that has imported what they run, and so torch, only once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["wwwlib.exemplars"])
+    used = [item for item in request.session.items if "processes" in item.fixturenames]
+    libraries = ["torchvision.transforms.v2", "open_clip"]  # imported late by the library
+    context.set_forkserver_preload([*{item.module.__name__ for item in used}, *libraries])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         forkserver.ensure_running()

@@ -53,7 +53,7 @@ names = [f'<img src=x onerror="{hit}">', f"<script>{hit}</script>"]
 root = Path("pictures")
 for c in range(2):
     folder = root / f"<img src=x onerror={hit}>{c}".replace("/", "")
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for i in range(4):
         noise = np.random.default_rng(4 * c + i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / f"<img src=x onerror={hit}>{i}.png")
@@ -91,8 +91,9 @@ def house(tmp_path_factory):
     made = parameterize_notebook(book, {**SMALL, "out": str(folder / "out")})
     nbformat.write(made, folder / "explorer.ipynb")
     code = [cell for cell in made.cells if cell.cell_type == "code"]
-    end = 1 + next(i for i, cell in enumerate(code) if cell.source.endswith("\npage"))
-    both = new_notebook(cells=[*code[:end], new_code_cell(EVIL)], metadata=made.metadata)
+    end = next(i for i, cell in enumerate(code) if cell.source.endswith("\npage"))
+    pages = new_code_cell(f"{code[end].source.removesuffix('page')}display(page)\n{EVIL}")
+    both = new_notebook(cells=[*code[:end], pages], metadata=made.metadata)
     nbformat.write(both, folder / "both.ipynb")
     return folder
 

@@ -26,9 +26,10 @@ from wwwlib.distributed import Options, Pass, class_sums, class_totals, concaten
 from wwwlib.distributed.passes import _stretches, _Work, exact_parts, merge_class_sums
 from wwwlib.distributed.workers import ranks
 from wwwlib.store import Store, tensor_digest
+from wwwlib.studies import collect
 from wwwlib.studies.survey import survey
 
-COUNT, BATCH, LAYERS = 92, 8, ["layer4", "logits"]
+COUNT, BATCH, LAYERS = 47, 4, ["layer4", "logits"]  # twelve batches, the last of three
 
 
 # Options --------------------------------------------------------------------------------------
@@ -280,34 +281,31 @@ def test_a_process_without_torchrun_is_alone(monkeypatch):
 PRINTED = re.compile(r"^(\w+): \d+ neurons, exemplars (\w{16})$", re.MULTILINE)
 
 
-def command(store, *launcher, **variables):
-    """Collect exemplars from the command line and return what it printed of each layer."""
-    arguments = ["world/conv", "world", "--layers", *LAYERS, "--count", "92", "--batch-size", "8"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WWW_STORE": str(store), **variables}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def test_two_processes_of_torchrun_find_what_one_finds(tmp_path, monkeypatch, capsys):
+    arguments = ["world/conv", "world", "--layers", *LAYERS]
+    arguments += ["--count", str(COUNT), "--batch-size", str(BATCH), "--k", "2"]
+    monkeypatch.setenv("WWW_STORE", str(tmp_path / "two"))
     done = subprocess.run(
-        [sys.executable, "-m", *launcher, "wwwlib.studies.collect", *arguments],
-        env=environment, capture_output=True, text=True, timeout=240, cwd=Path(__file__).parents[1],
+        [*TORCHRUN, "-m", "wwwlib.studies.collect", *arguments],
+        capture_output=True, text=True, timeout=240, cwd=Path(__file__).parents[1],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return PRINTED.findall(done.stdout)
-
-
-TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-
-
-def test_two_processes_of_torchrun_find_what_one_finds(tmp_path):
-    one = command(tmp_path / "one")
-    two = command(tmp_path / "two", *TORCHRUN, "-m")
+    monkeypatch.setenv("WWW_STORE", str(tmp_path / "one"))
+    assert collect.main(arguments) == 0
+    one = PRINTED.findall(capsys.readouterr().out)
     assert [layer for layer, _ in one] == LAYERS
-    assert one == two
+    assert one == PRINTED.findall(done.stdout)
 
 
 RESTARTED = """
 import os, sys, torch
-from test_distributed import activations, targets, world, run
+from test_distributed import activations, run, toy, world
 from wwwlib.store import Store, tensor_digest
 torch.set_num_threads(1)
-root, seen, target = sys.argv[1], [], targets.load("world/conv")
+root, seen, target = sys.argv[1], [], toy()
 attempt, rank = os.environ["TORCHELASTIC_RESTART_COUNT"], os.environ["RANK"]
 def fail(_, args):
     seen.extend([1] * (len(args[0]) > 2))  # not for a fingerprint
@@ -315,11 +313,25 @@ def fail(_, args):
         os._exit(3)
 target.model.register_forward_pre_hook(fail)
 options = {"batch_size": 8, "checkpoint_seconds": 0, "store": Store(root), "progress": False}
-found = run(activations(target, world.image_set(92, seed=11)), **options)
+found = run(activations(target, world.image_set(92, seed=11), ["0", "logits"]), **options)
 digest = tensor_digest({layer: found[layer]["z"] for layer in found})
 with open(f"{root}/{rank}.txt", "w") as file:
     file.write(f"{len(seen)} {digest}")
 """
+
+
+def toy():
+    """Return a small network that imports no torchvision, so that processes start sooner."""
+
+    def preprocess(image):
+        pixels = torch.frombuffer(bytearray(image.resize((16, 16)).tobytes()), dtype=torch.uint8)
+        return pixels.reshape(16, 16, 3).movedim(2, 0) / 255
+
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+    )
+    return targets.wrap(model.eval(), preprocess, list("abcd"), "toy")
 
 
 def test_after_an_elastic_restart_each_rank_resumes_at_its_checkpoint(tmp_path):
@@ -328,14 +340,14 @@ def test_after_an_elastic_restart_each_rank_resumes_at_its_checkpoint(tmp_path):
     script.write_text(RESTARTED)
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     done = subprocess.run(
-        [sys.executable, "-m", *TORCHRUN, "--max-restarts", "1", str(script), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        [*TORCHRUN, "--max-restarts", "1", str(script), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": paths},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (_, first), (calls, second) = ((tmp_path / f"{r}.txt").read_text().split() for r in (0, 1))
     assert calls == "2" and first == second
-    alone = run(activations(targets.load("world/conv"), world.image_set(92, seed=11)), batch_size=8)
+    alone = run(activations(toy(), world.image_set(92, seed=11), ["0", "logits"]), batch_size=8)
     assert first == tensor_digest({layer: alone[layer]["z"] for layer in alone})
 
 

@@ -6,6 +6,7 @@ that each starts at once and can be killed without harm to the tests.
 
 import errno
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -198,56 +199,56 @@ def test_a_disk_that_fills_up_loses_nothing(whole, tmp_path, monkeypatch):
     assert kept.items() <= contents(store).items() and kept
 
 
-def mounted(*command):
-    """Run a command that mounts something in a namespace of its own; skip where none may."""
-    done = subprocess.run(["unshare", "--mount", "sh", "-c", *command], capture_output=True)
-    if done.returncode == 77 or b"unshare" in done.stderr:
-        pytest.skip(f"nothing may be mounted here: {done.stderr.decode().strip()}")
-    return done
-
-
-SMALL_DISK = """
-mount -t tmpfs -o size=200k none "$0" || exit 77
-"$1" -c "
-import sys, test_endurance
-try:
-    test_endurance.small_atlas(sys.argv[1])
-except OSError as error:
-    print(error)
-" "$0"
-ls -R "$0" | grep -c json
+DISKS = """
+mount -t tmpfs -o size=200k none "$1" || exit 77
+mount --bind "$2" "$2" && mount -o remount,ro,bind "$2" || exit 77
+exec "$0" -c "
+import json, os, sys
+from test_endurance import small_atlas, world
+small, read_only, said = *sys.argv[1:], []
+for store, seed in ((small, 21), (read_only, 22)):
+    try:
+        small_atlas(store, world.image_set(40, seed=seed))
+    except OSError as error:
+        said.append(str(error))
+kept = [name for *_, names in os.walk(small) for name in names if name.endswith('.json')]
+print(json.dumps([*said, kept, len(small_atlas(read_only)[1])]))
+" "$1" "$2"
 """
 
 
-@pytest.mark.skipif(not shutil.which("unshare"), reason="there is no unshare to mount with")
-def test_a_disk_that_is_really_full_gets_the_sentence(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*sys.path, str(ROOT / "tests")]))
-    done = mounted(SMALL_DISK, str(tmp_path), sys.executable)
-    said, count = done.stdout.decode().strip().rsplit("\n", 1)
-    assert "No space left on device; earlier artifacts are untouched" in said, done.stderr
-    assert int(count) >= 1, "what fitted is kept"
+@pytest.fixture(scope="module")
+def disks(whole, tmp_path_factory):
+    """Build on a small disk, and on a read-only one with and without the artifacts.
+
+    Returns the two errors, the records on the small disk, and the batches seen on the read-only
+    one. Both are mounted in a namespace of their own, and used by one process.
+    """
+    if not shutil.which("unshare"):
+        pytest.skip("there is no unshare to mount with")
+    stores = tmp_path_factory.mktemp("small"), whole[0]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", DISKS, sys.executable, *stores],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT / "tests")])},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip(f"nothing may be mounted here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
-READ_ONLY = """
-mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" || exit 77
-"$1" -c "
-import sys, test_endurance
-print(len(test_endurance.small_atlas(sys.argv[1])[1]))
-try:
-    test_endurance.small_atlas(sys.argv[1], test_endurance.world.image_set(40, seed=22))
-except OSError as error:
-    print(error)
-" "$0"
-"""
+def test_a_disk_that_is_really_full_gets_the_sentence(disks):
+    said, _, kept, _ = disks
+    assert "No space left on device; earlier artifacts are untouched" in said
+    assert kept, "what fitted is kept"
 
 
-@pytest.mark.skipif(not shutil.which("unshare"), reason="there is no unshare to mount with")
-def test_a_read_only_store_answers_and_says_that_it_takes_nothing_new(whole, monkeypatch):
+def test_a_read_only_store_answers_and_says_that_it_takes_nothing_new(disks):
     """Breaks if what is there already is locked, or written, only to be read."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*sys.path, str(ROOT / "tests")]))
-    done = mounted(READ_ONLY, str(whole[0]), sys.executable)
-    batches, said = done.stdout.decode().strip().split("\n", 1)
-    assert batches == "0", done.stderr
+    _, said, _, batches = disks
+    assert batches == 0
     assert "Read-only file system; earlier artifacts are untouched" in said
 
 

@@ -219,7 +219,7 @@ def test_tables_of_names_reach_pages_as_text():
     assert not re.search(r"<(script|svg|iframe|a|meta|link)\b|onerror|javascript:", cleaned)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def browser():
     """Debian's chromium, driven by Playwright."""
     required = os.environ.get("WWW_REQUIRE_BROWSER") == "1"

@@ -5,6 +5,7 @@ Each test builds a small project in a temporary folder, with notebooks of two or
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -589,12 +590,21 @@ def test_publish_runs_and_keeps_copies_and_the_figures_of_the_readme(project, ca
 def test_publish_refuses_in_one_sentence_and_leaves_what_was_there(project, monkeypatch, change):
     """Breaks if an old, failed or huge run overwrites good copies."""
     figure_in(project)
+    failing = change == "failed"
+
+    def execute(run, job, draft):
+        pretend(run, job, draft)
+        shutil.copyfile(job.source, draft)
+        (run.folder / job.name / "fig1.png").write_bytes(b"figure")
+        return "it broke" if failing and "1 / 0" in draft.read_text() else None
+
+    monkeypatch.setattr(run.Run, "execute", execute)
     assert run.main(["tiny", "--publish"], project) == 0
     before = (project.reference / "01_good.ipynb").read_bytes()
     profile, folder = profiles.load(project, "tiny"), project.run("tiny")
     if change in ("source", "failed"):
-        notebook(project, "01_good", WRITE, "1 / 0" if change == "failed" else "'changed'")
-    if change == "failed":
+        notebook(project, "01_good", WRITE, "1 / 0" if failing else "'changed'")
+    if failing:
         assert run.main(["tiny", "--publish"], project) == 2
     if change == "large":
         monkeypatch.setattr(publish, "LIMIT", 10)

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import distributions, packages_distributions
 from itertools import chain
 from pathlib import Path
@@ -117,6 +118,12 @@ PARTS = {  # of the code, and the extras that each may import from, beside the c
 }
 
 
+@cache
+def owners():
+    """Return the distributions of every package that is installed here."""
+    return packages_distributions()
+
+
 def imported(path):
     """Yield the packages that a file imports, except for annotations alone."""
     tree = ast.parse(path.read_text())
@@ -131,9 +138,9 @@ def imported(path):
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("require"):
             module, name = (argument.value for argument in node.args)
             package = module.split(".")[0]
-            owners = packages_distributions().get(package, [package])
+            known = owners().get(package, [package])
             assert {canonicalize_name(r.name) for r in extra(name)} & {
-                canonicalize_name(owner) for owner in owners
+                canonicalize_name(owner) for owner in known
             }, f"{path.name} requires {module}, which the extra {name} does not install"
 
 
@@ -153,11 +160,10 @@ def test_whatever_is_imported_is_declared(part):
     declared = {canonicalize_name(r.name) for r in CORE + extra(*PARTS[part])}
     own = {p.stem for f in ("papermill_runs", "tests", "data") for p in (ROOT / f).rglob("*.py")}
     own |= {p.name for p in ROOT.iterdir() if p.is_dir()}
-    owners = packages_distributions()
     for path in files(part):
         for name in imported(path):
             if name not in sys.stdlib_module_names | own:
-                found = {canonicalize_name(owner) for owner in owners.get(name, [name])}
+                found = {canonicalize_name(owner) for owner in owners().get(name, [name])}
                 assert found & declared, f"{path.name} imports {name}, which is not declared for it"
 
 

@@ -1,4 +1,7 @@
-"""The built wheel works in an environment that holds nothing but the core's dependencies."""
+"""The built wheel works in an environment that holds nothing but the core's dependencies.
+
+So does the code of the README, which is run as it stands.
+"""
 
 import re
 import subprocess
@@ -99,18 +102,20 @@ except ImportError as error:
 """
 
 
-def test_all_of_the_core_the_world_and_the_short_way_of_the_readme_work(python, tmp_path):
-    """Breaks if a module needs a file of the checkout, or more than the core's dependencies.
+def test_the_core_the_world_and_the_code_of_the_readme_work(python, tmp_path):
+    """Breaks if they need a file of the checkout, or more than the core's dependencies.
 
-    One interpreter does all of it, so that libraries are imported once.
+    Or if a name, a signature or a default that the README shows has changed: its code runs as it
+    stands, and prints the output that it shows. One interpreter imports the libraries once.
     """
     readme = (ROOT / "README.md").read_text()
-    short, *more = re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S)
-    smaller = short.replace("image_set(1200)", "image_set(48)")
-    assert smaller != short
-    printed = run(python, tmp_path, "\n".join([EVERY_MODULE, smaller, *more, "print(mine)", EXTRA]))
-    first, *_, mine, extra = printed.splitlines()
+    blocks = re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S)
+    printed = run(python, tmp_path, "\n".join([EVERY_MODULE, *blocks, "print(mine)", EXTRA]))
+    first, *_, layers, mine, extra = printed.splitlines()
     assert first == "Target('world/vit': 24 classes, on cpu) 3 64"
-    assert "Predicted" in printed and mine.endswith("2 classes, on cpu)")
+    shown = re.search(r"^prints\n\n```\n(.*?)^```", readme, re.M | re.S)[1]
+    assert " ".join(shown.split()) in " ".join(printed.split())
+    assert {"names.csv", "explanation.png", "atlas"} <= {path.name for path in tmp_path.iterdir()}
     assert (tmp_path / "explanation.png").stat().st_size and (tmp_path / "names.csv").stat().st_size
+    assert layers.endswith("'logits']") and mine.endswith("2 classes, on cpu)")
     assert "pip install 'wwwlib[baselines]'" in extra
