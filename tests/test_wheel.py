@@ -117,5 +117,5 @@ def test_the_core_the_world_and_the_code_of_the_readme_work(python, tmp_path):
     assert " ".join(shown.split()) in " ".join(printed.split())
     assert {"names.csv", "explanation.png", "atlas"} <= {path.name for path in tmp_path.iterdir()}
     assert (tmp_path / "explanation.png").stat().st_size and (tmp_path / "names.csv").stat().st_size
-    assert layers.endswith("'logits']") and mine.endswith("2 classes, on cpu)")
+    assert layers.endswith("'logits')") and mine.endswith("2 classes, on cpu)")
     assert "pip install 'wwwlib[baselines]'" in extra
