@@ -74,10 +74,7 @@ class Finding:
 
 
 def load(names: Iterable[str], data: Path, path: Path = PATH) -> list[Need]:
-    """Return the needs of these names, as a YAML file declares them, with paths in a data folder.
-
-    Raises ValueError if there is no need of a name, or an entry has an unknown field.
-    """
+    """Return needs as a YAML file declares them; ValueError if an entry or a field is unknown."""
     known = read_yaml(path.read_text(encoding="utf-8"))
     for name in names:
         if name not in known:
@@ -99,9 +96,8 @@ def _need(name: str, entry: dict[str, Any], data: Path) -> Need:
         entry["archive"] = data / entry["archive"]
     page = f"https://huggingface.co/{entry['hub']}" if "hub" in entry else entry.get("url", "")
     allowed = [one.name for one in fields(Need)]
-    for key in entry:
-        if key not in allowed:
-            raise unknown(f"The need {name!r} has an unknown field {key!r}", key, allowed)
+    for key in entry.keys() - allowed:
+        raise unknown(f"The need {name!r} has an unknown field {key!r}", key, allowed)
     return Need(name, **{"source": page} | entry)
 
 
@@ -152,7 +148,7 @@ def _file(need: Need, found: Finding) -> None:
         raise ValueError(f"there is no file {str(path)!r}")
     for kind, expected in (("sha256", need.sha256), ("md5", need.md5)):
         if expected:
-            _hashed(path, kind, expected, found.ways)
+            found.ways.append(_hashed(path, kind, expected))
     if need.lines is not None:
         text = path.read_text(encoding="utf-8")
         _same(len(text.split("\n")) - text.endswith("\n"), need.lines, "lines", found)
@@ -172,15 +168,13 @@ def wrong_digest(path: Path, kind: str, expected: str) -> str | None:
     return None if digest.startswith(expected) else digest[: min(len(expected), 16)]
 
 
-def _hashed(path: Path, kind: str, expected: str, ways: list[str]) -> None:
+def _hashed(path: Path, kind: str, expected: str) -> str:
     name = {"sha256": "SHA-256", "md5": "MD5"}[kind]
     if wrong := wrong_digest(path, kind, expected):
-        raise ValueError(
-            f"{str(path)!r} is another file: its {name} begins with {wrong}, not {expected[:16]}; "
-            "delete it and get it again"
-        )
+        other = f"its {name} begins with {wrong}, not {expected[:16]}"
+        raise ValueError(f"{str(path)!r} is another file: {other}; delete it and get it again")
     part = f"the first {len(expected)} digits of {name}, {expected}, all that is published"
-    ways.append(part if len(expected) < 32 else f"{name} {expected[:16]}...")
+    return part if len(expected) < 32 else f"{name} {expected[:16]}..."
 
 
 def _same(number: int, expected: int, what: str, found: Finding) -> None:
@@ -230,8 +224,7 @@ def _listing(need: Need, found: Finding) -> None:
     if need.pattern:
         names = sorted(path.name for path in paths)
         expected = sorted(need.pattern.format(i) for i in range(1, need.files + 1))
-        odd = [a for a, b in zip(names, expected, strict=True) if a != b]
-        if odd:
+        if odd := [a for a, b in zip(names, expected, strict=True) if a != b]:
             raise ValueError(f"the file {odd[0]!r} does not belong to it, or another is missing")
     for name, size in Counter(path.parent.name for path in paths).items():
         if need.each and size != need.each:
@@ -247,32 +240,30 @@ def _hub(need: Need, found: Finding) -> None:
     """Check the cache of the hub, where a large file has its SHA-256 as its name."""
     from huggingface_hub import try_to_load_from_cache
 
-    verified: list[str] = []
+    verified = 0
     for name in need.holds:
         file = try_to_load_from_cache(need.hub, name)
         if not isinstance(file, str) or not Path(file).is_file():
             raise ValueError(f"the cache of the hub holds no {name} of {need.hub}")
         blob = Path(file).resolve()
         if re.fullmatch(r"[0-9a-f]{64}", blob.name):
-            _hashed(blob, "sha256", blob.name, verified)
-    number = f"{len(verified)} checked by their SHA-256"
-    found.ways.append(f"{len(need.holds)} files in the cache, {number}")
+            verified += bool(_hashed(blob, "sha256", blob.name))
+    checked = f"{verified} checked by their SHA-256"
+    found.ways.append(f"{len(need.holds)} files in the cache, {checked}")
 
 
 def compare(findings: Sequence[Finding], data: Path) -> Sequence[Finding]:
-    """Compare the digests of what was found right with earlier ones, and record new ones.
+    """Compare digests of what was found right with the record in the data folder; add new ones.
 
-    Returns the findings; what has changed since has a fault, and keeps its digest. Raises
-    ValueError if the record in the data folder is damaged.
+    Returns the findings; what has changed since has a fault, and keeps its digest.
     """
     path, new, today = data / SEEN, {}, datetime.now(UTC).date().isoformat()
     try:
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         known = {name: {"digest": one["digest"], "on": one["on"]} for name, one in known.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error!r}); delete it, and the next check records what it finds."
-        ) from error
+        hint = "delete it, and the next check records what it finds."
+        raise ValueError(f"{path} is damaged ({error!r}); {hint}") from error
     for found in [found for found in findings if found.digest]:
         before = known.get(found.need.name)
         if not before:

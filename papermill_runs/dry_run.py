@@ -21,9 +21,14 @@ from typing import Any
 
 import nbformat
 import numpy as np
+import torch
 from parameters import texts
 from PIL import Image
 from profiles import Profile, Project, load
+from safetensors.torch import save_file, save_model
+
+from wwwlib import targets
+from wwwlib.images import imagenet_synsets
 
 BANNER = "DRY RUN: random weights and images, figures mean nothing"
 IMAGES = 112  # taken from each probe set: CLIP-Dissect uses 100
@@ -46,17 +51,14 @@ def begin(project: Project, profile: Profile, out: str | None) -> tuple[Project,
 
 def adapted(profile: Profile, project: Project) -> Profile:
     """Return a profile with random weights, a random CLIP and few images in place of its own."""
-    import torch
-
     target = profile.common.get("target")
     common = _section(profile.common, target, project.data)
     common |= {"probe_count": IMAGES} if "probe_root" in common else {}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     common |= {"batch_size": 16, "workers": 0, "device": device}
     books = {name: _section(own, target, project.data) for name, own in profile.notebooks.items()}
-    return replace(
-        profile, description=BANNER, minutes={}, needs=[], common=common, notebooks=books
-    )
+    parts = {"description": BANNER, "common": common, "notebooks": books}
+    return replace(profile, minutes={}, needs=[], **parts)
 
 
 def _section(values: Mapping[str, Any], target: str | None, data: Path) -> dict[str, Any]:
@@ -134,8 +136,7 @@ def _write(path: Path, lines: list[str]) -> None:
 
 
 def _picture(rng: np.random.Generator, path: Path | None = None) -> Image.Image:
-    coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
-    picture = coarse.resize((64, 64))
+    picture = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize((64, 64))
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path, quality=80)
@@ -143,8 +144,6 @@ def _picture(rng: np.random.Generator, path: Path | None = None) -> Image.Image:
 
 
 def _imagenet(data: Path, rng: np.random.Generator, root: str = "imagenet/val") -> None:
-    from wwwlib.images import imagenet_synsets
-
     wnids = list(imagenet_synsets())
     for number, i in enumerate(np.repeat(SHOWN, EACH), start=1):
         _picture(rng, data / root / wnids[i] / f"ILSVRC2012_val_{number:08d}.JPEG")
@@ -163,7 +162,6 @@ def _places(data: Path, rng: np.random.Generator) -> None:
 
 def _places_weights(data: Path, rng: np.random.Generator) -> None:
     """Write random weights in the form of the published checkpoint."""
-    import torch
     from torchvision import models
 
     state = models.resnet18(num_classes=365).state_dict()
@@ -174,10 +172,7 @@ def _places_weights(data: Path, rng: np.random.Generator) -> None:
 
 
 def _words(data: Path, rng: np.random.Generator) -> None:
-    from wwwlib.images import imagenet_synsets
-
-    folder, every = data / "words", [lemmas[0] for lemmas in imagenet_synsets().values()]
-    words = every[::5]
+    folder, words = data / "words", [lemmas[0] for lemmas in imagenet_synsets().values()][::5]
     _write(folder / "broden_labels_clean.txt", words)
     rows = [f"{i},{words[i % len(words)]},0.1" for i in range(1000)]
     _write(folder / "netdissect_resnet50_imagenet_fc.csv", ["unit,label,score", *rows])
@@ -187,8 +182,6 @@ def _words(data: Path, rng: np.random.Generator) -> None:
 
 
 def _wordnet(data: Path, rng: np.random.Generator) -> None:
-    from wwwlib.images import imagenet_synsets
-
     nouns = {wnid[1:]: lemmas[0].replace(" ", "_") for wnid, lemmas in imagenet_synsets().items()}
     lines = [f"{offset} 03 n 01 {noun} 0 000 | a stand-in" for offset, noun in nouns.items()]
     _write(data / "wordnet" / "data.noun", sorted(lines)[::4])
@@ -208,11 +201,6 @@ def _broden(data: Path, rng: np.random.Generator) -> None:
 
 def _network(path: Path) -> None:
     """Write random weights, the same each time, with which a network predicts all classes shown."""
-    import torch
-    from safetensors.torch import save_file
-
-    from wwwlib import targets
-
     torch.manual_seed(0)
     made = targets.load(path.stem.replace("-", "/", 1), "random")
     state = {name: tensor.contiguous() for name, tensor in made.model.state_dict().items()}
@@ -231,8 +219,6 @@ def _network(path: Path) -> None:
 def _clip(folder: Path) -> None:
     """Write a random CLIP of the architecture by which its folder is called."""
     import open_clip
-    import torch
-    from safetensors.torch import save_model
 
     torch.manual_seed(0)
     logging.disable(logging.WARNING)  # open_clip's, that the weights are random
@@ -247,7 +233,6 @@ def _clip(folder: Path) -> None:
 
 def _sentences(folder: Path) -> None:
     """Write a sentence encoder with all-mpnet's width: the mean of random features of letters."""
-    import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
     from transformers import MPNetTokenizer

@@ -8,7 +8,6 @@ GPU while there are enough.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -22,18 +21,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-KERNEL = {  # the kernel "python3": this very interpreter, whatever others are installed
-    "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-    "display_name": "Python 3 (ipykernel)",
-    "language": "python",
-}
 KERNEL_START = 300  # seconds; a busy machine needs more than the default minute
 POLL = 0.2  # seconds between two looks at a process, and at whether the user interrupts
 RAY_CORES = 2  # of each notebook on a cluster: the kernel, and what decodes for it
 
 # Runs a command in a folder with an environment, its output in a log; returns the exit code.
 Launcher = Callable[[list[str], Path, dict[str, str], Path], int]
-_STOP = threading.Event()
+_STOP = threading.Event()  # set once the user has interrupted, or all is done
 _THREAD = threading.local()  # .slot: the place of this thread, .of: how many there are
 
 
@@ -71,12 +65,13 @@ def follow(parent: int) -> None:
 
 def main(arguments: str) -> None:
     """Execute a notebook, with the arguments of `execute` in JSON, and end this process."""
+    from ipykernel.kernelspec import write_kernel_spec
+
     parent = int(os.environ["WWW_STARTED_BY"])
     threading.Thread(target=follow, args=(parent,), daemon=True).start()
     with tempfile.TemporaryDirectory() as own:  # IPython's history needs a disk of this machine
-        spec = Path(own, "kernels", "python3", "kernel.json")
-        spec.parent.mkdir(parents=True)
-        spec.write_text(json.dumps(KERNEL), encoding="utf-8")
+        # The kernel "python3" is this very interpreter, whatever others are installed.
+        write_kernel_spec(Path(own, "kernels", "python3"))
         paths = filter(None, [own, os.environ.get("JUPYTER_PATH")])
         os.environ |= {"IPYTHONDIR": own, "JUPYTER_PATH": os.pathsep.join(paths)}
         reason = execute(*json.loads(arguments))
@@ -93,10 +88,7 @@ def one_line(text: str, limit: int = 600) -> str:
 
 
 def each(step: Callable[[Any], str], jobs: list, at_once: int) -> Iterator[tuple[Any, str]]:
-    """Take a step for every job, several at once, and yield job and outcome as they end.
-
-    Raises KeyboardInterrupt if the user interrupts, after all running steps have ended.
-    """
+    """Take a step for every job, several at once, and yield job and outcome as they end."""
     _STOP.clear()
     slots = iter(range(at_once))
 
@@ -108,7 +100,7 @@ def each(step: Callable[[Any], str], jobs: list, at_once: int) -> Iterator[tuple
         waiting = {pool.submit(step, job): job for job in jobs}
         for one in as_completed(waiting):
             yield waiting[one], one.result()
-    finally:  # an interruption, too
+    finally:  # after an interruption, too: all running steps end
         _STOP.set()
         pool.shutdown(cancel_futures=True)
 
@@ -120,18 +112,11 @@ def launch(command: list[str], folder: Path, environment: dict[str, str], log: P
         child = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
         try:
             while child.poll() is None:
-                raise_if_interrupted()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(timeout=POLL)
+                if _STOP.wait(POLL):
+                    raise KeyboardInterrupt
             return child.returncode
         finally:
             child.kill()
-
-
-def raise_if_interrupted() -> None:
-    """Raise KeyboardInterrupt in a thread of `each` once the main thread was interrupted."""
-    if _STOP.is_set():
-        raise KeyboardInterrupt
 
 
 def environment() -> dict[str, str]:
@@ -193,7 +178,8 @@ def launch_on_ray(command: list[str], folder: Path, environment: dict[str, str],
     running = task.remote(command, str(folder), passed, str(log))
     try:
         while not ray.wait([running], timeout=POLL)[0]:
-            raise_if_interrupted()
+            if _STOP.is_set():
+                raise KeyboardInterrupt
     except KeyboardInterrupt:
         ray.cancel(running, force=True)  # the notebook's process ends with its worker
         raise

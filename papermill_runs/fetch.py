@@ -58,8 +58,7 @@ def fetch(needs: Iterable[Need]) -> int:
 def get(need: Need) -> None:
     """Download one need, unpack it if it is an archive, and put it in its place if it is right.
 
-    Raises OSError if the download fails, and keeps what has come so far; ValueError if what came is
-    not right, and leaves what is in its place.
+    Raises OSError if the download fails; ValueError if what came is not right.
     """
     if need.hub:
         from huggingface_hub import snapshot_download
@@ -72,8 +71,8 @@ def get(need: Need) -> None:
         return
     target = need.archive or need.path
     part = target.with_name(f"{target.name}.part")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    need.path.parent.mkdir(parents=True, exist_ok=True)
+    for path in (part, need.path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     digests = {kind: getattr(need, kind) for kind in ("sha256", "md5") if getattr(need, kind)}
     with FileLock(f"{part}.lock"):
         download(need.url, part, digests)
@@ -89,10 +88,7 @@ def _place(need: Need, part: Path) -> None:
     """Check a download before anything in its place is touched; then put it there."""
     with tempfile.TemporaryDirectory(dir=need.path.parent, prefix=".fetched-") as place:
         fresh = Path(place) / need.path.name
-        if need.archive:
-            fresh = unpack(part, Path(place), need.path.name)
-        else:
-            os.replace(part, fresh)
+        fresh = unpack(part, Path(place), fresh.name) if need.archive else part.replace(fresh)
         if fault := examine(replace(need, path=fresh)).fault:
             fault = fault.replace(str(fresh), need.url)
             raise ValueError(f"what came is not right, so that nothing was put in place: {fault}")
@@ -102,22 +98,15 @@ def _place(need: Need, part: Path) -> None:
 
 
 def unpack(archive: Path, place: Path, name: str) -> Path:
-    """Unpack an archive that holds a folder of this name, or its content; return the folder.
-
-    Raises ValueError if it is not an archive, or holds a path that leads out of it.
-    """
+    """Unpack an archive that holds a folder of this name, or its content; return the folder."""
     content = place / "content"
     try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as packed:
-                packed.extractall(content)  # removes .. and / from names itself
-        else:
-            with tarfile.open(archive) as packed:
-                packed.extractall(content, filter="data")
+        zipped = zipfile.is_zipfile(archive)  # whose module removes .. and / from names itself
+        with zipfile.ZipFile(archive) if zipped else tarfile.open(archive) as packed:
+            packed.extractall(content, **({} if zipped else {"filter": "data"}))
     except _DAMAGED as error:
         raise ValueError(f"{str(archive)!r} cannot be unpacked ({error})") from error
-    inner = content / name
-    return inner if inner.is_dir() else content
+    return inner if (inner := content / name).is_dir() else content
 
 
 def set_aside(path: Path) -> Path | None:
@@ -125,9 +114,7 @@ def set_aside(path: Path) -> Path | None:
     if not os.path.lexists(path):  # a broken link is kept, too
         return None
     names = (path.with_name(f"{path.name}.replaced-{i}") for i in count(1))
-    aside = next(one for one in names if not os.path.lexists(one))
-    os.rename(path, aside)
-    return aside
+    return path.rename(next(one for one in names if not os.path.lexists(one)))
 
 
 def download(url: str, part: Path, expected: Mapping[str, str], attempts: int = ATTEMPTS) -> None:
@@ -147,19 +134,16 @@ def download(url: str, part: Path, expected: Mapping[str, str], attempts: int = 
                 return
             if complete:
                 part.unlink()
-                given = f"{wrong[0]} does not begin with {expected[wrong[0]][:16]}"
-                raise ValueError(
-                    f"what came from {url} is another file: its {given}; it was deleted"
-                )
+                given = f"its {wrong[0]} does not begin with {expected[wrong[0]][:16]}"
+                raise ValueError(f"what came from {url} is another file: {given}; it was deleted")
             raise ConnectionError("it ended early")
         except (OSError, http.client.HTTPException) as error:
             refused = isinstance(error, urllib.error.HTTPError) and error.code in range(400, 500)
             if attempt == attempts or (refused and error.code not in TEMPORARY):
                 kept = part.stat().st_size if part.exists() else 0
-                raise OSError(
-                    f"{url} cannot be downloaded ({str(error) or type(error).__name__}); "
-                    f"{kept:,} bytes are kept, and the same command goes on"
-                ) from error
+                reason = f"({str(error) or type(error).__name__}); {kept:,} bytes are kept"
+                text = f"{url} cannot be downloaded {reason}, and the same command goes on"
+                raise OSError(text) from error
             time.sleep(min(2 ** (attempt - 1), 10))
 
 

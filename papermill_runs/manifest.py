@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from parameters import check, paths, texts
+from parameters import check, paths
 from profiles import Job, Profile, Project, write_json
 
 from wwwlib.images.files import list_files
@@ -59,7 +59,7 @@ class Manifest:
             warnings.warn(f"{path} is damaged ({error}); everything runs again.", stacklevel=2)
         return cls(path, {"notebooks": {}})
 
-    def begin(self, project: Project, profile: Profile) -> None:
+    def begin(self, project: Project, profile: Profile) -> Manifest:
         """Record what runs, where, and from which code; keep the records of the same notebooks."""
         kept = {n: r for n, r in self.content["notebooks"].items() if n in profile.notebooks}
         for record in kept.values():
@@ -76,6 +76,7 @@ class Manifest:
         }
         self.reserve.write_bytes(os.urandom(RESERVE))
         self.save()
+        return self
 
     def record(self, name: str) -> dict[str, Any]:
         """Return the record of a notebook."""
@@ -125,11 +126,7 @@ class Manifest:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    """Return what the ``results.json`` in a notebook's folder reports for the manifest.
-
-    Raises ValueError if it is absent, not JSON, holds NaN or infinity, or one of its entries has
-    another type than in `REPORTED`.
-    """
+    """Return what a notebook's ``results.json`` reports; ValueError if it is absent or wrong."""
     path = folder / RESULTS
     if not path.is_file():
         raise ValueError(f"it ended without writing a file {RESULTS} into its folder `out`")
@@ -150,29 +147,19 @@ def files(run: Path, name: str) -> dict[str, str]:
 
 
 def input_fingerprints(project: Project, values: Any) -> dict[str, list]:
-    """Return name, times and size of every file that parameters name, by path from the root.
-
-    Content is not read: a probe set of 50,000 images takes a second.
-    """
+    """Return name, times and size of every file that parameters name, by path from the root."""
     root, found = project.root.resolve(), {}
     for path in {path.resolve() for path in paths(values, project.notebooks)}:
         # What the runs themselves write is no input, nor is a folder that holds it.
         if not (root.is_relative_to(path) or path.is_relative_to(root / "papermill_runs")):
             every = [path / name for name in list_files(path)] if path.is_dir() else [path]
-            found[os.path.relpath(path, root)] = [_stat(one, path) for one in every]
+            found[os.path.relpath(path, root)] = rows = []
+            for one in every:
+                stat = one.stat() if one.exists() else None  # a link may lead nowhere
+                # The inode's time shows a file with the size and time of another one.
+                times = [stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size] if stat else []
+                rows.append([str(one.relative_to(path)), *times])
     return found
-
-
-def _stat(path: Path, above: Path) -> list:
-    """Return the time of the inode, too: it shows a file with the size and time of another one."""
-    stat = path.stat() if path.exists() else None  # a link may lead nowhere
-    times = [stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size] if stat else []
-    return [str(path.relative_to(above)), *times]
-
-
-def behind_url(values: Any) -> str | None:
-    """Return a value that is a URL, whose content may change unnoticed, if there is one."""
-    return next((text for text in texts(values) if "://" in text), None)
 
 
 def current(project: Project) -> dict[str, Any]:
@@ -191,17 +178,13 @@ def current(project: Project) -> dict[str, Any]:
 
 def commit(root: Path) -> dict[str, Any]:
     """Return the commit and whether the tree differs from it; None without git."""
-
-    def git(*words: str) -> str | None:
-        try:
-            return subprocess.check_output(
-                ["git", "-C", root, *words], text=True, stderr=subprocess.DEVNULL
-            ).strip()
-        except (OSError, subprocess.CalledProcessError):
-            return None
-
-    status = git("status", "--porcelain")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+    try:
+        command = ["git", "-C", root, "status", "--porcelain=v2", "--branch"]
+        said = subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+    head = next(line.split()[-1] for line in said if line.startswith("# branch.oid "))
+    return {"commit": head, "dirty": any(not line.startswith("#") for line in said)}
 
 
 def now() -> str:

@@ -35,16 +35,9 @@ from pygments.formatters import HtmlFormatter
 PROJECT = Project(Path(__file__).resolve().parents[1])
 TEMPLATES = Path(__file__).with_name("templates")
 TEACHING = "teaching.html"  # the page made from notebooks/README.md
-_TAGS = """b br caption code div em i img li ol p pre span strong sub sup table tbody td tfoot th
-    thead tr ul h2 h3 h4"""
-_ATTRIBUTES = {
-    "img": "alt src width height", "td": "colspan rowspan", "th": "colspan rowspan scope",
-    "table": "class",
-}  # fmt: skip
 _SAFE = {
-    "tags": set(_TAGS.split()),
-    "clean_content_tags": {"script", "style"},
-    "attributes": {tag: set(names.split()) for tag, names in _ATTRIBUTES.items()},
+    "tags": nh3.ALLOWED_TAGS - {"a", "area", "map"},  # nothing leads elsewhere
+    "attributes": nh3.ALLOWED_ATTRIBUTES | {"table": {"class"}},
     "url_schemes": {"data"},
     "attribute_filter": lambda tag, name, value: (
         value if name != "src" or value.startswith("data:image/") else None
@@ -87,9 +80,8 @@ class Page(NamedTuple):
 
 def main(argv: list[str] | None = None, project: Project = PROJECT) -> int:
     """Carry out a command line and return the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     add = parser.add_argument
     add("source", nargs="?", type=Path, default=project.reference, help="executed notebooks")
     add("--out", type=Path, help="folder for the pages; default: as above")
@@ -124,7 +116,10 @@ def build(source: Path, out: Path, teaching: Path | None = None) -> Path:
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
         pages.append(Page(TEACHING, book, _title(text) or "Teaching", "How do I teach with this?"))
     out.mkdir(parents=True, exist_ok=True)
-    exporter, style = _exporter(), _style()
+    filters = {"prose": _prose, "harmless": lambda text: nh3.clean(text, **_SAFE), "frame": _frame}
+    folders, style = [str(TEMPLATES)], _style()
+    exporter = HTMLExporter(template_name="page", extra_template_basedirs=folders, filters=filters)
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
     around = zip([None, *pages], pages, [*pages[1:], None], strict=False)
     for previous, page, following in around:
         resources = {"page": page, "previous": previous, "next": following, "style": style}
@@ -201,8 +196,7 @@ class _Prose(IPythonRenderer):
 
 
 def _title(markdown: str) -> str:
-    found = re.match(r"# (.+)", markdown)
-    return found[1].strip() if found else ""
+    return found[1].strip() if (found := re.match(r"# (.+)", markdown)) else ""
 
 
 def _prose(source: str) -> str:
@@ -214,15 +208,6 @@ def _frame(output: nbformat.NotebookNode) -> str:
     if figure := figure_of(output):
         return f' id="figure-{figure.name}"'
     return _SCROLLS if "<table" in output.data["text/html"] else ""
-
-
-def _exporter() -> HTMLExporter:
-    filters = {"prose": _prose, "harmless": lambda text: nh3.clean(text, **_SAFE), "frame": _frame}
-    exporter = HTMLExporter(
-        template_name="page", extra_template_basedirs=[str(TEMPLATES)], filters=filters
-    )
-    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
-    return exporter
 
 
 def _style() -> str:

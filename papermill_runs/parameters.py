@@ -12,7 +12,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -78,12 +78,10 @@ class Parameter:
         return bool(path) and not _exists(path, folder)
 
 
-def paths(value: Any, folder: Path) -> Iterator[Path]:
-    """Yield every path that exists in `folder` and that a value, however deep in it, may name."""
-    for text in texts(value):
-        for one in {text, _PARTS.fullmatch(text)[2]}:
-            if one and _exists(one, folder):
-                yield folder / os.path.expanduser(one)
+def paths(value: Any, folder: Path) -> set[Path]:
+    """Return the paths that exist in `folder` and that a value, however deep in it, may name."""
+    named = {one for text in texts(value) for one in (text, _PARTS.fullmatch(text)[2])}
+    return {folder / os.path.expanduser(one) for one in named if one and _exists(one, folder)}
 
 
 def _exists(path: str, folder: Path) -> bool:
@@ -115,20 +113,19 @@ def cells(notebook: Path) -> list[dict]:
         raise ValueError(f"{notebook} is not a notebook ({error}); save it again.") from error
 
 
-def declared(notebook: Path) -> dict[str, Parameter]:
-    """Return the parameters that a notebook declares, by name, in their order.
+def behind_url(values: Any) -> str | None:
+    """Return a value that is a URL, whose content may change unnoticed, if there is one."""
+    return next((text for text in texts(values) if "://" in text), None)
 
-    Raises ValueError if there is not exactly one cell tagged ``parameters``, or one of its lines is
-    not ``name: type = value  # help`` with a literal value of that type.
-    """
+
+def declared(notebook: Path) -> dict[str, Parameter]:
+    """Return the parameters that a notebook declares, by name; ValueError if any is malformed."""
     tagged = [c for c in cells(notebook) if "parameters" in c.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
-        raise ValueError(
-            f"{notebook.name} has {len(tagged)} cells tagged 'parameters', but needs exactly one."
-        )
-    lines = [line for line in tagged[0]["source"].splitlines() if line.strip()]
-    found = [_parameter(line, notebook.name) for line in lines]
-    return {parameter.name: parameter for parameter in found}
+        found = f"{len(tagged)} cells tagged 'parameters'"
+        raise ValueError(f"{notebook.name} has {found}, but needs exactly one.")
+    lines = filter(str.strip, tagged[0]["source"].splitlines())
+    return {one.name: one for one in (_parameter(line, notebook.name) for line in lines)}
 
 
 def _parameter(line: str, where: str) -> Parameter:
@@ -162,11 +159,11 @@ def check(value: Any, kind: str, what: str) -> None:
     except (ValueError, TypeError):
         needed = "which JSON cannot hold; give finite numbers, texts, lists and dicts of them"
         raise ValueError(f"{what} is {value!r:.200}, {needed}.") from None
-    if not _fits(value, _type(kind)):
-        hint = f"; write {[value]!r}" if _fits([value], _type(kind)) else ""
-        raise ValueError(
-            f"{what} is {value!r:.200}, of type {type(value).__name__}, but must be {kind}{hint}."
-        )
+    declared_type = ast.parse(kind, mode="eval").body
+    if not _fits(value, declared_type):
+        hint = f"; write {[value]!r}" if _fits([value], declared_type) else ""
+        found = f"{value!r:.200}, of type {type(value).__name__}"
+        raise ValueError(f"{what} is {found}, but must be {kind}{hint}.")
 
 
 def parse(text: str, kind: str, what: str) -> Any:
@@ -176,15 +173,11 @@ def parse(text: str, kind: str, what: str) -> Any:
     element with a comma. A dict is written as in YAML.
     """
     try:
-        value = _converted(text, _type(kind))
+        value = _converted(text, ast.parse(kind, mode="eval").body)
     except (ValueError, KeyError, csv.Error):
         raise ValueError(f"{what} is {text!r}, but must be {kind}.") from None
     check(value, kind, what)
     return value
-
-
-def _type(kind: str) -> ast.expr:
-    return ast.parse(kind, mode="eval").body
 
 
 def _fits(value: Any, kind: ast.expr) -> bool:
@@ -197,12 +190,10 @@ def _fits(value: Any, kind: ast.expr) -> bool:
             return isinstance(value, dict) and all(
                 _fits(k, first) and _fits(v, second) for k, v in value.items()
             )
-    if ast.unparse(kind) not in SCALARS:
-        raise ValueError(
-            f"The annotation {ast.unparse(kind)!r} is not known; "
-            f"use {', '.join(SCALARS)}, list[...], dict[..., ...] and |."
-        )
-    return type(value) in SCALARS[ast.unparse(kind)][0]
+    if (name := ast.unparse(kind)) not in SCALARS:
+        known = f"use {', '.join(SCALARS)}, list[...], dict[..., ...] and |."
+        raise ValueError(f"The annotation {name!r} is not known; {known}")
+    return type(value) in SCALARS[name][0]
 
 
 def _converted(text: Any, kind: ast.expr) -> Any:
@@ -254,10 +245,7 @@ _Texts = type("_Texts", (_Loader,), {"yaml_implicit_resolvers": {}})
 
 
 def read_yaml(text: str, loader: type[yaml.SafeLoader] = _Loader) -> Any:
-    """Return the plain values of a YAML document.
-
-    Raises ValueError if it is not one, a key stands twice in a mapping, or an alias holds itself.
-    """
+    """Return the plain values of a YAML document; ValueError if it is not one."""
     try:
         return loader(text).get_single_data()
     except (yaml.YAMLError, RecursionError) as error:

@@ -10,7 +10,8 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,8 @@ class Project:
         folder = self.runs / name
         inside = folder.resolve().is_relative_to(self.runs.resolve())
         if not (NAME.fullmatch(name) and inside):
-            raise ValueError(
-                f"The output folder {name!r} is not a plain name inside {self.runs}; "
-                "use letters, digits, - and _ only."
-            )
+            fault = f"The output folder {name!r} is not a plain name inside {self.runs}"
+            raise ValueError(f"{fault}; use letters, digits, - and _ only.")
         return folder
 
 
@@ -88,14 +87,8 @@ class Profile:
     minutes: dict[str, float] = field(default_factory=dict)  # of each, or "all", on two cores
     required: list[str] = field(default_factory=list)  # parameters that --set has to give
     needs: list[str] = field(default_factory=list)  # entries of needs.yaml
-    common: dict[str, Any] = field(default_factory=dict)  # for all that declare the parameter
-    notebooks: dict[str, dict[str, Any]] = field(default_factory=dict)  # in order; over `common`
-
-
-KINDS = {  # of the entries of a profile
-    "description": "str", "minutes": "float | dict[str, float]", "required": "list[str]",
-    "needs": "list[str]", "common": "dict", "notebooks": "dict",
-}  # fmt: skip
+    common: dict = field(default_factory=dict)  # for all that declare the parameter
+    notebooks: dict[str, dict] = field(default_factory=dict)  # in order; over `common`
 
 
 def names(project: Project) -> list[str]:
@@ -114,20 +107,19 @@ def load(project: Project, name: str) -> Profile:
         raise ValueError(f"{path.name} cannot be read as YAML ({error}); correct it.") from error
     raw = changed(raw, lambda text: text.replace(DATA, str(project.data)))
     if not isinstance(raw, dict) or not raw.get("notebooks"):
-        raise ValueError(
-            f"Profile {name!r} names no notebooks; give it `notebooks:` with a name each."
-        )
+        hint = "give it `notebooks:` with a name each."
+        raise ValueError(f"Profile {name!r} names no notebooks; {hint}")
     entries = {entry: value for entry, value in raw.items() if value is not None}
+    if type(entries.get("minutes")) in (int, float):
+        entries["minutes"] = {"all": entries["minutes"]}
+    if isinstance(books := entries["notebooks"], dict):
+        entries["notebooks"] = {str(b): {} if own is None else own for b, own in books.items()}
+    kinds = {one.name: one.type for one in fields(Profile)[1:]}
     for entry, value in entries.items():
-        if entry not in KINDS:
-            raise unknown(f"Profile {name!r} has an unknown entry {entry!r}", entry, KINDS)
-        check(value, KINDS[entry], f"The entry `{entry}` of profile {name!r}")
-    books = {str(b): {} if own is None else own for b, own in entries["notebooks"].items()}
-    for book, values in books.items():
-        check(values, "dict", f"The notebook {book!r} of profile {name!r}")
-    minutes = entries.get("minutes", {})
-    minutes = minutes if isinstance(minutes, dict) else {"all": minutes}
-    return Profile(name, **entries | {"minutes": minutes, "notebooks": books})
+        if entry not in kinds:
+            raise unknown(f"Profile {name!r} has an unknown entry {entry!r}", entry, kinds)
+        check(value, kinds[entry], f"The entry `{entry}` of profile {name!r}")
+    return Profile(name, **entries)
 
 
 def settings(pairs: list[str]) -> dict[str, str]:
@@ -146,11 +138,11 @@ def settings(pairs: list[str]) -> dict[str, str]:
 def plan(
     project: Project, profile: Profile, only: list[str], given: Mapping[str, str]
 ) -> list[Job]:
-    """Return the notebooks to run, in order, with their parameters.
+    """Return the notebooks to run, in order, with their parameters; ValueError if one is wrong.
 
     `only` has beginnings of names, none for all; `given` the texts of the command line, for every
     chosen notebook that declares the parameter. Relative paths in them start at the working
-    directory. Raises ValueError if a name or value in the profile or the command line is wrong.
+    directory.
     """
     known = {path.stem: path for path in sorted(project.notebooks.glob("*.ipynb"))}
     # The notebook of 04_quantitative_tables@resnet50 is 04_quantitative_tables.
@@ -177,19 +169,15 @@ def plan(
         values = {key: values[key] for key in parameters if key in values}
         for key, value in values.items():
             check(value, parameters[key].type, f"{where}: {key!r}")
-        for key in [key for key in parameters if key in given]:
-            values[key], by_value = _set(given[key], parameters[key], project)
-            typed |= by_value
+        for key, one in parameters.items():
+            if key in given:
+                read = parse(given[key], one.type, f"--set: {key!r}")
+                move = partial(one.moved, here=Path.cwd(), there=project.notebooks)
+                values[key] = changed(read, move)
+                typed |= dict(zip(texts(values[key]), texts(read), strict=True))
         defaults = {key: p.default for key, p in parameters.items() if key != RESERVED}
         jobs.append(Job(name, sources[name], values, defaults | values, typed))
     return [job for job in jobs if job.name in chosen]
-
-
-def _set(text: str, parameter: Parameter, project: Project) -> tuple[Any, dict[str, str]]:
-    """Return a value of the command line, and its texts as typed by what they became."""
-    read = parse(text, parameter.type, f"--set: {parameter.name!r}")
-    value = changed(read, lambda one: parameter.moved(one, Path.cwd(), project.notebooks))
-    return value, dict(zip(texts(value), texts(read), strict=True))
 
 
 def _chosen(profile: Profile, only: list[str]) -> list[str]:

@@ -38,11 +38,10 @@ def publish(project: Project, jobs: list[Job], folder: Path) -> str:
             (draft / f"{job.name}.ipynb").write_text(nbformat.writes(book) + "\n", encoding="utf-8")
         readme = (project.root / "README.md").read_text(encoding="utf-8")
         for name in _SHOWN.findall(readme):
-            made = [folder / job.name / name for job in jobs]
-            if not (made := [path for path in made if path.is_file()]):
-                raise ValueError(
-                    f"README.md shows {name}, which no notebook of this run has made; correct it."
-                )
+            made = [path for job in jobs if (path := folder / job.name / name).is_file()]
+            if not made:
+                text = f"README.md shows {name}, which no notebook of this run has made"
+                raise ValueError(f"{text}; correct it.")
             shutil.copyfile(made[0], draft / "figures" / name)
         size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
         if size > LIMIT:
@@ -68,9 +67,8 @@ def check(project: Project, jobs: list[Job], folder: Path) -> None:
         if state == "done" and not manifest.done(project, job):
             state = "from other sources or settings than there are now"
         if state != "done":
-            raise ValueError(
-                f"{job.name} is {state}, so nothing was published; run the same command again."
-            )
+            hint = "so nothing was published; run the same command again."
+            raise ValueError(f"{job.name} is {state}, {hint}")
 
 
 def tidy(book: nbformat.NotebookNode) -> nbformat.NotebookNode:

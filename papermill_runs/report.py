@@ -23,8 +23,7 @@ KNOWN = ["run", "table", "method", "metric", "ours", "stderr", "paper", "paper s
 def cells(folder: Path, tables: Path = literature.PATH) -> pd.DataFrame:
     """Return the cells of a run: columns `KNOWN`, and the setting in the paper's words or None.
 
-    The paper's figures are read by `literature.paper_scores`. Raises ValueError if there is no such
-    run, or it has no finished tables.
+    Raises ValueError if there is no such run, or it has no finished tables.
     """
     notebooks, found = Manifest.open(folder).content["notebooks"], []
     if not notebooks:
@@ -37,9 +36,8 @@ def cells(folder: Path, tables: Path = literature.PATH) -> pd.DataFrame:
                 rows = [other["method"] for other in records if other["table"] == one["table"]]
                 found.append(_cell(run, one, rows, tables))
     if not found:
-        raise ValueError(
-            f"The run in {folder} has no finished tables; run 04_quantitative_tables in it."
-        )
+        hint = "run 04_quantitative_tables in it."
+        raise ValueError(f"The run in {folder} has no finished tables; {hint}")
     numbers = dict.fromkeys(KNOWN[4:], float)
     return pd.DataFrame(found, columns=[*KNOWN, "setting"]).astype(numbers)
 
@@ -71,10 +69,8 @@ def text(found: pd.DataFrame, dry_run: str | None = None) -> str:
     if same.empty:
         parts.append("No cell is in the paper's setting: nothing here compares with it.")
     if len(known):
-        shown = known[KNOWN].to_string(
-            index=False, float_format="{:.4f}".format, na_rep="not known"
-        )
-        parts.append(f"```\n{shown}\n```")
+        form = {"float_format": "{:.4f}".format, "na_rep": "not known"}
+        parts.append(f"```\n{known[KNOWN].to_string(index=False, **form)}\n```")
     lacking = same[same["paper"].isna()].groupby("setting").size().items()
     lines = [f"- wwwlib/studies/paper_tables.csv lacks {n} figures of {one}" for one, n in lacking]
     return "\n\n".join([*parts, *lines]) + "\n"

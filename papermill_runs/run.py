@@ -43,6 +43,7 @@ import execute
 import profiles
 from execute import one_line
 from filelock import FileLock, Timeout
+from parameters import behind_url
 from profiles import Job, Profile, Project
 
 # Slow to import, and therefore imported where they are used: check, dry_run, fetch, manifest,
@@ -94,9 +95,8 @@ def main(argv: list[str] | None = None, project: Project = PROJECT) -> int:
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     add = parser.add_argument
     add("profile", nargs="?", help="which profile; --list shows them")
     add("--only", action="append", default=[], metavar="01", help="name of a run, or its beginning")
@@ -140,24 +140,24 @@ class Run:
         """Check or fetch what the profile needs and return the exit code."""
         import check
 
-        project = self.project
-        needs = check.load(self.profile.needs, project.data)
+        data = self.project.data
+        needs = check.load(self.profile.needs, data)
         if fetching:
             import fetch
 
             return int(fetch.fetch(needs) > 0)
         names = ", ".join(job.name for job in self.jobs)
         print(f"Profile {self.profile.name!r} is valid: {names}.")
-        findings = check.compare([check.examine(need) for need in needs], project.data)
-        print(check.table(findings, project.data))
-        lost = profiles.missing(project, self.jobs)
-        lost = [one for one in lost if str(project.data) not in one]  # the others are needs
+        findings = check.compare([check.examine(need) for need in needs], data)
+        print(check.table(findings, data))
+        lost = profiles.missing(self.project, self.jobs)
+        lost = [one for one in lost if str(data) not in one]  # the others are needs
         print(*(f"  MISSING  {one_line(one)}\n" for one in lost), sep="", end="")
         return int(any(one.fault for one in findings) or bool(lost))
 
     def start(self, options: argparse.Namespace) -> int:
         """Run the jobs, as the only runner of this folder, and return the exit code."""
-        from manifest import behind_url
+        from manifest import Manifest
 
         from wwwlib.distributed import ranks
 
@@ -176,7 +176,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock", timeout=0):
             self.launch = execute.connect() if options.ray else execute.launch
-            self.open()
+            self.manifest = Manifest.open(self.folder).begin(self.project, self.profile)
             done = [job for job in self.jobs if self.manifest.done(self.project, job)]
             kept = [job for job in done if not (options.force or behind_url(job.effective))]
             pending = [job for job in self.jobs if job not in kept]
@@ -193,6 +193,8 @@ class Run:
 
     def beside(self) -> int:
         """Execute the notebooks of torchrun's rank 0 as well, to share their passes over images."""
+        from manifest import Manifest
+
         from wwwlib.distributed import ranks
 
         self.group, names = json.loads(ranks().broadcast(b""))
@@ -200,19 +202,12 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-                self.open()
+                self.manifest = Manifest.open(self.folder).begin(self.project, self.profile)
                 self.jobs = [job for job in self.jobs if job.name in names]
                 self.all(self.jobs, 1)
         finally:
             _remove(self.folder)
         return 0  # rank 0 reports failures
-
-    def open(self) -> None:
-        """Open the manifest, and record that this run begins."""
-        from manifest import Manifest
-
-        self.manifest = Manifest.open(self.folder)
-        self.manifest.begin(self.project, self.profile)
 
     def all(self, pending: list[Job], at_once: int) -> int:
         """Run the pending jobs, so many at once, and return the exit code."""
@@ -234,8 +229,6 @@ class Run:
 
     def one(self, job: Job) -> str:
         """Run one notebook and return how it went."""
-        from manifest import behind_url
-
         print(f"{job.name} started\n", end="", flush=True)
         began = time.monotonic()
         try:
@@ -246,8 +239,8 @@ class Run:
             raise
         except Exception as error:  # such as a full disk: the others may still fit
             reason = one_line(f"it cannot be run or recorded ({type(error).__name__}: {error})")
-            self.manifest.record(job.name).update(state="failed", error=reason)
-            self.save()
+            with contextlib.suppress(OSError, ValueError):  # it is reported anyway
+                self.manifest.update(job.name, state="failed", error=reason)
         seconds = time.monotonic() - began
         if reason:
             return f"FAILED after {seconds:.0f} s: {reason}"
@@ -304,15 +297,11 @@ class Run:
             reason = reason.replace(value, typed) if value.startswith("../") else reason
         return reason
 
-    def save(self) -> None:
-        """Save the manifest if that is possible; the failure of a notebook is reported anyway."""
-        with contextlib.suppress(OSError, ValueError):
-            self.manifest.save()
-
     def close(self, seconds: float) -> int:
         """Print how the run ended and where its files are; return the exit code."""
         self.manifest.content |= {"seconds": round(seconds, 1)}
-        self.save()
+        with contextlib.suppress(OSError, ValueError):
+            self.manifest.save()
         _remove(self.manifest.reserve)
         records = {job.name: self.manifest.record(job.name) for job in self.jobs}
         failed = {name: one for name, one in records.items() if one["state"] != "done"}
@@ -322,8 +311,7 @@ class Run:
             copy = self.folder / f"{name}.failed.ipynb"
             where = f"; see {folder / copy.name}" if copy.exists() else ""
             print(f"  failed    {name}: {record.get('error', 'not run')}{where}")
-        print(f"  notebooks {folder}/*.ipynb")
-        print(f"  figures   {folder}/<notebook>/, with results.json")
+        print(f"  notebooks {folder}/*.ipynb\n  figures   {folder}/<notebook>/, with results.json")
         print(f"  record    {folder / 'manifest.json'}")
         return 1 if failed else 0
 
