@@ -17,7 +17,7 @@ from profiles import Project, load, names
 ROOT = Path(__file__).resolve().parents[1]
 CORE = (
     "registry", "store", "images", "targets", "activations", "distributed", "exemplars",
-    "language", "concepts", "contributions", "maps", "plots", "atlas", "scores", "evaluation",
+    "language", "concepts", "contributions", "evaluation", "maps", "plots", "atlas", "scores",
     "short_way",
 )  # fmt: skip
 FOLDERS = {  # and the other folders that each may import, beside the core

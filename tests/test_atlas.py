@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 from torchvision.transforms.functional import pil_to_tensor
 
-from wwwlib import atlas, concepts, exemplars, maps, targets
+from wwwlib import atlas, concepts, evaluation, exemplars, maps, targets
 from wwwlib.atlas import (
     class_contributions,
     class_name,
@@ -24,7 +24,8 @@ from wwwlib.atlas import (
 )
 from wwwlib.atlas.explain import quoted, run_model
 from wwwlib.contributions import contribute
-from wwwlib.images import ImageSet, crops, imagenet_synsets
+from wwwlib.evaluation import Truth
+from wwwlib.images import ImageSet, crops, imagenet_synsets, subset
 from wwwlib.language import ConceptSet, embed_exemplars
 from wwwlib.store import Store, digest
 from wwwlib.world import DATA
@@ -667,6 +668,42 @@ def test_the_atlas_has_the_stability_of_its_names():
     assert built(layers=("1",), rounds=0).layers["1"].stability is None
 
 
+def test_names_are_tested_verified_saved_and_shown(tmp_path):
+    """Every name's test follows it into tables, explanations and files; crops test minor names."""
+    others = subset(images(54), range(24, 54))
+    inside = Truth(crops(others), WORDS, torch.rand(150, len(WORDS)) < 0.4)
+    truth = Truth(others, WORDS, torch.rand(30, len(WORDS)) < 0.4, crops=inside)
+    book = built(layers=("1", "logits"), test=truth)
+    for layer, record in book.layers.items():
+        z = evaluation.activations(book.target, others, [layer], progress=False)[layer]
+        part = evaluation.activations(book.target, inside.images, [layer], progress=False)[layer]
+        found = evaluation.name_tests(record.major.names, z, truth)
+        assert same_numbers(record.major.tests.auroc, found.auroc)
+        assert record.major.tests.best == found.best
+        small = evaluation.name_tests(record.minor.names, part, inside)
+        assert same_numbers(record.minor.tests.auroc, small.auroc)
+        loose = concepts.discover(record.v, book.t, book.t0, WORDS, 0.4)
+        assert record.verified.names == evaluation.verify(loose, z, truth).names
+        table = book.names(layer)
+        assert table.test.tolist() == [found.words(i) for i in range(len(record))]
+        assert table.auroc.tolist() == pytest.approx(found.auroc.tolist(), nan_ok=True)
+        assert table.verified.tolist() == record.verified.names
+    book.save(tmp_path)
+    again = atlas.Atlas.load(tmp_path, book.target)
+    assert again.names("1").equals(book.names("1"))
+    record = book.layers["1"]
+    for neuron in again.explain(Noise()(3), "1").sample.neurons:
+        assert neuron.test == record.major.test_words(neuron.index)
+        hidden = record.minor.supported(neuron.index) is False
+        assert neuron.minor == (() if hidden else tuple(record.minor.names[neuron.index]))
+    with pytest.raises(ValueError, match="is also in"):
+        built(layers=("1",), test=Truth(images(), WORDS, torch.rand(24, len(WORDS)) < 0.4))
+
+
+def same_numbers(one, other):
+    return torch.equal(one.nan_to_num(nan=-1), other.nan_to_num(nan=-1))
+
+
 def test_thumbnails_are_those_of_the_best_images(made):
     best = made.layers["1"].exemplars.index[0, 0].item()
     assert best in made.thumbnails and made.thumbnails[best].size == (64, 64)
@@ -705,23 +742,25 @@ def explanation(neurons=None, r=0.93, cls=0, label=None, name="boat"):
 def test_the_sentence_says_what_where_why_and_how_sure():
     two = (neuron(), neuron(3, (), 0.2))
     assert explanation(two).to_sentence() == (
-        'Predicted "boat" (.97): neuron 12 ("sail"), .41 of the contribution, active in the upper '
-        "left; neuron 3 (no concept), .20 of the contribution, active in the upper left. "
+        'Predicted "boat" (.97): neuron 12 ("sail"; untested), .41 of the contribution, active in '
+        "the upper left; neuron 3 (no concept), .20 of the contribution, active in the upper left. "
         "Heatmaps of the class and the image: r = .93."
     )
     other = explanation(r=0.2, cls=1, label="tree").to_sentence()
-    assert other.startswith('Predicted "boat" (.97), true class "tree": neuron 12 ("sail"),')
+    assert other.startswith('Predicted "boat" (.97), true class "tree": neuron 12 ("sail"; unt')
     assert other.endswith('Heatmaps of the class "tree" and the image: r = .20.')
     assert "r is not defined" in explanation(r=math.nan).to_sentence()
     assert "(1.00)" in replace(explanation(), probability=0.9999).to_sentence()
 
 
-@pytest.mark.parametrize("share, sure", [(None, True), (1.0, True), (0.5, True), (0.45, False)])
-def test_a_name_that_another_probe_set_would_change_is_not_sure(share, sure):
-    found = explanation((replace(neuron(), stability=share),))
-    assert ('neuron 12 ("sail"; not sure),' in found.to_sentence()) is not sure
+@pytest.mark.parametrize(
+    "test, supported", [("untested", None), ("AUROC .98, 1st of 103", True), ("AUROC .5", False)]
+)
+def test_every_name_stands_beside_its_test(test, supported):
+    found = explanation((replace(neuron(), test=test, supported=supported),))
+    assert f'neuron 12 ("sail"; {test}),' in found.to_sentence()
     record = found.to_dict()["sample"]["neurons"][0]
-    assert (record["stability"], record["sure"]) == (share, sure)
+    assert (record["test"], record["supported"]) == (test, supported)
 
 
 @pytest.mark.parametrize(
@@ -732,7 +771,7 @@ def test_a_name_that_another_probe_set_would_change_is_not_sure(share, sure):
 def test_no_name_ends_its_own_quotes_or_begins_a_line(name, expected):
     assert quoted(name) == expected
     both = explanation((neuron(1), neuron(names=(name,))))
-    assert f"neuron 12 ({expected}), .41" in both.to_sentence()
+    assert f"neuron 12 ({expected}; untested), .41" in both.to_sentence()
 
 
 def test_the_record_is_json_with_regions_as_boxes(made):

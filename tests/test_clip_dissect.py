@@ -9,9 +9,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.functional import pil_to_tensor
 
-from wwwlib import exemplars, targets, world
+from wwwlib import evaluation, exemplars, targets, world
 from wwwlib.activations import capture
-from wwwlib.baselines import clip_dissect, common
+from wwwlib.baselines import clip_dissect
 from wwwlib.store import Store
 
 IMAGES, CONCEPTS, NEURONS, DIM, K = 23, 11, 5, 6, 7
@@ -219,7 +219,7 @@ def test_activations_are_z_of_every_image_in_order():
     model = nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.Flatten(), nn.Linear(256, 3))
     target = targets.wrap(model, small, ("a", "b", "c"), "test")
     probe = world.image_set(7)
-    made = common.activations(target, probe, ["0", "logits"], batch_size=3, progress=False)
+    made = evaluation.activations(target, probe, ["0", "logits"], batch_size=3, progress=False)
     for i in range(len(probe)):
         with torch.no_grad(), capture(target, ["0", "logits"]) as taken:
             target.model(target.preprocess(probe.image(i))[None])
@@ -237,10 +237,10 @@ def test_activations_of_all_layers_are_read_once_and_kept(tmp_path):
 
     model = nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.Flatten(), nn.Linear(256, 3))
     target = targets.wrap(model, preprocess, ("a", "b", "c"), "test")
-    first = common.activations(target, probe, ["0", "logits"], progress=False, store=store)
+    first = evaluation.activations(target, probe, ["0", "logits"], progress=False, store=store)
     assert seen.count((64, 64)) == 6, "its key looks at an image of another size"
     for layer in ("logits", "0"):
-        again = common.activations(target, probe, [layer], progress=False, store=store)
+        again = evaluation.activations(target, probe, [layer], progress=False, store=store)
         assert torch.equal(again[layer], first[layer])
     assert seen.count((64, 64)) == 6
 

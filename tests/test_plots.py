@@ -43,12 +43,12 @@ def _exemplars(k):
     return Exemplars(index, torch.rand(6, k), status, none, none, torch.zeros(24), 12)
 
 
-def _neuron(i, names=("sail",), minor=("mast",), share=0.2, empty=False, stability=None):
+def _neuron(i, names=("sail",), minor=("mast",), share=0.2, empty=False, test=("untested", None)):
     y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
     m = torch.exp(-((x - 9.0 * i) ** 2 + (y - 50.0 + 7 * i) ** 2) / 150)
     region = m > (2 if empty else 0.4)
     best, crops = (i, 1, 2, 99), (3, i)
-    return Neuron(i, tuple(names), tuple(minor), share, best, crops, region, m, stability)
+    return Neuron(i, tuple(names), tuple(minor), share, best, crops, region, m, *test)
 
 
 def _explanation(name="boat", label="boat", r=0.83, cls=None):
@@ -58,7 +58,10 @@ def _explanation(name="boat", label="boat", r=0.83, cls=None):
         replace(_neuron(2, [], []), index=16384),
         _neuron(5, [LONG], FOREIGN),
     )
-    two = (_neuron(1, FOREIGN, [LONG], -0.1), _neuron(7, empty=True, stability=0.2))
+    two = (
+        _neuron(1, FOREIGN, [LONG], -0.1),
+        _neuron(7, empty=True, test=("AUROC .50, 40th of 103", False)),
+    )
     tracks = [
         Track(kind, 3, name, 0.97, own, sum((n.map for n in own), torch.zeros(64, 64)))
         for kind, own in (("sample", one), ("class", two if cls is None else cls))
@@ -141,11 +144,11 @@ def test_an_abstaining_neuron_is_marked_no_concept(drawn):
     assert "no concept" in [text.get_text() for text in drawn(CASES["two_tracks"]())]
 
 
-def test_tracks_mark_inactive_and_unstable_neurons_and_count_images(drawn):
-    """A missing outline, an unstable name and a class of few images would all mislead."""
+def test_tracks_mark_inactive_neurons_and_tests_of_names_and_count_images(drawn):
+    """A missing outline, an untested name and a class of few images would all mislead."""
     words = [text.get_text() for text in drawn(CASES["two_tracks"]())]
     assert words.count("not active here") == 1
-    assert words.count("major, not sure") == 1
+    assert words.count("major, untested") > 1 == words.count("major, AUROC .50")
     assert "CLASS: boat in 1,200 images" in words
 
 

@@ -82,7 +82,10 @@ def test_from_a_folder_to_names_explanation_figure_and_back(photos, cache, tmp_p
     book = build(photos, layers=["3"])
     table = book.names("3")
     assert isinstance(table, pd.DataFrame)
-    assert list(table.columns) == ["neuron", "names", "scores", "stability"]
+    assert list(table.columns) == [
+        "neuron", "names", "scores", "stability", "test", "auroc", "rank", "p", "pearson", "best",
+        "best_auroc", "verified", "verified_auroc",
+    ]  # fmt: skip
     assert table.neuron.tolist() == list(range(6))
     for i, row in table.iterrows():
         assert row.names == book.layers["3"].major.names[i]

@@ -14,6 +14,51 @@ from torch import Tensor
 
 BLOCK = 2**27  # most scores held at once by discover: 512 MiB in float32
 STABLE = 0.5  # a name is stable if at least this share of bootstrap probe sets gives it again
+LEVEL = 0.05  # a name is supported if chance exceeds its AUROC with a smaller probability
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NameTests:
+    """Tests of the first name of N neurons; nan where it was not tested.
+
+    Attributes
+    ----------
+    auroc, pearson : Tensor of float64, shape (N,)
+        Of the first name, see the functions of `evaluation`.
+    rank : Tensor of int64, shape (N,)
+        Place of its AUROC among those of all tested concepts, from 1; 0 if it was not tested.
+    p : Tensor of float64, shape (N,)
+        Probability of so high an AUROC by chance (Mann-Whitney test, one-sided).
+    best_auroc : Tensor of float64, shape (N,)
+        The highest AUROC of any concept, and the concept in `best`.
+    shuffled : float
+        Mean AUROC of the names of other neurons: what names are worth that fit nothing in
+        particular.
+    best : tuple of str
+    concepts, images : int
+        Numbers of tested concepts and images.
+    """
+
+    auroc: Tensor
+    pearson: Tensor
+    rank: Tensor
+    p: Tensor
+    best_auroc: Tensor
+    shuffled: float
+    best: tuple[str, ...]
+    concepts: int
+    images: int
+
+    def supported(self, i: int) -> bool | None:
+        """Whether the name of neuron i does better than chance; None if it was not tested."""
+        return bool(self.p[i] < LEVEL) if self.rank[i] else None
+
+    def words(self, i: int) -> str:
+        """Return the test of neuron i as text, such as "AUROC .98, 1st of 103"."""
+        if not self.rank[i]:
+            return "untested"
+        value, rank = f"{self.auroc[i].item():.2f}".removeprefix("0"), int(self.rank[i])
+        return f"AUROC {value}, {rank}{_suffix(rank)} of {self.concepts}"
 
 
 @dataclass(frozen=True)
@@ -30,16 +75,27 @@ class ConceptTable:
         (N,) lowest score that is selected; 0 if the neuron abstains.
     abstained : Tensor
         (N,) bool, whether no concept scores higher than the bare template.
+    tests : evaluation.NameTests or None
+        Tests of the first names on other images; None if they were not tested.
     """
 
     names: list[list[str]]
     scores: list[list[float]]
     threshold: Tensor
     abstained: Tensor
+    tests: NameTests | None = None
 
     def __len__(self) -> int:
         """Return the number N of neurons."""
         return len(self.names)
+
+    def test_words(self, i: int) -> str:
+        """Return the test of neuron i's first name, such as "AUROC .98, 1st of 103"."""
+        return "untested" if self.tests is None else self.tests.words(i)
+
+    def supported(self, i: int) -> bool | None:
+        """Whether neuron i's first name does better than chance; None if it was not tested."""
+        return None if self.tests is None else self.tests.supported(i)
 
 
 def score(v: Tensor, t: Tensor, t0: Tensor | None = None) -> Tensor:
@@ -319,3 +375,7 @@ def _check_shapes(v: Tensor, t: Tensor, t0: Tensor | None) -> None:
             f"The bare template's feature has shape {tuple(t0.shape)}; expected "
             f"{tuple(t.shape[1:])}."
         )
+
+
+def _suffix(rank: int) -> str:
+    return {1: "st", 2: "nd", 3: "rd"}.get(rank % 10 * (rank // 10 % 10 != 1), "th")

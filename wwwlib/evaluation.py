@@ -1,170 +1,562 @@
-"""Evaluation of maps against pixel masks: the pointing game and intersection over union.
+"""Tests of neuron names on images that did not choose them.
 
-The pointing game tests where the maximum of a heatmap lies; intersection over union tests how well
-a region covers a mask. One `Score` value is one image, or one pair of a region and a mask; its
-`sizes` are the numbers of pixels pointed at.
+A name is a hypothesis: the neuron responds to what it names. `Truth` holds which images show which
+concepts, from pixel masks, class folders, or images drawn for each concept. The measures compare
+activations with presence, for all neurons and concepts at once. `evaluate` adds tests to a table
+of names; `verify` chooses among candidates by one half of the images and tests on the other half.
+
+AUROC and MAD are the measures of CoSy (Kopf et al., NeurIPS 2024). Pearson correlation, cosine,
+AUPRC, F1 and IoU are those that pass the checks of NeuronEval (Oikarinen et al., ICML 2025): fewer
+and additional labels must lower a score.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.nn import functional
+from tqdm.auto import tqdm
 
-from wwwlib.scores import Score
+from wwwlib.concepts import ConceptTable, NameTests
+from wwwlib.contributions import forward
+from wwwlib.distributed import Options, Pass, State, concatenate, run
+from wwwlib.images import ImageSet, check_apart, crops, dataset, halves, subset
+from wwwlib.images.image_set import Box, box_pixels
+from wwwlib.language.concept_sets import fold
+from wwwlib.store import NullStore
+from wwwlib.targets import Target
 
-
-def pointing_game(m: Tensor, mask: Tensor, tolerance: float = 0) -> Score:
-    """Score 1 where the maximum of a heatmap lies on the mask, else 0.
-
-    Parameters
-    ----------
-    m : Tensor
-        (B, H, W) heatmaps.
-    mask : Tensor
-        (B, H, W) bool, the true pixels, at least one for each image.
-    tolerance : float
-        Maxima within this distance of the mask (Euclidean, in pixels between pixel centres) also
-        hit; 0 is the strict game.
-
-    Returns
-    -------
-    Score
-        Values in [0, 1]: where several pixels share the maximum, the share of them that hits, the
-        expectation of choosing one at random. A flat map scores the area of the mask.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, a heatmap is not finite, a mask is empty, or the tolerance is
-        negative or not finite.
-
-    References
-    ----------
-    Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016.
-    """
-    _check(m, mask, "heatmaps")
-    if bad := (~m.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist():
-        raise ValueError(
-            f"Heatmap {bad[0]} is not finite, so it has no maximum; leave out its image."
-        )
-    top = m == m.amax((1, 2), keepdim=True)
-    hits = (top & dilate(mask, tolerance)).sum((1, 2))
-    sizes = top.sum((1, 2))
-    name = f"pointing game, within {tolerance:g} px" if tolerance else "pointing game"
-    return Score(name, (hits.double() / sizes).cpu(), sizes.cpu())
+LOOSE = 0.4  # alpha of the candidates among which a verified name is chosen
+BAR = 0.1  # lowest Pearson correlation of a verified name
+_BLOCK = 2**25  # values of a block of neurons: 256 MiB in float64
+_SEPARATORS = str.maketrans("_-/", "   ")
 
 
-def iou(region: Tensor, mask: Tensor) -> Score:
-    """Intersection over union of regions and masks.
+# Measures -----------------------------------------------------------------------------------------
+
+
+def auroc(z: Tensor, present: Tensor) -> Tensor:
+    """Probability that an image with the concept activates a neuron more than one without.
 
     Parameters
     ----------
-    region : Tensor
-        (B, H, W) bool, such as concept regions.
-    mask : Tensor
-        (B, H, W) bool, the true pixels, at least one for each region.
-
-    Returns
-    -------
-    Score
-        Values in [0, 1]; an empty region scores 0 and counts as abstained. A region of a fixed
-        area cannot reach 1 on a mask of another area: see `iou_upper_bound`.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, either is not bool, or a mask is empty.
-    """
-    _check(region, mask, "regions")
-    if region.dtype != torch.bool:
-        raise ValueError(f"The regions are {region.dtype}; give bool, as maps.region returns.")
-    both, either = (region & mask).sum((1, 2)), (region | mask).sum((1, 2))
-    return Score("IoU", (both.double() / either).cpu(), region.sum((1, 2)).cpu())
-
-
-def iou_upper_bound(region: Tensor, mask: Tensor) -> Score:
-    """Best IoU that regions of these areas can reach: the smaller area over the larger.
-
-    Parameters, values and errors are those of `iou`.
-    """
-    _check(region, mask, "regions")
-    area, size = region.sum((1, 2)), mask.sum((1, 2))
-    values = torch.minimum(area, size).double() / torch.maximum(area, size)
-    return Score("IoU", values.cpu(), area.cpu())
-
-
-def by_group(score: Score, groups: Sequence[Hashable]) -> dict[Hashable, Score]:
-    """Split a score into groups, such as the categories of the concepts.
-
-    Parameters
-    ----------
-    score : Score
-        Of N values.
-    groups : sequence
-        The group of each value.
-
-    Returns
-    -------
-    dict of group to Score
-        In the order in which the groups first appear; every value is in exactly one.
-
-    Raises
-    ------
-    ValueError
-        If there is not one group for each value.
-    """
-    if len(groups) != len(score):
-        raise ValueError(
-            f"There are {len(groups)} groups for {len(score)} values; give one for each."
-        )
-    places: dict[Hashable, list[int]] = {}
-    for i, group in enumerate(groups):
-        places.setdefault(group, []).append(i)
-    return {
-        group: Score(score.name, score.values[at], None if score.sizes is None else score.sizes[at])
-        for group, at in places.items()
-    }
-
-
-def dilate(mask: Tensor, radius: float) -> Tensor:
-    """Dilate masks by a disc.
-
-    Parameters
-    ----------
-    mask : Tensor
-        (B, H, W) bool.
-    radius : float
-        Radius of the disc in pixels, at least 0.
+    z : Tensor
+        (I, N) activations of N neurons on I images.
+    present : Tensor
+        (I, M) bool, whether image i shows concept j.
 
     Returns
     -------
     Tensor
-        (B, H, W) bool, every pixel at most `radius` pixels from a true one.
+        (N, M) float64 in [0, 1]; equal activations count half. NaN for a concept that all or no
+        images show, and for a neuron with values that are not finite.
 
     Raises
     ------
     ValueError
-        If the radius is negative or not finite.
+        If the shapes do not match or `present` is not bool.
+
+    References
+    ----------
+    Kopf et al., "CoSy: Evaluating textual explanations of neurons", NeurIPS 2024.
     """
-    if not 0 <= radius < float("inf"):
-        raise ValueError(f"The tolerance is {radius}; give a distance in pixels, 0 or more.")
-    reach = min(int(radius), max(mask.shape[1:]))  # a larger disc would cover nothing more
-    steps = torch.arange(-reach, reach + 1, device=mask.device)
-    disc = (steps[:, None] ** 2 + steps**2 <= radius**2).float()
-    return functional.conv2d(mask[:, None].float(), disc[None, None], padding=reach)[:, 0] > 0.5
+
+    def block(z: Tensor, c: Tensor, count: Tensor) -> Tensor:
+        first, last = _places(z)
+        ranks = (first + last + 1).double().T / 2  # of equal values, the mean of their ranks
+        return (ranks @ c - count * (count + 1) / 2) / (count * (len(z) - count))
+
+    return _measured(block, z, present)
 
 
-def _check(given: Tensor, mask: Tensor, what: str) -> None:
-    if given.ndim != 3 or given.shape != mask.shape or not given.numel():
+def mad(z: Tensor, present: Tensor) -> Tensor:
+    """Difference of mean activation with and without the concept, in standard deviations without.
+
+    Parameters, errors and references are those of `auroc`.
+
+    Returns
+    -------
+    Tensor
+        (N, M) float64; NaN as in `auroc`, and where the images without the concept activate a
+        neuron all alike.
+    """
+
+    def block(z: Tensor, c: Tensor, count: Tensor) -> Tensor:
+        z = z.double() - z.double().mean(0)
+        rest = len(z) - count
+        inside = z.T @ c
+        outside = z.sum(0)[:, None] - inside
+        squares = (z**2).sum(0)[:, None] - (z**2).T @ c
+        variance = (squares / rest - (outside / rest) ** 2).clamp(min=0)
+        flat = variance <= 1e-12 * (z**2).mean(0)[:, None]
+        return (inside / count - outside / rest) / variance.masked_fill(flat, torch.nan).sqrt()
+
+    return _measured(block, z, present)
+
+
+def average_precision(z: Tensor, present: Tensor) -> Tensor:
+    """Average precision of retrieving the images of a concept by activation.
+
+    Parameters, errors and NaN are those of `auroc`.
+
+    Returns
+    -------
+    Tensor
+        (N, M) float64 in (0, 1]: mean over the images of the concept of the share of them among
+        the images that activate the neuron at least as much.
+    """
+    concept, image = present.T.nonzero(as_tuple=True)
+
+    def block(z: Tensor, c: Tensor, count: Tensor) -> Tensor:
+        at_least = len(z) - _places(z)[0]  # images with this activation or a higher one
+        start = (count.cumsum(0) - count)[concept]
+        rows = []
+        for reach in at_least.T:
+            key = concept * (len(z) + 1) + reach[image]
+            hits = torch.searchsorted(key.sort().values, key, right=True) - start
+            precision = hits / reach[image]
+            rows.append(torch.zeros_like(count).scatter_add_(0, concept, precision) / count)
+        return torch.stack(rows)
+
+    return _measured(block, z, present)
+
+
+def pearson(z: Tensor, present: Tensor) -> Tensor:
+    """Pearson correlation of activation and presence.
+
+    Parameters, errors and NaN are those of `auroc`; a constant neuron is NaN as well.
+
+    Returns
+    -------
+    Tensor
+        (N, M) float64 in [-1, 1].
+    """
+
+    def block(z: Tensor, c: Tensor, count: Tensor) -> Tensor:
+        return _cosine(z.double() - z.double().mean(0), c - count / len(z))
+
+    return _measured(block, z, present)
+
+
+def cosine(z: Tensor, present: Tensor) -> Tensor:
+    """Cosine of activation and presence, as `pearson` without centring."""
+    return _measured(lambda z, c, count: _cosine(z.double(), c), z, present)
+
+
+def binary(z: Tensor, present: Tensor, share: float = 0.05) -> dict[str, Tensor]:
+    """Compare presence with the images that activate a neuron most.
+
+    Parameters
+    ----------
+    z, present
+        As for `auroc`.
+    share : float in (0, 1)
+        Share of the images that count as active, rounded up; ties at the end are active, too.
+
+    Returns
+    -------
+    dict of str to Tensor
+        (N, M) float64 in [0, 1]: "F1", "IoU", and "AUPRC", the average precision of retrieving the
+        active images by presence. NaN as in `auroc`.
+
+    References
+    ----------
+    Oikarinen et al., "Evaluating neuron explanations", ICML 2025.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share is {share}; give a number between 0 and 1, such as .05.")
+
+    def overlap(z: Tensor, c: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        least = z.topk(int(np.ceil(share * len(z))), 0).values[-1]
+        active = (z >= least).double()
+        return active.T @ c, active.sum(0)[:, None]
+
+    def f1(z, c, count):
+        both, active = overlap(z, c, count)
+        return 2 * both / (active + count)
+
+    def iou(z, c, count):
+        both, active = overlap(z, c, count)
+        return both / (active + count - both)
+
+    def auprc(z, c, count):
+        both, active = overlap(z, c, count)
+        recall = both / active
+        return recall * both / count + (1 - recall) * active / len(z)
+
+    measures = {"F1": f1, "IoU": iou, "AUPRC": auprc}
+    return {name: _measured(measure, z, present) for name, measure in measures.items()}
+
+
+def _measured(block: Callable, z: Tensor, present: Tensor) -> Tensor:
+    """Apply ``block(z, c, count)``, one block of neurons after the other."""
+    if z.ndim != 2 or present.ndim != 2 or len(z) != len(present) or not z.numel():
         raise ValueError(
-            f"The {what} have shape {tuple(given.shape)} and the masks {tuple(mask.shape)}; "
-            "expected twice the same (B, H, W), with at least one image and one pixel."
+            f"z has shape {tuple(z.shape)} and present {tuple(present.shape)}; expected (I, N) and "
+            "(I, M), for the same I images."
         )
-    if mask.dtype != torch.bool:
-        raise ValueError(f"The masks are {mask.dtype}; give bool, true where the concept is.")
-    if empty := (~mask.flatten(1).any(1)).nonzero()[:, 0].tolist():
+    if present.dtype != torch.bool:
+        raise ValueError(f"present is {present.dtype}; give bool, true where an image shows it.")
+    c = present.to(z.device, torch.float64)
+    count, finite = c.sum(0), z.isfinite().all(0)
+    parts = z.where(finite, 0).split(max(1, _BLOCK // len(z)), 1)
+    found = torch.cat([block(part, c, count) for part in parts])
+    decided = finite[:, None] & (count > 0) & (count < len(z))
+    return found.masked_fill(~decided, torch.nan)
+
+
+def _places(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return for each value of a column how many are smaller, and how many are not larger."""
+    columns = z.T.contiguous()
+    ordered = columns.sort(1).values
+    first = torch.searchsorted(ordered, columns)
+    return first.T, torch.searchsorted(ordered, columns, right=True).T
+
+
+def _cosine(z: Tensor, c: Tensor) -> Tensor:
+    sizes = z.norm(dim=0)[:, None] * c.norm(dim=0)
+    return ((z.T @ c) / sizes.masked_fill(sizes == 0, torch.nan)).clamp(-1, 1)
+
+
+# Truth --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Truth:
+    """Which of I images show which of M concepts.
+
+    Attributes
+    ----------
+    images : ImageSet
+        The I images; they should not be among those that chose the names.
+    words : tuple of str
+        The M concepts; synonyms are concepts of equal presence.
+    present : Tensor of bool, shape (I, M)
+    known : Tensor of bool, shape (I, M), or None
+        Where presence is known; None everywhere.
+    crops : Truth or None
+        The same for crops of the images, which test minor concepts.
+    """
+
+    images: ImageSet
+    words: tuple[str, ...]
+    present: Tensor
+    known: Tensor | None = None
+    crops: "Truth | None" = None
+
+    def __post_init__(self) -> None:
+        expected = (len(self.images), len(self.words))
+        if self.present.shape != expected or self.present.dtype != torch.bool:
+            raise ValueError(
+                f"present is {self.present.dtype} {tuple(self.present.shape)}; expected bool "
+                f"{expected}, for {expected[0]} images and {expected[1]} concepts."
+            )
+
+    def __repr__(self) -> str:
+        return f"Truth({self.images.name!r}: {len(self.images)} images, {len(self.words)} concepts)"
+
+    def columns(self, words: Iterable[str]) -> list[int | None]:
+        """Return the column of each word, whatever its case and separators; None without one."""
+        place = {_plain(word): j for j, word in enumerate(self.words)}
+        return [place.get(_plain(word)) for word in words]
+
+    def subset(self, indices: Sequence[int]) -> "Truth":
+        """Return the truth of some of the images, without crops."""
+        known = None if self.known is None else self.known[indices]
+        return Truth(subset(self.images, indices), self.words, self.present[indices], known)
+
+    def counts(self) -> tuple[Tensor, Tensor]:
+        """Return the numbers (M,) of images with and without each concept, where it is known."""
+        known = torch.ones_like(self.present) if self.known is None else self.known
+        return (self.present & known).sum(0).double(), (~self.present & known).sum(0).double()
+
+    def apply(self, measure: Callable[[Tensor, Tensor], Tensor], z: Tensor) -> Tensor:
+        """Return a measure (N, M) of activations z (I, N), each concept where it is known."""
+        if self.known is None:
+            return measure(z, self.present)
+        columns = zip(self.known.T, self.present.T, strict=True)
+        return torch.cat([measure(z[at], one[at, None]) for at, one in columns], 1)
+
+
+def from_masks(
+    images: ImageSet,
+    masks: Callable[[int], Mapping[str, np.ndarray]],
+    synonyms: Mapping[str, Sequence[str]] | None = None,
+    least: float = 0.0,
+    boxes: Sequence[Box] = (),
+    least_in_crops: float = 0.02,
+    **options: object,
+) -> Truth:
+    """Make a truth of pixel masks.
+
+    Parameters
+    ----------
+    images : ImageSet
+    masks : callable
+        ``masks(i)`` returns the (H, W) bool mask of each concept that image i shows. It has a
+        `fingerprint`, and `categories` with the concepts as keys.
+    synonyms : mapping of str to sequence of str, optional
+        Further words of a concept.
+    least, least_in_crops : float in [0, 1)
+        An image or a crop shows a concept if it covers more than this share of the pixels.
+    boxes : sequence of (left, top, right, bottom)
+        Crops, such as `images.FIVE_CROPS`, that test minor concepts; none by default.
+    **options
+        Fields of `distributed.Options`. A store keeps the presence.
+
+    Returns
+    -------
+    Truth
+    """
+    how, names = Options(**options), list(masks.categories)
+    place = {word: j for j, word in enumerate(names)}
+
+    def make(_: object) -> tuple[dict[str, Tensor], dict]:
+        covered = torch.zeros(len(images), 1 + len(boxes), len(names))
+        for i in tqdm(range(len(images)), desc="masks", disable=not how.progress):
+            for word, mask in masks(i).items():
+                edges = [(0, 0, None, None), *(box_pixels(box, *mask.shape[::-1]) for box in boxes)]
+                shares = [mask[y:to, x:end].mean() for x, y, end, to in edges]
+                covered[i, :, place[word]] = torch.tensor(shares)
+        return {"covered": covered}, {}
+
+    key = {"images": images.fingerprint, "masks": masks.fingerprint, "boxes": [*map(list, boxes)]}
+    covered = (how.store or NullStore()).fetch("presence", key, make).tensors["covered"]
+    words, columns = list(names), list(range(len(names)))
+    for word, others in (synonyms or {}).items():
+        new = [other for other in others if other not in words] if word in place else []
+        words += new
+        columns += [place[word]] * len(new)
+    covered, words = covered[:, :, columns], tuple(words)
+    small = None
+    if boxes:
+        inside = covered[:, 1:].flatten(0, 1) > least_in_crops
+        small = Truth(crops(images, boxes), words, inside)
+    return Truth(images, words, covered[:, 0] > least, crops=small)
+
+
+def from_labels(images: ImageSet, synonyms: Sequence[Sequence[str]] | None = None) -> Truth:
+    """Make a truth of class labels: an image shows its class and no other.
+
+    Parameters
+    ----------
+    images : ImageSet
+        Images without a label are left out.
+    synonyms : sequence of sequence of str, optional
+        The words of each class, by default its name. A word of several classes stands for each.
+
+    Raises
+    ------
+    ValueError
+        If no image has a label, or there are not synonyms for each class.
+    """
+    kept = [i for i, label in enumerate(images.labels) if label is not None]
+    if not kept:
+        raise ValueError(f"No image of {images.name!r} has a label; use one folder per class.")
+    synonyms = [[name] for name in images.classes] if synonyms is None else synonyms
+    if len(synonyms) != len(images.classes):
+        raise ValueError(f"There are {len(synonyms)} synonyms for {len(images.classes)} classes.")
+    words = tuple(dict.fromkeys(word for own in synonyms for word in own))
+    means = torch.tensor([[word in own for word in words] for own in map(set, synonyms)])
+    some = subset(images, kept) if len(kept) < len(images) else images
+    return Truth(some, words, means[list(some.labels)])
+
+
+def from_drawn(images: ImageSet, control: str = "control") -> Truth:
+    """Make a truth of images drawn for each concept, and of control images (CoSy).
+
+    Parameters
+    ----------
+    images : ImageSet
+        Such as a folder of one subfolder for each concept, or what `drawn` returns.
+    control : str
+        The class of the images that no concept was drawn for. A concept is compared with them
+        alone, since images drawn for another concept may show it as well.
+
+    Raises
+    ------
+    ValueError
+        If there are no control images.
+    """
+    truth = from_labels(images)
+    if control not in truth.words or not truth.present[:, truth.words.index(control)].any():
         raise ValueError(
-            f"Mask {empty[0]} is empty, so nothing can hit it; leave out images without the "
-            "concept, and report how many."
+            f"{images.name!r} has no images of the class {control!r}; add some that no concept "
+            "was drawn for."
         )
+    at = truth.words.index(control)
+    words = tuple(word for word in truth.words if word != control)
+    present = truth.present[:, [j for j in range(len(truth.words)) if j != at]]
+    return Truth(truth.images, words, present, present | truth.present[:, at : at + 1])
+
+
+def drawn(
+    draw: Callable[[str, int], Iterable[Image.Image]],
+    words: Sequence[str],
+    n: int,
+    control: Iterable[Image.Image],
+) -> ImageSet:
+    """Draw n images of each concept with ``draw(concept, n)``, for `from_drawn`.
+
+    The images are held in memory: for thousands of concepts, write them to one folder for each.
+    """
+    items = [(image, j) for j, word in enumerate(words) for image in draw(word, n)]
+    items += [(image, len(words)) for image in control]
+    return dataset(items, "drawn", (*words, "control"), progress=False)
+
+
+# Tests of names -----------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def name_tests(names: Sequence[Sequence[str]], z: Tensor, truth: Truth) -> NameTests:
+    """Test the first names of N neurons.
+
+    Parameters
+    ----------
+    names : sequence of sequence of str
+        Names of each neuron, best first. A neuron without names, or whose first name is no concept
+        of the truth, is untested.
+    z : Tensor
+        (I, N) activations on the images of the truth.
+    truth : Truth
+    """
+    every = truth.apply(auroc, z).cpu()
+    columns = truth.columns(own[0] if own else "" for own in names)
+    at, found = torch.tensor([[j or 0, j is not None] for j in columns]).T
+    present, absent = truth.counts()
+
+    def of_name(values: Tensor) -> Tensor:
+        return values.cpu().gather(1, at[:, None])[:, 0].masked_fill(found == 0, torch.nan)
+
+    own = of_name(every)
+    tested = own.isfinite()
+    others = every[tested][:, at[tested]]
+    pairs = len(others) * (len(others) - 1)
+    deviation = ((present + absent + 1) / (12 * present * absent))[at].sqrt()
+    best_auroc, best = every.nan_to_num(nan=-1).max(1)
+    return NameTests(
+        auroc=own,
+        pearson=of_name(truth.apply(pearson, z)),
+        rank=(1 + (every > own[:, None]).sum(1)).where(tested, 0),
+        p=torch.special.ndtr((0.5 - own) / deviation),
+        best_auroc=best_auroc.masked_fill(best_auroc < 0, torch.nan),
+        shuffled=(others.sum() - others.diagonal().sum()).item() / pairs if pairs else torch.nan,
+        best=tuple(truth.words[j] for j in best.tolist()),
+        concepts=int(every.isfinite().any(0).sum()),
+        images=len(truth.images),
+    )
+
+
+def evaluate(
+    tables: Mapping[str, ConceptTable],
+    target: Target,
+    truth: Truth,
+    probe: ImageSet | None = None,
+    **options: object,
+) -> dict[str, ConceptTable]:
+    """Test the names of layers, in one pass over the images of the truth.
+
+    Parameters
+    ----------
+    tables : mapping of str to ConceptTable
+        Names by layer.
+    target : Target
+    truth : Truth
+    probe : ImageSet, optional
+        The images that chose the names.
+    **options
+        Fields of `distributed.Options`.
+
+    Returns
+    -------
+    dict of str to ConceptTable
+        The tables with `tests`.
+
+    Raises
+    ------
+    ValueError
+        If probe set and truth share an image.
+    """
+    if probe is not None:
+        check_apart(probe, truth.images)
+    z = activations(target, truth.images, list(tables), **options)
+    return {
+        layer: replace(table, tests=name_tests(table.names, z[layer], truth))
+        for layer, table in tables.items()
+    }
+
+
+@torch.inference_mode()
+def verify(
+    candidates: ConceptTable, z: Tensor, truth: Truth, bar: float = BAR, seed: int = 0
+) -> ConceptTable:
+    """Choose among candidate names by one half of the images, and test on the other half.
+
+    Parameters
+    ----------
+    candidates : ConceptTable
+        Names of N neurons, of a small alpha.
+    z : Tensor
+        (I, N) activations on the images of the truth.
+    truth : Truth
+        Each half has half the images of each class.
+    bar : float
+        Neurons without a candidate of at least this Pearson correlation abstain.
+    seed : int
+        Seed of the random halves.
+
+    Returns
+    -------
+    ConceptTable
+        At most one name for each neuron, its score the correlation on the half that chose it;
+        `tests` are of the other half.
+    """
+    choosing, testing = halves(truth.images.labels, seed)
+    fit = truth.subset(choosing).apply(pearson, z[choosing])
+    names, scores = [], []
+    for own, row in zip(candidates.names, fit.tolist(), strict=True):
+        pairs = zip(own, truth.columns(own), strict=True)
+        known = [(row[j], word) for word, j in pairs if j is not None and row[j] >= bar]
+        score, word = max(known, key=lambda pair: pair[0], default=(0.0, ""))
+        names.append([word] if word else [])
+        scores.append([score] if word else [])
+    abstained = torch.tensor([not own for own in names])
+    tests = name_tests(names, z[testing], truth.subset(testing))
+    return ConceptTable(names, scores, torch.full((len(names),), bar), abstained, tests)
+
+
+def activations(
+    target: Target, images: ImageSet, layers: Sequence[str], **options
+) -> dict[str, Tensor]:
+    """Compute the neuron activations of layers on all images of a set.
+
+    Parameters
+    ----------
+    target : Target
+    images : ImageSet
+        I images.
+    layers : sequence of str
+        Names from ``target.layers()``; all are captured in one pass.
+    **options
+        Fields of `distributed.Options`.
+
+    Returns
+    -------
+    dict of str to Tensor
+        z (I, N) float32 of each layer, on the CPU.
+    """
+
+    @torch.inference_mode()
+    def step(layers: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
+        captured = forward(target, x, layers)[1]
+        return {layer: {"z": captured[layer].z.float().cpu()} for layer in layers}
+
+    found = run(Pass(target, images, layers, step, concatenate, "activations"), **options)
+    return {layer: found[layer]["z"] for layer in layers}
+
+
+def _plain(word: str) -> str:
+    return " ".join(fold(word).translate(_SEPARATORS).split())

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from wwwlib import atlas, images, language, targets
 from wwwlib.activations import capture
 from wwwlib.atlas import Atlas
+from wwwlib.evaluation import Truth, from_labels
 from wwwlib.images import ImageSet
 from wwwlib.language import ConceptSet, Encoder
 from wwwlib.registry import expanded, extension
@@ -37,6 +38,7 @@ def build(
     *,
     preprocess: Callable[[Image.Image], Tensor] | None = None,
     classes: Sequence[str] | None = None,
+    test: str | Path | ImageSet | Dataset | Truth | None = None,
     device: str | torch.device | None = None,
     store: bool | str | Path | Store = True,
     **settings: object,
@@ -69,6 +71,9 @@ def build(
         Maps a PIL RGB image to (3, H, W), deterministically.
     classes : sequence of str, optional
         Class names in the order of the logits, see `images.class_names`.
+    test : str, path, ImageSet, torch Dataset or Truth, optional
+        Images with known concepts that test the names: a `evaluation.Truth`, the name of an
+        extension, or images whose classes are concepts, given like `images` and apart from them.
     device : str or torch.device, optional
         Device of network and encoder, by default "cuda" if available, else "cpu".
     store : bool, path or Store
@@ -92,7 +97,9 @@ def build(
     layers = [last_spatial_layer(target)] if layers is None else layers
     probe, words = _images(images, target), _concepts(concepts, target)
     encoder = language.encoder(encoder, str(device)) if isinstance(encoder, str) else encoder
-    return atlas.build(target, probe, encoder, words, layers, store=_store(store), **settings)
+    kept = _store(store)
+    known = None if test is None else _truth(test, target, kept)
+    return atlas.build(target, probe, encoder, words, layers, test=known, store=kept, **settings)
 
 
 def load(
@@ -151,6 +158,14 @@ def _images(given: str | Path | ImageSet | Dataset, target: Target) -> ImageSet:
     if provided := extension(str(given)):
         return provided.image_set(None, 0)
     return images.folder(given)
+
+
+def _truth(given: str | Path | ImageSet | Dataset | Truth, target: Target, store) -> Truth:
+    if isinstance(given, Truth):
+        return given
+    if isinstance(given, str) and (provided := extension(given)):
+        return provided.truth(store=store)
+    return from_labels(_images(given, target))
 
 
 def _concepts(given: str | Path | Iterable[str] | ConceptSet, target: Target) -> ConceptSet:

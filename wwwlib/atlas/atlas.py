@@ -17,6 +17,7 @@ from torch import Tensor
 from wwwlib import targets
 from wwwlib.atlas.explain import Explanation, make_explanation, run_model
 from wwwlib.concepts import ConceptTable, score
+from wwwlib.evaluation import NameTests
 from wwwlib.exemplars import Exemplars
 from wwwlib.language import Encoder
 from wwwlib.registry import expanded, whole_number
@@ -28,7 +29,8 @@ from wwwlib.targets.target import nearest
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FORMAT = 3
+FORMAT = 4
+_TABLES = ("major", "minor", "verified")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +54,9 @@ class LayerRecord:
         then exact and need no backward pass.
     stability : Tensor of float64, shape (N,), or None
         Share of bootstrap probe sets with the same top concept; None if it was not measured.
+    verified : ConceptTable or None
+        Names chosen by test images among those of a smaller alpha, see `evaluation.verify`; None
+        without test images.
     right_r : Tensor of float64, shape (8, R), or None
         r of R right predictions on labelled images, each image left out of its class mean; row
         k - 1, in ascending order, is for k neurons per track, nan where r is not defined.
@@ -67,6 +72,7 @@ class LayerRecord:
     class_w: Tensor
     head: Tensor | None
     stability: Tensor | None = None
+    verified: ConceptTable | None = None
     right_r: Tensor | None = None
 
     @property
@@ -208,20 +214,28 @@ class Atlas:
         -------
         pandas.DataFrame
             One row per neuron: "neuron", "names" and "scores" (major concepts, best first; empty
-            if the neuron abstains), "stability" (nan if it was not measured).
+            if the neuron abstains), "stability" (nan if it was not measured), and the tests of the
+            first name: "test" in words, "auroc", "rank", "p", "pearson", "best" and "best_auroc" of
+            any concept, "verified" and "verified_auroc", the name chosen by test images. See
+            `evaluation.NameTests`; nan where it was not tested.
         """
         from pandas import DataFrame
 
         record = self.layer(layer)
-        unknown = torch.full((len(record),), torch.nan)
-        return DataFrame(
-            {
-                "neuron": range(len(record)),
-                "names": record.major.names,
-                "scores": [[round(s, 4) for s in row] for row in record.major.scores],
-                "stability": (unknown if record.stability is None else record.stability).numpy(),
-            }
-        )
+        tests, verified, n = record.major.tests, record.verified, len(record)
+        columns = {
+            "neuron": range(n),
+            "names": record.major.names,
+            "scores": [[round(s, 4) for s in row] for row in record.major.scores],
+            "stability": torch.nan if record.stability is None else record.stability.numpy(),
+            "test": [record.major.test_words(i) for i in range(n)],
+        }
+        for name in ("auroc", "rank", "p", "pearson", "best", "best_auroc"):
+            value = torch.nan if tests is None else getattr(tests, name)
+            columns[name] = value.numpy() if isinstance(value, Tensor) else value
+        columns["verified"] = verified.names if verified else [[]] * n
+        columns["verified_auroc"] = verified.tests.auroc.numpy() if verified else torch.nan
+        return DataFrame(columns)
 
     def class_index(self, cls: int | str) -> int:
         """Return the index of a class given by name or index.
@@ -372,9 +386,9 @@ class Atlas:
             pictures = getattr(self, name)
             tensors |= {f"{name}/index": pictures.index, f"{name}/pixels": pictures.pixels}
         number = {word: j for j, word in enumerate(self.words)}
-        layers = list(self.layers.values())
+        layers, tests = list(self.layers.values()), {}
         for i, layer in enumerate(layers):
-            packed = _pack_layer(layer, number)
+            packed, tests[layer.name] = _pack_layer(layer, number)
             tensors |= {f"layers/{i}/{name}": tensor for name, tensor in packed.items()}
         record = {
             "format": FORMAT,
@@ -383,6 +397,7 @@ class Atlas:
             "classes": list(self.classes),
             "words": list(self.words),
             "layers": [layer.name for layer in layers],
+            "tests": tests,
             "images": [layers[0].exemplars.images, layers[0].minor_exemplars.images],
             "settings": self.settings,
         }
@@ -475,25 +490,28 @@ def _check_target(record: dict, target: Target, folder: str | Path) -> None:
             )
 
 
-def _pack_layer(layer: LayerRecord, number: Mapping[str, int]) -> dict[str, Tensor]:
+def _pack_layer(layer: LayerRecord, number: Mapping[str, int]) -> tuple[dict[str, Tensor], dict]:
+    """Return the tensors of a layer, and what is no tensor of the tests of its names."""
     names = ("v", "minor_v", "class_w", "head", "stability", "right_r")
     packed = {name: part for name in names if (part := getattr(layer, name)) is not None}
-    for name in ("major", "minor"):
-        table = _pack_table(getattr(layer, name), number)
-        packed |= {f"{name}/{part}": tensor for part, tensor in table.items()}
+    tests = {}
+    for name in _TABLES:
+        table = getattr(layer, name)
+        if table is not None:
+            parts, tests[name] = _pack_table(table, number)
+            packed |= {f"{name}/{part}": tensor for part, tensor in parts.items()}
     for name in ("exemplars", "minor_exemplars"):
         found = getattr(layer, name)
         parts = [f.name for f in fields(found) if f.name != "images"]
         packed |= {f"{name}/{part}": getattr(found, part) for part in parts}
-    return packed
+    return packed, tests
 
 
 def _unpack_layer(name: str, tensors: dict[str, Tensor], record: dict) -> LayerRecord:
-    words, (images, cropped) = record["words"], record["images"]
+    words, tests, (images, cropped) = record["words"], record["tests"][name], record["images"]
     return LayerRecord(
         name=name,
-        major=_unpack_table(_below(tensors, "major"), words),
-        minor=_unpack_table(_below(tensors, "minor"), words),
+        **{t: _unpack_table(_below(tensors, t), words, rest) for t, rest in tests.items()},
         v=tensors["v"],
         minor_v=tensors["minor_v"],
         exemplars=Exemplars(**_below(tensors, "exemplars"), images=images),
@@ -505,19 +523,26 @@ def _unpack_layer(name: str, tensors: dict[str, Tensor], record: dict) -> LayerR
     )
 
 
-def _pack_table(table: ConceptTable, number: Mapping[str, int]) -> dict[str, Tensor]:
-    """Return word indices and scores of all neurons in one row, and the number of each."""
+def _pack_table(table: ConceptTable, number: Mapping[str, int]) -> tuple[dict[str, Tensor], dict]:
+    """Return word indices and scores of all neurons in one row, and the number of each; and tests.
+
+    The second result has what is no tensor of the tests.
+    """
     scores = [score for row in table.scores for score in row]
-    return {
+    packed = {
         "concept": torch.tensor([number[name] for row in table.names for name in row]).long(),
         "score": torch.tensor(scores, dtype=torch.float64),
         "length": torch.tensor([len(row) for row in table.names]),
         "threshold": table.threshold,
         "abstained": table.abstained,
     }
+    tests = {} if table.tests is None else vars(table.tests)
+    tensors = {name: value for name, value in tests.items() if isinstance(value, Tensor)}
+    packed |= {f"tests/{name}": value for name, value in tensors.items()}
+    return packed, {name: value for name, value in tests.items() if name not in tensors}
 
 
-def _unpack_table(tensors: dict[str, Tensor], words: list[str]) -> ConceptTable:
+def _unpack_table(tensors: dict[str, Tensor], words: list[str], rest: dict) -> ConceptTable:
     concept, score = tensors["concept"].tolist(), tensors["score"].tolist()
     spans = list(pairwise(accumulate(tensors["length"].tolist(), initial=0)))
     return ConceptTable(
@@ -525,6 +550,7 @@ def _unpack_table(tensors: dict[str, Tensor], words: list[str]) -> ConceptTable:
         scores=[score[start:end] for start, end in spans],
         threshold=tensors["threshold"],
         abstained=tensors["abstained"],
+        tests=NameTests(**_below(tensors, "tests"), **rest) if rest else None,
     )
 
 

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from wwwlib.atlas.atlas import Atlas, LayerRecord, Thumbnails
 from wwwlib.atlas.similarity import similarity_when_right
-from wwwlib.concepts import bootstrap_depth, discover, select, stability
+from wwwlib.concepts import ConceptTable, bootstrap_depth, discover, select, stability
 from wwwlib.contributions import contribute_all, head
 from wwwlib.distributed import (
     Options,
@@ -30,8 +30,9 @@ from wwwlib.distributed import (
     merge_class_sums,
     run,
 )
+from wwwlib.evaluation import LOOSE, Truth, activations, evaluate, name_tests, verify
 from wwwlib.exemplars import OK, Exemplars, check_k, collect
-from wwwlib.images import FIVE_CROPS, ImageSet, crops, match_labels
+from wwwlib.images import FIVE_CROPS, ImageSet, check_apart, crops, match_labels
 from wwwlib.language import ConceptSet, Encoder, image_features
 from wwwlib.registry import whole_number
 from wwwlib.store import versions
@@ -51,6 +52,7 @@ def build(
     alpha_minor: float = 0.90,
     boxes: Sequence[tuple[float, float, float, float]] = FIVE_CROPS,
     labelled: ImageSet | None = None,
+    test: Truth | None = None,
     signed: bool = False,
     shown: int = 8,
     thumbnail: int = 64,
@@ -82,6 +84,9 @@ def build(
         The images behind the class contributions, by default the probe set. Leave out the images
         to be explained: an image that is part of its class mean is similar to it for that reason.
         An image without a label of the network's classes counts for its predicted class.
+    test : evaluation.Truth, optional
+        Images with known concepts, none of them in the probe set, that test the names; with crops
+        they test minor concepts, too. Without it names are untested.
     signed : bool
         Whether contributions keep their sign.
     shown, thumbnail : int
@@ -100,7 +105,7 @@ def build(
     Raises
     ------
     ValueError
-        If a layer does not exist, or a number is out of range.
+        If a layer does not exist, a number is out of range, or probe set and test share an image.
 
     References
     ----------
@@ -114,6 +119,8 @@ def build(
     probe = match_labels(probe, target)
     cropped = crops(probe, boxes)
     k, k_minor = check_k(k, probe, warn=False), check_k(k_minor, cropped, warn=False)
+    if test is not None:
+        check_apart(probe, test.images)
     labelled = probe if labelled is None else match_labels(labelled, target)
     t, t0 = words.embed(encoder, how.store, progress=how.progress)
 
@@ -140,11 +147,17 @@ def build(
         )
         for layer in layers
     }
+    if test is not None:
+        candidates = {
+            layer: discover(whole.v[layer], t, t0, words.words, LOOSE) for layer in layers
+        }
+        found = _tested(found, candidates, target, test, options)
     settings = {
         "probe": {"name": probe.name, "fingerprint": probe.fingerprint},
         "class side": {"name": labelled.name, "fingerprint": labelled.fingerprint},
         "labelled": label_source(labelled),
         "words": {"digest": words.digest, "template": words.template},
+        "test": None if test is None else {"name": test.images.name, "images": len(test.images)},
         "encoder": encoder.name,
         "versions": versions(),
         "k": [k, k_minor],
@@ -169,6 +182,29 @@ def _checked(target: Target, layers: Sequence[str], *alphas: float) -> tuple[str
     for alpha in alphas:
         select(torch.zeros(1, 1), alpha)
     return layers
+
+
+def _tested(
+    records: Mapping[str, LayerRecord],
+    candidates: Mapping[str, ConceptTable],
+    target: Target,
+    test: Truth,
+    options: Mapping,
+) -> dict[str, LayerRecord]:
+    """Return the records with tests of their names, and with verified names."""
+    minor = {layer: one.minor for layer, one in records.items()}
+    z = activations(target, test.images, list(records), **options)
+    if test.crops:
+        minor = evaluate(minor, target, test.crops, **options)
+    return {
+        layer: replace(
+            one,
+            major=replace(one.major, tests=name_tests(one.major.names, z[layer], test)),
+            minor=minor[layer],
+            verified=verify(candidates[layer], z[layer], test),
+        )
+        for layer, one in records.items()
+    }
 
 
 class _Features(NamedTuple):

@@ -20,7 +20,6 @@ from PIL import Image
 from torch import Tensor
 
 from wwwlib import maps
-from wwwlib.concepts import STABLE
 from wwwlib.contributions import Linear, contribute
 from wwwlib.images import decode, preprocessed
 from wwwlib.registry import whole_number
@@ -42,7 +41,8 @@ class Neuron:
     index : int
         Index in the layer.
     names, minor : tuple of str
-        Major and minor concepts, best first; empty if the neuron abstains.
+        Major and minor concepts, best first; empty if the neuron abstains. Minor concepts without
+        support on test images are left out.
     contribution : float
         Share of the summed absolute contributions of all neurons of the layer, in [0, 1]; in
         [-1, 1] for signed contributions.
@@ -52,8 +52,10 @@ class Neuron:
         Concept region in the image (WWW, section 3.3).
     map : Tensor, shape (H, W)
         Activation map in the image, clamped at zero.
-    stability : float or None
-        Share of bootstrap probe sets with the same top concept; None if it was not measured.
+    test : str
+        Test of the first name, such as "AUROC .98, 1st of 103", or "untested".
+    supported : bool or None
+        Whether that name does better than chance on other images; None if it was not tested.
     """
 
     index: int
@@ -64,12 +66,8 @@ class Neuron:
     minor_exemplars: tuple[int, ...]
     region: Tensor
     map: Tensor
-    stability: float | None = None
-
-    @property
-    def sure(self) -> bool:
-        """Whether the name is stable: the top concept on at least half of the probe sets."""
-        return self.stability is None or self.stability >= STABLE
+    test: str = "untested"
+    supported: bool | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -381,13 +379,14 @@ def _neuron(record, i: int, contribution: float, region: Tensor, drawing: Tensor
     return Neuron(
         index=i,
         names=tuple(record.major.names[i]),
-        minor=tuple(record.minor.names[i]),
+        minor=() if record.minor.supported(i) is False else tuple(record.minor.names[i]),
         contribution=contribution,
         exemplars=tuple(j for j in record.exemplars.index[i].tolist() if j >= 0),
         minor_exemplars=tuple(j for j in record.minor_exemplars.index[i].tolist() if j >= 0),
         region=region,
         map=drawing,
-        stability=None if record.stability is None else record.stability[i].item(),
+        test=record.major.test_words(i),
+        supported=record.major.supported(i),
     )
 
 
@@ -402,9 +401,9 @@ def _check_finite(a: Tensor, neurons: Tensor, layer: str) -> None:
 
 def _neuron_words(neuron: Neuron) -> str:
     names = ", ".join(quoted(name) for name in neuron.names) or "no concept"
-    unsure = "" if neuron.sure else "; not sure"
+    names += f"; {neuron.test}" if neuron.names else ""
     share = f"{_short(neuron.contribution)} of the contribution"
-    return f"neuron {neuron.index} ({names}{unsure}), {share}, {region_words(neuron.region)}"
+    return f"neuron {neuron.index} ({names}), {share}, {region_words(neuron.region)}"
 
 
 def _track_dict(track: Track) -> dict:
@@ -425,8 +424,8 @@ def _neuron_dict(neuron: Neuron) -> dict:
         "index": neuron.index,
         "names": list(neuron.names),
         "minor": list(neuron.minor),
-        "stability": neuron.stability,
-        "sure": neuron.sure,
+        "test": neuron.test,
+        "supported": neuron.supported,
         "contribution": neuron.contribution,
         "exemplars": list(neuron.exemplars),
         "minor_exemplars": list(neuron.minor_exemplars),

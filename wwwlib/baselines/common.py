@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wwwlib.concepts import ConceptTable
 from wwwlib.contributions import forward
-from wwwlib.distributed import Pass, State, concatenate, run
+from wwwlib.distributed import Pass, State, run
 from wwwlib.exemplars import Exemplars
 from wwwlib.images import ImageSet
 from wwwlib.targets import Target, denormalize
@@ -91,36 +91,6 @@ def layer_maps(target: Target, layers: Sequence[str], x: Tensor) -> dict[str, Te
     captured = forward(target, x.to(target.device), layers)[1]
     maps = {layer: captured[layer].maps for layer in layers}
     return {layer: a.to(torch.promote_types(a.dtype, torch.float32)) for layer, a in maps.items()}
-
-
-def activations(
-    target: Target, images: ImageSet, layers: Sequence[str], **options
-) -> dict[str, Tensor]:
-    """Compute the neuron activations of layers on all images of a probe set.
-
-    Parameters
-    ----------
-    target : Target
-    images : ImageSet
-        I images.
-    layers : sequence of str
-        Names from ``target.layers()``; all are captured in one pass.
-    **options
-        Fields of `distributed.Options`.
-
-    Returns
-    -------
-    dict of str to Tensor
-        z (I, N) float32 of each layer, on the CPU.
-    """
-
-    @torch.inference_mode()
-    def step(layers: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
-        captured = forward(target, x, layers)[1]
-        return {layer: {"z": captured[layer].z.float().cpu()} for layer in layers}
-
-    found = run(Pass(target, images, layers, step, concatenate, "activations"), **options)
-    return {layer: found[layer]["z"] for layer in layers}
 
 
 def thresholds(

@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wwwlib import maps
-from wwwlib.baselines.common import activations, layer_maps
+from wwwlib.baselines.common import layer_maps
 from wwwlib.contributions import forward, replaced_output
 from wwwlib.distributed import Options
+from wwwlib.evaluation import activations
 from wwwlib.images import ImageSet
 from wwwlib.registry import require, whole_number
 from wwwlib.targets import LOGITS, Target

@@ -81,6 +81,12 @@ class NeuronPage:
         Indices of its exemplars and crops, best first.
     stability : float or None
         Share of bootstrap probe sets with the same top concept.
+    test, verified_test : str
+        Tests of the first name, and of the verified name, see `concepts.ConceptTable.test_words`.
+    supported : bool or None
+        Whether the first name does better than chance; None if it was not tested.
+    verified : list of str
+        The name chosen by test images, if any.
     """
 
     layer: str
@@ -93,6 +99,10 @@ class NeuronPage:
     exemplars: list[int]
     minor_exemplars: list[int]
     stability: float | None
+    test: str
+    supported: bool | None
+    verified: list[str]
+    verified_test: str
 
 
 @dataclass(eq=False)
@@ -228,13 +238,19 @@ class Model:
             layer=self.layer,
             index=index,
             names=list(zip(table.names[0], table.scores[0], strict=True)),
-            minor=list(zip(record.minor.names[index], record.minor.scores[index], strict=True)),
+            minor=[]
+            if record.minor.supported(index) is False
+            else list(zip(record.minor.names[index], record.minor.scores[index], strict=True)),
             scores=score(record.v[index : index + 1], book.t, book.t0)[0],
             threshold=float("nan") if table.abstained[0] else table.threshold[0].item(),
             classes=[(book.classes[c], weight[c].item()) for c in best if weight[c] > 0],
             exemplars=[i for i in record.exemplars.index[index].tolist() if i >= 0],
             minor_exemplars=[i for i in record.minor_exemplars.index[index].tolist() if i >= 0],
             stability=None if record.stability is None else record.stability[index].item(),
+            test=record.major.test_words(index),
+            supported=record.major.supported(index),
+            verified=record.verified.names[index] if record.verified else [],
+            verified_test=record.verified.test_words(index) if record.verified else "untested",
         )
 
     def search(self, word: str) -> list[Match]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import index as as_index
 
+import torch
 from PIL import Image
 
 from wwwlib.store import digest
@@ -158,9 +159,8 @@ class _Crops:
 
     def __call__(self, i: int) -> Image.Image:
         whole = _last_read(self.images, i // len(self.boxes))
-        left, top, right, bottom = self.boxes[i % len(self.boxes)]
-        x, y = _pixels(left, right, whole.width), _pixels(top, bottom, whole.height)
-        return whole.crop((x[0], y[0], x[1], y[1]))
+        left, top, right, bottom = box_pixels(self.boxes[i % len(self.boxes)], *whole.size)
+        return whole.crop((left, top, right, bottom))
 
 
 @lru_cache(maxsize=1)
@@ -169,8 +169,14 @@ def _last_read(images: ImageSet, i: int) -> Image.Image:
     return images.image(i)
 
 
-def _pixels(low: float, high: float, length: int) -> tuple[int, int]:
-    """Return the pixels between two fractions of a length, at least one; halves round up."""
+def box_pixels(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+    """Return the sides of a box in pixels, at least one apart; halves round up."""
+    left, right = _ends(box[0], box[2], width)
+    top, bottom = _ends(box[1], box[3], height)
+    return left, top, right, bottom
+
+
+def _ends(low: float, high: float, length: int) -> tuple[int, int]:
     start = min(int(low * length + 0.5), length - 1)
     return start, max(int(high * length + 0.5), start + 1)
 
@@ -212,3 +218,71 @@ def crops(images: ImageSet, boxes: Sequence[Box] = FIVE_CROPS) -> ImageSet:
         labels=tuple(label for label in images.labels for _ in boxes),
         reader=_Crops(images, boxes),
     )
+
+
+# Disjoint sets --------------------------------------------------------------------------------
+
+
+def halves(labels: Sequence[int | None], seed: int = 0) -> tuple[list[int], list[int]]:
+    """Split images into two halves with nearly equal numbers of each class.
+
+    What is estimated is tested on other images: one that is part of its class's mean, for instance,
+    agrees with the mean for that reason alone.
+
+    Parameters
+    ----------
+    labels : sequence of int or None
+        The class of each image.
+    seed : int
+        Seed of the random split.
+
+    Returns
+    -------
+    first, second : list of int
+        Indices in ascending order. A class with one image is in one half only.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(labels), generator=generator).tolist()
+    order = sorted(shuffled, key=lambda i: -1 if labels[i] is None else labels[i])
+    return sorted(order[::2]), sorted(order[1::2])
+
+
+def check_apart(known: ImageSet, tested: ImageSet) -> None:
+    """Raise an error if two sets share an image.
+
+    Images are the same if their files have equal bytes, under any name, or if they have the same
+    name and equal pixels. One picture in two encodings is not recognised.
+
+    Parameters
+    ----------
+    known : ImageSet
+        The images from which names or class contributions are estimated.
+    tested : ImageSet
+        The images on which they are tested.
+
+    Raises
+    ------
+    ValueError
+        If they share an image; the message names it.
+    """
+    index = {name: i for i, name in enumerate(known.names)}
+    contents = {content(known, i): name for name, i in index.items()}
+    for j, name in enumerate(tested.names):
+        i = index.get(name)
+        same = i is not None and _same_pixels(known, i, tested, j)
+        twin = name if same else contents.get(content(tested, j))
+        if twin:
+            raise ValueError(
+                f"The tested image {name!r} is also in {known.name!r}, as {twin!r}, which would "
+                "leak into the test; take other images, or another seed."
+            )
+
+
+def content(images: ImageSet, i: int) -> str | tuple[str, int]:
+    """Return what identifies the content of an image: its hash, or else its set and index."""
+    return images.sha256(i) or (images.fingerprint, i)
+
+
+def _same_pixels(known: ImageSet, i: int, tested: ImageSet, j: int) -> bool:
+    u, v = known.image(i), tested.image(j)
+    return u.size == v.size and u.tobytes() == v.tobytes()

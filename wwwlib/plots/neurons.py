@@ -50,7 +50,8 @@ def neurons(table, exemplars, images, which: Sequence[int], columns: int = 8) ->
     Returns
     -------
     Figure
-        As WWW, Figures 1 and 3. An abstaining neuron is marked "no concept".
+        As WWW, Figures 1 and 3. An abstaining neuron is marked "no concept"; beside the index
+        stands the test of the first name, and names that do no better than chance are grey.
 
     Raises
     ------
@@ -85,9 +86,13 @@ def _rows(table, exemplars, images, which, columns, title, things) -> Figure:
         axes = page.blank(figure, grid[place, 0])
         rule(axes, -0.06)
         below = write(axes, f"neuron {neuron}", size=BODY, bold=True)
+        if table.names[neuron]:
+            test, _, _ = table.test_words(neuron).partition(",")
+            write(axes, test, 0, _NAMES, colour=GREY, ha="right")
         for name, score in _names(table, exemplars, neuron, lines):
+            faint = score is None or table.supported(neuron) is False
             write(axes, score or "", below, _NAMES, ha="right")
-            below = write(axes, name, below, colour=GREY if score is None else style.INK)
+            below = write(axes, name, below, colour=GREY if faint else style.INK)
         for column, image in enumerate(exemplars.index[neuron][:columns].tolist(), start=2):
             if image >= 0:  # else the neuron has fewer exemplars
                 draw(figure.add_subplot(grid[place, column]), images.image(image))
@@ -259,9 +264,11 @@ def _neuron(figure: Figure, spec, neuron, place: int, image, atlas) -> None:
     )
     for row, (kind, names, exemplars, pictures) in enumerate(kinds):
         y = leading(BODY) + _GAP + row * _BLOCK
-        unsure = ", not sure" if kind == "major" and not neuron.sure else ""
-        y = write(axes, kind + unsure, y, colour=GREY)
-        write(axes, listing(names, _WORDS, _LINES) if names else "no concept", y)
+        first = kind == "major" and names
+        test, _, _ = neuron.test.partition(",")  # without the rank, which does not fit
+        y = write(axes, f"{kind}, {test}" if first else kind, y, colour=GREY)
+        ink = GREY if first and neuron.supported is False else style.INK
+        write(axes, listing(names, _WORDS, _LINES) if names else "no concept", y, colour=ink)
         for column, i in enumerate([i for i in exemplars if i in pictures][:_EXAMPLES], start=3):
             draw(figure.add_subplot(parts[row + 1, column]), pictures[i])
 

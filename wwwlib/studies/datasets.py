@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wwwlib.baselines import broden
+from wwwlib.evaluation import Truth
 from wwwlib.images import ImageSet, folder, imagenet_synsets, subset
 from wwwlib.images.files import Place, existing, list_files, open_files, place, top_folders
 from wwwlib.images.sources import places365_scenes
@@ -153,6 +154,22 @@ FOLDERS = {
     **{opener.__name__: opener for opener in (folder, imagenet, imagenette, places365)},
     "broden": broden.images,
 }
+
+
+def truth(kind: str, count: int = 1_200, seed: int = 900, **options) -> Truth | None:
+    """Return images of known concepts, to test names with, of a generated probe set; else None.
+
+    Parameters
+    ----------
+    kind : str
+        As for `load`.
+    count, seed : int
+        Number of images and seed, which differs from that of the probe set.
+    **options
+        As for `evaluation.from_masks`.
+    """
+    provided = extension(kind)
+    return provided and provided.truth(count, seed, **options)
 
 
 def load(

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from wwwlib import registry
+from wwwlib.images import halves
 from wwwlib.scores import bootstrap_interval
-from wwwlib.studies.survey import Readings, Surveyed, halves
+from wwwlib.studies.survey import Readings, Surveyed
 
 Interval = tuple[float, float]
 Values = Sequence[float] | Tensor | np.ndarray

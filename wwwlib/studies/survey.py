@@ -15,6 +15,7 @@ from wwwlib import maps
 from wwwlib.contributions import contribute_all, head
 from wwwlib.distributed import Pass, State, concatenate, run
 from wwwlib.images import ImageSet, subset
+from wwwlib.images.image_set import content
 from wwwlib.store import tensor_digest
 from wwwlib.targets import Target
 
@@ -278,76 +279,8 @@ def _named(w: Tensor, names: Sequence[Sequence[str]], top: int) -> list[list[str
     return [[name for i in row for name in names[i]] for row in rows]
 
 
-# Disjoint sets --------------------------------------------------------------------------------
-
-
-def halves(labels: Sequence[int | None], seed: int = 0) -> tuple[list[int], list[int]]:
-    """Split images into two halves with nearly equal numbers of each class.
-
-    Class contributions must be estimated from other images than those on which they are tested: an
-    image that is part of its class's mean agrees with the mean for that reason alone.
-
-    Parameters
-    ----------
-    labels : sequence of int or None
-        The class of each image.
-    seed : int
-        Seed of the random split.
-
-    Returns
-    -------
-    class side, tested : list of int
-        Indices in ascending order. A class with one image is in one half only.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(labels), generator=generator).tolist()
-    order = sorted(shuffled, key=lambda i: -1 if labels[i] is None else labels[i])
-    return sorted(order[::2]), sorted(order[1::2])
-
-
 def distinct(images: ImageSet) -> ImageSet:
     """Remove images whose content equals that of an earlier image with another name."""
-    first = {_content(images, i): i for i in reversed(range(len(images)))}
+    first = {content(images, i): i for i in reversed(range(len(images)))}
     kept = sorted(first.values())
     return images if len(kept) == len(images) else subset(images, kept)
-
-
-def check_apart(known: ImageSet, tested: ImageSet) -> None:
-    """Raise an error if two sets share an image.
-
-    Images are the same if their files have equal bytes, under any name, or if they have the same
-    name and equal pixels. One picture in two encodings is not recognised.
-
-    Parameters
-    ----------
-    known : ImageSet
-        The images from which class contributions are estimated.
-    tested : ImageSet
-        The images whose errors are to be detected.
-
-    Raises
-    ------
-    ValueError
-        If they share an image; the message names it.
-    """
-    index = {name: i for i, name in enumerate(known.names)}
-    contents = {_content(known, i): name for name, i in index.items()}
-    for j, name in enumerate(tested.names):
-        i = index.get(name)
-        same = i is not None and _same_pixels(known, i, tested, j)
-        twin = name if same else contents.get(_content(tested, j))
-        if twin:
-            raise ValueError(
-                f"The tested image {name!r} is also among the images of the class side, as "
-                f"{twin!r}, which would leak into the test; take another seed, or keep one of them."
-            )
-
-
-def _content(images: ImageSet, i: int) -> str | tuple[str, int]:
-    """Return what identifies the content of an image: its hash, or else its set and index."""
-    return images.sha256(i) or (images.fingerprint, i)
-
-
-def _same_pixels(known: ImageSet, i: int, tested: ImageSet, j: int) -> bool:
-    u, v = known.image(i), tested.image(j)
-    return u.size == v.size and u.tobytes() == v.tobytes()

@@ -12,12 +12,14 @@ from wwwlib.world.scenes import (
     Scene,
     Thing,
     WorldMasks,
+    draw,
     image_set,
     image_set_with_masks,
     render,
     render_image,
     sample,
     training_captions,
+    truth,
 )
 from wwwlib.world.vocabulary import (
     CATEGORIES,

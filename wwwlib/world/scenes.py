@@ -7,14 +7,17 @@ sampled scenes.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import count as numbers
+from itertools import islice
 
 import numpy as np
 from PIL import Image
 
-from wwwlib.images import ImageSet
+from wwwlib.evaluation import Truth, from_masks
+from wwwlib.images import FIVE_CROPS, ImageSet
 from wwwlib.registry import whole_number
 from wwwlib.store import digest
 from wwwlib.world.painting import (
@@ -27,7 +30,16 @@ from wwwlib.world.painting import (
     shape_mask,
     surface,
 )
-from wwwlib.world.vocabulary import CATEGORY, CLASSES, COLOURS, FINISHES, HOME, SCENES, caption
+from wwwlib.world.vocabulary import (
+    CATEGORY,
+    CLASSES,
+    COLOURS,
+    FINISHES,
+    HOME,
+    SCENES,
+    SYNONYMS,
+    caption,
+)
 
 _HUES = tuple(COLOURS)
 _PALETTE = np.array(list(COLOURS.values()), np.int32)
@@ -312,6 +324,36 @@ def image_set_with_masks(
     """
     images = image_set(count, seed, context_bias, swap=swap)
     return images, WorldMasks(seed, context_bias, swap)
+
+
+def truth(count: int = 1_200, seed: int = 900, boxes: Sequence = FIVE_CROPS, **options) -> Truth:
+    """Return the truth of the first `count` images of a world, to test names with.
+
+    Parameters
+    ----------
+    count, seed
+        As in `image_set`; the seed differs from those of the shipped networks and of probe sets.
+    boxes, **options
+        As in `evaluation.from_masks`.
+    """
+    images, masks = image_set_with_masks(count, seed)
+    return from_masks(images, masks, SYNONYMS, boxes=boxes, **options)
+
+
+def draw(concept: str, n: int, seed: int = 901) -> list[Image.Image]:
+    """Paint n scenes that show a concept, for `evaluation.drawn`.
+
+    Raises
+    ------
+    ValueError
+        If the world does not paint the concept.
+    """
+    words = {name: word for word, names in SYNONYMS.items() for name in names}
+    word = words.get(concept, concept)
+    if word not in CATEGORY:
+        raise ValueError(f"The world does not paint {concept!r}; its words are world.SEEN.")
+    painted = (render(sample(i, seed)) for i in numbers())
+    return [*islice((one.image for one in painted if word in one.masks), n)]
 
 
 def training_captions(count: int = 2_400) -> list[str]:

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from wwwlib.baselines.common import activations, concept_table
+from wwwlib.baselines.common import concept_table
 from wwwlib.baselines.falcon import corpus, groups
 from wwwlib.baselines.falcon.corpus import Captions, Shards, captions, shards, text_file
 from wwwlib.baselines.falcon.groups import LEAST, SIGMAS, Box, Group, crop_to_boxes
 from wwwlib.concepts import ConceptTable
 from wwwlib.distributed import Options
+from wwwlib.evaluation import activations
 from wwwlib.images import ImageSet, batches, subset
 from wwwlib.language import Encoder, image_features
 from wwwlib.registry import whole_number
