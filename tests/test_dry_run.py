@@ -18,7 +18,7 @@ from PIL import Image
 from profiles import Profile, Project, load, plan
 
 from wwwlib import language, plots, targets
-from wwwlib.studies import datasets, literature
+from wwwlib.studies import datasets, literature, metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = "netdissect_resnet50_imagenet_fc", "clip_dissect_resnet50_imagenet_broden"
@@ -131,7 +131,7 @@ def test_a_random_network_names_some_of_the_classes_shown_and_no_others(tmp_path
 def test_the_random_sentence_encoder_is_read_as_a_real_one_would_be(staged):
     """Breaks if a folder of sentence-transformers cannot be read, or its features are no units."""
     furnished(staged, dry_run.SENTENCES)
-    encode = language.sentence_encoder(staged.data / dry_run.SENTENCES)
+    encode = metrics.sentence_encoder(staged.data / dry_run.SENTENCES)
     texts = ["great white shark", "tench", "tench"]
     u = encode(texts)
     assert u.shape == (3, 768) and torch.allclose(u.norm(dim=1), torch.ones(3))

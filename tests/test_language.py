@@ -14,6 +14,7 @@ from wwwlib import images, language
 from wwwlib.language.concept_sets import find_data_noun
 from wwwlib.language.encoders import has_quick_gelu
 from wwwlib.store import Store
+from wwwlib.studies import metrics
 
 
 class Toy:
@@ -562,12 +563,12 @@ def test_encoders_that_cannot_be_loaded_are_errors_with_a_reason(spec, error, se
 
 def test_a_missing_sentence_encoder_is_an_error_with_a_remedy(tmp_path):
     with pytest.raises(FileNotFoundError, match="all-mpnet-base-v2"):
-        language.sentence_encoder(tmp_path / "absent")
+        metrics.sentence_encoder(tmp_path / "absent")
 
 
 @pytest.mark.real
 def test_sentence_encoder(real_weights):
-    encode = language.sentence_encoder(real_weights / "all-mpnet-base-v2")
+    encode = metrics.sentence_encoder(real_weights / "all-mpnet-base-v2")
     cat, kitten, bridge = encode(["cat", "kitten", "bridge"])
     assert torch.allclose(cat.norm(), torch.tensor(1.0))
     assert cat @ kitten > cat @ bridge

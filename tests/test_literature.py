@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wwwlib import language, scores
-from wwwlib.studies import literature
+from wwwlib.studies import literature, metrics
 
 TABLES = literature.PATH
 HIDDEN = "layer,unit,description\nlayer1,0,red\nlayer1,1,blue sky\nlayer2,0,dogs\n"
@@ -87,7 +87,7 @@ def test_network_dissection_scores_as_in_the_papers_table(rows):
 @pytest.mark.real
 def test_network_dissection_has_the_papers_mpnet_cosine(rows, real_weights):
     raw, stripped, truth = rows
-    sentence = language.sentence_encoder(real_weights / "all-mpnet-base-v2")
+    sentence = metrics.sentence_encoder(real_weights / "all-mpnet-base-v2")
     words = sorted({language.fold(w) for row in [*raw, *stripped, *truth] for w in row}, key=len)
     features = dict(zip(words, sentence(words), strict=True))  # each word once for both readings
 

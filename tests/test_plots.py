@@ -82,10 +82,10 @@ def _maps():
 
 
 CASES = {
-    "neurons": lambda: plots.neurons(_table(), _exemplars(9), PROBE, range(6)),
-    "fewer_than_columns": lambda: plots.neurons(_table(), _exemplars(2), PROBE, [0, 4]),
-    "one_column": lambda: plots.neurons(_table(), _exemplars(2), PROBE, [2], columns=1),
-    "minor": lambda: plots.minor(_table(), _exemplars(3), images.crops(PROBE), [2, 3]),
+    "neurons": lambda: figures.neurons(_table(), _exemplars(9), PROBE, range(6)),
+    "fewer_than_columns": lambda: figures.neurons(_table(), _exemplars(2), PROBE, [0, 4]),
+    "one_column": lambda: figures.neurons(_table(), _exemplars(2), PROBE, [2], columns=1),
+    "minor": lambda: figures.minor(_table(), _exemplars(3), images.crops(PROBE), [2, 3]),
     "samples": lambda: figures.samples(PROBE, range(8), FOREIGN),
     "samples_by_class": lambda: figures.samples(PROBE, [0, 5]),
     "two_tracks": lambda: plots.two_tracks(_explanation(), _atlas()),
@@ -274,9 +274,9 @@ def test_numbers_have_a_real_minus_and_no_signed_zero():
 
 def test_wrong_input_is_refused():
     with pytest.raises(IndexError, match="Neuron 9 does not exist; the layer has 6"):
-        plots.neurons(_table(), _exemplars(2), PROBE, [9])
+        figures.neurons(_table(), _exemplars(2), PROBE, [9])
     with pytest.raises(ValueError, match="choose at least one"):
-        plots.neurons(_table(), _exemplars(2), PROBE, [])
+        figures.neurons(_table(), _exemplars(2), PROBE, [])
     with pytest.raises(ValueError, match="one title for each"):
         figures.samples(PROBE, [1, 2], ["a"])
     with pytest.raises(ValueError, match="expected bool"):

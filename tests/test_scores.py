@@ -7,7 +7,7 @@ import torch
 from scipy.stats import binomtest, permutation_test
 
 from wwwlib import language, scores
-from wwwlib.studies import wordnet
+from wwwlib.studies import metrics, wordnet
 
 # Three neurons: a repeated and shouted right name among a wrong one; an abstention; a synonym
 # that two classes share, given twice.
@@ -87,12 +87,12 @@ def test_an_interval_has_a_width_at_24_of_24(hits, count):
 
 def test_upper_bounds_by_hand():
     words = ["Tench", "tinca tinca", "derrick", "carp"]
-    assert scores.hit_rate_upper_bound(TRUTH, words).values.tolist() == [1, 0, 1]
-    assert scores.f1_upper_bound(TRUTH, words).values.tolist() == [1, 0, 0.5]
-    assert scores.f1_upper_bound(TRUTH, words, size=1).values.tolist() == pytest.approx(
+    assert metrics.hit_rate_upper_bound(TRUTH, words).values.tolist() == [1, 0, 1]
+    assert metrics.f1_upper_bound(TRUTH, words).values.tolist() == [1, 0, 0.5]
+    assert metrics.f1_upper_bound(TRUTH, words, size=1).values.tolist() == pytest.approx(
         [2 / 3, 0, 0.5]
     )
-    best = scores.text_cosine_upper_bound(TRUTH, words, encode).values.tolist()
+    best = metrics.text_cosine_upper_bound(TRUTH, words, encode).values.tolist()
     literal = [
         max(
             sum(torch.cosine_similarity(encode([w]), encode([u])).item() for u in synonyms)
@@ -111,11 +111,11 @@ def test_no_names_beat_their_upper_bound():
         pick = [torch.randperm(6, generator=generator)[:i].tolist() for i in (1, 2, 3)]
         pred = [[words[j] for j in row] for row in pick]
         for score, bound in [
-            (scores.hit_rate(pred, TRUTH), scores.hit_rate_upper_bound(TRUTH, words)),
-            (scores.f1(pred, TRUTH), scores.f1_upper_bound(TRUTH, words)),
+            (scores.hit_rate(pred, TRUTH), metrics.hit_rate_upper_bound(TRUTH, words)),
+            (scores.f1(pred, TRUTH), metrics.f1_upper_bound(TRUTH, words)),
             (
                 scores.text_cosine(pred, TRUTH, encode),
-                scores.text_cosine_upper_bound(TRUTH, words, encode),
+                metrics.text_cosine_upper_bound(TRUTH, words, encode),
             ),
         ]:
             assert (score.values <= bound.values + 1e-6).all()
@@ -347,16 +347,16 @@ def ceiling_words(truth):
 
 @pytest.mark.real
 def test_one_perfect_name_a_class_scores_f1_7871(imagenet):
-    ceiling = scores.f1_upper_bound(imagenet, ceiling_words(imagenet), size=1)
+    ceiling = metrics.f1_upper_bound(imagenet, ceiling_words(imagenet), size=1)
     assert len(ceiling) == 1000
     assert ceiling.mean == pytest.approx(0.7871, abs=5e-5)
-    assert scores.f1_upper_bound(imagenet, ceiling_words(imagenet)).mean == 1
+    assert metrics.f1_upper_bound(imagenet, ceiling_words(imagenet)).mean == 1
 
 
 @pytest.mark.real
 def test_122_classes_are_reachable_from_broden(real, imagenet):
     broden = language.from_file(real / "labels" / "broden_labels_clean.txt")
-    assert scores.hit_rate_upper_bound(imagenet, broden.words).values.sum() == 122
+    assert metrics.hit_rate_upper_bound(imagenet, broden.words).values.sum() == 122
 
 
 @pytest.mark.real
@@ -367,4 +367,4 @@ def test_a_perfect_answer_in_the_papers_reading_of_places_scores_7945(real):
         words = language.places365(path, reading).words
         perfect = scores.hit_rate([[word] for word in words], truth)
         assert perfect.mean == pytest.approx(expected, abs=5e-5)
-        assert scores.hit_rate_upper_bound(truth, words).mean == pytest.approx(perfect.mean)
+        assert metrics.hit_rate_upper_bound(truth, words).mean == pytest.approx(perfect.mean)

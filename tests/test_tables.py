@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wwwlib import images, language, scores
-from wwwlib.studies import conclusions, tables
+from wwwlib.studies import conclusions, metrics, tables
 from wwwlib.studies.tables import MethodNames, Row, Table
 
 TRUTH = [["tench", "tinca"], ["crane"], ["crane", "derrick"]]
@@ -114,7 +114,7 @@ def test_scores_of_our_own_have_ceilings_too():
 
     def limit(truth, words):
         asked.append(words)
-        return scores.hit_rate_upper_bound(truth, words)
+        return metrics.hit_rate_upper_bound(truth, words)
 
     given = {
         "A": MethodNames(TRUTH, WORDS),

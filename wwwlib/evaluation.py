@@ -25,7 +25,7 @@ from wwwlib.distributed import Options, Pass, State, concatenate, run
 from wwwlib.images import ImageSet, check_apart, crops, dataset, halves, subset
 from wwwlib.images.image_set import Box, box_pixels
 from wwwlib.language.concept_sets import fold
-from wwwlib.store import NullStore
+from wwwlib.store import Store
 from wwwlib.targets import Target
 
 LOOSE = 0.4  # alpha of the candidates among which a verified name is chosen
@@ -173,21 +173,17 @@ def binary(z: Tensor, present: Tensor, share: float = 0.05) -> dict[str, Tensor]
         active = (z >= least).double()
         return active.T @ c, active.sum(0)[:, None]
 
-    def f1(z, c, count):
-        both, active = overlap(z, c, count)
-        return 2 * both / (active + count)
-
-    def iou(z, c, count):
-        both, active = overlap(z, c, count)
-        return both / (active + count - both)
-
-    def auprc(z, c, count):
-        both, active = overlap(z, c, count)
-        recall = both / active
-        return recall * both / count + (1 - recall) * active / len(z)
-
-    measures = {"F1": f1, "IoU": iou, "AUPRC": auprc}
-    return {name: _measured(measure, z, present) for name, measure in measures.items()}
+    measures = {
+        "F1": lambda both, active, count: 2 * both / (active + count),
+        "IoU": lambda both, active, count: both / (active + count - both),
+        "AUPRC": lambda both, active, count: (
+            both**2 / (active * count) + (1 - both / active) * active / len(z)
+        ),
+    }
+    return {
+        name: _measured(lambda *block, one=one: one(*overlap(*block), block[2]), z, present)
+        for name, one in measures.items()
+    }
 
 
 def _measured(block: Callable, z: Tensor, present: Tensor) -> Tensor:
@@ -323,7 +319,7 @@ def from_masks(
         return {"covered": covered}, {}
 
     key = {"images": images.fingerprint, "masks": masks.fingerprint, "boxes": [*map(list, boxes)]}
-    covered = (how.store or NullStore()).fetch("presence", key, make).tensors["covered"]
+    covered = (how.store or Store(None)).fetch("presence", key, make).tensors["covered"]
     words, columns = list(names), list(range(len(names)))
     for word, others in (synonyms or {}).items():
         new = [other for other in others if other not in words] if word in place else []

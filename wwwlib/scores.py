@@ -149,7 +149,7 @@ def text_cosine(pred: Words, truth: Words, encode: Encode) -> Score:
         Values in [-1, 1]; 0 where a neuron abstains.
     """
     pairs = word_sets(pred, truth)
-    features = _word_features([words for pair in pairs for words in pair], encode)
+    features = word_features([words for pair in pairs for words in pair], encode)
     values = [
         (features(names).mean(0) @ features(right).mean(0)).item() if names else 0.0
         for names, right in pairs
@@ -207,7 +207,7 @@ def cached(encode: Encode, batch_size: int = 256) -> Encode:
     return look_up
 
 
-def _word_features(
+def word_features(
     groups: Iterable[Iterable[str]], encode: Encode
 ) -> Callable[[Iterable[str]], Tensor]:
     """Encode each distinct word once; return a function from words to unit-norm features."""
@@ -215,79 +215,6 @@ def _word_features(
     encode = cached(encode)
     encode(words)
     return lambda group: F.normalize(encode(list(group)).float(), dim=1)
-
-
-# Upper bounds ---------------------------------------------------------------------------------
-
-
-def best_names(truth: Words, words: Iterable[str], size: int | None = None) -> list[list[str]]:
-    """Return the best possible names of each neuron: its synonyms in a concept set.
-
-    Of ImageNet's 1,000 classes 878 have no synonym in Broden's words, for instance.
-
-    Parameters
-    ----------
-    truth : list of list of str
-        The synonyms of N neurons.
-    words : iterable of str
-        The concept set.
-    size : int, optional
-        The maximum number of names; any number by default.
-
-    Returns
-    -------
-    list of list of str
-        Empty for a neuron that no word of the concept set names.
-    """
-    known = set(distinct(words))
-    return [[word for word in distinct(names) if word in known][:size] for names in truth]
-
-
-def hit_rate_upper_bound(truth: Words, words: Iterable[str]) -> Score:
-    """Return the best hit rate that names from a concept set can reach; see `best_names`."""
-    return hit_rate(best_names(truth, words), truth)
-
-
-def f1_upper_bound(
-    truth: Words, words: Iterable[str], size: int | None = None, fixed: bool = False
-) -> Score:
-    """Return the best F1 that names from a concept set can reach; see `best_names`.
-
-    With `fixed` every neuron is given exactly `size` names, as by methods that do not choose their
-    number; the others then are wrong.
-    """
-    best = best_names(truth, words, size)
-    if fixed:
-        best = [[*own, *(f"\0{i}" for i in range(size - len(own)))] for own in best]
-    return f1(best, truth)
-
-
-def text_cosine_upper_bound(
-    truth: Words, words: Sequence[str], encode: Encode, block: int = 256
-) -> Score:
-    """Return the best mean cosine to the synonyms, which a single word of the set reaches.
-
-    Parameters
-    ----------
-    truth : list of list of str
-        The synonyms of N neurons.
-    words : sequence of str
-        The concept set.
-    encode : callable
-        M strings -> (M, D) features.
-    block : int
-        Number of neurons compared with all words at once.
-
-    Returns
-    -------
-    Score
-        Values in [-1, 1].
-    """
-    known, right = distinct(words), [distinct(names) for names in truth]
-    features = _word_features([known, *right], encode)
-    centres, t = torch.stack([features(names).mean(0) for names in right]), features(known)
-    values = torch.cat([(part @ t.T).amax(1) for part in centres.split(block)])
-    return Score("text cosine", values.double(), torch.ones(len(truth), dtype=torch.int64))
 
 
 # Comparison -----------------------------------------------------------------------------------

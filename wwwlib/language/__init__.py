@@ -21,5 +21,4 @@ from wwwlib.language.encoders import (
     encoder,
     load,
     open_clip,
-    sentence_encoder,
 )

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from wwwlib.registry import existing_file, expanded, extension, require
+from wwwlib.registry import existing_file, extension
 from wwwlib.store import digest, tensor_digest
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
@@ -309,39 +309,3 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickle look the module up there
     spec.loader.exec_module(module)
     return module
-
-
-def sentence_encoder(
-    model: str | Path = "sentence-transformers/all-mpnet-base-v2", device: str = "cpu"
-) -> Callable[[list[str]], Tensor]:
-    """Return a function from M strings to (M, D) unit-norm sentence features.
-
-    Parameters
-    ----------
-    model : str or Path
-        A sentence-transformers folder, read offline, or a name to download. The paper's "mpnet
-        cos" uses all-mpnet-base-v2 (WWW, 4.1).
-    device : str
-        Device of the network.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such folder and the name cannot be downloaded.
-    ImportError
-        If sentence-transformers is not installed.
-    """
-    library = require("sentence_transformers", "notebooks")
-    name = str(expanded(model))
-    try:
-        network = library.SentenceTransformer(
-            name, device=device, local_files_only=Path(name).is_dir()
-        )
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(
-            f"The sentence encoder {str(model)!r} is neither a folder here nor could it be "
-            "downloaded; put all-mpnet-base-v2 (about 440 MB) into a folder and give its path."
-        ) from error
-
-    settings = {"normalize_embeddings": True, "convert_to_tensor": True, "show_progress_bar": False}
-    return lambda texts: network.encode(list(texts), **settings).clone()

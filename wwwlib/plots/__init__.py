@@ -4,5 +4,5 @@ Every function is pure: equal records give equal pixels, independent of matplotl
 Figures are never shown by themselves; `save` writes one and returns what a notebook displays.
 """
 
-from wwwlib.plots.neurons import failure, minor, neurons, two_tracks
+from wwwlib.plots.neurons import failure, two_tracks
 from wwwlib.plots.style import Shown, save

@@ -1,4 +1,4 @@
-"""Figures of named neurons: their exemplars, their scores, and the tracks of an explanation.
+"""Figures of explanations: the tracks of named neurons, and their heatmaps.
 
 A track is one answer to WHY: the neurons that contributed to a class, in general or in one image.
 Both tracks are drawn with the regions of the explained image, and a neuron that is in both has the
@@ -9,13 +9,9 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from wwwlib.exemplars import CONSTANT, NOT_FINITE
 from wwwlib.plots import page, style
 from wwwlib.plots.page import MARGIN, draw, leading, rule, write
-from wwwlib.plots.style import BODY, GREY, HEAD, WIDTH, fit, listing, number, share, styled
-
-_NAMES = 1.95  # inches: the column of names
-_REASONS = {CONSTANT: "the same value everywhere", NOT_FINITE: "too few finite values"}
+from wwwlib.plots.style import BODY, GREY, HEAD, WIDTH, fit, listing, share, styled
 
 _GUTTER = 0.26  # inches between two tracks, and the parts of a track
 _COLUMN = (WIDTH - 2 * MARGIN - _GUTTER) / 2
@@ -25,106 +21,6 @@ _WORDS = _COLUMN - _SIDE - _EXAMPLES * _EXAMPLE - 5 * _GAP - 0.06
 _BLOCK = (_LINES + 1) * leading() + 0.04
 _HEAT = 1.3
 _SAMPLE = "SAMPLE: this prediction"
-
-
-# Neurons of a layer -----------------------------------------------------------------------------
-
-
-@styled
-def neurons(table, exemplars, images, which: Sequence[int], columns: int = 8) -> Figure:
-    """Draw a row for each chosen neuron: index, major concepts with scores, top exemplars.
-
-    Parameters
-    ----------
-    table : ConceptTable
-        Of N neurons.
-    exemplars : Exemplars
-        Of the same neurons.
-    images : ImageSet
-        The probe set of the exemplars.
-    which : sequence of int
-        The neurons, each in [0, N).
-    columns : int
-        Exemplars per row; fewer are drawn where there are fewer.
-
-    Returns
-    -------
-    Figure
-        As WWW, Figures 1 and 3. An abstaining neuron is marked "no concept"; beside the index
-        stands the test of the first name, and names that do no better than chance are grey.
-
-    Raises
-    ------
-    IndexError
-        If a neuron does not exist.
-    ValueError
-        If there is no neuron or no column.
-    """
-    return _rows(table, exemplars, images, which, columns, "Major concepts", "images")
-
-
-@styled
-def minor(table, exemplars, crops, which: Sequence[int], columns: int = 8) -> Figure:
-    """Draw the chosen neurons with their minor concepts and the crops of highest activation.
-
-    Parameters are those of `neurons`, the table and exemplars being those of the cropped set.
-    """
-    return _rows(table, exemplars, crops, which, columns, "Minor concepts", "crops")
-
-
-def _rows(table, exemplars, images, which, columns, title, things) -> Figure:
-    which = [_checked(neuron, len(table)) for neuron in which]
-    if not which or columns < 1:
-        raise ValueError(f"{len(which)} neurons in {columns} columns; choose at least one each.")
-    side = min((WIDTH - 2 * MARGIN - _NAMES - 0.1) / columns - 0.05, 0.75)
-    lines = max(3, int((side + 0.06) / leading()) - 1)
-    row = max(side, leading(BODY) + lines * leading())
-    figure, grid = page.grid(
-        [_NAMES, 0.05, *[side] * columns], [row] * len(which), (0.05, 0.14), head=0.3
-    )
-    for place, neuron in enumerate(which):
-        axes = page.blank(figure, grid[place, 0])
-        rule(axes, -0.06)
-        below = write(axes, f"neuron {neuron}", size=BODY, bold=True)
-        if table.names[neuron]:
-            test, _, _ = table.test_words(neuron).partition(",")
-            write(axes, test, 0, _NAMES, colour=GREY, ha="right")
-        for name, score in _names(table, exemplars, neuron, lines):
-            faint = score is None or table.supported(neuron) is False
-            write(axes, score or "", below, _NAMES, ha="right")
-            below = write(axes, name, below, colour=GREY if faint else style.INK)
-        for column, image in enumerate(exemplars.index[neuron][:columns].tolist(), start=2):
-            if image >= 0:  # else the neuron has fewer exemplars
-                draw(figure.add_subplot(grid[place, column]), images.image(image))
-    first = figure.axes[0]
-    write(first, f"{title}, with scores", -0.3, size=BODY, bold=True)
-    title = f"{things.capitalize()} of highest activation, best first"
-    write(first, title, -0.3, _NAMES + 0.15, size=BODY, bold=True)
-    return figure
-
-
-def _names(table, exemplars, neuron, lines) -> list[tuple[str, str | None]]:
-    """Return at most `lines` lines, each with a score, "" where a name continues, or None."""
-    names, scores = table.names[neuron], table.scores[neuron]
-    if not names:
-        reason = _REASONS.get(int(exemplars.status[neuron]))
-        return [("no concept", None)] + ([(f"({reason})", None)] if reason else [])
-    kept = len(names) if len(names) <= lines else lines - 1
-    room, block = 1 + lines - max(kept, len(names)) if kept else 0, []
-    for name, score in zip(names[:kept], scores[:kept], strict=True):
-        first, *more = fit(name, _NAMES - 0.5, lines=max(1, room))
-        room -= len(more)
-        block += [(first, number(score, 3)), *((line, "") for line in more)]
-    return block + ([(f"and {len(names) - kept} more", None)] if kept < len(names) else [])
-
-
-def _checked(neuron: int, count: int) -> int:
-    if not 0 <= neuron < count:
-        raise IndexError(f"Neuron {neuron} does not exist; the layer has {count}, from 0.")
-    return int(neuron)
-
-
-# Explanations of an image -----------------------------------------------------------------------
 
 
 @styled

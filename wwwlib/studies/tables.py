@@ -16,6 +16,7 @@ from torch import Tensor
 
 from wwwlib import scores
 from wwwlib.scores import Comparison, Score, Words
+from wwwlib.studies import metrics
 
 NOT_RUN = "not run"
 Measure = tuple[Callable[[Words, Words], Score], Callable[[Words, Sequence[str]], Score] | None]
@@ -169,11 +170,11 @@ def assemble(
         options = {"encode": scores.cached(encode)} if encode else None
         measures[column] = options and (
             partial(scores.text_cosine, **options),
-            partial(scores.text_cosine_upper_bound, **options),
+            partial(metrics.text_cosine_upper_bound, **options),
         )
     measures |= {
-        "F1": (scores.f1, scores.f1_upper_bound),
-        "hit rate": (scores.hit_rate, scores.hit_rate_upper_bound),
+        "F1": (scores.f1, metrics.f1_upper_bound),
+        "hit rate": (scores.hit_rate, metrics.hit_rate_upper_bound),
         **(others or {}),
     }
     run = {column: measure for column, measure in measures.items() if measure}

@@ -12,4 +12,4 @@ from wwwlib.studies.figures.measurements import (
     methods,
     set_sizes,
 )
-from wwwlib.studies.figures.pictures import heatmaps, samples, where
+from wwwlib.studies.figures.pictures import heatmaps, minor, neurons, samples, where

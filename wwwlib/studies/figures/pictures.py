@@ -1,4 +1,4 @@
-"""Figures of images: samples, heatmaps side by side, and regions of neurons."""
+"""Figures of images: samples, neurons with their exemplars, heatmaps, and regions of neurons."""
 
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -7,9 +7,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from wwwlib.exemplars import CONSTANT, NOT_FINITE
 from wwwlib.plots import page
-from wwwlib.plots.page import MARGIN, draw, leading, outline, write
-from wwwlib.plots.style import VERMILION, WIDTH, fit, look, styled
+from wwwlib.plots.page import MARGIN, draw, leading, outline, rule, write
+from wwwlib.plots.style import BODY, GREY, INK, VERMILION, WIDTH, fit, look, number, styled
+
+_NAMES = 1.95  # inches: the column of names
+_REASONS = {CONSTANT: "the same value everywhere", NOT_FINITE: "too few finite values"}
 
 
 @styled
@@ -179,3 +183,97 @@ def where(image, maps, names: Sequence[str]) -> Figure:
         page.swatch(axes, 0.08, place)
         write(axes, fit(name, text, lines=int((side - 0.16) / leading())), 0.16)
     return figure
+
+
+@styled
+def neurons(table, exemplars, images, which: Sequence[int], columns: int = 8) -> Figure:
+    """Draw a row for each chosen neuron: index, major concepts with scores, top exemplars.
+
+    Parameters
+    ----------
+    table : ConceptTable
+        Of N neurons.
+    exemplars : Exemplars
+        Of the same neurons.
+    images : ImageSet
+        The probe set of the exemplars.
+    which : sequence of int
+        The neurons, each in [0, N).
+    columns : int
+        Exemplars per row; fewer are drawn where there are fewer.
+
+    Returns
+    -------
+    Figure
+        As WWW, Figures 1 and 3. An abstaining neuron is marked "no concept"; beside the index
+        stands the test of the first name, and names that do no better than chance are grey.
+
+    Raises
+    ------
+    IndexError
+        If a neuron does not exist.
+    ValueError
+        If there is no neuron or no column.
+    """
+    return _rows(table, exemplars, images, which, columns, "Major concepts", "images")
+
+
+@styled
+def minor(table, exemplars, crops, which: Sequence[int], columns: int = 8) -> Figure:
+    """Draw the chosen neurons with their minor concepts and the crops of highest activation.
+
+    Parameters are those of `neurons`, the table and exemplars being those of the cropped set.
+    """
+    return _rows(table, exemplars, crops, which, columns, "Minor concepts", "crops")
+
+
+def _rows(table, exemplars, images, which, columns, title, things) -> Figure:
+    which = [_checked(neuron, len(table)) for neuron in which]
+    if not which or columns < 1:
+        raise ValueError(f"{len(which)} neurons in {columns} columns; choose at least one each.")
+    side = min((WIDTH - 2 * MARGIN - _NAMES - 0.1) / columns - 0.05, 0.75)
+    lines = max(3, int((side + 0.06) / leading()) - 1)
+    row = max(side, leading(BODY) + lines * leading())
+    figure, grid = page.grid(
+        [_NAMES, 0.05, *[side] * columns], [row] * len(which), (0.05, 0.14), head=0.3
+    )
+    for place, neuron in enumerate(which):
+        axes = page.blank(figure, grid[place, 0])
+        rule(axes, -0.06)
+        below = write(axes, f"neuron {neuron}", size=BODY, bold=True)
+        if table.names[neuron]:
+            test, _, _ = table.test_words(neuron).partition(",")
+            write(axes, test, 0, _NAMES, colour=GREY, ha="right")
+        for name, score in _names(table, exemplars, neuron, lines):
+            faint = score is None or table.supported(neuron) is False
+            write(axes, score or "", below, _NAMES, ha="right")
+            below = write(axes, name, below, colour=GREY if faint else INK)
+        for column, image in enumerate(exemplars.index[neuron][:columns].tolist(), start=2):
+            if image >= 0:  # else the neuron has fewer exemplars
+                draw(figure.add_subplot(grid[place, column]), images.image(image))
+    first = figure.axes[0]
+    write(first, f"{title}, with scores", -0.3, size=BODY, bold=True)
+    title = f"{things.capitalize()} of highest activation, best first"
+    write(first, title, -0.3, _NAMES + 0.15, size=BODY, bold=True)
+    return figure
+
+
+def _names(table, exemplars, neuron, lines) -> list[tuple[str, str | None]]:
+    """Return at most `lines` lines, each with a score, "" where a name continues, or None."""
+    names, scores = table.names[neuron], table.scores[neuron]
+    if not names:
+        reason = _REASONS.get(int(exemplars.status[neuron]))
+        return [("no concept", None)] + ([(f"({reason})", None)] if reason else [])
+    kept = len(names) if len(names) <= lines else lines - 1
+    room, block = 1 + lines - max(kept, len(names)) if kept else 0, []
+    for name, score in zip(names[:kept], scores[:kept], strict=True):
+        first, *more = fit(name, _NAMES - 0.5, lines=max(1, room))
+        room -= len(more)
+        block += [(first, number(score, 3)), *((line, "") for line in more)]
+    return block + ([(f"and {len(names) - kept} more", None)] if kept < len(names) else [])
+
+
+def _checked(neuron: int, count: int) -> int:
+    if not 0 <= neuron < count:
+        raise IndexError(f"Neuron {neuron} does not exist; the layer has {count}, from 0.")
+    return int(neuron)
