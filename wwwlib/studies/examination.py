@@ -9,15 +9,19 @@ from pandas import DataFrame
 from torch import Tensor
 
 from wwwlib import concepts, evaluation
-from wwwlib.baselines import clip_dissect
+from wwwlib.baselines import clip_dissect, falcon, milan, network_dissection
 from wwwlib.baselines.common import first
-from wwwlib.concepts import NameTests
-from wwwlib.evaluation import Truth
+from wwwlib.baselines.network_dissection import Masks
+from wwwlib.concepts import ConceptTable, NameTests
+from wwwlib.evaluation import Truth, name_tests
 from wwwlib.exemplars import Exemplars
+from wwwlib.images import ImageSet
 from wwwlib.language import ConceptSet, Encoder
 from wwwlib.scores import Score, Words
-from wwwlib.studies.comparison import exemplar_features
+from wwwlib.studies import comparison
+from wwwlib.studies.comparison import dissection_names, exemplar_features, milan_names
 from wwwlib.studies.tables import Row, Table, differences, holm
+from wwwlib.targets import Target
 
 METRICS = ("AUROC", "Pearson")
 MEASURES = {
@@ -33,10 +37,12 @@ MEASURES = {
 Layer = tuple[str, str]  # network and layer
 
 
-def www(v: Tensor, exemplars: Exemplars, t: tuple[Tensor, Tensor], words: Words, k: int) -> Words:
-    """Name neurons by WWW with k of the exemplars: the first names (N,)."""
-    table = concepts.discover(exemplar_features(v, first(exemplars, k)), *t, words, alpha=1.0)
-    return [own[:1] for own in table.names]
+def www(
+    v: Tensor, exemplars: Exemplars, words: ConceptSet, encoder: Encoder, k: int, alpha: float = 1.0
+) -> ConceptTable:
+    """Name neurons by WWW with k of the exemplars, from features v (I, D) of all probe images."""
+    features = exemplar_features(v, first(exemplars, k))
+    return concepts.discover(features, *words.embed(encoder), words.words, alpha)
 
 
 def sweep(
@@ -66,13 +72,91 @@ def sweep(
     dict of (method, k, lambda) to list of list of str
         The first name of each neuron; lambda is nan for WWW, which has none.
     """
-    t = words.embed(encoder)
     bare, _ = ConceptSet(words.words, "{}", words.source).embed(encoder)
-    found = {("WWW", k, math.nan): www(v, exemplars, t, words.words, k) for k in ks}
+    found = {("WWW", k, None): www(v, exemplars, words, encoder, k).names for k in ks}
     for k, lam in product(ks, lambdas):
         ranked = clip_dissect.soft_wpmi(v, bare, first(exemplars, k), words.words, lam=lam)
         found["CLIP-Dissect", k, lam] = ranked.names
     return found
+
+
+def tuned(
+    tried: Mapping[tuple[str, int, float | None], Words], z: Tensor, truth: Truth
+) -> tuple[dict[str, Words], dict[str, object]]:
+    """Choose the setting of each method with the highest mean AUROC on the images of a truth.
+
+    Returns
+    -------
+    names : dict of method to list of list of str
+        Names of the first setting of each method ("WWW", "CLIP-Dissect"), and of the best one
+        ("WWW, tuned", ...).
+    settings : dict of str to float
+        K, lambda and mean AUROC of the best settings.
+    """
+    names, settings = {}, {}
+    for method in dict.fromkeys(method for method, _, _ in tried):
+        own = {at: given for at, given in tried.items() if at[0] == method}
+        fit = {at: summary(name_tests(given, z, truth))["AUROC"] for at, given in own.items()}
+        best = max(fit, key=fit.get)
+        names |= {method: next(iter(own.values())), f"{method}, tuned": own[best]}
+        cells = zip(("K", "λ", "AUROC"), (*best[1:], fit[best]), strict=True)
+        settings |= {f"{method}: {title}": value for title, value in cells if value is not None}
+    return names, settings
+
+
+def rivals(
+    target: Target,
+    exemplars: Mapping[str, Exemplars],
+    probe: ImageSet,
+    words: ConceptSet,
+    encoder: Encoder,
+    masked: tuple[ImageSet, Masks] | None = None,
+    captions: str | None = None,
+    describer: str | None = None,
+    **options: object,
+) -> dict[str, dict[str, Words]]:
+    """Name the neurons of layers by Network Dissection, FALCON and MILAN, as far as they can run.
+
+    Parameters
+    ----------
+    target : Target
+    exemplars : mapping of layer to Exemplars
+    probe : ImageSet
+        Where the exemplars are from.
+    words, encoder
+        As for `sweep`.
+    masked : (ImageSet, Masks), optional
+        Images with masks, for Network Dissection.
+    captions, describer : str, optional
+        See `comparison.captions` and `milan.load`.
+    **options
+        Fields of `distributed.Options`.
+
+    Returns
+    -------
+    dict of layer to dict of method to list of list of str
+    """
+    found: dict[str, dict[str, Words]] = {layer: {} for layer in exemplars}
+    if masked:
+        scans = network_dissection.dissect(target, *masked, list(exemplars), **options)
+        for layer, one in scans.items():
+            found[layer]["Network Dissection"] = dissection_names(one, words.words).names
+    texts = captions and comparison.captions(captions, encoder)
+    speaker = milan.load(describer) if describer else None
+    for layer, own in exemplars.items():
+        if texts:
+            grouped = falcon.falcon(target, layer, probe, encoder, texts, **options)
+            found[layer]["FALCON"] = grouped.table().names
+        if speaker:
+            told = milan.candidates(target, layer, probe, first(own, 15), speaker, **options)
+            found[layer]["MILAN"] = milan_names(told.ranked(), words.words).names
+    return found
+
+
+def test(names: Mapping[str, Words], z: Tensor, truth: Truth) -> dict[str, NameTests]:
+    """Test the names of every method, and the most frequent name of the first one."""
+    names = {**names, "most frequent name": most_frequent(next(iter(names.values())))}
+    return {method: name_tests(own, z, truth) for method, own in names.items()}
 
 
 def most_frequent(names: Words) -> Words:
@@ -225,3 +309,45 @@ def guaranteed_sets(
         covered.append(sets.gather(1, best[order[half:]]).double().mean().item())
         sizes.append(sets.sum(1).double().mean().item())
     return sum(covered) / rounds, sum(sizes) / rounds
+
+
+def findings(
+    tested: Mapping[Layer, Mapping[str, NameTests]],
+    verified: Mapping[Layer, ConceptTable],
+    table: DataFrame,
+) -> list[str]:
+    """Return what the tests of names found, in three sentences.
+
+    Parameters
+    ----------
+    tested : mapping of (network, layer) to mapping of method to NameTests
+        WWW among the methods.
+    verified : mapping of (network, layer) to ConceptTable
+        See `evaluation.verify`.
+    table : DataFrame
+        What `compare` returns, with "WWW, tuned" as the reference.
+    """
+    rows = DataFrame({at: summary(own["WWW"]) for at, own in tested.items()}).T
+    low, high = rows.min(), rows.max()
+    one = next(iter(tested.values()))["WWW"]
+    supported = (rows.supported * rows.neurons).sum() / rows.neurons.sum()
+    leads = table.loc[table.groupby(["network", "layer"]).AUROC.idxmax()].method.value_counts()
+    rival = table[table.method == "CLIP-Dissect, tuned"]
+    firm = rival[rival["AUROC p"] < 0.05]["AUROC gap"]
+    chosen = DataFrame({at: values(own.tests) for at, own in verified.items()}).T
+    pearson = chosen.Pearson.map(lambda own: own.mean().item()).mean()
+    unnamed = sum(int(own.abstained.sum()) for own in verified.values()) / rows.neurons.sum()
+    return [
+        f"On {one.images:,} other images WWW's first names have a mean AUROC of {low.AUROC:.2f} to "
+        f"{high.AUROC:.2f}, by layer; the best of {one.concepts} concepts has "
+        f"{low['best concept']:.2f} to {high['best concept']:.2f}, shuffled names have "
+        f"{low.shuffled:.2f} to {high.shuffled:.2f}, and {supported:.0%} of the names do better "
+        "than chance.",
+        "The highest mean AUROC has "
+        + ", ".join(f"{method} in {n}" for method, n in leads.items())
+        + f" of {len(rows)} layers; with tuned settings CLIP-Dissect is significantly above WWW in "
+        f"{(firm > 0).sum()} of them and below in {(firm < 0).sum()}.",
+        "Choosing by test images among looser candidates changes the mean Pearson correlation "
+        f"from {rows.Pearson.mean():.2f} to {pearson:.2f}, and leaves {unnamed:.0%} of the neurons "
+        "without a name.",
+    ]
