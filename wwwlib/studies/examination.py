@@ -112,6 +112,7 @@ def rivals(
     encoder: Encoder,
     masked: tuple[ImageSet, Masks] | None = None,
     captions: str | None = None,
+    grouping: Mapping[str, float] | None = None,
     describer: str | None = None,
     **options: object,
 ) -> dict[str, dict[str, Words]]:
@@ -129,6 +130,8 @@ def rivals(
         Images with masks, for Network Dissection.
     captions, describer : str, optional
         See `comparison.captions` and `milan.load`.
+    grouping : mapping, optional
+        Settings of `falcon.falcon`.
     **options
         Fields of `distributed.Options`.
 
@@ -137,6 +140,7 @@ def rivals(
     dict of layer to dict of method to list of list of str
     """
     found: dict[str, dict[str, Words]] = {layer: {} for layer in exemplars}
+    options = {**options, "progress": False}
     if masked:
         scans = network_dissection.dissect(target, *masked, list(exemplars), **options)
         for layer, one in scans.items():
@@ -145,7 +149,8 @@ def rivals(
     speaker = milan.load(describer) if describer else None
     for layer, own in exemplars.items():
         if texts:
-            grouped = falcon.falcon(target, layer, probe, encoder, texts, **options)
+            how = {**(grouping or {}), **options}
+            grouped = falcon.falcon(target, layer, probe, encoder, texts, **how)
             found[layer]["FALCON"] = grouped.table().names
         if speaker:
             told = milan.candidates(target, layer, probe, first(own, 15), speaker, **options)
@@ -331,7 +336,9 @@ def findings(
     low, high = rows.min(), rows.max()
     one = next(iter(tested.values()))["WWW"]
     supported = (rows.supported * rows.neurons).sum() / rows.neurons.sum()
-    leads = table.loc[table.groupby(["network", "layer"]).AUROC.idxmax()].method.value_counts()
+    best = table.groupby(["network", "layer"]).AUROC.transform("max") == table.AUROC
+    alone = table[best].drop_duplicates(["network", "layer"], keep=False)
+    leads = alone.method.value_counts()
     rival = table[table.method == "CLIP-Dissect, tuned"]
     firm = rival[rival["AUROC p"] < 0.05]["AUROC gap"]
     chosen = DataFrame({at: values(own.tests) for at, own in verified.items()}).T
@@ -345,8 +352,9 @@ def findings(
         "than chance.",
         "The highest mean AUROC has "
         + ", ".join(f"{method} in {n}" for method, n in leads.items())
-        + f" of {len(rows)} layers; with tuned settings CLIP-Dissect is significantly above WWW in "
-        f"{(firm > 0).sum()} of them and below in {(firm < 0).sum()}.",
+        + f" of {len(rows)} layers, several equally in {len(rows) - len(alone)}; with tuned "
+        f"settings CLIP-Dissect is significantly above WWW in {(firm > 0).sum()} of them and below "
+        f"in {(firm < 0).sum()}.",
         "Choosing by test images among looser candidates changes the mean Pearson correlation "
         f"from {rows.Pearson.mean():.2f} to {pearson:.2f}, and leaves {unnamed:.0%} of the neurons "
         "without a name.",
