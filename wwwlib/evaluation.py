@@ -30,7 +30,7 @@ from wwwlib.targets import Target
 
 LOOSE = 0.4  # alpha of the candidates among which a verified name is chosen
 BAR = 0.1  # lowest Pearson correlation of a verified name
-_BLOCK = 2**25  # values of a block of neurons: 256 MiB in float64
+_BLOCK = 2**23  # values of a block of neurons: 64 MiB in float64
 _SEPARATORS = str.maketrans("_-/", "   ")
 
 
@@ -197,8 +197,8 @@ def _measured(block: Callable, z: Tensor, present: Tensor) -> Tensor:
         raise ValueError(f"present is {present.dtype}; give bool, true where an image shows it.")
     c = present.to(z.device, torch.float64)
     count, finite = c.sum(0), z.isfinite().all(0)
-    parts = z.where(finite, 0).split(max(1, _BLOCK // len(z)), 1)
-    found = torch.cat([block(part, c, count) for part in parts])
+    parts = z.split(max(1, _BLOCK // len(z)), 1)
+    found = torch.cat([block(part.nan_to_num(0, 0, 0), c, count) for part in parts])
     decided = finite[:, None] & (count > 0) & (count < len(z))
     return found.masked_fill(~decided, torch.nan)
 

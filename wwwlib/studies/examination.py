@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import product
 
 import torch
@@ -21,7 +22,7 @@ from wwwlib.scores import Score, Words
 from wwwlib.studies import comparison
 from wwwlib.studies.comparison import dissection_names, exemplar_features, milan_names
 from wwwlib.studies.tables import Row, Table, differences, holm
-from wwwlib.targets import Target
+from wwwlib.targets import LOGITS, Target
 
 METRICS = ("AUROC", "Pearson")
 MEASURES = {
@@ -37,12 +38,17 @@ MEASURES = {
 Layer = tuple[str, str]  # network and layer
 
 
+@lru_cache(maxsize=4)
+def _embedded(words: ConceptSet, encoder: Encoder) -> tuple[Tensor, Tensor]:
+    return words.embed(encoder)
+
+
 def www(
     v: Tensor, exemplars: Exemplars, words: ConceptSet, encoder: Encoder, k: int, alpha: float = 1.0
 ) -> ConceptTable:
     """Name neurons by WWW with k of the exemplars, from features v (I, D) of all probe images."""
     features = exemplar_features(v, first(exemplars, k))
-    return concepts.discover(features, *words.embed(encoder), words.words, alpha)
+    return concepts.discover(features, *_embedded(words, encoder), words.words, alpha)
 
 
 def sweep(
@@ -72,7 +78,7 @@ def sweep(
     dict of (method, k, lambda) to list of list of str
         The first name of each neuron; lambda is nan for WWW, which has none.
     """
-    bare, _ = ConceptSet(words.words, "{}", words.source).embed(encoder)
+    bare, _ = _embedded(ConceptSet(words.words, "{}", words.source), encoder)
     found = {("WWW", k, None): www(v, exemplars, words, encoder, k).names for k in ks}
     for k, lam in product(ks, lambdas):
         ranked = clip_dissect.soft_wpmi(v, bare, first(exemplars, k), words.words, lam=lam)
@@ -149,7 +155,9 @@ def rivals(
     speaker = milan.load(describer) if describer else None
     for layer, own in exemplars.items():
         if texts:
-            how = {**(grouping or {}), **options}
+            hidden = [one for one in exemplars if one != LOGITS]
+            maps = hidden[-1] if layer == LOGITS and hidden else layer
+            how = {"cam_layer": maps, **(grouping or {}), **options}
             grouped = falcon.falcon(target, layer, probe, encoder, texts, **how)
             found[layer]["FALCON"] = grouped.table().names
         if speaker:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wwwlib import scores
-from wwwlib.studies import pixels
+from wwwlib.studies import localization
 
 
 def mask_of(*rows):
@@ -61,7 +61,7 @@ def literal_iou(region, mask):
 
 def test_a_maximum_on_the_mask_hits_and_one_beside_it_misses():
     m = torch.cat([peak(1, 1), peak(2, 2)])
-    score = pixels.pointing_game(m, CORNER.expand(2, -1, -1))
+    score = localization.pointing_game(m, CORNER.expand(2, -1, -1))
     assert score.values.tolist() == [1, 0]
     assert score.mean == 0.5
     assert score.name == "pointing game"
@@ -71,25 +71,25 @@ def test_tolerance_is_a_euclidean_distance_and_its_border_still_hits_by_hand():
     """(2, 2) is sqrt 2 from the mask's nearest pixel (1, 1), (1, 3) is 2, (4, 4) is sqrt 18."""
     m = torch.cat([peak(2, 2), peak(1, 3), peak(4, 4)])
     mask = CORNER.expand(3, -1, -1)
-    assert pixels.pointing_game(m, mask, 1).values.tolist() == [0, 0, 0]
-    assert pixels.pointing_game(m, mask, 1.5).values.tolist() == [1, 0, 0]
-    assert pixels.pointing_game(m, mask, 2).values.tolist() == [1, 1, 0]
-    assert pixels.pointing_game(m, mask, 4).values.tolist() == [1, 1, 0]
-    assert pixels.pointing_game(m, mask, 5).values.tolist() == [1, 1, 1]
-    assert pixels.pointing_game(m, mask, 1e9).values.tolist() == [1, 1, 1]
+    assert localization.pointing_game(m, mask, 1).values.tolist() == [0, 0, 0]
+    assert localization.pointing_game(m, mask, 1.5).values.tolist() == [1, 0, 0]
+    assert localization.pointing_game(m, mask, 2).values.tolist() == [1, 1, 0]
+    assert localization.pointing_game(m, mask, 4).values.tolist() == [1, 1, 0]
+    assert localization.pointing_game(m, mask, 5).values.tolist() == [1, 1, 1]
+    assert localization.pointing_game(m, mask, 1e9).values.tolist() == [1, 1, 1]
 
 
 def test_pixels_that_share_the_maximum_score_the_share_of_them_that_hit():
     """One of two maxima lies on the mask: breaks if the first, or any, decided alone."""
     m = peak(0, 0) + peak(4, 4)
-    score = pixels.pointing_game(m, CORNER)
+    score = localization.pointing_game(m, CORNER)
     assert score.values.tolist() == [0.5]
     assert score.sizes.tolist() == [2]
 
 
 def test_a_flat_map_scores_as_a_random_guess():
     for value in (0.0, 3.0):
-        score = pixels.pointing_game(torch.full((1, 5, 5), value), CORNER)
+        score = localization.pointing_game(torch.full((1, 5, 5), value), CORNER)
         assert score.values.tolist() == pytest.approx([4 / 25])
 
 
@@ -99,19 +99,19 @@ def test_pointing_game_equals_its_literal_version(tolerance):
     m = torch.randint(0, 4, (12, 7, 9))
     mask = torch.rand(12, 7, 9) < 0.08
     mask[:, 3, 4] = True
-    score = pixels.pointing_game(m.float(), mask, tolerance)
+    score = localization.pointing_game(m.float(), mask, tolerance)
     assert score.values.tolist() == pytest.approx(literal_pointing(m, mask, tolerance))
 
 
 def test_a_random_map_scores_the_area_of_the_mask():
     """Over many maps of independent pixels; breaks if a side of the image were preferred."""
-    score = pixels.pointing_game(torch.rand(20_000, 5, 5), CORNER.expand(20_000, -1, -1))
+    score = localization.pointing_game(torch.rand(20_000, 5, 5), CORNER.expand(20_000, -1, -1))
     assert abs(score.mean - 4 / 25) < 4 * score.stderr
 
 
 def test_scaling_a_heatmap_changes_nothing():
     m, mask = torch.rand(6, 8, 8), torch.rand(6, 8, 8) < 0.3
-    one, other = pixels.pointing_game(m, mask), pixels.pointing_game(7 * m, mask)
+    one, other = localization.pointing_game(m, mask), localization.pointing_game(7 * m, mask)
     assert one.values.tolist() == other.values.tolist()
 
 
@@ -122,7 +122,7 @@ def test_iou_by_hand():
     """4 pixels against the corner's 4, two shared: 2/6. All 25 pixels: 4/25. Nothing: 0."""
     shifted = mask_of(".##..", ".##..", ".....", ".....", ".....")
     regions = torch.cat([CORNER, shifted, torch.ones_like(CORNER), torch.zeros_like(CORNER)])
-    score = pixels.iou(regions, CORNER.expand(4, -1, -1))
+    score = localization.iou(regions, CORNER.expand(4, -1, -1))
     assert score.values.tolist() == pytest.approx([1, 1 / 3, 4 / 25, 0])
     assert score.sizes.tolist() == [4, 4, 25, 0]
     assert score.abstained == 1
@@ -130,7 +130,7 @@ def test_iou_by_hand():
 
 def test_iou_equals_its_literal_version_and_never_passes_its_upper_bound():
     region, mask = torch.rand(30, 6, 7) < 0.3, torch.rand(30, 6, 7) < 0.5
-    score, bound = pixels.iou(region, mask), pixels.iou_upper_bound(region, mask)
+    score, bound = localization.iou(region, mask), localization.iou_upper_bound(region, mask)
     assert score.values.tolist() == pytest.approx(literal_iou(region, mask))
     assert (score.values <= bound.values).all()
 
@@ -140,13 +140,13 @@ def test_the_upper_bound_is_reached_by_a_region_within_the_mask_and_by_one_aroun
     within[0, 0, 0] = False
     regions, mask = torch.cat([within, around]), CORNER.expand(2, -1, -1)
     assert torch.equal(
-        pixels.iou(regions, mask).values, pixels.iou_upper_bound(regions, mask).values
+        localization.iou(regions, mask).values, localization.iou_upper_bound(regions, mask).values
     )
 
 
 def test_by_group_keeps_every_value_once_in_order_of_appearance():
     score = scores.Score("IoU", torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([1, 2, 3, 4]))
-    parts = pixels.by_group(score, ["part", "object", "part", "scene"])
+    parts = localization.by_group(score, ["part", "object", "part", "scene"])
     assert list(parts) == ["part", "object", "scene"]
     assert parts["part"].values.tolist() == pytest.approx([0.1, 0.3])
     assert parts["part"].sizes.tolist() == [1, 3]
@@ -157,7 +157,7 @@ def test_by_group_keeps_every_value_once_in_order_of_appearance():
 def test_scores_of_maps_can_be_compared_pair_by_pair():
     """Breaks if two tolerances, which are two scores, could be compared with each other."""
     m, mask = torch.rand(20, 8, 8), torch.rand(20, 8, 8) < 0.3
-    strict, near = (pixels.pointing_game(m, mask, tolerance) for tolerance in (0, 2))
+    strict, near = (localization.pointing_game(m, mask, tolerance) for tolerance in (0, 2))
     assert scores.compare(strict, strict).difference == 0
     with pytest.raises(ValueError, match="cannot be compared"):
         scores.compare(strict, near)
@@ -166,9 +166,11 @@ def test_scores_of_maps_can_be_compared_pair_by_pair():
 # What a user may get wrong ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("measure", [pixels.pointing_game, pixels.iou, pixels.iou_upper_bound])
+@pytest.mark.parametrize(
+    "measure", [localization.pointing_game, localization.iou, localization.iou_upper_bound]
+)
 def test_masks_that_do_not_fit_are_refused(measure):
-    given = CORNER if measure is not pixels.pointing_game else CORNER.float()
+    given = CORNER if measure is not localization.pointing_game else CORNER.float()
     with pytest.raises(ValueError, match=r"\(1, 5, 5\) and the masks \(1, 4, 5\)"):
         measure(given, CORNER[:, :4])
     with pytest.raises(ValueError, match="Mask 0 is empty"):
@@ -181,21 +183,21 @@ def test_a_heatmap_that_is_not_finite_is_refused_by_its_number():
     m = torch.cat([peak(0, 0), peak(0, 0)])
     m[1, 2, 2] = torch.nan
     with pytest.raises(ValueError, match="Heatmap 1 is not finite"):
-        pixels.pointing_game(m, CORNER.expand(2, -1, -1))
+        localization.pointing_game(m, CORNER.expand(2, -1, -1))
 
 
 @pytest.mark.parametrize("tolerance", [-1, math.inf, math.nan])
 def test_a_senseless_tolerance_is_refused(tolerance):
     with pytest.raises(ValueError, match="tolerance is"):
-        pixels.pointing_game(peak(0, 0), CORNER, tolerance)
+        localization.pointing_game(peak(0, 0), CORNER, tolerance)
 
 
 def test_regions_that_are_no_regions_are_refused():
     with pytest.raises(ValueError, match=r"float32; give bool, as maps.region"):
-        pixels.iou(peak(0, 0), CORNER)
+        localization.iou(peak(0, 0), CORNER)
 
 
 def test_groups_of_another_number_are_refused():
-    score = pixels.iou(CORNER, CORNER)
+    score = localization.iou(CORNER, CORNER)
     with pytest.raises(ValueError, match="2 groups for 1 values"):
-        pixels.by_group(score, ["part", "object"])
+        localization.by_group(score, ["part", "object"])
