@@ -118,8 +118,15 @@ def test_a_corner_of_the_picture_is_that_corner_of_the_maps(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_contributions_are_derivatives_and_before_a_linear_head_ablation(name):
-    target, step = network(name), 1e-5
+def test_contributions_are_derivatives_and_before_a_linear_head_ablation(name, monkeypatch):
+    """In float64, against central differences of the step whose error is smallest.
+
+    A long step crosses kinks of ReLUs, a short one rounds where a layer has hardly any effect.
+    """
+    single = torch.Tensor.float  # some networks compute their attention in it
+    double = torch.float64
+    monkeypatch.setattr(torch.Tensor, "float", lambda a: a if a.dtype == double else single(a))
+    target = network(name)
     x, layer = fixed_batch(target.preprocess, name).double(), last_spatial_layer(target)
     for at in dict.fromkeys((layer, blocks(target)[len(blocks(target)) // 2])):
         try:
@@ -128,12 +135,17 @@ def test_contributions_are_derivatives_and_before_a_linear_head_ablation(name):
             assert at != layer and len(str(error)) < 400
             continue
         some = found.w.abs().sum(0).topk(3).indices
-        if found.exact:
-            expected = ablation(target, x, at, 3, some, signed=True)
-        else:
-            expected = torch.stack([quotient(target, x, at, found, int(i), step) for i in some], 1)
-        scale = found.w.abs().max()
-        assert (found.w[:, some] - expected).abs().max() < 1e-4 * scale, at
+        gaps = []
+        for step in (None,) if found.exact else (1e-5, 1e-7, 1e-3):
+            if step is None:
+                expected = ablation(target, x, at, 3, some, signed=True)
+            else:
+                rows = [quotient(target, x, at, found, int(i), step) for i in some]
+                expected = torch.stack(rows, 1)
+            gaps.append((found.w[:, some] - expected).abs().max())
+            if gaps[-1] <= 1e-4 * found.w.abs().max():
+                break
+        assert min(gaps) <= 1e-4 * found.w.abs().max(), at
 
 
 def quotient(target, x, layer, found, neuron, step):
