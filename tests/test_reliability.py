@@ -8,6 +8,7 @@ import torch
 from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import roc_auc_score
 
+from wwwlib import images
 from wwwlib.studies import reliability, survey, verdicts
 
 RATES = torch.linspace(0, 1, 11)
@@ -273,7 +274,7 @@ def test_what_is_learnt_by_heart_is_no_gain():
     wrong = torch.rand(400, generator=rng) < 0.3
     u, noise = wrong + 2 * torch.randn(400, generator=rng), torch.randn(400, generator=rng)
     fitted = torch.zeros(400, dtype=torch.bool)
-    fitted[survey.halves(wrong.tolist(), 5)[0]] = True
+    fitted[images.halves(wrong.tolist(), 5)[0]] = True
     second = torch.where(fitted, wrong.double(), noise)
     found = reliability.gain(u, second, wrong, seed=5, samples=300)
     assert found.difference < 0
