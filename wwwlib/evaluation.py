@@ -107,7 +107,7 @@ def average_precision(z: Tensor, present: Tensor) -> Tensor:
         (N, M) float64 in (0, 1]: mean over the images of the concept of the share of them among
         the images that activate the neuron at least as much.
     """
-    concept, image = present.T.nonzero(as_tuple=True)
+    concept, image = present.to(z.device).T.nonzero(as_tuple=True)
 
     def block(z: Tensor, c: Tensor, count: Tensor) -> Tensor:
         at_least = len(z) - _places(z)[0]  # images with this activation or a higher one
@@ -141,7 +141,10 @@ def pearson(z: Tensor, present: Tensor) -> Tensor:
 
 
 def cosine(z: Tensor, present: Tensor) -> Tensor:
-    """Cosine of activation and presence, as `pearson` without centring."""
+    """Cosine of activation and presence.
+
+    As `pearson` without centring: activations far from zero everywhere favour frequent concepts.
+    """
     return _measured(lambda z, c, count: _cosine(z.double(), c), z, present)
 
 
@@ -168,22 +171,15 @@ def binary(z: Tensor, present: Tensor, share: float = 0.05) -> dict[str, Tensor]
     if not 0 < share < 1:
         raise ValueError(f"share is {share}; give a number between 0 and 1, such as .05.")
 
-    def overlap(z: Tensor, c: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    def block(z: Tensor, c: Tensor, count: Tensor) -> Tensor:
         least = z.topk(int(np.ceil(share * len(z))), 0).values[-1]
         active = (z >= least).double()
-        return active.T @ c, active.sum(0)[:, None]
+        both, size = active.T @ c, active.sum(0)[:, None]
+        f1, iou = 2 * both / (size + count), both / (size + count - both)
+        auprc = both**2 / (size * count) + (1 - both / size) * size / len(z)
+        return torch.stack([f1, iou, auprc], 2)
 
-    measures = {
-        "F1": lambda both, active, count: 2 * both / (active + count),
-        "IoU": lambda both, active, count: both / (active + count - both),
-        "AUPRC": lambda both, active, count: (
-            both**2 / (active * count) + (1 - both / active) * active / len(z)
-        ),
-    }
-    return {
-        name: _measured(lambda *block, one=one: one(*overlap(*block), block[2]), z, present)
-        for name, one in measures.items()
-    }
+    return dict(zip(("F1", "IoU", "AUPRC"), _measured(block, z, present).unbind(2), strict=True))
 
 
 def _measured(block: Callable, z: Tensor, present: Tensor) -> Tensor:
@@ -200,7 +196,7 @@ def _measured(block: Callable, z: Tensor, present: Tensor) -> Tensor:
     parts = z.split(max(1, _BLOCK // len(z)), 1)
     found = torch.cat([block(part.nan_to_num(0, 0, 0), c, count) for part in parts])
     decided = finite[:, None] & (count > 0) & (count < len(z))
-    return found.masked_fill(~decided, torch.nan)
+    return found.masked_fill(~decided.view(*decided.shape, *[1] * (found.ndim - 2)), torch.nan)
 
 
 def _places(z: Tensor) -> tuple[Tensor, Tensor]:

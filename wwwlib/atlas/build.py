@@ -152,12 +152,13 @@ def build(
             layer: discover(whole.v[layer], t, t0, words.words, LOOSE) for layer in layers
         }
         found = _tested(found, candidates, target, test, options)
+    tested = test and {"name": test.images.name, "fingerprint": test.images.fingerprint}
     settings = {
         "probe": {"name": probe.name, "fingerprint": probe.fingerprint},
         "class side": {"name": labelled.name, "fingerprint": labelled.fingerprint},
         "labelled": label_source(labelled),
         "words": {"digest": words.digest, "template": words.template},
-        "test": None if test is None else {"name": test.images.name, "images": len(test.images)},
+        "test": tested,
         "encoder": encoder.name,
         "versions": versions(),
         "k": [k, k_minor],
