@@ -19,6 +19,7 @@ from wwwlib import images, plots, world
 from wwwlib.atlas import Explanation, Neuron, Thumbnails, Track
 from wwwlib.concepts import ConceptTable
 from wwwlib.exemplars import Exemplars
+from wwwlib.plots.neurons import _WORDS
 from wwwlib.plots.page import pixels
 from wwwlib.plots.style import fit, listing, literal, look, measure, number
 from wwwlib.studies import figures
@@ -285,3 +286,7 @@ def test_wrong_input_is_refused():
         figures.heatmaps([PROBE.image(0)], _maps(), [["one", "two", "three"]], ["image"])
     with pytest.raises(ValueError, match="expected a PIL image"):
         pixels(np.zeros((4, 4)))
+
+
+def test_the_longest_test_of_a_name_ends_before_the_examples():
+    assert measure("major, AUROC 1.00") < _WORDS

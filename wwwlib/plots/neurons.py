@@ -15,7 +15,7 @@ from wwwlib.plots.style import BODY, GREY, HEAD, WIDTH, fit, listing, share, sty
 
 _GUTTER = 0.26  # inches between two tracks, and the parts of a track
 _COLUMN = (WIDTH - 2 * MARGIN - _GUTTER) / 2
-_SIDE, _EXAMPLE, _GAP = 0.94, 0.35, 0.03
+_SIDE, _EXAMPLE, _GAP = 0.94, 0.31, 0.03
 _EXAMPLES, _LINES = 3, 2  # example images, and lines of names below the word "major" or "minor"
 _WORDS = _COLUMN - _SIDE - _EXAMPLES * _EXAMPLE - 5 * _GAP - 0.06
 _BLOCK = (_LINES + 1) * leading() + 0.04
