@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CORE = (
     "registry", "store", "images", "targets", "activations", "distributed", "exemplars",
     "language", "concepts", "contributions", "evaluation", "maps", "plots", "atlas", "scores",
-    "short_way",
+    "short_way", "__main__",
 )  # fmt: skip
 FOLDERS = {  # and the other folders that each may import, beside the core
     "world": set(),

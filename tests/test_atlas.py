@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 import warnings
 from dataclasses import dataclass, fields, replace
 
@@ -13,21 +14,15 @@ from torch import nn
 from torch.nn.functional import interpolate
 from torchvision.transforms.functional import pil_to_tensor
 
-from wwwlib import atlas, concepts, evaluation, exemplars, maps, targets
-from wwwlib.atlas import (
-    class_contributions,
-    class_name,
-    labelled_subset,
-    match_labels,
-    shown_classes,
-    similarity,
-)
-from wwwlib.atlas.explain import quoted, run_model
+from wwwlib import atlas, concepts, evaluation, exemplars, maps, targets, world
+from wwwlib.atlas import class_contributions, match_labels
+from wwwlib.atlas.explain import likeness, quoted, run_model
 from wwwlib.contributions import contribute
 from wwwlib.evaluation import Truth
 from wwwlib.images import ImageSet, crops, imagenet_synsets, subset
 from wwwlib.language import ConceptSet, embed_exemplars
 from wwwlib.store import Store, digest
+from wwwlib.studies.datasets import class_name, labelled_subset, shown_classes
 from wwwlib.world import DATA
 
 CLASSES = ("boat", "tree", "house")
@@ -218,6 +213,100 @@ def test_explaining_runs_the_network_once(layer, backward, monkeypatch):
     assert len(calls) == 1 and len(grads) == backward
 
 
+@pytest.mark.parametrize("name, layer", [("1", 1), ("3", 3)])
+def test_explanations_by_contribution_maps_are_the_literal_computation(made, name, layer):
+    """Breaks if maps are not those of the track's class, or are weighted a second time."""
+    model, picture = network(), Noise()(1000)
+    other = (made.explain(picture, name).predicted + 1) % 3
+    found = made.explain(picture, name, 3, cls=other, where="contribution")
+    for track in (found.sample, found.cls):
+        a = model[: layer + 1](preprocess(picture)[None]).detach().requires_grad_()
+        logit = model[layer + 1 :](a)[0, track.class_index]
+        c = (a * torch.autograd.grad(logit, a)[0]).detach()
+        heatmap = torch.zeros(SIDE, SIDE, dtype=torch.float64)
+        for neuron in track.neurons:
+            i = neuron.index
+            m = interpolate(c[:, i : i + 1].clamp(min=0), (SIDE, SIDE), mode="bilinear")[0, 0]
+            torch.testing.assert_close(neuron.map, m)
+            heatmap += m
+        torch.testing.assert_close(track.heatmap, heatmap)
+    usual = made.explain(picture, name, 3, cls=other)
+    for one, same_one in ((found.sample, usual.sample), (found.cls, usual.cls)):
+        assert [n.index for n in one.neurons] == [n.index for n in same_one.neurons]
+    assert found.where == found.to_dict()["where"] == "contribution"
+    assert "contributing" in str(found) and "active" not in str(found)
+    assert made.explain(picture, name, where="contribution").right_r is None
+    with pytest.raises(ValueError, match="where is 'both'; use one of activation, contribution"):
+        made.explain(picture, name, where="both")
+
+
+def test_tokens_are_explained_by_contribution_maps_and_the_last_ones_are_refused():
+    """Behind the last attention the class token alone reaches the logits."""
+    blocks = [f"encoder.layers.encoder_layer_{i}" for i in (1, 2)]
+    probe, target = world.image_set(48, 3), targets.load("world/vit")
+    made = built(target, probe, layers=blocks, rounds=0)
+    assert made.where(blocks[0]) == "contribution" and made.where(blocks[1]) is None
+    found, x = made.explain(probe.image(0), blocks[0]), target.preprocess(probe.image(0))[None]
+    one = contribute(target, x, blocks[0], linear=False)
+    top = one.w[0].topk(5).indices
+    heat = interpolate(one.maps[:, top].clamp(min=0), (64, 64), mode="bilinear")[0].sum(0)
+    torch.testing.assert_close(found.sample.heatmap, heat, rtol=1e-4, atol=1e-6)
+    assert found.where == "contribution" and made.layers[blocks[1]].right_r is None
+    assert len(found.right_r) > 0
+    with pytest.raises(ValueError, match=f"no position of '{blocks[1]}', .*; take '{blocks[0]}'"):
+        made.explain(probe.image(0), blocks[1])
+
+
+@pytest.mark.parametrize("where", ["activation", "contribution"])
+@pytest.mark.parametrize("name, layer", [("1", 1), ("3", 3)])
+def test_one_class_rather_than_another_is_the_difference_of_their_logits(made, name, layer, where):
+    model, picture, record = network(), Noise()(1000), made.layers[name]
+    a = model[: layer + 1](preprocess(picture)[None]).detach().requires_grad_()
+    logits = model[layer + 1 :](a)[0]
+    predicted = int(logits.argmax())
+    other = (predicted + 1) % 3
+    c = (a * torch.autograd.grad(logits[predicted] - logits[other], a)[0]).detach()[0]
+    w = c.sum((1, 2))
+    found = made.explain(picture, name, 3, where=where, instead_of=CLASSES[other])
+    order = w.argsort(descending=True).tolist()
+    assert [n.index for n in found.sample.neurons] == order[:3]
+    for n in found.sample.neurons:
+        assert n.contribution == pytest.approx((w[n.index] / w.abs().sum()).item(), abs=1e-6)
+        drawn = c[n.index] if where == "contribution" else a.detach()[0, n.index]
+        grown = interpolate(drawn[None, None].clamp(min=0), (SIDE, SIDE), mode="bilinear")[0, 0]
+        torch.testing.assert_close(n.map, grown)
+    general = record.class_w[predicted] - record.class_w[other]
+    order = general.argsort(descending=True).tolist()
+    assert [n.index for n in found.cls.neurons] == order[:3] and found.right_r is None
+    shown = logits.softmax(0)
+    head = (
+        f'Predicted "{CLASSES[predicted]}" ({shown[predicted]:.2f}) rather than "{CLASSES[other]}"'
+    )
+    assert str(found).startswith(head.replace("(0.", "(."))
+    assert found.to_dict()["instead_of"]["probability"] == pytest.approx(shown[other].item())
+
+
+def test_a_class_rather_than_itself_is_refused(made):
+    predicted = made.explain(Noise()(3), "1").predicted_name
+    with pytest.raises(ValueError, match=f"instead_of is '{predicted}', the predicted class"):
+        made.explain(Noise()(3), "1", instead_of=predicted)
+    other = CLASSES[(CLASSES.index(predicted) + 1) % 3]
+    with pytest.raises(ValueError, match=f"instead_of is '{other}', that of the class track"):
+        made.explain(Noise()(3), "1", cls=other, instead_of=other)
+    with pytest.raises(ValueError, match="no class 'trees'"):
+        made.explain(Noise()(3), "1", instead_of="trees")
+
+
+def test_an_explanation_says_which_share_its_neurons_carry(made):
+    found = made.explain(Noise()(3), "1", 2)
+    w = run_model(made.target, made.layers["1"], Noise()(3)).w
+    share = (w.sort(descending=True).values[:2].sum() / w.sum()).item()
+    assert found.sample.share == found.to_dict()["sample"]["share"] == pytest.approx(share)
+    words = f"2 of {len(w)} neurons carry {share:.2f} of all contributions".replace("0.", ".")
+    assert words in str(found)
+    assert "1 of 6 neurons carries " in str(made.explain(Noise()(3), "3", 1))
+
+
 def test_class_track_of_any_class_by_name_and_by_index(made):
     by_name, by_index = (made.explain(Noise()(3), "1", cls=cls) for cls in ("tree", 1))
     assert by_name.to_dict() == by_index.to_dict()
@@ -229,7 +318,7 @@ def test_class_track_of_any_class_by_name_and_by_index(made):
     "options, message",
     [({"cls": "trees"}, "no class 'trees'; the nearest are 'tree'"), ({"cls": 3}, "Class 3 does"),
      ({"cls": -1}, "The class is -1"), ({"cls": 1.5}, "The class is 1.5; give a whole number"),
-     ({"layer": "2"}, "no layer '2'; it was built for '1', '3'"),
+     ({"layer": "2"}, "no layer '2'; the nearest are 'logits', '3', '1'"),
      ({"top": 0}, "top is 0"),
      ({"top": 2.5}, "top is 2.5; give a whole"), ({"percentile": 100}, "percentile is 100")],
 )  # fmt: skip
@@ -246,16 +335,6 @@ def test_numbers_are_checked_before_the_first_pass(name, value):
     with pytest.raises(ValueError, match=expected):
         built(encoder=encoder, **{name: value})
     assert not encoder.calls
-
-
-def test_another_encoder_of_the_same_name_finds_nothing(made):
-    class Namesake(Projection):
-        def encode_texts(self, texts):
-            return super().encode_texts(texts).flip(1)
-
-    assert made.find("sail", Projection())
-    with pytest.raises(ValueError, match="or gives other features"):
-        made.find("sail", Namesake())
 
 
 def test_preprocessing_that_fails_names_the_image_to_explain(made, tmp_path):
@@ -368,7 +447,7 @@ def test_r_of_right_predictions_leaves_each_image_out_of_its_class_mean(layer, s
             others = [j for j in range(i % 3, 24, 3) if j != i]
             x = torch.stack([preprocess(Noise()(j)) for j in others])
             mean = contribute(target, x, layer, i % 3, signed).w.mean(0)
-            heat = [maps.heatmap(runs[i].a, w, k, SIDE) for w in (runs[i].w, mean)]
+            heat = [maps.heatmap(runs[i].maps(0), w, k, SIDE) for w in (runs[i].w, mean)]
             expected.append(maps.similarity(*heat).item())
         expected = torch.tensor(sorted(expected), dtype=torch.float64)
         assert torch.allclose(record.right_r[k - 1], expected, atol=1e-6, equal_nan=True)
@@ -377,13 +456,14 @@ def test_r_of_right_predictions_leaves_each_image_out_of_its_class_mean(layer, s
 def test_tested_images_are_at_most_200_and_of_all_classes(monkeypatch):
     """Breaks if every n-th image is taken where classes alternate."""
     labels, seen = [i % 3 for i in range(600)], []
-    original = similarity._to_others
+    module = sys.modules["wwwlib.atlas.build"]  # wwwlib.atlas.build is the function
+    original = module._to_others
 
     def watched(found, own, *others):
         seen.extend(own.tolist())
         return original(found, own, *others)
 
-    monkeypatch.setattr(similarity, "_to_others", watched)
+    monkeypatch.setattr(module, "_to_others", watched)
     built(probe=images(600, labels), layers=["3"], rounds=0)
     counts = [seen.count(c) for c in range(3)]
     assert sum(counts) == 200 and min(counts) >= 66
@@ -417,6 +497,39 @@ def test_no_word_judges_an_r(r, count, expected):
     known = torch.arange(count, dtype=torch.float64) / count
     assert replace(explanation(r=r), right_r=known).r_words == expected
     assert replace(explanation(r=r), right_r=None).r_words == expected.split(", lower")[0]
+
+
+def far(z, others, scale):
+    """Distance to the nearest of others, neuron by neuron: the slow version of `likeness`."""
+    apart = [sum(((a - b) / s) ** 2 for a, b, s in zip(z, o, scale, strict=True)) for o in others]
+    return min(apart).sqrt().item()
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3, 3.0])
+def test_likeness_is_the_rank_of_the_nearest_distance(spread):
+    torch.manual_seed(1)
+    known = torch.randn(30, 6).double() + 4
+    z = known[3] + spread * torch.randn(6).double() - 2 * spread
+    scale = (known - known.mean(0)).square().mean(0).sqrt()
+    rest = [[o for j, o in enumerate(known) if j != i] for i in range(30)]
+    apart = [far(one, others, scale) for one, others in zip(known, rest, strict=True)]
+    expected = (1 + sum(d >= far(z, known, scale) for d in apart)) / 31
+    assert likeness(z, known) == pytest.approx(expected)
+
+
+def test_an_image_unlike_the_probe_set_is_called_so(made):
+    """Breaks if images of the probe set are flagged, or if a far one is not."""
+    few = made.explain(Noise()(3), "1")
+    assert few.likeness > 0.5 and not few.warning, "24 images cannot tell that one in 100 is rare"
+    many = built(probe=images(240), layers=["1"], rounds=0)
+    assert many.layers["1"].usual_z.shape[0] == 200
+    far_off = many.explain(Image.new("RGB", (SIDE, SIDE), "red"), "1")
+    assert far_off.likeness == 1 / 201
+    assert far_off.warning in far_off.to_sentence()
+    assert not many.explain(Noise()(3), "1").warning
+    assert replace(far_off, likeness=math.nan).warning == ""
+    unlabelled = built(probe=images(labels=[None] * 24), layers=["1"])
+    assert unlabelled.layers["1"].usual_z.shape[0] == 24
 
 
 def predictions(target, probe):
@@ -550,7 +663,7 @@ def test_images_without_a_label_of_the_network_are_left_out_or_refused():
     assert labelled_subset(images(), target).fingerprint == images().fingerprint
     part = labelled_subset(images(labels=[0, 1] * 12, classes=("boat", "car")), target)
     assert len(part) == 12 and set(part.labels) == {0}
-    with pytest.raises(ValueError, match=r"None of 24 .* no single class .*: 'bus', 'car': put"):
+    with pytest.raises(ValueError, match=r"None of 24 .* has the classes 'bus', 'car': put"):
         labelled_subset(images(labels=[0, 1] * 12, classes=("bus", "car")), target)
     with pytest.raises(ValueError, match=r"'noise' has no labels: put"):
         labelled_subset(images(labels=[None] * 24), target)
@@ -733,7 +846,7 @@ def neuron(index=12, names=("sail",), share=0.41):
 
 def explanation(neurons=None, r=0.93, cls=0, label=None, name="boat"):
     neurons = neurons or (neuron(),)
-    sample = atlas.Track("sample", 0, name, 0.97, neurons, torch.ones(9, 9))
+    sample = atlas.Track("sample", 0, name, 0.97, neurons, torch.ones(9, 9), 128)
     general = replace(sample, kind="class", class_index=cls, class_name=("boat", "tree")[cls])
     picture = Image.new("RGB", (9, 9))
     return atlas.Explanation(picture, label, 0, name, 0.97, "1", sample, general, r)
@@ -743,7 +856,8 @@ def test_the_sentence_says_what_where_why_and_how_sure():
     two = (neuron(), neuron(3, (), 0.2))
     assert explanation(two).to_sentence() == (
         'Predicted "boat" (.97): neuron 12 ("sail"; untested), .41 of the contribution, active in '
-        "the upper left; neuron 3 (no concept), .20 of the contribution, active in the upper left. "
+        "the upper left; neuron 3 (no concept), .20 of the contribution, active in the upper left; "
+        "2 of 128 neurons carry .61 of all contributions. "
         "Heatmaps of the class and the image: r = .93."
     )
     other = explanation(r=0.2, cls=1, label="tree").to_sentence()
@@ -813,7 +927,9 @@ def test_every_kind_of_layer_of_the_small_networks_is_explained(name):
     probe = images(6, labels=range(6), classes=target.classes)
     made = built(target, probe, layers=[*layers, "logits"], k=2)
     assert [layer.exact for layer in made.layers.values()] == [False, True, True]
-    for layer in made.layers:
+    blind = [layer for layer in made.layers if made.where(layer) is None]
+    assert blind == ([] if name == "world/conv" else ["encoder.ln"])
+    for layer in filter(made.where, made.layers):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # an untrained network may weigh nothing
             found = made.explain(Noise()(3), layer, cls=1)

@@ -145,10 +145,11 @@ def test_a_nan_neuron_leaves_the_others_alone():
 
 
 @pytest.mark.parametrize("block", [1, 37, 100, 10**9])
-def test_blocks_change_nothing(block):
+def test_blocks_change_nothing(block, monkeypatch):
+    monkeypatch.setattr(concepts, "BLOCK", block)
     v, t, t0 = unit(13, 3, 8), unit(25, 8, seed=1), unit(8, seed=2)
     words = [str(j) for j in range(25)]
-    table = concepts.discover(v, t, t0, words, 0.5, block=block)
+    table = concepts.discover(v, t, t0, words, 0.5)
     whole = [index.tolist() for index in concepts.select(concepts.score(v, t, t0), 0.5)]
     assert table.names == [[words[j] for j in index] for index in whole]
     assert len(table) == 13
@@ -163,7 +164,8 @@ def test_discover_never_holds_more_scores_than_the_block(monkeypatch):
         return score(*args)
 
     monkeypatch.setattr(concepts, "score", counted)
-    concepts.discover(unit(10, 2, 4), unit(6, 4, seed=1), None, list("abcdef"), block=20)
+    monkeypatch.setattr(concepts, "BLOCK", 20)
+    concepts.discover(unit(10, 2, 4), unit(6, 4, seed=1), None, list("abcdef"))
     assert sizes == [18, 18, 18, 6]
 
 

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from collect import main
 from PIL import Image
 from timm.data import create_transform
 from torchvision import io as torchvision_io
@@ -17,7 +18,6 @@ from torchvision.transforms import InterpolationMode, v2
 from wwwlib import exemplars, images, targets, world
 from wwwlib.store import Store, digest
 from wwwlib.studies import datasets
-from wwwlib.studies.collect import main
 
 ASIS = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32)])  # levels 0..255, nothing resized
 BILINEAR, BICUBIC = InterpolationMode.BILINEAR, InterpolationMode.BICUBIC

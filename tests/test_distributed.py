@@ -12,6 +12,7 @@ from functools import partial, reduce
 from pathlib import Path
 from types import SimpleNamespace
 
+import collect
 import pytest
 import torch
 from hypothesis import given
@@ -23,10 +24,10 @@ from wwwlib.activations import capture
 from wwwlib.atlas import class_contributions
 from wwwlib.baselines.network_dissection import dissect
 from wwwlib.distributed import Options, Pass, class_sums, class_totals, concatenate, run
-from wwwlib.distributed.passes import _stretches, _Work, exact_parts, merge_class_sums
+from wwwlib.distributed.passes import _stretches, _Work
+from wwwlib.distributed.states import exact_parts, merge_class_sums
 from wwwlib.distributed.workers import ranks
 from wwwlib.store import Store, tensor_digest
-from wwwlib.studies import collect
 from wwwlib.studies.survey import survey
 
 COUNT, BATCH, LAYERS = 47, 4, ["layer4", "logits"]  # twelve batches, the last of three
@@ -98,10 +99,14 @@ def test_sums_of_many_classes_are_rarely_copied():
         return state
 
     values, classes = torch.randn(512, 3), torch.randperm(512)
-    work = _Work(SimpleNamespace(merge=merge), ["x"], 2)
+
+    def step(layers, indices, x):
+        return {"x": class_sums(x, classes[indices])}
+
+    work = _Work(SimpleNamespace(step=step, merge=merge), ["x"], 2)
     parts = []
     for i in range(0, 512, 2):
-        parts = work.add(parts, {"x": class_sums(values[i : i + 2], classes[i : i + 2])})
+        parts = work.add(parts, torch.arange(i, i + 2), values[i : i + 2])
     found, expected = work.total(parts)["x"], class_sums(values, classes)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert sum(copied) < 10 * 512, "a whole copy each of eight times, not 256 of them"
@@ -110,8 +115,8 @@ def test_sums_of_many_classes_are_rarely_copied():
 def test_class_sums_merge_to_those_of_all_images():
     values, classes = torch.randn(50, 3, 2), torch.randint(0, 6, (50,))
     halves = [class_sums(values[part], classes[part]) for part in (slice(20), slice(20, None))]
-    sums, count = class_totals(merge_class_sums(*halves), 8)
-    whole, counted = class_totals(class_sums(values, classes), 8)
+    sums, count = class_totals(merge_class_sums(*halves), 8).values()
+    whole, counted = class_totals(class_sums(values, classes), 8).values()
     assert torch.equal(sums, whole) and torch.equal(count, counted)
     for c in range(8):
         members = values[classes == c].double()
@@ -224,7 +229,7 @@ def all_passes(store):
     """Make passes of all kinds; returns digests, and the batches of the first and at the end."""
     target, seen = targets.load("world/conv"), []
     target.model.register_forward_pre_hook(partial(note, seen))
-    images, masks = world.image_set_with_masks(COUNT, 11)
+    images = world.image_set(COUNT, 11)
     options = {"batch_size": BATCH, "store": store, "progress": False}
     made = [run(activations(target, images), **options)]
     first = len(seen)
@@ -233,7 +238,7 @@ def all_passes(store):
     clip = language.encoder("world")
     made.append(language.embed_exemplars(clip, images, top["logits"], **options))
     made.append(survey(target, images, made[2][0], (3,), **options))
-    made.append(dissect(target, images, masks, ["layer2"], **options))
+    made.append(dissect(target, images, ["layer2"], **options))
     before = len(seen)
     run(activations(target, images), **options)
     return digest_of(made), first, len(seen) - before
@@ -289,7 +294,7 @@ def test_two_processes_of_torchrun_find_what_one_finds(tmp_path, monkeypatch, ca
     arguments += ["--count", str(COUNT), "--batch-size", str(BATCH), "--k", "2"]
     monkeypatch.setenv("WWW_STORE", str(tmp_path / "two"))
     done = subprocess.run(
-        [*TORCHRUN, "-m", "wwwlib.studies.collect", *arguments],
+        [*TORCHRUN, collect.__file__, *arguments],
         capture_output=True, text=True, timeout=240, cwd=Path(__file__).parents[1],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score, f1_score, jaccard_score, ro
 from wwwlib import concepts, evaluation, images, targets, world
 from wwwlib.evaluation import Truth
 from wwwlib.store import Store
+from wwwlib.studies import drawn, examination
 
 MEASURES = {
     "auroc": evaluation.auroc,
@@ -22,7 +23,7 @@ MEASURES = {
     "pearson": evaluation.pearson,
     "cosine": evaluation.cosine,
     **{
-        name: lambda z, present, name=name: evaluation.binary(z, present, 0.2)[name]
+        name: lambda z, present, name=name: examination.binary(z, present, 0.2)[name]
         for name in ("F1", "IoU", "AUPRC")
     },
 }
@@ -139,7 +140,7 @@ def test_what_does_not_match_is_refused(name, z, present, message):
 
 def test_the_share_of_active_images_is_between_0_and_1():
     with pytest.raises(ValueError, match="share is 1"):
-        evaluation.binary(*example(), 1)
+        examination.binary(*example(), 1)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def test_measures_notice_missing_and_extra_labels_as_published(name, missing):
     noise, z = torch.rand(c.shape, generator=generator), c.double()
     measure = MEASURES[name]
     if name in ("F1", "IoU", "AUPRC"):
-        measure = lambda z, c: evaluation.binary(z, c, 0.001)[name]  # noqa: E731
+        measure = lambda z, c: examination.binary(z, c, 0.001)[name]  # noqa: E731
     whole, half, more = (
         measure(z, one).item() for one in (c, c & (noise > 0.5), c | (noise < 0.001))
     )
@@ -209,11 +210,11 @@ def test_crops_show_what_covers_two_percent_of_them():
 
 
 def test_a_store_keeps_the_presence(tmp_path, monkeypatch):
-    probe, masks = world.image_set_with_masks(4, 5)
-    made = evaluation.from_masks(probe, masks, store=Store(tmp_path), progress=False)
-    assert masks.fingerprint
+    probe = world.image_set(4, 5)
+    made = evaluation.from_masks(probe, store=Store(tmp_path), progress=False)
+    assert probe.masks.fingerprint
     monkeypatch.setattr(world.WorldMasks, "__call__", lambda *_: 1 / 0)
-    again = evaluation.from_masks(probe, masks, store=Store(tmp_path), progress=False)
+    again = evaluation.from_masks(probe, store=Store(tmp_path), progress=False)
     assert torch.equal(made.present, again.present)
 
 
@@ -245,9 +246,9 @@ def test_labels_show_their_class_by_any_of_its_names(tmp_path):
 
 def test_drawn_images_of_a_concept_are_compared_with_control_images_alone():
     control = [world.render_image(world.sample(i, 77)) for i in range(8)]
-    made = evaluation.drawn(world.draw, ["sail", "red"], 3, control)
+    made = drawn.drawn(world.draw, ["sail", "red"], 3, control)
     assert len(made) == 14 and made.classes == ("sail", "red", "control")
-    truth = evaluation.from_drawn(made)
+    truth = drawn.from_drawn(made)
     assert truth.words == ("sail", "red") and truth.present.sum(0).tolist() == [3, 3]
     assert truth.known.sum(0).tolist() == [11, 11]
     assert [n.tolist() for n in truth.counts()] == [[3, 3], [8, 8]]
@@ -259,7 +260,7 @@ def test_drawn_images_of_a_concept_are_compared_with_control_images_alone():
             expected = literal_auroc(z[rows, i].numpy(), np.arange(11) < 3)
             assert found[i, j].item() == pytest.approx(expected)
     with pytest.raises(ValueError, match="no images of the class 'other'"):
-        evaluation.from_drawn(made, "other")
+        drawn.from_drawn(made, "other")
     with pytest.raises(ValueError, match="does not paint 'unicorn'"):
         world.draw("unicorn", 1)
 

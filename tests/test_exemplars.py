@@ -8,6 +8,7 @@ from functools import reduce
 
 import pytest
 import torch
+from collect import main
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,7 +18,6 @@ from wwwlib import images, targets, world
 from wwwlib.exemplars import CONSTANT, NOT_FINITE, OK, _finish, _merge, _state, collect
 from wwwlib.images import ImageSet
 from wwwlib.store import Store, tensor_digest
-from wwwlib.studies.collect import main
 from wwwlib.targets import wrap
 
 CLASSES = 3

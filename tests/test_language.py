@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from wwwlib import images, language
+from wwwlib.language import encoders
 from wwwlib.language.concept_sets import find_data_noun
 from wwwlib.language.encoders import has_quick_gelu
 from wwwlib.store import Store
@@ -196,7 +197,7 @@ def test_features_of_an_encoder_of_the_same_name_are_not_reused(tmp_path, probe)
 
 
 def test_an_interrupted_embedding_resumes(tmp_path, monkeypatch):
-    monkeypatch.setattr("wwwlib.language.embedding.CHECKPOINT", 2)
+    monkeypatch.setattr("wwwlib.language.encoders.CHECKPOINT", 2)
     concepts = language.ConceptSet([f"a{'a' * i}" for i in range(20)])
     whole, _ = concepts.embed(Toy(), Store(tmp_path / "whole"), batch_size=2)
     encoder, store = Toy(), Store(tmp_path / "resumed")
@@ -244,7 +245,7 @@ def test_classes_and_synonyms(tmp_path):
     assert language.synonyms(names) == language.synonyms(target) == truth
     assert language.synonyms(path) == truth
     assert language.synonyms([["tench", "Tinca tinca"], ["crane", "Crane"], ["crane"]]) == truth
-    assert language.truth("classes", target) == truth
+    assert metrics.truth("classes", target) == truth
     concepts = language.concept_set("classes", target)
     assert concepts.words == ("tench", "Tinca tinca", "crane")
     assert concepts.source == "classes of net"
@@ -265,12 +266,12 @@ def test_imagenet_synsets_come_without_download():
     words = language.concept_set("imagenet", None)
     assert words.words[:2] == ("tench", "Tinca tinca") and words.source == "ImageNet"
     with pytest.raises(ValueError, match="'imagenet' names 1000 classes, but net has 1"):
-        language.truth("imagenet", SimpleNamespace(name="net", classes=("tench",)))
+        metrics.truth("imagenet", SimpleNamespace(name="net", classes=("tench",)))
     ordered = tuple(lemmas[0] for lemmas in synsets.values())
     spelled = SimpleNamespace(name="net", classes=("a fish", *ordered[1:]))
-    assert language.truth("imagenet", spelled)[0] == ["tench", "Tinca tinca"]
+    assert metrics.truth("imagenet", spelled)[0] == ["tench", "Tinca tinca"]
     with pytest.raises(ValueError, match="has 'tench' as class 0, but net as class 999"):
-        language.truth("imagenet", SimpleNamespace(name="net", classes=ordered[::-1]))
+        metrics.truth("imagenet", SimpleNamespace(name="net", classes=ordered[::-1]))
 
 
 @pytest.mark.real
@@ -295,9 +296,9 @@ def test_places_readings(tmp_path):
     path = tmp_path / "places.txt"
     path.write_text("/a/airplane_cabin 0\n/b/balcony/exterior 1\n")
     assert language.places365(path).words == ("airplane_cabin", "balcony-exterior")
-    assert language.places365_truth(path) == [["airplane_cabin"], ["exterior"]]
+    assert metrics.places365_truth(path) == [["airplane_cabin"], ["exterior"]]
     assert language.places365(path, "clean").words == ("airplane cabin", "balcony exterior")
-    assert language.places365_truth(path, "clean") == [["airplane cabin"], ["balcony exterior"]]
+    assert metrics.places365_truth(path, "clean") == [["airplane cabin"], ["balcony exterior"]]
     with pytest.raises(ValueError, match="reading is 'tidy'; use one of paper, clean"):
         language.places365(path, "tidy")
     path.write_text("airfield 0\n")
@@ -535,15 +536,15 @@ def test_a_users_encoder_is_loaded_from_file_and_module(tmp_path, monkeypatch):
         "    return object()\n"
     )
     path = tmp_path / "own_encoder.py"
-    assert language.load(f"{path}:make").name == "own"
-    assert language.load(f"{path}:make", name="mine").name == "mine"
+    assert encoders.load(f"{path}:make").name == "own"
+    assert encoders.load(f"{path}:make", name="mine").name == "mine"
     monkeypatch.syspath_prepend(tmp_path)
-    assert language.load("own_encoder:make").dim == 4
+    assert encoders.load("own_encoder:make").dim == 4
     sys.modules.pop("own_encoder")
     with pytest.raises(TypeError, match="lacks name, dim, preprocess, encode_images, enc"):
-        language.load(f"{path}:half")
+        encoders.load(f"{path}:half")
     with pytest.raises(AttributeError, match="no function 'absent'"):
-        language.load(f"{path}:absent")
+        encoders.load(f"{path}:absent")
 
 
 @pytest.mark.parametrize(
@@ -558,7 +559,7 @@ def test_a_users_encoder_is_loaded_from_file_and_module(tmp_path, monkeypatch):
 )
 def test_encoders_that_cannot_be_loaded_are_errors_with_a_reason(spec, error, sentence):
     with pytest.raises(error, match=sentence):
-        language.load(spec)
+        encoders.load(spec)
 
 
 def test_a_missing_sentence_encoder_is_an_error_with_a_remedy(tmp_path):

@@ -9,7 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from wwwlib.maps import heatmap, position, region, resize, similarity, strongest
+from wwwlib import targets, world
+from wwwlib.contributions import contribute, forward, replaced_output, taylor
+from wwwlib.maps import (
+    contribution,
+    default_kinds,
+    heatmap,
+    position,
+    region,
+    resize,
+    similarity,
+    strongest,
+)
 
 
 def cells(value, length, size):
@@ -195,6 +206,71 @@ def test_maps_that_differ_in_scale_alone_agree_exactly():
     """Breaks if rounding makes equal maps differ: sorted by 1 - r, noise would look uncertain."""
     m = torch.rand(200, 9, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert (similarity(m, m * 0.3) == 1).all()
+
+
+def test_the_maps_of_an_unweighted_heatmap_are_summed():
+    a, w = maps(2, 6, 3, 4), torch.rand(2, 6, dtype=torch.float64) - 0.2
+    found = heatmap(a, w, 3, (9, 8), weighted=False)
+    for b in range(2):
+        ranked = sorted(range(6), key=lambda i: -w[b, i])[:3]
+        grown = [resize_by_hand(a[b, i].tolist(), 9, 8) for i in ranked if w[b, i] > 0]
+        assert torch.allclose(found[b], as_tensor(grown).sum(0))
+
+
+LAYER_1 = "encoder.layers.encoder_layer_1"
+
+
+def double(name):
+    """A network of the world in float64, and two of its images."""
+    f = targets.load(name)
+    f = targets.wrap(f.network.double(), f.preprocess, f.classes, name)
+    shown = world.image_set(2, seed=31)
+    return f, torch.stack([f.preprocess(shown.image(i)) for i in range(2)]).double()
+
+
+@pytest.mark.parametrize(
+    "name, layer",
+    [("world/conv", "layer1"), ("world/conv", "layer4"), ("world/vit", LAYER_1),
+     ("world/vit", f"{LAYER_1}.mlp.1"), ("world/vit", "encoder.layers.encoder_layer_2.ln_1")],
+)  # fmt: skip
+def test_a_contribution_map_adds_up_to_the_signed_contribution(name, layer):
+    f, x = double(name)
+    for classes in (None, 3, torch.tensor([5, 0])):
+        c = contribution(f, x, layer, classes)
+        w = taylor(f, x, layer, classes, signed=True)
+        assert torch.allclose(c.sum((2, 3)), w, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name, layer", [("world/conv", "layer3"), ("world/vit", LAYER_1)])
+def test_a_contribution_map_is_the_slope_of_the_logit_as_a_position_fades(name, layer):
+    """Oracle: central differences, one neuron and position at a time."""
+    f, x = double(name)
+    found, step = contribute(f, x, layer, 3, signed=True, linear=False), 1e-6
+    a, c = found.activations, contribution(f, x, layer, 3)
+    rest = (found.w - found.maps.sum((2, 3))) / c[0, 0].numel()  # of the class token
+    h, w = c.shape[2:]
+    for neuron, row, column in ((0, 1, 2), (7, h - 1, 0), (31, 3, w - 1)):
+        logits = []
+        for factor in (1 + step, 1 - step):
+            raw = a.raw.clone()
+            if a.layout == "BNHW":
+                raw[:, neuron, row, column] *= factor
+            else:
+                raw[:, a.prefix + row * w + column, neuron] *= factor
+            with torch.no_grad(), replaced_output(f, layer, lambda _, raw=raw: raw):
+                logits.append(forward(f, x, [])[0][:, 3])
+        slope = (logits[0] - logits[1]) / (2 * step) + rest[:, neuron]
+        assert torch.allclose(c[:, neuron, row, column], slope, rtol=1e-4, atol=1e-7)
+
+
+def test_maps_behind_the_last_attention_are_refused_with_the_layer_to_take():
+    f, x = double("world/vit")
+    last = "encoder.layers.encoder_layer_2"
+    with pytest.raises(ValueError, match=f"no position of '{last}'.*take '{LAYER_1}'"):
+        contribution(f, x, last)
+    kinds = default_kinds(f, [last, LAYER_1, "conv_proj", "logits"])
+    assert kinds == {last: None, LAYER_1: "contribution", "conv_proj": "activation",
+                     "logits": "activation"}  # fmt: skip
 
 
 def test_similarity_is_the_cosine():

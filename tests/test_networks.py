@@ -12,7 +12,7 @@ from torch import nn
 from wwwlib import targets
 from wwwlib.activations import read
 from wwwlib.contributions import ablation, contribute, forward, replaced_output
-from wwwlib.short_way import last_spatial_layer
+from wwwlib.maps import last_spatial_layer
 from wwwlib.targets.examine import fixed_batch
 
 TIMM = """
@@ -47,6 +47,9 @@ def network(name):
     for module in target.model.modules():  # zeros at first, and zeros explain nothing
         if isinstance(module, nn.Linear) and module.out_features == 7:
             nn.init.normal_(module.weight, std=0.1)
+    for parameter, value in target.model.named_parameters():
+        if "gamma" in parameter or "layer_scale" in parameter:  # 1e-6 at first: hardly any effect
+            nn.init.uniform_(value, 0.5, 1.5)
     return targets.wrap(target.model.double(), target.preprocess, target.classes, name)
 
 

@@ -64,7 +64,7 @@ def _explanation(name="boat", label="boat", r=0.83, cls=None):
         _neuron(7, empty=True, test=("AUROC .50, 40th of 103", False)),
     )
     tracks = [
-        Track(kind, 3, name, 0.97, own, sum((n.map for n in own), torch.zeros(64, 64)))
+        Track(kind, 3, name, 0.97, own, sum((n.map for n in own), torch.zeros(64, 64)), 128)
         for kind, own in (("sample", one), ("class", two if cls is None else cls))
     ]
     return Explanation(PROBE.image(3), label, 3, name, 0.97, "layer4", *tracks, r)
@@ -92,7 +92,7 @@ CASES = {
     "two_tracks": lambda: plots.two_tracks(_explanation(), _atlas()),
     "two_tracks_long": lambda: plots.two_tracks(_explanation(LONG * 3, LONG * 4), _atlas()),
     "one_track": lambda: plots.two_tracks(_explanation(r=float("nan"), cls=()), _atlas()),
-    "failure": lambda: plots.failure(
+    "failure": lambda: figures.failure(
         _explanation(LONG, "$b$"), _explanation(r=float("nan"), cls=()), _atlas()
     ),
     "where": lambda: figures.where(
@@ -117,9 +117,9 @@ def test_every_text_is_on_the_page_and_on_no_other(case, readable):
 @pytest.mark.parametrize("case", ["neurons", "where", "two_tracks"])
 def test_the_same_record_gives_the_same_bytes_under_any_settings(case, tmp_path):
     """A user's own settings, or a date in the file, would change the picture."""
-    first = plots.save(CASES[case](), tmp_path / "a", case, "words")
+    first = figures.save(CASES[case](), tmp_path / "a", case, "words")
     with matplotlib.rc_context({"font.size": 20, "figure.facecolor": "red", "savefig.dpi": 30}):
-        second = plots.save(CASES[case](), tmp_path / "b", case, "words")
+        second = figures.save(CASES[case](), tmp_path / "b", case, "words")
     assert first.png.read_bytes() == second.png.read_bytes()
     assert first.pdf.read_bytes() == second.pdf.read_bytes()
 
@@ -165,7 +165,7 @@ def test_without_a_class_side_the_sample_track_fills_the_page(drawn):
 
 
 def test_a_failure_has_the_tracks_of_both_classes_and_of_the_sample(drawn):
-    figure = plots.failure(_explanation("car"), _explanation("boat"), _atlas())
+    figure = figures.failure(_explanation("car"), _explanation("boat"), _atlas())
     words = [text.get_text() for text in drawn(figure)]
     assert "SAMPLE: this prediction" in words
     assert [w.split(",")[0] for w in words if "CLASS, " in w] == ["PREDICTED CLASS", "TRUE CLASS"]
@@ -207,7 +207,7 @@ def test_importing_the_package_or_an_atlas_does_not_import_matplotlib():
 def test_save_writes_both_files_and_shows_one_escaped_image(tmp_path):
     figure = CASES["samples_by_class"]()
     alt = 'Neuron "sail" <script>alert(1)</script>\n& more'
-    shown = plots.save(figure, tmp_path / "deep" / "er", "figure_1", alt)
+    shown = figures.save(figure, tmp_path / "deep" / "er", "figure_1", alt)
     assert shown.png.read_bytes()[:4] == b"\x89PNG" and shown.pdf.read_bytes()[:4] == b"%PDF"
     page = shown._repr_html_()
     assert re.fullmatch(
@@ -226,7 +226,7 @@ def embedded(shown):
 @pytest.mark.parametrize("case", ["two_tracks", "neurons", "samples_by_class"])
 def test_the_embedded_figure_is_smaller_and_looks_the_same(case, tmp_path):
     """Breaks if notebooks carry the full file, or if what they carry has other colours."""
-    shown = plots.save(CASES[case](), tmp_path, case, "words")
+    shown = figures.save(CASES[case](), tmp_path, case, "words")
     inside, size = embedded(shown)
     whole = np.asarray(Image.open(shown.png).convert("RGB"), dtype=float)
     assert inside.shape == whole.shape and size < 0.6 * shown.png.stat().st_size
@@ -237,19 +237,19 @@ def test_a_figure_of_too_many_colours_is_embedded_as_it_is(tmp_path):
     """A noise of all colours has no palette of 256: its colours would change visibly."""
     figure = Figure(figsize=(2, 2))
     figure.figimage(np.random.default_rng(0).random((300, 300, 3)))
-    shown = plots.save(figure, tmp_path, "noise", "words")
+    shown = figures.save(figure, tmp_path, "noise", "words")
     assert embedded(shown)[1] == shown.png.stat().st_size
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a b", "x\n"])
 def test_a_name_that_leaves_the_folder_is_refused(name, tmp_path):
     with pytest.raises(ValueError, match="plain file name"):
-        plots.save(CASES["samples_by_class"](), tmp_path, name, "words")
+        figures.save(CASES["samples_by_class"](), tmp_path, name, "words")
 
 
 def test_a_figure_without_alternative_text_is_refused(tmp_path):
     with pytest.raises(ValueError, match="alternative text"):
-        plots.save(CASES["samples_by_class"](), tmp_path, "x", "  ")
+        figures.save(CASES["samples_by_class"](), tmp_path, "x", "  ")
 
 
 @pytest.mark.parametrize("words", FOREIGN)

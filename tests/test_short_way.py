@@ -139,8 +139,8 @@ def test_a_dataset_is_a_probe_set(photos):
 def test_the_probe_set_can_be_an_image_set(photos):
     probe = images.folder(photos)
     assert build(probe, store=False).names().equals(build(photos, store=False).names())
-    assert short_way._images(probe, None) is probe
-    assert len(short_way._images("world", None)) == len(datasets.load("world"))
+    assert short_way.image_set(probe, None) is probe
+    assert len(short_way.image_set("world", None)) == len(datasets.load("world"))
 
 
 def test_a_first_run_names_its_store_and_a_second_one_reads_it(photos, cache, capsys):
@@ -215,11 +215,12 @@ def test_the_layer_is_the_last_one_with_positions(photos):
 
 @pytest.mark.parametrize(
     "name, layer",
-    [("torchvision/resnet18", "layer4"), ("timm/vit_tiny_patch16_224", "norm"),
-     ("world/conv", "layer4"), ("world/vit", "encoder")],
+    [("torchvision/resnet18", "layer4"), ("timm/vit_tiny_patch16_224", "blocks.10"),
+     ("world/conv", "layer4"), ("world/vit", "encoder.layers.encoder_layer_1")],
 )  # fmt: skip
 def test_the_default_layer_of_usual_networks(name, layer):
-    assert short_way.last_spatial_layer(targets.load(name, "random")) == layer
+    weights = None if name.startswith("world/") else "random"
+    assert wwwlib.maps.last_spatial_layer(targets.load(name, weights)) == layer
 
 
 def test_a_network_of_timm_has_its_preprocessing_and_classes():

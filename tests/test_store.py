@@ -200,7 +200,7 @@ def test_files_under_a_wrong_name_are_refused(store, other):
     asked = store.save("t", KEY, TENSORS).digest
     kind = {"another key": "t", "another kind": "u", "a checkpoint": "t.checkpoint"}[other]
     key = KEY | {"k": 1} if other == "another key" else KEY
-    slot = Slot(Path(store.root), kind, store._slot("t", key).key)
+    slot = Slot(Path(store.root), kind, store.slot("t", key).key)
     made = slot.save(TENSORS, {"by": other})
     for suffix in (".json", ".safetensors"):
         os.replace(f"{store.root}/{kind}/{made.digest}{suffix}", f"{store.root}/t/{asked}{suffix}")
@@ -481,7 +481,7 @@ def test_killed_at_every_step_on_the_disk_it_resumes_to_the_same_bytes(tmp_path,
         code = process.exitcode
         assert code in (0, -signal.SIGKILL)
         with warnings.catch_warnings(action="error"):
-            slot = Store(root)._slot("pass", KEY)
+            slot = Store(root).slot("pass", KEY)
             saved = Slot(root, "pass.checkpoint", slot.key).load()
             progress.append(3 if slot.load() else saved.record["done"] if saved else 0)
             run_pass(root, steps=2)
@@ -550,7 +550,7 @@ def test_without_a_home_folder_a_sentence_names_the_variable(monkeypatch):
 def test_a_planted_link_is_replaced_and_not_written_through(store, tmp_path):
     """Breaks if a link in place of a temporary file overwrites a file elsewhere."""
     (victim := tmp_path / "victim").write_text("mine")
-    path = store._slot("t", KEY).path
+    path = store.slot("t", KEY).path
     path.parent.mkdir(parents=True)
     for suffix in (".json.tmp", ".safetensors.tmp"):
         path.with_name(path.name + suffix).symlink_to(victim)
@@ -591,7 +591,7 @@ def test_a_read_between_the_renames_of_a_save_finds_the_new_artifact(store, monk
 
 
 def test_waiting_for_another_is_said_once(store, monkeypatch):
-    slot = store._slot("t", KEY)
+    slot = store.slot("t", KEY)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         with slot.locked():

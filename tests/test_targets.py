@@ -619,3 +619,63 @@ def test_networks_of_the_hub_are_looked_for_there(monkeypatch):
     ):
         targets.load("timm/hf-hub:org/net.in1k")
     assert asked == [("hf-hub:org/net.in1k", True)]
+
+
+# A network of one's own --------------------------------------------------------------------------
+
+OWN_FILE = """
+import torch
+from torch import nn
+from torchvision.transforms.functional import pil_to_tensor
+from wwwlib import targets
+
+def prepare(image):
+    return pil_to_tensor(image.resize((16, 16))).float() / 255
+
+def network():
+    torch.manual_seed({seed})
+    parts = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+    return nn.Sequential(*parts)
+
+def whole():
+    return network(), prepare, ["cat", "dog"]
+
+def target():
+    return targets.wrap(network(), prepare, ["cat", "dog"], "mine")
+"""
+
+
+@pytest.fixture
+def own_file(tmp_path):
+    path = tmp_path / "net.py"
+    path.write_text(OWN_FILE.format(seed=1))
+    return path
+
+
+@pytest.mark.parametrize("function", ["whole", "target"])
+def test_a_function_of_ones_own_gives_a_target_with_weights_from_a_file(own_file, function):
+    name = f"{own_file}:{function}"
+    found = targets.load(name)
+    assert found.classes == ("cat", "dog") and found.name == name
+    torch.manual_seed(7)
+    other = {n: torch.randn_like(t) for n, t in found.network.state_dict().items()}
+    save_file(other, own_file.with_suffix(".safetensors"))
+    filled = targets.load(name, own_file.with_suffix(".safetensors"))
+    assert torch.equal(filled.network[0].weight, other["0.weight"])
+    assert filled.digest != found.digest
+    assert targets.load(name, classes=["a", "b"]).classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "function, error, message",
+    [
+        ("network", ValueError, "pass preprocess= and classes="),
+        ("nothing", AttributeError, "no function 'nothing'; check the network"),
+        ("no function", ValueError, "write module:function or file.py:function"),
+    ],
+)
+def test_a_function_that_gives_too_little_is_refused(own_file, function, error, message):
+    with pytest.raises(error, match=message):
+        targets.load(f"{own_file}:{function}")
+    with pytest.raises(FileNotFoundError, match="no file"):
+        targets.load("nowhere.py:network")

@@ -7,9 +7,10 @@ each as maps a (B, N, h, w) and values z (B, N).
 """
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import isqrt
 
 import torch
@@ -134,16 +135,13 @@ def capture(target: Target, layers: str | Iterable[str]) -> Iterator[CapturedLay
     modules = {layer: target.module(layer) for layer in layers}
     captured, calls, sizes = CapturedLayers(), dict.fromkeys(layers, 0), []
 
-    def hook(layer: str):
-        def keep(module: nn.Module, _, output: object) -> object:
-            calls[layer] += 1
-            if not sizes:
-                raise RuntimeError(f"{target.name} ran without hooks; call target.model(x).")
-            captured[layer] = read(target, layer, module, output, sizes[-1])
-            # The network continues with a copy: an in-place ReLU would overwrite the capture.
-            return output.clone()
-
-        return keep
+    def keep(layer: str, module: nn.Module, _, output: object) -> object:
+        calls[layer] += 1
+        if not sizes:
+            raise RuntimeError(f"{target.name} ran without hooks; call target.model(x).")
+        captured[layer] = read(target, layer, module, output, sizes[-1])
+        # The network continues with a copy: an in-place ReLU would overwrite the capture.
+        return output.clone()
 
     def prepare(model: nn.Module, args: tuple) -> tuple:
         sizes.append(args[0].shape)
@@ -152,12 +150,8 @@ def capture(target: Target, layers: str | Iterable[str]) -> Iterator[CapturedLay
     with LOCK, ExitStack() as stack:
         stack.callback(target.model.register_forward_pre_hook(prepare).remove)
         for layer, module in modules.items():
-            stack.callback(module.register_forward_hook(hook(layer)).remove)
+            stack.callback(module.register_forward_hook(partial(keep, layer)).remove)
         yield captured
-    _check_calls(target, calls)
-
-
-def _check_calls(target: Target, calls: Mapping[str, int]) -> None:
     for layer, count in calls.items():
         if count != 1:
             raise RuntimeError(
@@ -196,7 +190,11 @@ def read(
             f"The layer {layer!r} of {target.name} returns a {type(output).__name__}, not one "
             "tensor; choose a layer inside it or around it that returns one."
         )
-    shape, fail = tuple(output.shape), _failure(target, layer, tuple(output.shape))
+    shape = tuple(output.shape)
+
+    def fail(reason: str) -> ValueError:
+        return ValueError(f"Layer {layer!r} of {target.name} returns the shape {shape}, {reason}.")
+
     if layer == LOGITS and shape[1:] != (len(target.classes),):
         raise fail(f"but there are {len(target.classes)} class names; pass one a logit")
     if not shape or shape[0] != size[0]:
@@ -212,15 +210,6 @@ def read(
         raise fail("whose tokens are not in the order of the patches; choose another layer")
     prefix, grid = _token_grid(target, shape[1], fail)
     return Activations(layer, output, layout, prefix, grid, target.class_token)
-
-
-def _failure(target: Target, layer: str, shape: tuple[int, ...]):
-    def fail(reason: str) -> ValueError:
-        return ValueError(
-            f"The layer {layer!r} of {target.name} returns the shape {shape}, {reason}."
-        )
-
-    return fail
 
 
 def _map_layout(target: Target, layer: str, module: nn.Module, shape, size, fail) -> str | None:
@@ -277,8 +266,7 @@ def _token_grid(target: Target, tokens: int, fail) -> tuple[int, tuple[int, int]
     prefix, grid = target.prefix_tokens, target.grid
     if prefix is None:
         raise fail(
-            "whose middle axis may be tokens; give their layout with prefix_tokens= and grid= "
-            f"(rows, columns){_hint(tokens)}"
+            f"which may be tokens; give prefix_tokens= and grid= (rows, columns){_hint(tokens)}"
         )
     rows, columns = grid or (1, 1)
     for before in (prefix, 0) if grid else (prefix,):

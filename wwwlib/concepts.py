@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 2**27  # most scores held at once by discover: 512 MiB in float32
+from wwwlib.registry import whole_number
+
+BLOCK = 2**27  # most scores held at once, at least those of a neuron: 512 MiB in float32
 STABLE = 0.5  # a name is stable if at least this share of bootstrap probe sets gives it again
 LEVEL = 0.05  # a name is supported if chance exceeds its AUROC with a smaller probability
 
@@ -160,12 +162,7 @@ def select(s: Tensor, alpha: float | Tensor = 0.95) -> list[Tensor]:
 
 
 def discover(
-    v: Tensor,
-    t: Tensor,
-    t0: Tensor | None,
-    words: Sequence[str],
-    alpha: float = 0.95,
-    block: int = BLOCK,
+    v: Tensor, t: Tensor, t0: Tensor | None, words: Sequence[str], alpha: float = 0.95
 ) -> ConceptTable:
     """Name neurons: score and select concepts, one block of neurons at a time.
 
@@ -181,8 +178,6 @@ def discover(
         The M concepts.
     alpha : float
         In (0, 1], see `select`.
-    block : int
-        Maximum number of scores held at once; at least the M scores of one neuron are.
 
     Returns
     -------
@@ -200,11 +195,10 @@ def discover(
     _check_shapes(v, t, t0)
     if len(words) != len(t):
         raise ValueError(
-            f"There are {len(words)} words for {len(t)} concept features; give the words that "
-            "were embedded, in the same order."
+            f"There are {len(words)} words for {len(t)} concept features; give the embedded words."
         )
     names, scores, thresholds = [], [], [v.new_zeros(0)]
-    for part in v.split(max(1, block // len(t))):
+    for part in v.split(max(1, BLOCK // len(t))):
         s = score(part, t, t0)
         threshold = _threshold(s, alpha)
         for index, value in _ranked(s, threshold):
@@ -291,8 +285,7 @@ def stability(
     ValueError
         If `rounds` is less than 1, or a bootstrap probe set needs more than the L best images.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds is {rounds}; draw at least one bootstrap probe set.")
+    whole_number("rounds", rounds)
     if rows is None:
         rows, v = torch.arange(index.numel()).view(index.shape), v.flatten(0, 1)
     generator = torch.Generator().manual_seed(seed)
@@ -327,19 +320,15 @@ def _top(v: Tensor, rows: Tensor, weight: Tensor, k: int, t: Tensor, t0: Tensor 
 def _threshold(s: Tensor, alpha: float | Tensor) -> Tensor:
     """Return the lowest selected score (N,); NaN, which no score reaches, makes a row abstain."""
     if s.ndim != 2 or s.shape[1] == 0:
-        raise ValueError(
-            f"The scores have shape {tuple(s.shape)}; expected a matrix (N, M) with M >= 1."
-        )
+        raise ValueError(f"The scores are {tuple(s.shape)}; expected a matrix (N, M) with M >= 1.")
     each = torch.as_tensor(alpha).double()
     if ((each <= 0) | (each > 1)).any() or (each.ndim == 0 and each.isnan()):
         raise ValueError(
-            f"alpha = {alpha} lies outside (0, 1]; the paper uses .95 for major and .90 for minor "
-            "concepts."
+            f"alpha = {alpha} lies outside (0, 1]; the paper uses .95 (major) and .90 (minor)."
         )
     if each.ndim and each.shape != s.shape[:1]:
         raise ValueError(
-            f"{tuple(each.shape)} alphas do not match {len(s)} neurons; give one value or one per "
-            "neuron."
+            f"{tuple(each.shape)} alphas do not match {len(s)} neurons; give one, or one for each."
         )
     best = s.amax(1)
     damaged = best.isnan()  # a NaN makes the maximum NaN; other concepts of the row still count
@@ -372,8 +361,7 @@ def _check_shapes(v: Tensor, t: Tensor, t0: Tensor | None) -> None:
         raise ValueError("There are no exemplars (K = 0); collect at least one for each neuron.")
     if t0 is not None and t0.shape != t.shape[1:]:
         raise ValueError(
-            f"The bare template's feature has shape {tuple(t0.shape)}; expected "
-            f"{tuple(t.shape[1:])}."
+            f"The bare template's feature has shape {tuple(t0.shape)}; expected {(t.shape[1],)}."
         )
 
 

@@ -39,6 +39,8 @@ class Contributions:
         Whether w equals ablation (a linear head follows) or approximates it to first order.
     activations : Activations
         Output of the layer in the same forward pass, detached.
+    gradient : Tensor or None
+        Of the class's logit with respect to that output; None if a linear head gave w.
     """
 
     w: Tensor
@@ -46,6 +48,15 @@ class Contributions:
     logits: Tensor
     exact: bool
     activations: Activations
+    gradient: Tensor | None = None
+
+    @property
+    def maps(self) -> Tensor:
+        """Signed contributions ``a_i * d f_c / d a_i`` of the positions (B, N, h, w).
+
+        Class and register tokens have no position, and are left out.
+        """
+        return self.activations.to_maps(self.activations.raw * self.gradient)
 
 
 def contribute(
@@ -125,21 +136,18 @@ def contribute_all(
     found = {}
     for layer in layers:
         activations = replace(captured[layer], raw=captured[layer].raw.detach())
-        if layer in gradients:
-            w = _per_neuron(activations, activations.raw * gradients[layer])
-            w = w if signed else w.abs()
+        gradient = gradients.get(layer)
+        if gradient is None:
+            w = linear_head(activations.z, heads[layer][0], c, signed=True)
         else:
-            w = linear_head(activations.z, heads[layer][0], c, signed)
-        found[layer] = Contributions(w, c, logits.detach(), layer not in gradients, activations)
+            w = _per_neuron(activations, activations.raw * gradient)
+        w = w if signed else w.abs()
+        found[layer] = Contributions(w, c, logits.detach(), gradient is None, activations, gradient)
     return found
 
 
 def taylor(
-    target: Target,
-    x: Tensor,
-    layer: str,
-    classes: int | Tensor | None = None,
-    signed: bool = False,
+    target: Target, x: Tensor, layer: str, classes: int | Tensor | None = None, signed: bool = False
 ) -> Tensor:
     """Compute first-order contributions ``|sum over positions of a_i * d f_c / d a_i|``, (B, N).
 
@@ -199,7 +207,11 @@ def ablation(
 
 
 def masked_forward(
-    target: Target, x: Tensor, layer: str, classes: int | Tensor | None = None
+    target: Target,
+    x: Tensor,
+    layer: str,
+    classes: int | Tensor | None = None,
+    fill: Tensor | float = 0.0,
 ) -> Callable[[Tensor], Tensor]:
     """Return a function from masks of neurons to the logit of the class.
 
@@ -210,14 +222,16 @@ def masked_forward(
     ----------
     target, x, layer, classes
         As in `contribute`.
+    fill : Tensor or float
+        What masked neurons are set to, (N,) or one number.
 
     Returns
     -------
     callable
-        Maps a mask (R * B, N), 0 where a neuron is set to zero at all its positions, to (R * B,)
+        Maps a mask (R * B, N), 0 where a neuron is set to `fill` at all its positions, to (R * B,)
         logits; row j belongs to image j mod B.
     """
-    return _masked_forward(target, x, layer, classes)[0]
+    return _masked_forward(target, x, layer, classes, fill)[0]
 
 
 def linear_head(z: Tensor, weight: Tensor, classes: int | Tensor, signed: bool = False) -> Tensor:
@@ -250,8 +264,7 @@ def linear_head(z: Tensor, weight: Tensor, classes: int | Tensor, signed: bool =
     """
     if z.ndim != 2 or weight.ndim != 2 or z.shape[1] != weight.shape[1]:
         raise ValueError(
-            f"z {tuple(z.shape)} and weight {tuple(weight.shape)} do not match: expected (B, N) "
-            "and (C, N)."
+            f"z {tuple(z.shape)} and weight {tuple(weight.shape)} do not match (B, N) and (C, N)."
         )
     w = weight[_checked_classes(classes, len(z), len(weight), weight.device)] * z
     return w if signed else w.abs()
@@ -323,12 +336,8 @@ def replaced_output(
     target: Target, layer: str, change: Callable[[Tensor], Tensor]
 ) -> Iterator[None]:
     """Replace the output of a layer by a function of it, in a context."""
-    with LOCK:
-        hook = target.module(layer).register_forward_hook(lambda _, __, output: change(output))
-        try:
-            yield
-        finally:
-            hook.remove()
+    with LOCK, target.module(layer).register_forward_hook(lambda _, __, output: change(output)):
+        yield
 
 
 def resolve_classes(classes: int | Tensor | None, logits: Tensor) -> Tensor:
@@ -344,8 +353,7 @@ def resolve_classes(classes: int | Tensor | None, logits: Tensor) -> Tensor:
     broken = (~logits.isfinite()).any(1).nonzero()[:, 0].tolist()
     if broken:
         raise ValueError(
-            f"The logits of image {broken[0]} of the batch are not finite, so there is no "
-            "predicted class; pass classes= or leave the image out."
+            f"The logits of image {broken[0]} are not finite: no predicted class; pass classes=."
         )
     return logits.argmax(1)
 
@@ -371,8 +379,7 @@ def checked_neurons(neurons: Sequence[int] | Tensor | None, count: int, layer: s
     wrong = index[(index < 0) | (index >= count)].tolist()
     if wrong or not len(index):
         raise ValueError(
-            f"neurons contains {wrong or 'nothing'}; give some of 0 to {count - 1}, the neurons of "
-            f"{layer!r}."
+            f"neurons contains {wrong or 'nothing'}; give some of 0 to {count - 1} in {layer!r}."
         )
     return index
 
@@ -380,12 +387,8 @@ def checked_neurons(neurons: Sequence[int] | Tensor | None, count: int, layer: s
 @contextmanager
 def _differentiable(x: Tensor, wanted: bool) -> Iterator[Tensor]:
     """Yield images that require gradients even in no_grad or inference mode, if wanted."""
-    if not wanted:
-        with torch.no_grad():
-            yield x.detach()
-    else:
-        with torch.inference_mode(False), torch.enable_grad():
-            yield x.detach().clone().requires_grad_()
+    with torch.inference_mode(False), torch.set_grad_enabled(wanted):
+        yield x.detach().clone().requires_grad_(wanted)
 
 
 def _gradients(logits: Tensor, classes: Tensor, captured: Mapping, layers: list[str]):
@@ -395,8 +398,7 @@ def _gradients(logits: Tensor, classes: Tensor, captured: Mapping, layers: list[
     for layer in layers:
         if not (logits.requires_grad and captured[layer].raw.requires_grad):
             raise ValueError(
-                f"No gradient passes through the layer {layer!r}: the network detaches it or runs "
-                "it without gradients; use ablation there."
+                f"No gradient passes through {layer!r}: it is detached or in no_grad; use ablation."
             )
     score = logits.gather(1, classes[:, None]).sum()
     raws = [captured[layer].raw for layer in layers]
@@ -413,7 +415,9 @@ def _per_neuron(activations: Activations, values: Tensor) -> Tensor:
     return values.reshape(len(values), activations.neurons, -1).sum(2)
 
 
-def _masked_forward(target: Target, x: Tensor, layer: str, classes) -> tuple[Callable, int]:
+def _masked_forward(
+    target: Target, x: Tensor, layer: str, classes, fill: Tensor | float = 0.0
+) -> tuple[Callable, int]:
     """Return the function of `masked_forward` and the number of neurons."""
     x = x.detach()
     with torch.no_grad():
@@ -421,6 +425,8 @@ def _masked_forward(target: Target, x: Tensor, layer: str, classes) -> tuple[Cal
     c, activations = resolve_classes(classes, logits), captured[layer]
     axis, ndim, size = _neuron_axis(activations), activations.raw.ndim, len(x)
     count = activations.neurons
+    fill = torch.as_tensor(fill).to(activations.raw).expand(count)
+    fill = fill.reshape(-1, *[1] * (ndim - 1 - axis % ndim))
 
     def logit(mask: Tensor) -> Tensor:
         if mask.ndim != 2 or mask.shape[1] != count or len(mask) % size:
@@ -431,8 +437,11 @@ def _masked_forward(target: Target, x: Tensor, layer: str, classes) -> tuple[Cal
         zero = mask.to(x.device) == 0
         zero = zero.reshape(-1, *[1] * (ndim - 2), count).movedim(-1, axis)
         rounds = len(mask) // size
-        # Filled, not multiplied: nan and infinity times zero would not be zero.
-        with torch.no_grad(), replaced_output(target, layer, lambda a: a.masked_fill(zero, 0)):
+        # Replaced, not multiplied: nan and infinity times zero would not be zero.
+        with (
+            torch.no_grad(),
+            replaced_output(target, layer, lambda a: torch.where(zero, fill.to(a), a)),
+        ):
             logits, _ = forward(target, x.repeat(rounds, 1, 1, 1), [])
         return logits.gather(1, c.repeat(rounds)[:, None])[:, 0]
 

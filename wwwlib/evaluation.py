@@ -13,19 +13,16 @@ and additional labels must lower a score.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from wwwlib.concepts import ConceptTable, NameTests
 from wwwlib.contributions import forward
 from wwwlib.distributed import Options, Pass, State, concatenate, run
-from wwwlib.images import ImageSet, check_apart, crops, dataset, halves, subset
+from wwwlib.images import ImageSet, check_apart, crops, halves, subset
 from wwwlib.images.image_set import Box, box_pixels
 from wwwlib.language.concept_sets import fold
-from wwwlib.store import Store
 from wwwlib.targets import Target
 
 LOOSE = 0.4  # alpha of the candidates among which a verified name is chosen
@@ -68,7 +65,7 @@ def auroc(z: Tensor, present: Tensor) -> Tensor:
         ranks = (first + last + 1).double().T / 2  # of equal values, the mean of their ranks
         return (ranks @ c - count * (count + 1) / 2) / (count * (len(z) - count))
 
-    return _measured(block, z, present)
+    return measured(block, z, present)
 
 
 def mad(z: Tensor, present: Tensor) -> Tensor:
@@ -93,7 +90,7 @@ def mad(z: Tensor, present: Tensor) -> Tensor:
         flat = variance <= 1e-12 * (z**2).mean(0)[:, None]
         return (inside / count - outside / rest) / variance.masked_fill(flat, torch.nan).sqrt()
 
-    return _measured(block, z, present)
+    return measured(block, z, present)
 
 
 def average_precision(z: Tensor, present: Tensor) -> Tensor:
@@ -120,7 +117,7 @@ def average_precision(z: Tensor, present: Tensor) -> Tensor:
             rows.append(torch.zeros_like(count).scatter_add_(0, concept, precision) / count)
         return torch.stack(rows)
 
-    return _measured(block, z, present)
+    return measured(block, z, present)
 
 
 def pearson(z: Tensor, present: Tensor) -> Tensor:
@@ -137,7 +134,7 @@ def pearson(z: Tensor, present: Tensor) -> Tensor:
     def block(z: Tensor, c: Tensor, count: Tensor) -> Tensor:
         return _cosine(z.double() - z.double().mean(0), c - count / len(z))
 
-    return _measured(block, z, present)
+    return measured(block, z, present)
 
 
 def cosine(z: Tensor, present: Tensor) -> Tensor:
@@ -145,44 +142,10 @@ def cosine(z: Tensor, present: Tensor) -> Tensor:
 
     As `pearson` without centring: activations far from zero everywhere favour frequent concepts.
     """
-    return _measured(lambda z, c, count: _cosine(z.double(), c), z, present)
+    return measured(lambda z, c, count: _cosine(z.double(), c), z, present)
 
 
-def binary(z: Tensor, present: Tensor, share: float = 0.05) -> dict[str, Tensor]:
-    """Compare presence with the images that activate a neuron most.
-
-    Parameters
-    ----------
-    z, present
-        As for `auroc`.
-    share : float in (0, 1)
-        Share of the images that count as active, rounded up; ties at the end are active, too.
-
-    Returns
-    -------
-    dict of str to Tensor
-        (N, M) float64 in [0, 1]: "F1", "IoU", and "AUPRC", the average precision of retrieving the
-        active images by presence. NaN as in `auroc`.
-
-    References
-    ----------
-    Oikarinen et al., "Evaluating neuron explanations", ICML 2025.
-    """
-    if not 0 < share < 1:
-        raise ValueError(f"share is {share}; give a number between 0 and 1, such as .05.")
-
-    def block(z: Tensor, c: Tensor, count: Tensor) -> Tensor:
-        least = z.topk(int(np.ceil(share * len(z))), 0).values[-1]
-        active = (z >= least).double()
-        both, size = active.T @ c, active.sum(0)[:, None]
-        f1, iou = 2 * both / (size + count), both / (size + count - both)
-        auprc = both**2 / (size * count) + (1 - both / size) * size / len(z)
-        return torch.stack([f1, iou, auprc], 2)
-
-    return dict(zip(("F1", "IoU", "AUPRC"), _measured(block, z, present).unbind(2), strict=True))
-
-
-def _measured(block: Callable, z: Tensor, present: Tensor) -> Tensor:
+def measured(block: Callable, z: Tensor, present: Tensor) -> Tensor:
     """Apply ``block(z, c, count)``, one block of neurons after the other."""
     if z.ndim != 2 or present.ndim != 2 or len(z) != len(present) or not z.numel():
         raise ValueError(
@@ -274,7 +237,6 @@ class Truth:
 
 def from_masks(
     images: ImageSet,
-    masks: Callable[[int], Mapping[str, np.ndarray]],
     synonyms: Mapping[str, Sequence[str]] | None = None,
     least: float = 0.0,
     boxes: Sequence[Box] = (),
@@ -286,9 +248,7 @@ def from_masks(
     Parameters
     ----------
     images : ImageSet
-    masks : callable
-        ``masks(i)`` returns the (H, W) bool mask of each concept that image i shows. It has a
-        `fingerprint`, and `categories` with the concepts as keys.
+        A set whose masks are known.
     synonyms : mapping of str to sequence of str, optional
         Further words of a concept.
     least, least_in_crops : float in [0, 1)
@@ -301,12 +261,17 @@ def from_masks(
     Returns
     -------
     Truth
+
+    Raises
+    ------
+    ValueError
+        If the images have no masks.
     """
-    how, names = Options(**options), list(masks.categories)
-    place = {word: j for j, word in enumerate(names)}
+    how, masks = Options(**options), images.known_masks
+    place = {word: j for j, word in enumerate(masks.categories)}
 
     def make(_: object) -> tuple[dict[str, Tensor], dict]:
-        covered = torch.zeros(len(images), 1 + len(boxes), len(names))
+        covered = torch.zeros(len(images), 1 + len(boxes), len(place))
         for i in tqdm(range(len(images)), desc="masks", disable=not how.progress):
             for word, mask in masks(i).items():
                 edges = [(0, 0, None, None), *(box_pixels(box, *mask.shape[::-1]) for box in boxes)]
@@ -315,17 +280,14 @@ def from_masks(
         return {"covered": covered}, {}
 
     key = {"images": images.fingerprint, "masks": masks.fingerprint, "boxes": [*map(list, boxes)]}
-    covered = (how.store or Store(None)).fetch("presence", key, make).tensors["covered"]
-    words, columns = list(names), list(range(len(names)))
+    covered = how.store.fetch("presence", key, make).tensors["covered"]
+    column = dict(place)
     for word, others in (synonyms or {}).items():
-        new = [other for other in others if other not in words] if word in place else []
-        words += new
-        columns += [place[word]] * len(new)
-    covered, words = covered[:, :, columns], tuple(words)
-    small = None
-    if boxes:
-        inside = covered[:, 1:].flatten(0, 1) > least_in_crops
-        small = Truth(crops(images, boxes), words, inside)
+        for other in others if word in place else ():
+            column.setdefault(other, place[word])
+    covered, words = covered[:, :, [*column.values()]], tuple(column)
+    inside = covered[:, 1:].flatten(0, 1) > least_in_crops
+    small = Truth(crops(images, boxes), words, inside) if boxes else None
     return Truth(images, words, covered[:, 0] > least, crops=small)
 
 
@@ -354,49 +316,6 @@ def from_labels(images: ImageSet, synonyms: Sequence[Sequence[str]] | None = Non
     means = torch.tensor([[word in own for word in words] for own in map(set, synonyms)])
     some = subset(images, kept) if len(kept) < len(images) else images
     return Truth(some, words, means[list(some.labels)])
-
-
-def from_drawn(images: ImageSet, control: str = "control") -> Truth:
-    """Make a truth of images drawn for each concept, and of control images (CoSy).
-
-    Parameters
-    ----------
-    images : ImageSet
-        Such as a folder of one subfolder for each concept, or what `drawn` returns.
-    control : str
-        The class of the images that no concept was drawn for. A concept is compared with them
-        alone, since images drawn for another concept may show it as well.
-
-    Raises
-    ------
-    ValueError
-        If there are no control images.
-    """
-    truth = from_labels(images)
-    if control not in truth.words or not truth.present[:, truth.words.index(control)].any():
-        raise ValueError(
-            f"{images.name!r} has no images of the class {control!r}; add some that no concept "
-            "was drawn for."
-        )
-    at = truth.words.index(control)
-    words = tuple(word for word in truth.words if word != control)
-    present = truth.present[:, [j for j in range(len(truth.words)) if j != at]]
-    return Truth(truth.images, words, present, present | truth.present[:, at : at + 1])
-
-
-def drawn(
-    draw: Callable[[str, int], Iterable[Image.Image]],
-    words: Sequence[str],
-    n: int,
-    control: Iterable[Image.Image],
-) -> ImageSet:
-    """Draw n images of each concept with ``draw(concept, n)``, for `from_drawn`.
-
-    The images are held in memory: for thousands of concepts, write them to one folder for each.
-    """
-    items = [(image, j) for j, word in enumerate(words) for image in draw(word, n)]
-    items += [(image, len(words)) for image in control]
-    return dataset(items, "drawn", (*words, "control"), progress=False)
 
 
 # Tests of names -----------------------------------------------------------------------------------

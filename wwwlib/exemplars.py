@@ -2,7 +2,7 @@
 
 One pass keeps a sorted list of K images per neuron and exact sums by class, so memory depends on
 neurons and K, not on the number of images. The result is that of sorting everything at once.
-`studies.collect` is a program that fills the store ahead of the notebooks.
+`papermill_runs/collect.py` is a program that fills the store ahead of the notebooks.
 """
 
 import warnings
@@ -119,8 +119,7 @@ def check_k(k: int, images: ImageSet, warn: bool = True) -> int:
     k = whole_number("k", k)
     if len(images) < k:
         raise ValueError(
-            f"k = {k} exemplars were asked for, but the probe set {images.name!r} has "
-            f"{len(images)} images: give a smaller k or more images."
+            f"k = {k} exemplars exceed the {len(images)} images of {images.name!r}; give fewer."
         )
     if warn and k > 1 and k > len(images) / 5:
         warnings.warn(
@@ -168,28 +167,27 @@ def _merge(k: int, one: State, other: State) -> State:
 
 
 def _finish(k: int, classes: int, state: State) -> State:
-    kinds = ({**state, "sum": state["sum"][:, :, i]} for i in (0, 1))
-    (sums, count), (absolute, _) = (class_totals(kind, classes) for kind in kinds)
+    totals = class_totals(state, classes)
     status = torch.full_like(state["finite"], OK, dtype=torch.int8)
     status[state["low"] == state["high"]] = CONSTANT
     status[state["finite"] < k] = NOT_FINITE
     return {
         **_best(k, state["value"], state["index"]),
         "status": status,
-        "class_sum": sums,
-        "class_abs": absolute,
-        "class_count": count,
+        "class_sum": totals["sum"][:, 0],
+        "class_abs": totals["sum"][:, 1],
+        "class_count": totals["count"],
     }
 
 
 @torch.inference_mode()
 def _step(target, labels, dtype, layers, indices, x) -> dict[str, State]:
-    lower = dtype is not torch.float32
-    with (
-        torch.autocast(x.device.type, dtype, lower),
-        capture(target, (*layers, LOGITS)) as captured,
-    ):
+    lower, classes = dtype is not torch.float32, labels[indices]
+    predicted = classes < 0
+    read = (*layers, LOGITS) if predicted.any() else layers
+    with torch.autocast(x.device.type, dtype, lower), capture(target, read) as captured:
         target.model(x)
-    given, predicted = labels[indices].to(x.device), captured[LOGITS].z.argmax(1)
-    classes = torch.where(given >= 0, given, predicted)
+    if predicted.any():
+        classes[predicted] = captured[LOGITS].z.argmax(1).cpu()[predicted]
+    classes = classes.to(x.device)
     return {layer: _state(indices, captured[layer].z.float(), classes) for layer in layers}

@@ -1,20 +1,32 @@
-"""Activation maps, concept regions and heatmaps at the size of the image.
+"""Activation maps, contribution maps, concept regions and heatmaps at the size of the image.
 
 An activation map is clamped at zero and resized bilinearly. A concept region is what lies above a
 percentile of it; a heatmap is the weighted sum of the maps of the neurons with the largest weights
-(WWW, Eq. 4). Since resizing is linear, a heatmap is summed at the size of the maps and resized
-once. Values that would blank a map (nan, infinity, no positive weight) raise an error or a warning.
+(WWW, Eq. 4). A contribution map shows where a neuron contributed to the decision, not merely where
+it was active; in transformers only contribution maps localise. Since resizing is linear, a heatmap
+is summed at the size of the maps and resized once. Values that would blank a map (nan, infinity, no
+positive weight) raise an error or a warning.
 """
 
 import math
 import warnings
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+
+from wwwlib.contributions import Contributions, contribute
+from wwwlib.registry import whole_number
+from wwwlib.targets import LOGITS, Target
+from wwwlib.targets.examine import fixed_batch, run
 
 Size = int | tuple[int, int] | None  # rows and columns; None keeps the size of a map
 
+ACTIVATION, CONTRIBUTION = "activation", "contribution"
+_UNINFORMATIVE = (nn.Identity, nn.Dropout)  # modules whose output is that of the layer before
 _ROWS, _COLUMNS = ("upper", "middle", "lower"), ("left", "centre", "right")
 
 
@@ -74,9 +86,8 @@ def region(a: Tensor, percentile: float = 90.0, size: Size = None) -> Tensor:
     """
     if not 0 <= percentile < 100:
         raise ValueError(f"percentile is {percentile}; give 0 <= percentile < 100, such as 90.")
-    _check_maps(a)
-    _check_finite(a)
     m = resize(a, size)
+    check_finite(a)
     cells = m.flatten(2)
     rank = max(1, math.ceil(percentile / 100 * cells.shape[2] - 1e-9))
     level = cells.kthvalue(rank, 2).values[..., None, None]
@@ -107,8 +118,7 @@ def strongest(w: Tensor, top: int = 5) -> tuple[Tensor, Tensor]:
     ValueError
         If a weight is not finite, or `top` is less than 1.
     """
-    if top < 1:
-        raise ValueError(f"top is {top}; a heatmap needs at least 1 neuron.")
+    top = whole_number("top", top)
     if w.ndim not in (1, 2) or w.shape[-1] == 0:
         raise ValueError(f"w has shape {tuple(w.shape)}; expected (B, N) or (N,), with N >= 1.")
     if not (finite := w.isfinite()).all():
@@ -124,19 +134,22 @@ def strongest(w: Tensor, top: int = 5) -> tuple[Tensor, Tensor]:
     return index, value / total.where(total > 0, 1)
 
 
-def heatmap(a: Tensor, w: Tensor, top: int = 5, size: Size = None) -> Tensor:
+def heatmap(a: Tensor, w: Tensor, top: int = 5, size: Size = None, weighted: bool = True) -> Tensor:
     """Compute the heatmap: the weighted sum of the maps of the top k neurons.
 
     Parameters
     ----------
     a : Tensor
-        (B, N, h, w) activation maps.
+        (B, N, h, w) activation maps, or contribution maps.
     w : Tensor
         (B, N) weights per image, or (N,) for all images.
     top : int
         Number of neurons k, see `strongest`; the paper's figures use 3.
     size : int, (int, int) or None
         See `resize`.
+    weighted : bool
+        False sums the maps of the top k unweighted, for contribution maps: they are in units of the
+        logit already.
 
     Returns
     -------
@@ -157,8 +170,7 @@ def heatmap(a: Tensor, w: Tensor, top: int = 5, size: Size = None) -> Tensor:
     _check_maps(a)
     if w.shape not in ((a.shape[1],), tuple(a.shape[:2])):
         raise ValueError(
-            f"w has shape {tuple(w.shape)}, but the maps {tuple(a.shape)} need "
-            f"{tuple(a.shape[:2])} or ({a.shape[1]},)."
+            f"w is {tuple(w.shape)}, but the maps need {tuple(a.shape[:2])} or ({a.shape[1]},)."
         )
     index, share = strongest(w.to(a.device).expand(a.shape[:2]), top)
     if empty := (share[:, 0] == 0).nonzero()[:, 0].tolist():
@@ -167,11 +179,106 @@ def heatmap(a: Tensor, w: Tensor, top: int = 5, size: Size = None) -> Tensor:
             f"{empty[0]}); their heatmaps are zero.",
             stacklevel=2,
         )
+    if not weighted:
+        share = (share > 0).to(share)
     chosen = a[torch.arange(len(a), device=a.device)[:, None], index]
     chosen = chosen.where(share[..., None, None] > 0, 0)
-    _check_finite(chosen, index)
+    check_finite(chosen, index)
     m = torch.einsum("bk,bkhw->bhw", share.to(a.dtype), chosen.clamp(min=0))
     return _resized(m[:, None], size)[:, 0]
+
+
+def contribution(
+    target: Target, x: Tensor, layer: str, classes: int | Tensor | None = None
+) -> Tensor:
+    """Compute contribution maps ``a_i * d f_c / d a_i``: where neurons contributed to a logit.
+
+    Parameters
+    ----------
+    target, x, layer, classes
+        As for `contributions.contribute`.
+
+    Returns
+    -------
+    Tensor
+        (B, N, h, w), signed, in units of the logit; the sum of a map is the signed contribution of
+        `contributions.taylor`. What class and register tokens contribute has no position, and is
+        spread evenly over the map.
+
+    Raises
+    ------
+    ValueError
+        As `contributions.contribute`, and if the logits depend on no position of the layer, such
+        as behind the last attention of a transformer with a class token.
+    """
+    found = contribute(target, x, layer, classes, signed=True, linear=False)
+    c = found.maps
+    if not _reaches(found):
+        raise ValueError(unreached(target, layer))
+    rest = found.w - c.sum((2, 3))
+    return c + (rest / c[0, 0].numel())[..., None, None]
+
+
+def unreached(target: Target, layer: str) -> str:
+    """Return the message for a layer whose positions do not reach the logits."""
+    return (
+        f"The logits of {target.name} depend on no position of {layer!r}, so its maps explain no "
+        f"decision (behind the last attention only the class token counts); take "
+        f"{last_spatial_layer(target)!r}."
+    )
+
+
+def default_kinds(target: Target, layers: Iterable[str]) -> dict[str, str | None]:
+    """Choose activation or contribution maps for each layer.
+
+    Contribution maps for tokens, where activation maps do not localise; activation maps, those of
+    the paper, for convolutions, where neither kind localises better in every layer.
+
+    Returns
+    -------
+    dict of str to {"activation", "contribution"} or None
+        None for a layer whose positions do not reach the logits.
+    """
+    x, found = fixed_batch(target.preprocess, target.name).to(target.device), {}
+    for layer in layers:
+        found[layer] = ACTIVATION
+        with suppress(ValueError, RuntimeError):  # no gradient: activation maps at least
+            one = contribute(target, x, layer, linear=False)
+            if one.activations.layout == "BTN":
+                found[layer] = CONTRIBUTION if _reaches(one) else None
+    return found
+
+
+def last_spatial_layer(target: Target) -> str:
+    """Return the last block, in order of execution, whose positions reach the logits.
+
+    Networks without blocks have a last layer instead.
+
+    Raises
+    ------
+    ValueError
+        If no layer has an output of several positions.
+    """
+    order: list[str] = []
+    x = fixed_batch(target.preprocess, target.name).to(target.device)
+    with ExitStack() as stack, torch.no_grad():
+        for name in target.layers():
+            note = partial(lambda name, *_: order.append(name), name)
+            stack.enter_context(target.module(name).register_forward_hook(note))
+        run(target.model, x, target.name)
+    order = [name for name in reversed(order) if name != LOGITS]
+    modules = {name: target.module(name) for name in order}
+    blocks = [name for name, module in modules.items() if any(module.children())]
+    leaves = [name for name, module in modules.items() if not isinstance(module, _UNINFORMATIVE)]
+    for name in (*blocks, *leaves):
+        with suppress(ValueError, RuntimeError):
+            found = contribute(target, x, name, linear=False)
+            if found.maps[0, 0].numel() > 1 and _reaches(found):
+                return name
+    raise ValueError(
+        f"No layer of {target.name} has an output of maps or tokens; give layers=, such as "
+        f"{', '.join(map(repr, order[3::-1]))}."
+    )
 
 
 def similarity(m1: Tensor, m2: Tensor) -> Tensor:
@@ -199,8 +306,7 @@ def similarity(m1: Tensor, m2: Tensor) -> Tensor:
     """
     if m1.shape != m2.shape or m1.ndim != 3:
         raise ValueError(
-            f"The heatmaps have shapes {tuple(m1.shape)} and {tuple(m2.shape)}; expected the "
-            "same shape (B, H, W)."
+            f"Heatmaps of {tuple(m1.shape)} and {tuple(m2.shape)} need the same shape (B, H, W)."
         )
     u, v = _unit(m1), _unit(m2)
     product, chord = (u * v).sum(1), (u - v).square().sum(1)
@@ -240,6 +346,11 @@ def position(m: Tensor) -> str | None:
     return " ".join(filter(None, (row, column))) or "whole image"
 
 
+def _reaches(found: Contributions) -> bool:
+    """Whether positions contribute, or nothing does, such as before a head of zeros."""
+    return bool(found.maps.any() or not found.w.any())
+
+
 def _third(mass: Tensor, words: tuple[str, str, str]) -> str | None:
     """Return the word for the third of an axis with more than half of the mass, if there is one."""
     third = ((torch.arange(len(mass), device=mass.device) + 0.5) * 3 / len(mass)).long()
@@ -263,19 +374,16 @@ def _resized(m: Tensor, size: Size) -> Tensor:
 
 def _check_maps(a: Tensor) -> None:
     if a.ndim != 4 or 0 in a.shape[1:]:
-        raise ValueError(
-            f"The maps have shape {tuple(a.shape)}; expected (B, N, h, w) with at least one neuron "
-            "and one cell, such as Activations.maps."
-        )
+        raise ValueError(f"The maps are {tuple(a.shape)}; expected (B, N, h, w) with N, h, w >= 1.")
 
 
-def _check_finite(a: Tensor, neurons: Tensor | None = None) -> None:
+def check_finite(a: Tensor, neurons: Tensor | None = None, of: str = "") -> None:
     """Raise where a map (B, N, h, w) is not finite; `neurons` (B, N) are their indices."""
     bad = ~a.isfinite().all(3).all(2)
     if bad.any():
         image, place = bad.nonzero()[0].tolist()
         neuron = place if neurons is None else neurons[image, place].item()
         raise ValueError(
-            f"The map of neuron {neuron} for image {image} of the batch is not finite, so it "
-            "cannot be drawn; leave that image out, or run the network in float32."
+            f"The map of neuron {neuron}{of} for image {image} of the batch is not finite, so it "
+            "cannot be drawn; leave that image out, take another layer, or run in float32."
         )

@@ -12,7 +12,10 @@ The core imports neither until they are used. An extension, such as the concept 
 - ``SYNONYMS``, a dict of class names to all their names, for targets with these classes.
 """
 
+import difflib
+import importlib.util
 import operator
+import sys
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
@@ -50,6 +53,46 @@ def require(module: str, extra: str) -> ModuleType:
         ) from error
 
 
+def call(spec: str, what: str, *args: object, **kwargs: object) -> object:
+    """Call a function of the user's.
+
+    Parameters
+    ----------
+    spec : str
+        ``"package.module:function"`` or ``"path/to/file.py:function"``.
+    what : str
+        What the function returns, for messages.
+    *args, **kwargs
+        Arguments of the function.
+
+    Raises
+    ------
+    ValueError
+        If `spec` is not of that form.
+    FileNotFoundError, ImportError, AttributeError
+        If the file, the module, or the function in it does not exist.
+    """
+    place, colon, function = spec.rpartition(":")
+    if not (colon and place and function.isidentifier()):
+        raise ValueError(f"The {what} is {spec!r}; write module:function or file.py:function.")
+    module = _import_file(place, what) if place.endswith(".py") else import_module(place)
+    make = getattr(module, function, None)
+    if not callable(make):
+        raise AttributeError(f"{place!r} has no function {function!r}; check the {what} {spec!r}.")
+    return make(*args, **kwargs)
+
+
+def _import_file(place: str, what: str) -> ModuleType:
+    """Import a module from a file outside of Python's path."""
+    path = existing_file(place, f"one that defines the {what}'s function")
+    name = f"wwwlib.loaded.{path.stem}"  # does not collide with importable modules
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look the module up there
+    spec.loader.exec_module(module)
+    return module
+
+
 def whole_number(name: str, value: object, least: int = 1) -> int:
     """Return an argument as int; a ValueError names it if it is no whole number or too small."""
     try:
@@ -65,6 +108,13 @@ def one_of(name: str, value: object, known: Iterable[str]) -> None:
     """Raise a ValueError, which lists the choices, if an argument is none of them."""
     if value not in known:
         raise ValueError(f"{name} is {value!r}; use one of {', '.join(known)}.")
+
+
+def check_known(message: str, word: str, words: Iterable[str]) -> None:
+    """Raise a ValueError, a message with the most similar words, if a word is none of them."""
+    if word not in (words := list(words)):
+        close = difflib.get_close_matches(str(word), words, n=5, cutoff=0.0)
+        raise ValueError(f"{message}; the nearest are {', '.join(map(repr, close))}.")
 
 
 def existing_file(path: str | Path, what: str) -> Path:

@@ -170,10 +170,7 @@ def word_sets(pred: Words, truth: Words) -> list[tuple[set[str], set[str]]]:
                 raise ValueError(f"The {kind} of neuron {i} is {words!r}; give a list of words.")
     right = [set(distinct(words)) for words in truth]
     if not all(right):
-        raise ValueError(
-            f"Neuron {right.index(set())} has no truth; leave neurons without truth out of both "
-            "lists."
-        )
+        raise ValueError(f"Neuron {right.index(set())} has no truth; leave it out of both lists.")
     return [(set(distinct(names)), own) for names, own in zip(pred, right, strict=True)]
 
 

@@ -6,7 +6,6 @@ and ``wwwlib.load``.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import torch
@@ -14,19 +13,16 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from wwwlib import atlas, images, language, targets
-from wwwlib.activations import capture
+from wwwlib import atlas, images, language, maps, targets
 from wwwlib.atlas import Atlas
 from wwwlib.evaluation import Truth, from_labels
 from wwwlib.images import ImageSet
 from wwwlib.language import ConceptSet, Encoder
 from wwwlib.registry import expanded, extension
 from wwwlib.store import Store
-from wwwlib.targets import LOGITS, Target, recognize
-from wwwlib.targets.examine import run
+from wwwlib.targets import Target
 
 ENCODER = "ViT-B-32-quickgelu/openai"
-_UNINFORMATIVE = (nn.Identity, nn.Dropout)  # modules whose output is that of the layer before
 
 
 def build(
@@ -94,8 +90,8 @@ def build(
     """
     device = _device(device)
     target = _target(model, preprocess, classes).to(device)
-    layers = [last_spatial_layer(target)] if layers is None else layers
-    probe, words = _images(images, target), _concepts(concepts, target)
+    layers = [maps.last_spatial_layer(target)] if layers is None else layers
+    probe, words = image_set(images, target), _concepts(concepts, target)
     encoder = language.encoder(encoder, str(device)) if isinstance(encoder, str) else encoder
     kept = _store(store)
     known = None if test is None else _truth(test, target, kept)
@@ -150,7 +146,8 @@ def _store(store: bool | str | Path | Store) -> Store | None:
     return found
 
 
-def _images(given: str | Path | ImageSet | Dataset, target: Target) -> ImageSet:
+def image_set(given: str | Path | ImageSet | Dataset, target: Target) -> ImageSet:
+    """Open images, given as `build` takes them."""
     if isinstance(given, ImageSet):
         return given
     if isinstance(given, Dataset):
@@ -165,7 +162,7 @@ def _truth(given: str | Path | ImageSet | Dataset | Truth, target: Target, store
         return given
     if isinstance(given, str) and (provided := extension(given)):
         return provided.truth(store=store)
-    return from_labels(_images(given, target))
+    return from_labels(image_set(given, target))
 
 
 def _concepts(given: str | Path | Iterable[str] | ConceptSet, target: Target) -> ConceptSet:
@@ -178,53 +175,12 @@ def _concepts(given: str | Path | Iterable[str] | ConceptSet, target: Target) ->
 
 
 def _target(model: nn.Module | str | Target, preprocess, classes) -> Target:
-    classes = None if classes is None else images.class_names(classes)
     if isinstance(model, Target):
         return model
     if isinstance(model, str):
         return targets.load(model, classes=classes)
     if not isinstance(model, nn.Module):
         raise TypeError(
-            f"model is a {type(model).__name__}; give a torch.nn.Module, a name such as "
-            "'torchvision/resnet50', or a Target."
+            f"model is a {type(model).__name__}; give a Module, 'torchvision/resnet50' or a Target."
         )
-    found = recognize(model) if preprocess is None or classes is None else None
-    if found is not None:
-        preprocess = preprocess or found.preprocess
-        classes = classes if classes is not None else found.classes
-    given = {"preprocess=": preprocess, "classes=": classes}
-    if missing := [name for name, value in given.items() if value is None]:
-        raise ValueError(
-            f"This {type(model).__name__} does not have published weights of timm or torchvision "
-            f"from which to take preprocessing and class names; pass {' and '.join(missing)}."
-        )
-    return targets.wrap(model, preprocess, classes, found.name if found else type(model).__name__)
-
-
-def last_spatial_layer(target: Target) -> str:
-    """Return the last layer, in order of execution, whose output has several positions."""
-    order: list[str] = []
-    x = target.preprocess(Image.new("RGB", (256, 256)))[None].to(target.device)
-    with ExitStack() as stack, torch.no_grad():
-        for name in target.layers():
-            hook = target.module(name).register_forward_hook(
-                lambda *_, name=name: order.append(name)
-            )
-            stack.callback(hook.remove)
-        run(target.model, x, target.name)
-    order.remove(LOGITS)
-    for name in reversed(order):
-        if not isinstance(target.module(name), _UNINFORMATIVE) and _is_spatial(target, name, x):
-            return name
-    raise ValueError(
-        f"No layer of {target.name} has an output of maps or tokens; give layers=, such as "
-        f"{', '.join(map(repr, order[-4:]))}."
-    )
-
-
-def _is_spatial(target: Target, layer: str, x: Tensor) -> bool:
-    with suppress(ValueError, RuntimeError), torch.no_grad():
-        with capture(target, [layer]) as captured:
-            target.model(x)
-        return captured[layer].maps[0, 0].numel() > 1
-    return False
+    return targets.from_module(model, preprocess, classes)

@@ -10,8 +10,6 @@ detect damage, not forgery: those who may write to a shared store are trusted. E
 stay, since one that is removed while another process waits for it would not exclude a third.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -21,10 +19,8 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib import metadata
 from pathlib import Path
-from threading import Timer
 from typing import Any
 
 import safetensors.torch
@@ -151,13 +147,11 @@ class Slot:
     def save(self, tensors: Tensors, record: dict | None = None) -> Artifact:
         """Put tensors and record here, all or nothing; the caller holds the artifact's lock."""
         record = _parse(_canonical(record or {}, "record"))
-        if self.root is None:
-            kept = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-            return Artifact(kept, record, self.key, self.path.name)
         tensors = _own(tensors)
-        blob = safetensors.torch.save(tensors)
-        sidecar = _sidecar(self.kind, self.key, record, hashlib.sha256(blob).hexdigest())
-        _commit(self.path, {".safetensors": blob, ".json": sidecar})
+        if self.root is not None:
+            blob = safetensors.torch.save(tensors)
+            sidecar = _sidecar(self.kind, self.key, record, hashlib.sha256(blob).hexdigest())
+            _commit(self.path, {".safetensors": blob, ".json": sidecar})
         return Artifact(tensors, record, self.key, self.path.name)
 
     def clear(self) -> None:
@@ -167,21 +161,21 @@ class Slot:
                 os.unlink(f"{self.path}{suffix}")
 
     @contextmanager
-    def locked(self, timeout: float = -1) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Keep every other process and thread out; see `Store.fetch` for one that is already in."""
         if self.root is None:
             yield
             return
         with _explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            text = f"Waiting for another process or thread that makes the artifact {self.path}."
-            notice = Timer(_SILENT, warnings.warn, [text])
-            notice.start()
+            lock = FileLock(self.path.with_suffix(".lock"))
             try:
-                lock = FileLock(self.path.with_suffix(".lock")).acquire(timeout)
-            finally:
-                notice.cancel()
-        with lock:
+                held = lock.acquire(timeout=_SILENT)
+            except Timeout:
+                text = f"Waiting for another process or thread that makes the artifact {self.path}."
+                warnings.warn(text, stacklevel=3)
+                held = lock.acquire()
+        with held:
             yield
 
 
@@ -197,34 +191,34 @@ class Store:
     root: Path | str | None
 
     @classmethod
-    def default(cls) -> Store:
+    def default(cls) -> "Store":
         """Return the store in the folder ``WWW_STORE``, or else in ``~/.cache/wwwlib``."""
         return cls(expanded(os.environ.get("WWW_STORE") or "~/.cache/wwwlib"))
 
     def load(self, kind: str, key: dict) -> Artifact | None:
         """Return the artifact of this key; None if absent, or, after a warning, if damaged."""
-        return self._slot(kind, key).load()
+        return self.slot(kind, key).load()
 
     def save(self, kind: str, key: dict, tensors: Tensors, record: dict | None = None) -> Artifact:
         """Keep tensors of any shapes and a record of JSON values (nan too) under this key."""
-        with (slot := self._slot(kind, key)).locked():
+        with (slot := self.slot(kind, key)).locked():
             return slot.save(tensors, record)
 
-    def fetch(self, kind: str, key: dict, make: Callable[[Slot], tuple], timeout=-1.0) -> Artifact:
+    def fetch(self, kind: str, key: dict, make: Callable[[Slot], tuple]) -> Artifact:
         """Return the artifact of this key, making and keeping it if it is not there.
 
         It is made by ``tensors, record = make(checkpoint)``. A long pass may start from
         ``checkpoint.load()``, None at first, and ``checkpoint.save(tensors, record)`` now and then;
         it outlives a kill and goes with the final save. Of several processes that ask at once one
-        makes the artifact; others wait `timeout` seconds (-1: for ever), or raise filelock.Timeout.
+        makes the artifact, and the others wait.
         """
-        slot = self._slot(kind, key)
+        slot = self.slot(kind, key)
         checkpoint = self.checkpoint(kind, key)
         with suppress(ValueError):
             if found := slot.read():
                 checkpoint.clear()  # a kill just after the final save leaves it behind
                 return found
-        with slot.locked(timeout):
+        with slot.locked():
             if not (found := slot.load()):  # unless made by another while this one waited
                 found = slot.save(*make(checkpoint))
             checkpoint.clear()
@@ -232,14 +226,10 @@ class Store:
 
     def checkpoint(self, kind: str, key: dict) -> Slot:
         """Return the place of the checkpoint that `fetch` gives to `make` for this key."""
-        slot = self._slot(kind, key)
-        return replace(slot, kind=f"{kind}.checkpoint")
+        return replace(self.slot(kind, key), kind=f"{kind}.checkpoint")
 
-    def discard(self, kind: str, key: dict) -> None:
-        """Remove the artifact of this key, if there is one."""
-        self._slot(kind, key).clear()
-
-    def _slot(self, kind: str, key: dict) -> Slot:
+    def slot(self, kind: str, key: dict) -> Slot:
+        """Return the place of the artifact of this key."""
         if not re.fullmatch(r"[\w-]+", kind, re.ASCII):
             raise ValueError(f"The artifact kind {kind!r} has more than letters, digits, - and _.")
         if "versions" in key:
@@ -284,8 +274,8 @@ def _own(tensors: Tensors) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"tensors[{name!r}] is a {type(tensor).__name__}, not a Tensor.")
-    clone = partial(Tensor.clone, memory_format=contiguous_format)
-    return {name: clone(tensors[name].detach().cpu()) for name in sorted(tensors)}
+    how = {"device": "cpu", "copy": True, "memory_format": contiguous_format}
+    return {name: tensors[name].detach().to(**how) for name in sorted(tensors)}
 
 
 def _read(path: str) -> bytes:
@@ -300,8 +290,7 @@ def _commit(path: Path, contents: dict[str, bytes]) -> None:
         with _explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             for suffix, data in contents.items():
-                with suppress(FileNotFoundError):
-                    os.unlink(f"{path}{suffix}.tmp")
+                Path(f"{path}{suffix}.tmp").unlink(missing_ok=True)
                 with open(f"{path}{suffix}.tmp", "xb") as file:  # never through a link
                     file.write(data)
                     file.flush()
@@ -331,8 +320,6 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, Timeout):  # another process is at work: nothing is wrong
-            raise
         raise OSError(
             error.errno,
             f"Cannot write the artifact {path}: {error.strerror}; earlier artifacts are untouched, "

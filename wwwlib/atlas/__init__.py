@@ -4,13 +4,7 @@
 explains any image and its class: what, where and why (WWW, Figure 2).
 """
 
-from wwwlib.atlas.atlas import Atlas, LayerRecord, Match, Thumbnails
+from wwwlib.atlas.atlas import Atlas, LayerRecord, Thumbnails
 from wwwlib.atlas.build import build, class_contributions, head_class_contributions
 from wwwlib.atlas.explain import Explanation, Neuron, Track
-from wwwlib.images.labels import class_name, labelled_subset, match_labels, shown_classes
-
-__all__ = [
-    "Atlas", "Explanation", "LayerRecord", "Match", "Neuron", "Thumbnails", "Track", "build",
-    "class_contributions", "class_name", "head_class_contributions", "labelled_subset",
-    "match_labels", "shown_classes",
-]  # fmt: skip
+from wwwlib.images import match_labels

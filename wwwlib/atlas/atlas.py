@@ -5,10 +5,11 @@ An atlas on disk is one artifact of tensors and JSON with checksums, written ato
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, is_dataclass
+from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -16,21 +17,19 @@ from torch import Tensor
 
 from wwwlib import targets
 from wwwlib.atlas.explain import Explanation, make_explanation, run_model
-from wwwlib.concepts import ConceptTable, score
+from wwwlib.concepts import ConceptTable
 from wwwlib.evaluation import NameTests
 from wwwlib.exemplars import Exemplars
-from wwwlib.language import Encoder
-from wwwlib.registry import expanded, whole_number
+from wwwlib.registry import check_known, expanded, whole_number
 from wwwlib.store import Slot, versions
 from wwwlib.targets import Target
 from wwwlib.targets.examine import same_fingerprint
-from wwwlib.targets.target import nearest
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FORMAT = 4
-_TABLES = ("major", "minor", "verified")
+FORMAT = 6
+_SHARED = ("class_count", "t", "t0", "thumbnails", "minor_thumbnails")  # saved for all layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +59,8 @@ class LayerRecord:
     right_r : Tensor of float64, shape (8, R), or None
         r of R right predictions on labelled images, each image left out of its class mean; row
         k - 1, in ascending order, is for k neurons per track, nan where r is not defined.
+    usual_z : Tensor of float32, shape (R, N), or None
+        Means of activations over positions, of up to 200 of the images behind `class_w`.
     """
 
     name: str
@@ -74,6 +75,7 @@ class LayerRecord:
     stability: Tensor | None = None
     verified: ConceptTable | None = None
     right_r: Tensor | None = None
+    usual_z: Tensor | None = None
 
     @property
     def exact(self) -> bool:
@@ -110,27 +112,8 @@ class Thumbnails:
         return bool((self.index == i).any())
 
 
-@dataclass(frozen=True)
-class Match:
-    """A neuron found by `Atlas.find`.
-
-    Attributes
-    ----------
-    layer, index : str, int
-        Layer and index of the neuron.
-    score : float
-        Score of the word, in [-2, 2] (WWW, Eq. 1).
-    share : float
-        Score divided by that of the neuron's best concept; above 1 the word fits better.
-    names : tuple of str
-        Major concepts of the neuron.
-    """
-
-    layer: str
-    index: int
-    score: float
-    share: float
-    names: tuple[str, ...]
+_TABLES = ("major", "minor", "verified")  # fields of a record that are a ConceptTable
+_RECORDS = {"exemplars": Exemplars, "thumbnails": Thumbnails, "tests": NameTests}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -195,11 +178,7 @@ class Atlas:
         if name is None:
             hidden = [one for one in self.layers if one != "logits"]
             return self.layers[hidden[-1] if hidden else "logits"]
-        if name not in self.layers:
-            raise ValueError(
-                f"The atlas of {self.target.name} has no layer {name!r}; it was built for "
-                f"{', '.join(map(repr, self.layers))}: choose one of them or build it again."
-            )
+        check_known(f"The atlas of {self.target.name} has no layer {name!r}", name, self.layers)
         return self.layers[name]
 
     def names(self, layer: str | None = None) -> "DataFrame":
@@ -246,18 +225,12 @@ class Atlas:
             If the class does not exist or its name is ambiguous.
         """
         if not isinstance(cls, str):
-            if (cls := whole_number("The class", cls, 0)) >= len(self.classes):
-                raise ValueError(
-                    f"Class {cls} does not exist; {self.target.name} has classes 0 to "
-                    f"{len(self.classes) - 1}."
-                )
+            last = len(self.classes) - 1
+            if (cls := whole_number("The class", cls, 0)) > last:
+                raise ValueError(f"Class {cls} does not exist; there are classes 0 to {last}.")
             return cls
         places = [i for i, one in enumerate(self.classes) if one == cls]
-        if not places:
-            raise ValueError(
-                f"{self.target.name} has no class {cls!r}; the nearest are "
-                f"{nearest(cls, self.classes)}."
-            )
+        check_known(f"{self.target.name} has no class {cls!r}", cls, self.classes)
         if len(places) > 1:
             raise ValueError(f"The classes {places} are all called {cls!r}; give an index.")
         return places[0]
@@ -274,10 +247,13 @@ class Atlas:
         if not self.class_count[index]:
             raise ValueError(
                 f"The atlas of {self.target.name} has no images of the class "
-                f"{self.classes[index]!r}; choose a class with images, or build it with a "
-                "`labelled` set that has some."
+                f"{self.classes[index]!r}; choose another, or build it with `labelled` images."
             )
         return index
+
+    def where(self, layer: str | None = None) -> str | None:
+        """Return the default kind of the maps of a layer, see `maps.default_kinds`."""
+        return self.settings["maps"][self.layer(layer).name]
 
     def explain(
         self,
@@ -287,6 +263,8 @@ class Atlas:
         cls: int | str | None = None,
         label: int | str | None = None,
         percentile: float = 90.0,
+        where: str | None = None,
+        instead_of: int | str | None = None,
     ) -> Explanation:
         """Explain one image and its class (WWW, Figure 2).
 
@@ -307,6 +285,12 @@ class Atlas:
             The true class, which is only shown.
         percentile : float
             In [0, 100): percentile of a map above which its concept region lies.
+        where : {"activation", "contribution"}, optional
+            Whether maps show where neurons are active (the paper's), or where they contribute to
+            the class, see `maps.contribution`. The default depends on the layer, see `where`.
+        instead_of : int or str, optional
+            "Why this class rather than that one": contributions are to the difference of the two
+            logits, and keep their sign. The class track has the difference of class contributions.
 
         Returns
         -------
@@ -317,61 +301,17 @@ class Atlas:
         Raises
         ------
         ValueError
-            If the image cannot be used, an argument is out of range, or `cls` has neither
-            images nor a linear head.
+            If the image cannot be used, an argument is out of range, a class has neither images
+            nor a linear head or is compared with itself, or the decision depends on no position
+            of the layer.
         """
         record = self.layer(layer)
         own = self.class_index if record.exact else self.class_with_images
-        wanted = None if cls is None else own(cls)
+        wanted, other = (None if one is None else own(one) for one in (cls, instead_of))
         name = None if label is None else self.classes[self.class_index(label)]
-        output = run_model(self.target, record, image, self.signed)
+        where = self.where(record.name) if where is None else where
+        output = run_model(self.target, record, image, self.signed, where, other)
         return make_explanation(output, record, top, wanted, name, percentile, self)
-
-    def find(self, word: str, encoder: Encoder, top: int = 8) -> list[Match]:
-        """Find the neurons that a word fits best, over all layers.
-
-        The word need not be in the concept set: it is embedded in the template and scored like the
-        concepts (WWW, Eq. 1).
-
-        Parameters
-        ----------
-        word : str
-            One or a few words.
-        encoder : Encoder
-            The encoder that the atlas was built with.
-        top : int
-            Maximum number of results.
-
-        Returns
-        -------
-        list of Match
-            Best score first, without neurons that abstain and scores that are not positive.
-
-        Raises
-        ------
-        ValueError
-            If the word is empty or the encoder is another one.
-        """
-        word, top = " ".join(word.split()), whole_number("top", top)
-        if not word:
-            raise ValueError("The word is empty; give one, such as a colour or a part.")
-        template = self.settings["words"]["template"]
-        sentences = [template.replace("{}", word), template.replace("{}", "").strip()]
-        if own := encoder.name == self.settings["encoder"]:
-            t = encoder.encode_texts(sentences).float().cpu()
-            own = t.shape[1:] == self.t0.shape and (t[1] - self.t0).abs().max() < 0.01
-        if not own:
-            raise ValueError(
-                f"The atlas was built with {self.settings['encoder']}, but the encoder is "
-                f"{encoder.name}, or gives other features; give the one that it was built with."
-            )
-        found = []
-        for name, layer in self.layers.items():
-            for i, s in enumerate(score(layer.v, t[:1], self.t0)[:, 0].tolist()):
-                best = layer.major.scores[i][:1]
-                if best and s > 0:
-                    found.append(Match(name, i, s, s / best[0], tuple(layer.major.names[i])))
-        return sorted(found, key=lambda one: -one.score)[:top]
 
     def save(self, folder: str | Path) -> None:
         """Write the atlas to ``<folder>/atlas``, replacing an atlas that is there.
@@ -381,25 +321,17 @@ class Atlas:
         OSError
             If it cannot be written; an earlier atlas stays unchanged.
         """
-        tensors = {"class_count": self.class_count, "t": self.t, "t0": self.t0}
-        for name in ("thumbnails", "minor_thumbnails"):
-            pictures = getattr(self, name)
-            tensors |= {f"{name}/index": pictures.index, f"{name}/pixels": pictures.pixels}
-        number = {word: j for j, word in enumerate(self.words)}
-        layers, tests = list(self.layers.values()), {}
-        for i, layer in enumerate(layers):
-            packed, tests[layer.name] = _pack_layer(layer, number)
-            tensors |= {f"layers/{i}/{name}": tensor for name, tensor in packed.items()}
+        tensors, number = {}, {word: j for j, word in enumerate(self.words)}
+        pack = partial(_pack, tensors=tensors, number=number)
         record = {
             "format": FORMAT,
             "versions": versions(),
             "target": self.target.key(),
             "classes": list(self.classes),
             "words": list(self.words),
-            "layers": [layer.name for layer in layers],
-            "tests": tests,
-            "images": [layers[0].exemplars.images, layers[0].minor_exemplars.images],
+            "layers": [pack(layer, f"layers/{i}") for i, layer in enumerate(self.layers.values())],
             "settings": self.settings,
+            **{name: pack(getattr(self, name), name) for name in _SHARED},
         }
         slot = _slot(folder)
         with slot.locked():
@@ -427,19 +359,14 @@ class Atlas:
         tensors, record = _read(folder)
         target = _load_target(record["target"]["name"]) if target is None else target
         _check_target(record, target, folder)
+        unpack = partial(_unpack, tensors=tensors, words=record["words"])
+        parts = [unpack(part, f"layers/{i}") for i, part in enumerate(record["layers"])]
         return cls(
             target=target,
-            layers={
-                name: _unpack_layer(name, _below(tensors, f"layers/{i}"), record)
-                for i, name in enumerate(record["layers"])
-            },
-            class_count=tensors["class_count"],
+            layers={part["name"]: LayerRecord(**part) for part in parts},
             words=tuple(record["words"]),
-            t=tensors["t"],
-            t0=tensors["t0"],
-            thumbnails=Thumbnails(**_below(tensors, "thumbnails")),
-            minor_thumbnails=Thumbnails(**_below(tensors, "minor_thumbnails")),
             settings=record["settings"],
+            **{name: unpack(record[name], name) for name in _SHARED},
         )
 
 
@@ -453,9 +380,7 @@ def _read(folder: str | Path) -> tuple[dict[str, Tensor], dict]:
     except ValueError as error:
         raise ValueError(f"{error}; save the atlas again, or restore the file.") from error
     if found is None:
-        raise FileNotFoundError(
-            f"There is no atlas in {str(folder)!r}; give the folder of Atlas.save."
-        )
+        raise FileNotFoundError(f"There is no atlas in {str(folder)!r}; give Atlas.save's folder.")
     if found.record["format"] != FORMAT:
         raise ValueError(
             f"The atlas in {str(folder)!r} has format {found.record['format']}, but this wwwlib "
@@ -490,71 +415,50 @@ def _check_target(record: dict, target: Target, folder: str | Path) -> None:
             )
 
 
-def _pack_layer(layer: LayerRecord, number: Mapping[str, int]) -> tuple[dict[str, Tensor], dict]:
-    """Return the tensors of a layer, and what is no tensor of the tests of its names."""
-    names = ("v", "minor_v", "class_w", "head", "stability", "right_r")
-    packed = {name: part for name in names if (part := getattr(layer, name)) is not None}
-    tests = {}
-    for name in _TABLES:
-        table = getattr(layer, name)
-        if table is not None:
-            parts, tests[name] = _pack_table(table, number)
-            packed |= {f"{name}/{part}": tensor for part, tensor in parts.items()}
-    for name in ("exemplars", "minor_exemplars"):
-        found = getattr(layer, name)
-        parts = [f.name for f in fields(found) if f.name != "images"]
-        packed |= {f"{name}/{part}": getattr(found, part) for part in parts}
-    return packed, tests
+def _pack(
+    value: object, path: str, tensors: dict[str, Tensor], number: Mapping[str, int]
+) -> object:
+    """Return a part of an atlas as JSON values; tensors, by their path, are put beside it."""
+    if isinstance(value, Tensor):
+        tensors[path] = value
+        return None
+    if isinstance(value, ConceptTable):
+        value = _in_numbers(value, number)
+    parts = value if isinstance(value, dict) else vars(value) if is_dataclass(value) else None
+    if parts is None:
+        return value
+    return {name: _pack(one, f"{path}/{name}", tensors, number) for name, one in parts.items()}
 
 
-def _unpack_layer(name: str, tensors: dict[str, Tensor], record: dict) -> LayerRecord:
-    words, tests, (images, cropped) = record["words"], record["tests"][name], record["images"]
-    return LayerRecord(
-        name=name,
-        **{t: _unpack_table(_below(tensors, t), words, rest) for t, rest in tests.items()},
-        v=tensors["v"],
-        minor_v=tensors["minor_v"],
-        exemplars=Exemplars(**_below(tensors, "exemplars"), images=images),
-        minor_exemplars=Exemplars(**_below(tensors, "minor_exemplars"), images=cropped),
-        class_w=tensors["class_w"],
-        head=tensors.get("head"),
-        stability=tensors.get("stability"),
-        right_r=tensors.get("right_r"),
-    )
+def _unpack(value: object, path: str, tensors: Mapping[str, Tensor], words: list[str]) -> Any:
+    """Return what `_pack` packed; the last name of its path says what it is."""
+    if value is None:
+        return tensors.get(path)
+    if not isinstance(value, dict):
+        return value
+    parts = {name: _unpack(one, f"{path}/{name}", tensors, words) for name, one in value.items()}
+    kind = path.rpartition("/")[2].removeprefix("minor_")
+    if kind in _TABLES:
+        return _in_words(parts, words)
+    return _RECORDS[kind](**parts) if kind in _RECORDS else parts
 
 
-def _pack_table(table: ConceptTable, number: Mapping[str, int]) -> tuple[dict[str, Tensor], dict]:
-    """Return word indices and scores of all neurons in one row, and the number of each; and tests.
-
-    The second result has what is no tensor of the tests.
-    """
+def _in_numbers(table: ConceptTable, number: Mapping[str, int]) -> dict:
+    """Return a table as tensors: words by number and scores, neuron after neuron; their counts."""
     scores = [score for row in table.scores for score in row]
-    packed = {
+    return {
         "concept": torch.tensor([number[name] for row in table.names for name in row]).long(),
         "score": torch.tensor(scores, dtype=torch.float64),
         "length": torch.tensor([len(row) for row in table.names]),
         "threshold": table.threshold,
         "abstained": table.abstained,
+        "tests": table.tests,
     }
-    tests = {} if table.tests is None else vars(table.tests)
-    tensors = {name: value for name, value in tests.items() if isinstance(value, Tensor)}
-    packed |= {f"tests/{name}": value for name, value in tensors.items()}
-    return packed, {name: value for name, value in tests.items() if name not in tensors}
 
 
-def _unpack_table(tensors: dict[str, Tensor], words: list[str], rest: dict) -> ConceptTable:
-    concept, score = tensors["concept"].tolist(), tensors["score"].tolist()
-    spans = list(pairwise(accumulate(tensors["length"].tolist(), initial=0)))
-    return ConceptTable(
-        names=[[words[j] for j in concept[start:end]] for start, end in spans],
-        scores=[score[start:end] for start, end in spans],
-        threshold=tensors["threshold"],
-        abstained=tensors["abstained"],
-        tests=NameTests(**_below(tensors, "tests"), **rest) if rest else None,
-    )
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors below a prefix, without it."""
-    start = f"{prefix}/"
-    return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
+def _in_words(parts: dict, words: list[str]) -> ConceptTable:
+    """Return the table that `_in_numbers` took apart."""
+    concept, score, length = (parts.pop(name).tolist() for name in ("concept", "score", "length"))
+    spans = list(pairwise(accumulate(length, initial=0)))
+    names = [[words[j] for j in concept[start:end]] for start, end in spans]
+    return ConceptTable(names, [score[start:end] for start, end in spans], **parts)

@@ -3,12 +3,16 @@
 Class contributions are the mean of w over the images of each class (WWW, section 3.4). In front of
 a linear head they follow from the class sums of the exemplars; elsewhere one pass computes them for
 all layers, with the gradient of each image's class and exact sums.
+
+On most networks nearly every r is close to 1, errors included, so its value alone says little: an
+`Explanation` states how many right predictions of the same network have a higher one. Likewise it
+says that an image is unlike the probe set if few images are as far from the others.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial, reduce
-from typing import NamedTuple
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,26 +21,23 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from wwwlib import maps
 from wwwlib.atlas.atlas import Atlas, LayerRecord, Thumbnails
-from wwwlib.atlas.similarity import similarity_when_right
-from wwwlib.concepts import ConceptTable, bootstrap_depth, discover, select, stability
-from wwwlib.contributions import contribute_all, head
-from wwwlib.distributed import (
-    Options,
-    Pass,
-    State,
-    class_sums,
-    class_totals,
-    merge_class_sums,
-    run,
-)
+from wwwlib.atlas.explain import without_bias
+from wwwlib.concepts import bootstrap_depth, discover, select, stability
+from wwwlib.contributions import Contributions, contribute_all, forward, head, resolve_classes
+from wwwlib.distributed import Options, Pass, State, concatenate, run
+from wwwlib.distributed.states import class_sums, class_totals, merge_class_sums
 from wwwlib.evaluation import LOOSE, Truth, activations, evaluate, name_tests, verify
 from wwwlib.exemplars import OK, Exemplars, check_k, collect
-from wwwlib.images import FIVE_CROPS, ImageSet, check_apart, crops, match_labels
+from wwwlib.images import FIVE_CROPS, ImageSet, check_apart, crops, match_labels, subset
 from wwwlib.language import ConceptSet, Encoder, image_features
 from wwwlib.registry import whole_number
-from wwwlib.store import versions
+from wwwlib.store import tensor_digest, versions
 from wwwlib.targets import Target
+
+_IMAGES = 200  # at most so many show what is usual
+_TOP = 8  # the r of right predictions is computed for 1 to 8 neurons per track
 
 
 def build(
@@ -125,51 +126,52 @@ def build(
     t, t0 = words.embed(encoder, how.store, progress=how.progress)
 
     resample = partial(stability, images=len(probe), t=t, t0=t0, k=k, rounds=rounds, seed=seed)
-    whole = _features(target, probe, encoder, layers, k, options, resample if rounds else None)
-    parts = _features(target, cropped, encoder, layers, k_minor, options)
-    heads = {layer: _weight(target, layer, probe, whole.exemplars[layer]) for layer in layers}
-    known = whole.exemplars if labelled is probe else None
+    again = resample if rounds else None
+    exemplars, v, stable = _features(target, probe, encoder, layers, k, options, again)
+    small, minor_v, _ = _features(target, cropped, encoder, layers, k_minor, options)
+    heads = {layer: _weight(target, layer, probe, exemplars[layer]) for layer in layers}
+    known = exemplars if labelled is probe else None
     class_w, count = _class_contributions(target, labelled, heads, known, signed, options)
-    right_r = similarity_when_right(target, labelled, class_w, count, heads, signed, **options)
+    kinds = maps.default_kinds(target, layers)
+    usual = _usual_values(target, labelled, class_w, count, heads, signed, kinds, options)
+    naming = partial(discover, t=t, t0=t0, words=words.words)
     found = {
         layer: LayerRecord(
             name=layer,
-            major=discover(whole.v[layer], t, t0, words.words, alpha),
-            minor=discover(parts.v[layer], t, t0, words.words, alpha_minor),
-            v=whole.v[layer],
-            minor_v=parts.v[layer],
-            exemplars=_without_sums(whole.exemplars[layer]),
-            minor_exemplars=_without_sums(parts.exemplars[layer]),
+            major=naming(v[layer], alpha=alpha),
+            minor=naming(minor_v[layer], alpha=alpha_minor),
+            v=v[layer],
+            minor_v=minor_v[layer],
+            exemplars=_without_sums(exemplars[layer]),
+            minor_exemplars=_without_sums(small[layer]),
             class_w=class_w[layer],
             head=heads[layer],
-            stability=whole.stability[layer],
-            right_r=right_r.get(layer),
+            stability=stable.get(layer),
+            **usual.get(layer, {}),
         )
         for layer in layers
     }
     if test is not None:
-        candidates = {
-            layer: discover(whole.v[layer], t, t0, words.words, LOOSE) for layer in layers
-        }
+        candidates = {layer: naming(v[layer], alpha=LOOSE) for layer in layers}
         found = _tested(found, candidates, target, test, options)
-    tested = test and {"name": test.images.name, "fingerprint": test.images.fingerprint}
     settings = {
         "probe": {"name": probe.name, "fingerprint": probe.fingerprint},
         "class side": {"name": labelled.name, "fingerprint": labelled.fingerprint},
         "labelled": label_source(labelled),
         "words": {"digest": words.digest, "template": words.template},
-        "test": tested,
+        "test": test and {"name": test.images.name, "fingerprint": test.images.fingerprint},
         "encoder": encoder.name,
         "versions": versions(),
         "k": [k, k_minor],
         "alpha": [alpha, alpha_minor],
         "signed": signed,
+        "maps": kinds,
         "boxes": [list(box) for box in boxes],
         "rounds": rounds,
         "seed": seed,
     }
-    small = partial(_thumbnails, shown=shown, side=thumbnail, progress=how.progress)
-    pictures = small(probe, whole.exemplars), small(cropped, parts.exemplars)
+    shrink = partial(_thumbnails, shown=shown, side=thumbnail, progress=how.progress)
+    pictures = shrink(probe, exemplars), shrink(cropped, small)
     return Atlas(target, found, count, words.words, t, t0, *pictures, settings)
 
 
@@ -186,11 +188,7 @@ def _checked(target: Target, layers: Sequence[str], *alphas: float) -> tuple[str
 
 
 def _tested(
-    records: Mapping[str, LayerRecord],
-    candidates: Mapping[str, ConceptTable],
-    target: Target,
-    test: Truth,
-    options: Mapping,
+    records: Mapping, candidates: Mapping, target: Target, test: Truth, options: Mapping
 ) -> dict[str, LayerRecord]:
     """Return the records with tests of their names, and with verified names."""
     minor = {layer: one.minor for layer, one in records.items()}
@@ -208,14 +206,6 @@ def _tested(
     }
 
 
-class _Features(NamedTuple):
-    """By layer: exemplars, mean image features (N, D), and stability (N,) or None."""
-
-    exemplars: dict[str, Exemplars]
-    v: dict[str, Tensor]
-    stability: dict[str, Tensor | None]
-
-
 def _features(
     target: Target,
     images: ImageSet,
@@ -224,8 +214,10 @@ def _features(
     k: int,
     options: Mapping,
     resample: Callable | None = None,
-) -> _Features:
+) -> tuple[dict[str, Exemplars], dict[str, Tensor], dict[str, Tensor]]:
     """Collect the exemplars of all layers and encode the union of their images once.
+
+    Returns exemplars, mean image features (N, D), and stability (N,) if it is measured, by layer.
 
     The feature of a missing exemplar, and of all exemplars of a neuron that is constant or not
     finite, is zero, as in `language.embed_exemplars`, so that such a neuron abstains.
@@ -242,14 +234,10 @@ def _features(
     features = torch.cat([torch.zeros(1, encoder.dim), encoded])
     # Row 0 is the zero of a missing image, since -1 sorts before every index.
     rows = {layer: torch.searchsorted(distinct, one, right=True) for layer, one in index.items()}
-    return _Features(
-        {layer: _first(one, k) for layer, one in found.items()},
-        {layer: F.embedding_bag(row[:, :k], features, mode="mean") for layer, row in rows.items()},
-        {
-            layer: resample and resample(features, index[layer], rows=row).share
-            for layer, row in rows.items()
-        },
-    )
+    v = {layer: F.embedding_bag(row[:, :k], features, mode="mean") for layer, row in rows.items()}
+    again = {} if resample is None else rows
+    stable = {n: resample(features, index[n], rows=row).share for n, row in again.items()}
+    return {layer: _first(one, k) for layer, one in found.items()}, v, stable
 
 
 def _first(exemplars: Exemplars, k: int) -> Exemplars:
@@ -312,11 +300,7 @@ def _thumbnails(
 
 
 def class_contributions(
-    target: Target,
-    images: ImageSet,
-    layers: Sequence[str],
-    signed: bool = False,
-    **options: object,
+    target: Target, images: ImageSet, layers: Sequence[str], signed: bool = False, **options: object
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Compute the class contributions of any layers, with one pass over labelled images.
 
@@ -349,26 +333,20 @@ def class_contributions(
     no_heads = dict.fromkeys(layers, False)
 
     def step(layers: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
-        given, states = labels[indices].to(x.device), []
-        for part, classes in ((given >= 0, given), (given < 0, None)):
-            if part.any():
-                some = None if classes is None else classes[part]
-                found = contribute_all(target, x[part], layers, some, signed, no_heads)
-                states.append(
-                    {
-                        layer: class_sums(one.w.where(one.w.isfinite(), 0), one.classes)
-                        for layer, one in found.items()
-                    }
-                )
-        first, *second = states
+        classes = labels[indices].to(x.device)
+        unknown = classes < 0
+        if unknown.any() and not unknown.all():
+            with torch.no_grad():
+                logits, _ = forward(target, x[unknown], [])
+            classes[unknown] = resolve_classes(None, logits)
+        classes = None if unknown.all() else classes
+        found = contribute_all(target, x, layers, classes, signed, no_heads)
         return {
-            layer: reduce(merge_class_sums, [state, *(other[layer] for other in second)])
-            for layer, state in first.items()
+            layer: class_sums(one.w.where(one.w.isfinite(), 0), one.classes)
+            for layer, one in found.items()
         }
 
-    def finish(state: State) -> State:
-        return dict(zip(("sum", "count"), class_totals(state, len(target.classes)), strict=True))
-
+    finish = partial(class_totals, number=len(target.classes))
     kind, key, label = "class-contributions", {"signed": signed}, "class contributions"
     p = Pass(target, images, layers, step, merge_class_sums, kind, key, finish, label)
     found = run(p, **options)
@@ -392,3 +370,94 @@ def label_source(images: ImageSet) -> str:
     """Return "labels", "predictions" or "mixed": the source of the images' classes."""
     missing = [label is None for label in images.labels]
     return "predictions" if all(missing) else "mixed" if any(missing) else "labels"
+
+
+# What is usual --------------------------------------------------------------------------------
+
+
+def _usual_values(
+    target: Target, images: ImageSet, class_w, count, heads, signed: bool, kinds, options: Mapping
+) -> dict[str, dict[str, Tensor | None]]:
+    """Compute r of right predictions and activations of images, to which explanations compare.
+
+    An image that is part of its class mean is similar to it for that reason: each image is
+    compared with the mean of the other images of its class.
+
+    Parameters
+    ----------
+    target : Target
+    images : ImageSet
+        The images behind `class_w`; about 200 of those with a label are used, evenly spaced in the
+        order of their classes, or of all, if none has a label.
+    class_w, count
+        As `class_contributions` returns them.
+    heads : mapping of str to Tensor or None
+        Weight (C, N) of the linear head behind each layer.
+    signed : bool
+        Whether contributions keep their sign.
+    kinds : mapping
+        What `maps.default_kinds` returns.
+    options : mapping
+        Fields of `distributed.Options`.
+
+    Returns
+    -------
+    dict of str to dict
+        `LayerRecord.right_r`, None without labels, and `LayerRecord.usual_z` of each layer whose
+        positions reach the logits.
+    """
+    class_w = {layer: class_w[layer] for layer, kind in kinds.items() if kind}
+    labels = torch.tensor([-1 if label is None else label for label in images.labels])
+    known = labels.argsort(stable=True)[(labels < 0).sum() % len(labels) :]
+    spread = torch.linspace(0, len(known) - 1, min(len(known), _IMAGES)).round().long()
+    if not class_w:
+        return {}
+    chosen, labelled = known[spread].sort().values, bool(labels.max() >= 0)
+    contributing = {layer for layer, kind in kinds.items() if kind == maps.CONTRIBUTION}
+
+    def step(layers: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
+        own, size = labels[chosen[indices]], tuple(x.shape[-2:])
+        linear = {
+            layer: layer not in contributing and without_bias(heads[layer], x.device)
+            for layer in layers
+        }
+        classes = own.to(x.device) if labelled else None
+        found = contribute_all(target, x, layers, classes, signed, linear)
+        return {
+            layer: {
+                "r": _to_others(one, own, class_w[layer], count, size, layer in contributing),
+                "z": one.activations.maps.float().mean((2, 3)).cpu(),
+            }
+            for layer, one in found.items()
+        }
+
+    key = {"signed": signed, "class_w": tensor_digest(class_w), "kinds": kinds}
+    some, about = subset(images, chosen.tolist()), ("usual-values", key)
+    p = Pass(target, some, list(class_w), step, concatenate, *about, label="similarity to classes")
+    found = {}
+    for layer, state in run(p, **options).items():
+        r = state["r"][~state["r"].isnan().all(1)].T.sort(1).values.contiguous()
+        found[layer] = {"right_r": r if labelled else None, "usual_z": state["z"]}
+    return found
+
+
+@torch.no_grad()
+def _to_others(
+    found: Contributions, labels: Tensor, class_w: Tensor, count: Tensor, size, contributing: bool
+) -> Tensor:
+    """Return r (B, 8) of images with the others of their class; nan where predictions are wrong."""
+    a, w = (found.maps if contributing else found.activations.maps).cpu(), found.w.double().cpu()
+    a = a.to(torch.promote_types(a.dtype, torch.float32))
+    n = count[labels].double().unsqueeze(1)
+    others = (n * class_w[labels] - w) / (n - 1)
+    right = (found.logits.argmax(1).cpu() == labels) & a.flatten(1).isfinite().all(1)
+    right &= w.isfinite().all(1) & others.isfinite().all(1)
+    r = torch.full((len(labels), _TOP), torch.nan, dtype=torch.float64)
+    a, tracks = a[right], (w[right], others[right])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of heatmaps of zeros, whose r is nan
+        for k in range(_TOP):
+            r[right, k] = maps.similarity(
+                *(maps.heatmap(a, v, k + 1, size, not contributing) for v in tracks)
+            ).double()
+    return r

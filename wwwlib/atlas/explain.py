@@ -3,7 +3,8 @@
 `run_model` runs the network once; `make_explanation` turns its output into an `Explanation`, for
 any class, number of neurons or percentile, without running it again. The sample track has the
 neurons that contribute most to this prediction, the class track those that contribute most to the
-class on average; both use the activation maps of this image (WWW, Figure 2).
+class on average; both use maps of this image (WWW, Figure 2): the activation maps of the paper, or
+contribution maps.
 
 Names of concepts and classes are arbitrary strings. Sentences quote them and keep them on one line;
 code that writes HTML has to escape a sentence as a whole.
@@ -11,7 +12,9 @@ code that writes HTML has to escape a sentence as a whole.
 
 import math
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +25,7 @@ from torch import Tensor
 from wwwlib import maps
 from wwwlib.contributions import Linear, contribute
 from wwwlib.images import decode, preprocessed
-from wwwlib.registry import whole_number
+from wwwlib.registry import one_of, whole_number
 from wwwlib.targets import Target, denormalize
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 
 _FEWEST = 20  # right predictions among which an r is placed
+UNLIKE = 0.01  # share of probe images as far from the others below which an image is unlike them
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +55,7 @@ class Neuron:
     region : Tensor of bool, shape (H, W)
         Concept region in the image (WWW, section 3.3).
     map : Tensor, shape (H, W)
-        Activation map in the image, clamped at zero.
+        Activation or contribution map in the image, clamped at zero.
     test : str
         Test of the first name, such as "AUROC .98, 1st of 103", or "untested".
     supported : bool or None
@@ -85,6 +89,8 @@ class Track:
         Largest contribution first; empty in a class track without images of the class.
     heatmap : Tensor, shape (H, W)
         Weighted sum of the neurons' maps (WWW, Eq. 4); zeros if there are no neurons.
+    layer_size : int
+        Number of neurons of the layer.
     by_weights : bool
         Whether the weights of the linear head stand in for contributions, in a class track without
         images of the class.
@@ -96,7 +102,20 @@ class Track:
     probability: float
     neurons: tuple[Neuron, ...]
     heatmap: Tensor
+    layer_size: int
     by_weights: bool = False
+
+    @property
+    def share(self) -> float:
+        """Share of the layer's absolute contributions that the track's neurons carry, in [0, 1]."""
+        return sum(abs(neuron.contribution) for neuron in self.neurons)
+
+    @property
+    def share_words(self) -> str:
+        """The share in words: "5 of 128 neurons carry .30 of all contributions"."""
+        count, share = len(self.neurons), _short(self.share)
+        of = f"{count} of {self.layer_size:,} neurons"
+        return f"{of} {'carries' if count == 1 else 'carry'} {share} of all contributions"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -124,6 +143,14 @@ class Explanation:
     right_r : Tensor of float64, shape (R,), or None
         r of right predictions, in ascending order, with as many neurons per track; None where they
         are not comparable.
+    where : {"activation", "contribution"}
+        Whether maps show where neurons are active, or where they contribute to the class.
+    instead_of, instead_probability : str or None, float
+        The class that the prediction is compared with, and its probability. Contributions are then
+        those to the difference of the two logits.
+    likeness : float
+        Share of probe images that are as far from their nearest one as this image is from its
+        nearest, in (0, 1], see `likeness`; nan if it is not known.
     """
 
     image: Image.Image
@@ -137,6 +164,10 @@ class Explanation:
     r: float
     atlas: Any = None
     right_r: Tensor | None = None
+    where: str = maps.ACTIVATION
+    instead_of: str | None = None
+    instead_probability: float = 0.0
+    likeness: float = math.nan
 
     def __repr__(self) -> str:
         return f"Explanation({self.predicted_name!r}, {_short(self.probability)}; {self.layer!r})"
@@ -144,10 +175,13 @@ class Explanation:
     def to_sentence(self) -> str:
         """Return the explanation as one paragraph of plain text."""
         head = f"Predicted {quoted(self.predicted_name)} ({_short(self.probability)})"
+        if self.instead_of is not None:
+            head += f" rather than {quoted(self.instead_of)} ({_short(self.instead_probability)})"
         if self.label not in (None, self.predicted_name):
             head += f", true class {quoted(self.label)}"
-        neurons = "; ".join(map(_neuron_words, self.sample.neurons)) or "no neuron contributes"
-        return f"{head}: {neurons}. {self._comparison()}."
+        neurons = "; ".join(_neuron_words(one, self.where) for one in self.sample.neurons)
+        neurons = f"{neurons}; {self.sample.share_words}" if neurons else "no neuron contributes"
+        return f"{head}: {neurons}. {self._comparison()}. {self.warning}".rstrip()
 
     __str__ = to_sentence
 
@@ -156,17 +190,17 @@ class Explanation:
         width, height = self.image.size
         return {
             "layer": self.layer,
+            "where": self.where,
             "image": {"width": width, "height": height},
             "label": self.label,
-            "predicted": {
-                "index": self.predicted,
-                "name": self.predicted_name,
-                "probability": self.probability,
-            },
+            "predicted": _class_dict(self.predicted, self.predicted_name, self.probability),
+            "instead_of": self.instead_of
+            and {"name": self.instead_of, "probability": self.instead_probability},
             "sample": _track_dict(self.sample),
             "class": _track_dict(self.cls),
             "r": None if math.isnan(self.r) else self.r,
             "r_words": self.r_words,
+            "likeness": None if math.isnan(self.likeness) else self.likeness,
             "sentence": self.to_sentence(),
         }
 
@@ -184,8 +218,7 @@ class Explanation:
         """
         if self.atlas is None:
             raise ValueError(
-                "This explanation has no atlas to take example images from; use Atlas.explain, or "
-                "plots.two_tracks(explanation, atlas)."
+                "There is no atlas to take example images from; use plots.two_tracks(e, atlas)."
             )
         from wwwlib import plots
 
@@ -201,6 +234,16 @@ class Explanation:
             return words
         above = 100 * int((known > self.r).sum()) // len(known)
         return f"{words}, lower than {above} % of {len(known)} right predictions"
+
+    @property
+    def warning(self) -> str:
+        """A sentence if the image is unlike the probe set, else empty.
+
+        About 1 % of new images that are like those of the probe set are called unlike it.
+        """
+        if not self.likeness < UNLIKE:
+            return ""
+        return "Unlike the probe set: 99 % of its images are nearer to another one than this image."
 
     def _comparison(self) -> str:
         name = quoted(self.cls.class_name)
@@ -223,19 +266,30 @@ class ModelOutput:
         RGB, W x H pixels, the input of the network.
     classes : tuple of str
         C class names.
-    a : Tensor, shape (1, N, h, w)
-        Activation maps of the layer.
+    maps : callable
+        Takes the index of a class; returns activation maps (1, N, h, w), or contribution maps of
+        that class.
     w : Tensor of float64, shape (N,)
         Contributions to the predicted class.
     p : Tensor of float64, shape (C,)
         Probabilities.
+    z : Tensor, shape (N,)
+        Means of activations over positions.
+    where : {"activation", "contribution"}
+        The kind of the maps.
+    instead_of : int or None
+        Index of the class that the predicted one is compared with: w and contribution maps are then
+        those of the difference of the two logits.
     """
 
     image: Image.Image
     classes: tuple[str, ...]
-    a: Tensor
+    maps: Callable[[int], Tensor]
     w: Tensor
     p: Tensor
+    z: Tensor
+    where: str = maps.ACTIVATION
+    instead_of: int | None = None
 
     @property
     def predicted(self) -> int:
@@ -244,9 +298,16 @@ class ModelOutput:
 
 
 def run_model(
-    target: Target, record: Any, image: Image.Image | str | Path | bytes, signed: bool = False
+    target: Target,
+    record: Any,
+    image: Image.Image | str | Path | bytes,
+    signed: bool = False,
+    where: str | None = maps.ACTIVATION,
+    instead_of: int | None = None,
 ) -> ModelOutput:
     """Run the network on one image: one forward pass and at most one backward pass.
+
+    A second class, and contribution maps of another class than the predicted one, take another run.
 
     Parameters
     ----------
@@ -256,23 +317,73 @@ def run_model(
     image : PIL.Image.Image, path or bytes
     signed : bool
         Whether contributions keep their sign.
+    where : {"activation", "contribution"} or None
+        The maps to draw, see `Atlas.where`.
+    instead_of : int, optional
+        Another class, for contributions to the difference of the logits, which keep their sign.
 
     Raises
     ------
     ValueError, TypeError
-        If the image cannot be used; see `images.decode`.
+        If the image cannot be used, see `images.decode`, or `where` is None, since the logits
+        depend on no position of the layer.
     """
+    if where is None:
+        raise ValueError(maps.unreached(target, record.name))
+    one_of("where", where, (maps.ACTIVATION, maps.CONTRIBUTION))
     decoded = decode(image)
     name = str(image) if isinstance(image, str | Path) else "in memory"
     x = preprocessed(target.preprocess, decoded, name)
-    linear = without_bias(record.head, target.device)
+    linear = where == maps.ACTIVATION and without_bias(record.head, target.device)
     batch = x.unsqueeze(0).to(target.device)
-    found = contribute(target, batch, record.name, signed=signed, linear=linear)
-    a = found.activations.maps
-    a = a.to("cpu", torch.promote_types(a.dtype, torch.float32))
+    signed = signed or instead_of is not None
+    run = partial(contribute, target, batch, record.name, signed=signed, linear=linear)
+    found = run()
+    other = None if instead_of is None else run(instead_of)
+
+    @cache
+    def drawn(cls: int) -> Tensor:
+        if where == maps.ACTIVATION:
+            a = found.activations.maps
+        else:
+            a = (found if cls == found.classes[0] else run(cls)).maps
+            a = a if other is None else a - other.maps
+        return a.to("cpu", torch.promote_types(a.dtype, torch.float32))
+
     p = target.probabilities(found.logits[0].double()).cpu()
     shown = denormalize(target, decoded, x)
-    return ModelOutput(shown, target.classes, a, found.w[0].double().cpu(), p)
+    w = (found.w if other is None else found.w - other.w)[0].double().cpu()
+    z = found.activations.maps[0].float().mean((1, 2)).cpu()
+    return ModelOutput(shown, target.classes, drawn, w, p, z, where, instead_of)
+
+
+def likeness(z: Tensor, usual: Tensor) -> float:
+    """Compute how usual activations are: a conformal p-value of the nearest neighbour's distance.
+
+    Distances are Euclidean, each neuron divided by its standard deviation among the other images.
+
+    Parameters
+    ----------
+    z : Tensor, shape (N,)
+        Means of activations over positions, of an image.
+    usual : Tensor, shape (R, N)
+        Those of other images.
+
+    Returns
+    -------
+    float
+        Share of images, this one among them, that are at least as far from the nearest other one
+        as `z` is from its nearest; in (0, 1].
+
+    References
+    ----------
+    Sun et al., "Out-of-distribution detection with deep nearest neighbors", ICML 2022.
+    """
+    scale = usual.std(0, correction=0)
+    scale = scale.clamp(min=max(1e-3 * scale.max().item(), 1e-30))  # of neurons that hardly vary
+    nearest = torch.cdist(usual / scale, usual / scale).fill_diagonal_(torch.inf).min(1).values
+    own = torch.cdist(z[None] / scale, usual / scale).min()
+    return (1 + (nearest >= own).sum().item()) / (1 + len(usual))
 
 
 def without_bias(weight: Tensor | None, device: torch.device) -> Linear | Literal[False]:
@@ -286,11 +397,11 @@ def without_bias(weight: Tensor | None, device: torch.device) -> Linear | Litera
 def make_explanation(
     output: ModelOutput,
     record: Any,
-    top: int = 5,
-    cls: int | None = None,
-    label: str | None = None,
-    percentile: float = 90.0,
-    atlas: Any = None,
+    top: int,
+    cls: int | None,
+    label: str | None,
+    percentile: float,
+    atlas: Any,
 ) -> Explanation:
     """Explain the output of `run_model`.
 
@@ -301,26 +412,33 @@ def make_explanation(
         The layer given to `run_model`.
     top, label, percentile
         As in `Atlas.explain`.
-    cls : int, optional
-        Index of the class of the class track; by default the predicted class.
-    atlas : Atlas, optional
-        Kept for `Explanation.plot`.
+    cls : int or None
+        Index of the class of the class track; None for the predicted class.
+    atlas : Atlas
+        That of the layer, kept for `Explanation.plot`.
 
     Raises
     ------
     ValueError
-        If `top` is less than 1, or a map to be drawn is not finite.
+        If `top` is less than 1, a map to be drawn is not finite, or a class is compared with
+        itself.
     """
     top = whole_number("top", top)
-    predicted = output.predicted
+    predicted, other = output.predicted, output.instead_of
     cls = predicted if cls is None else cls
+    if other in (predicted, cls):
+        which = "the predicted class" if other == predicted else "that of the class track"
+        raise ValueError(f"instead_of is {output.classes[other]!r}, {which}; give another one.")
     sample = _track(output, record, "sample", predicted, output.w, top, percentile)
-    w = record.class_w[cls]
-    by_weights = record.exact and not w.isfinite().any()
+    pair = [record.class_w[c] for c in (cls, other) if c is not None]
+    by_weights = record.exact and not all(w.isfinite().any() for w in pair)
     if by_weights:
-        w = record.head[cls].double() if atlas and atlas.signed else record.head[cls].double().abs()
+        pair = [record.head[c].double() for c in (cls, other) if c is not None]
+        pair = pair if atlas.signed else [w.abs() for w in pair]
+    w = pair[0] - pair[1] if len(pair) > 1 else pair[0]
     general = _track(output, record, "class", cls, w, top, percentile)
-    known = record.right_r if cls == predicted and not by_weights else None
+    usual = cls == predicted and other is None and output.where == atlas.where(record.name)
+    known = record.right_r if usual and not by_weights else None
     if known is not None:
         known = known[top - 1][known[top - 1].isfinite()] if top <= len(known) else None
     return Explanation(
@@ -335,16 +453,24 @@ def make_explanation(
         r=maps.similarity(sample.heatmap[None], general.heatmap[None]).item(),
         atlas=atlas,
         right_r=known,
+        where=output.where,
+        instead_of=None if other is None else output.classes[other],
+        instead_probability=0.0 if other is None else output.p[other].item(),
+        likeness=math.nan if record.usual_z is None else likeness(output.z, record.usual_z),
     )
 
 
-def region_words(region: Tensor) -> str:
-    """Describe where a concept region (H, W) lies: "active in the upper left", "not active"."""
-    where = maps.position(region)
-    if where is None:
-        return "not active"
-    one_word = where in ("upper", "lower", "left", "right", "middle")
-    return f"active in the {where}{' part' if one_word else ''}"
+def region_words(region: Tensor, where: str = maps.ACTIVATION) -> str:
+    """Describe where a concept region (H, W) lies: "active in the upper left", "not active".
+
+    That of a contribution map is "contributing in the upper left".
+    """
+    verb = "active" if where == maps.ACTIVATION else "contributing"
+    place = maps.position(region)
+    if place is None:
+        return f"not {verb}"
+    one_word = place in ("upper", "lower", "left", "right", "middle")
+    return f"{verb} in the {place}{' part' if one_word else ''}"
 
 
 def quoted(name: str) -> str:
@@ -361,18 +487,20 @@ def _track(output, record, kind: str, cls: int, w: Tensor, top: int, percentile:
     """Return the track of the neurons with the largest finite w (N,)."""
     order = w.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)
     chosen = order[w[order].isfinite()][:top]
-    a, size = output.a[:, chosen], output.image.size[::-1]
+    a, size = output.maps(cls)[:, chosen], output.image.size[::-1]
     neurons, heatmap = (), torch.zeros(size, dtype=a.dtype)
     if len(chosen):
-        _check_finite(a[0], chosen, record.name)
-        heatmap = maps.heatmap(a, w[chosen], top, size)[0]
+        maps.check_finite(a, chosen[None], f" of {record.name!r}")
+        weighted = output.where == maps.ACTIVATION
+        heatmap = maps.heatmap(a, w[chosen], top, size, weighted)[0]
         drawn, regions = maps.resize(a, size)[0], maps.region(a, percentile, size)[0]
         total = w[w.isfinite()].abs().sum().item()
         neurons = tuple(
             _neuron(record, i, w[i].item() / total if total else 0.0, region, drawing)
             for i, region, drawing in zip(chosen.tolist(), regions, drawn, strict=True)
         )
-    return Track(kind, cls, output.classes[cls], output.p[cls].item(), neurons, heatmap)
+    p, size = output.p[cls].item(), len(w)
+    return Track(kind, cls, output.classes[cls], p, neurons, heatmap, size)
 
 
 def _neuron(record, i: int, contribution: float, region: Tensor, drawing: Tensor) -> Neuron:
@@ -390,51 +518,33 @@ def _neuron(record, i: int, contribution: float, region: Tensor, drawing: Tensor
     )
 
 
-def _check_finite(a: Tensor, neurons: Tensor, layer: str) -> None:
-    for i, one in zip(neurons.tolist(), a, strict=True):
-        if not one.isfinite().all():
-            raise ValueError(
-                f"The activation map of neuron {i} of {layer!r} is not finite for this image; "
-                "explain another image or layer."
-            )
-
-
-def _neuron_words(neuron: Neuron) -> str:
+def _neuron_words(neuron: Neuron, where: str) -> str:
     names = ", ".join(quoted(name) for name in neuron.names) or "no concept"
     names += f"; {neuron.test}" if neuron.names else ""
     share = f"{_short(neuron.contribution)} of the contribution"
-    return f"neuron {neuron.index} ({names}), {share}, {region_words(neuron.region)}"
+    return f"neuron {neuron.index} ({names}), {share}, {region_words(neuron.region, where)}"
 
 
 def _track_dict(track: Track) -> dict:
     return {
         "kind": track.kind,
         "by_weights": track.by_weights,
-        "class": {
-            "index": track.class_index,
-            "name": track.class_name,
-            "probability": track.probability,
-        },
+        "share": track.share,
+        "class": _class_dict(track.class_index, track.class_name, track.probability),
         "neurons": [_neuron_dict(neuron) for neuron in track.neurons],
     }
 
 
+def _class_dict(index: int, name: str, probability: float) -> dict:
+    return {"index": index, "name": name, "probability": probability}
+
+
 def _neuron_dict(neuron: Neuron) -> dict:
-    return {
-        "index": neuron.index,
-        "names": list(neuron.names),
-        "minor": list(neuron.minor),
-        "test": neuron.test,
-        "supported": neuron.supported,
-        "contribution": neuron.contribution,
-        "exemplars": list(neuron.exemplars),
-        "minor_exemplars": list(neuron.minor_exemplars),
-        "region": {
-            "box": _box(neuron.region),
-            "area": neuron.region.float().mean().item(),
-            "position": maps.position(neuron.region),
-        },
-    }
+    """Return all but the map of a neuron, and its region in numbers and words."""
+    shown = {name: [*one] if isinstance(one, tuple) else one for name, one in vars(neuron).items()}
+    del shown["map"]
+    area, position = neuron.region.float().mean().item(), maps.position(neuron.region)
+    return {**shown, "region": {"box": _box(neuron.region), "area": area, "position": position}}
 
 
 def _box(region: Tensor) -> list[int] | None:

@@ -13,15 +13,6 @@ depend on how images were divided among processes. Two mechanisms divide them:
   stretches are kept in the store, so that a stopped run continues. Needs the extra ``ray``.
 """
 
-from wwwlib.distributed.passes import (
-    Options,
-    Pass,
-    State,
-    class_sums,
-    class_totals,
-    concatenate,
-    exact_parts,
-    merge_class_sums,
-    run,
-)
+from wwwlib.distributed.passes import Options, Pass, run
+from wwwlib.distributed.states import State, class_sums, class_totals, concatenate, merge_class_sums
 from wwwlib.distributed.workers import ranks

@@ -1,10 +1,4 @@
-"""One computation over all images of a set, in any number of processes.
-
-Floating-point addition rounds, so its result depends on the order, and an accelerator's atomic
-additions take another order each time. Sums over images are therefore exact: `exact_parts` cuts
-each number at two fixed places into a coarse and a fine part, each a multiple of a power of two
-small enough that no addition of parts rounds. Adding parts is commutative and associative.
-"""
+"""One computation over all images of a set, in any number of processes."""
 
 import json
 import time
@@ -18,16 +12,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from wwwlib.distributed.states import State
 from wwwlib.distributed.workers import Ranks, map_on_actors, ranks
 from wwwlib.images import Fitting, ImageSet, batches, subset
 from wwwlib.registry import whole_number
 from wwwlib.store import Slot, Store, digest, from_bytes, to_bytes
 from wwwlib.targets import Target
 
-State = dict[str, Tensor]
-
 _STRETCHES = "stretches"  # the kind of artifacts of a pass on Ray that is not finished
-_COARSE, _FINE = 2.0**20, 2.0**49  # where exact sums cut numbers
 _RAY_IMAGES = 256  # in a stretch, which travels decoded: 150 MB at 224 x 224 pixels
 
 
@@ -85,8 +77,7 @@ class Options:
             whole_number(name, getattr(self, name), least)
         if self.actors and (self.store is None or self.decoder != "pillow"):
             raise ValueError(
-                f"actors is {self.actors}, which needs a store for finished stretches and "
-                "decoder='pillow', since tasks without a GPU decode; give both."
+                f"actors is {self.actors}, which needs a store for results, and decoder='pillow'."
             )
         if self.store is None:
             object.__setattr__(self, "store", Store(None))
@@ -202,15 +193,14 @@ class _Run:
             rest = [layer for layer in rest if store.load(kind, self.keys[layer]) is None]
             made = self.compute([first, *rest], slot)
             for layer in rest:
-                store.save(kind, self.keys[layer], made[layer])
-            found.update(made)
+                found[layer] = store.save(kind, self.keys[layer], made[layer]).tensors
             return made[first], {}
 
         for layer, key in self.keys.items():
             if layer not in found:
                 found[layer] = store.fetch(kind, key, make).tensors
         for key in self.leftovers:
-            store.discard(_STRETCHES, key)
+            store.slot(_STRETCHES, key).clear()
         if self.ranks.size > 1:
             self.announce([])
             self.ranks.broadcast(to_bytes(_flat(found)))
@@ -239,8 +229,7 @@ class _Run:
     @cached_property
     def identity(self) -> str:
         # Without the fingerprint of outputs, which may round differently on another device.
-        targets = [{**key["target"], "outputs": None} for key in self.keys.values()]
-        keys = [{**k, "target": t} for k, t in zip(self.keys.values(), targets, strict=True)]
+        keys = [{**k, "target": {**k["target"], "outputs": None}} for k in self.keys.values()]
         return digest([self.p.kind, keys, self.options.batch_size])
 
     def checkpoint(self, layer: str) -> Slot:
@@ -264,31 +253,22 @@ class _Run:
         for other in range(1, self.ranks.size):
             received = from_bytes(self.ranks.receive(other))
             state = work.merge(state, _nested(received, self.p.target.device))
-        return {layer: _on_cpu(self.p.finish(state[layer])) for layer in layers}
+        return {layer: self.p.finish(state[layer]) for layer in layers}
 
     def fold(self, work: "_Work", stretch: range, slot: Slot) -> dict[str, State]:
         """Return the state after a stretch of images, starting from the checkpoint if it fits."""
-        target, options = self.p.target, self.options
-        images = self.p.images
+        target, options, images = self.p.target, self.options, self.p.images
         images = images if len(stretch) == len(images) else subset(images, stretch)
         identity = {"layers": work.layers, "stretch": [stretch.start, stretch.stop]}
         parts, done = _resumed(slot, identity, target.device)
-        step, saved = work.fitting(), time.monotonic()
+        step, saved = Fitting(work.add, target.device), time.monotonic()
 
         def save() -> None:
             if done:
                 slot.save(_flat(work.total(parts)), {**identity, "done": done})
 
-        loaded = batches(
-            images,
-            target.preprocess,
-            options.batch_size,
-            options.workers,
-            start=done,
-            pin_memory=target.device.type == "cuda",
-            decoder=options.decoder,
-            device=target.device,
-        )
+        how = {"workers": options.workers, "decoder": options.decoder, "device": target.device}
+        loaded = batches(images, target.preprocess, options.batch_size, start=done, **how)
         hidden = self.ranks.rank > 0 or not options.progress
         bar = tqdm(total=len(images), initial=done, desc=self.p.label, unit="image", disable=hidden)
         try:
@@ -316,11 +296,11 @@ class _Run:
         self.leftovers.extend(keys.values())
         left = [one for one in stretches if store.load(_STRETCHES, keys[one]) is None]
         if left:
-            device = self.p.target.device
-            work.to("cpu")  # a copy is sent to actors, which may have no GPU
+            target, device = self.p.target, self.p.target.device
+            target.to("cpu")  # a copy is sent to actors, which may have no GPU
             for one, result in map_on_actors(work, left, self.options.actors):
                 store.save(_STRETCHES, keys[one], from_bytes(result))
-            work.to(device)
+            target.to(device)
         state = {}
         for one in stretches:
             state = work.merge(state, _nested(store.load(_STRETCHES, keys[one]).tensors))
@@ -335,19 +315,13 @@ class _Work:
     layers: list[str]
     batch_size: int
 
-    def fitting(self) -> Fitting:
-        """Return ``(parts, indices, x) -> parts``, which adds the state of a batch."""
-        return Fitting(
-            lambda parts, indices, x: self.add(parts, self.p.step(self.layers, indices, x)),
-            self.p.target.device,
-        )
-
-    def add(self, parts: list[dict[str, State]], state: dict[str, State]) -> list[dict[str, State]]:
-        """Return the states of adjacent stretches with the next one.
+    def add(self, parts: list[dict[str, State]], indices: Tensor, x: Tensor) -> list:
+        """Return the states of adjacent stretches with that of the next batch.
 
         It is merged with the last ones unless these are far larger: sums of many classes, which
         are much larger than what a batch adds, are rarely copied.
         """
+        state = self.p.step(self.layers, indices, x)
         while parts and _size(parts[-1]) < 2 * _size(state):
             *parts, last = parts
             state = self.merge(last, state)
@@ -363,18 +337,14 @@ class _Work:
             return one or other
         return {layer: self.p.merge(state, other[layer]) for layer, state in one.items()}
 
-    def to(self, device: str | torch.device) -> None:
-        self.p.target.to(device)
-
     def decode(self, stretch: range) -> Tensor:
         images, preprocess = subset(self.p.images, stretch), self.p.target.preprocess
         return torch.cat([x for _, x in batches(images, preprocess, self.batch_size)])
 
     def compute(self, stretch: range, x: Tensor) -> bytes:
-        step, parts, indices = self.fitting(), [], torch.arange(stretch.start, stretch.stop)
-        for some, part in zip(
-            indices.split(self.batch_size), x.split(self.batch_size), strict=True
-        ):
+        step, parts, size = Fitting(self.add, self.p.target.device), [], self.batch_size
+        indices = torch.arange(stretch.start, stretch.stop)
+        for some, part in zip(indices.split(size), x.split(size), strict=True):
             parts = step(parts, some, part)
         return to_bytes(_flat(self.total(parts)))
 
@@ -411,71 +381,3 @@ def _nested(flat: State, device: torch.device | str = "cpu") -> dict[str, State]
         layer, _, own = name.rpartition("/")
         state.setdefault(layer, {})[own] = tensor.to(device)
     return state
-
-
-def _on_cpu(state: State) -> State:
-    return {name: state[name].cpu() for name in sorted(state)}
-
-
-# What steps and merges share -----------------------------------------------------------------
-
-
-def concatenate(one: State, other: State) -> State:
-    """Merge states whose tensors have one row for each image, in their order."""
-    return {name: torch.cat([tensor, other[name]]) for name, tensor in one.items()}
-
-
-def exact_parts(values: Tensor) -> Tensor:
-    """Cut numbers (B, ...) into coarse and fine parts (B, 2, ...) in float64, to be added exactly.
-
-    Sums of 2**24 numbers below 2**9 are exact to 2**-50 each, as are those of 2**13 below 2**20;
-    larger sums round as usual. A sum of parts (2, ...) stands for its sum over the first axis.
-    """
-    values = values.double()
-    coarse = (values * _COARSE).round() / _COARSE
-    fine = ((values - coarse) * _FINE).round() / _FINE
-    return torch.stack([coarse, fine], dim=1)
-
-
-def class_sums(values: Tensor, classes: Tensor) -> State:
-    """Sum values exactly by class, for the classes that occur.
-
-    Parameters
-    ----------
-    values : Tensor
-        (B, ...), finite.
-    classes : Tensor
-        (B,) int64.
-
-    Returns
-    -------
-    dict of Tensor
-        "classes" (R,) ascending, their "count" (R,), and the parts of each "sum" (R, 2, ...); the
-        other functions on class sums take a state that has these and possibly more.
-    """
-    present, place, count = classes.unique(return_inverse=True, return_counts=True)
-    sums = torch.zeros(len(present), 2, *values.shape[1:], dtype=torch.float64).to(values.device)
-    return {
-        "classes": present,
-        "count": count,
-        "sum": sums.index_add(0, place, exact_parts(values)),
-    }
-
-
-def merge_class_sums(one: State, other: State) -> State:
-    """Merge what `class_sums` returned for disjoint images."""
-    present, place = torch.cat([one["classes"], other["classes"]]).unique(return_inverse=True)
-    first, second = place.split([len(one["classes"]), len(other["classes"])])
-    merged = {"classes": present}
-    for name in ("count", "sum"):
-        total = one[name].new_zeros(len(present), *one[name].shape[1:])
-        merged[name] = total.index_copy_(0, first, one[name]).index_add_(0, second, other[name])
-    return merged
-
-
-def class_totals(state: State, number: int) -> tuple[Tensor, Tensor]:
-    """Return the sums (C, ...) float64 and image counts (C,) int64 of classes 0 to C - 1."""
-    total = state["sum"].sum(1)
-    sums = total.new_zeros(number, *total.shape[1:]).index_copy_(0, state["classes"], total)
-    count = state["count"].new_zeros(number).index_copy_(0, state["classes"], state["count"])
-    return sums, count

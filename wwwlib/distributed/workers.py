@@ -1,5 +1,6 @@
 """The processes that share a pass: ranks started by torchrun, and actors of a Ray cluster."""
 
+import atexit
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -61,12 +62,11 @@ def ranks() -> Ranks:
         store, rank, size = next(distributed.rendezvous("env://", timeout=_PATIENCE))
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         prefix = f"wwwlib/{os.environ.get('WWW_GROUP', '')}/{attempt}"
-        distributed.init_process_group(
-            "gloo",
-            store=distributed.PrefixStore(prefix, store),
-            rank=rank,
-            world_size=size,
-            timeout=_PATIENCE,
+        place = {"store": distributed.PrefixStore(prefix, store), "rank": rank, "world_size": size}
+        distributed.init_process_group("gloo", timeout=_PATIENCE, **place)
+        # Threads that outlive the interpreter abort a process whose work is done.
+        atexit.register(
+            lambda: distributed.is_initialized() and distributed.destroy_process_group()
         )
     own = distributed.get_backend() != "gloo"
     group = distributed.new_group(backend="gloo", timeout=_PATIENCE) if own else None
@@ -126,7 +126,7 @@ class _Actor:
     def __init__(self, shared: Any):
         ray = require("ray", "ray")
         self.work = ray.get(shared)
-        self.work.to("cuda" if ray.get_gpu_ids() else "cpu")
+        self.work.p.target.to("cuda" if ray.get_gpu_ids() else "cpu")
 
     def __call__(self, row: dict) -> dict:
         x = torch.from_numpy(np.frombuffer(row["x"], row["dtype"]).reshape(row["shape"]).copy())

@@ -7,14 +7,6 @@ when the set is opened, before a long pass starts.
 
 from wwwlib.images.batches import DECODERS, Fitting, batches, preprocessed
 from wwwlib.images.files import MAX_PIXELS, decode, folder
-from wwwlib.images.image_set import (
-    FIVE_CROPS,
-    ImageSet,
-    Skipped,
-    check_apart,
-    crops,
-    halves,
-    subset,
-)
-from wwwlib.images.labels import class_names, match_labels
-from wwwlib.images.sources import dataset, imagenet_synsets
+from wwwlib.images.image_set import FIVE_CROPS, ImageSet, Masks, check_apart, crops, halves, subset
+from wwwlib.images.pixel_masks import masks
+from wwwlib.images.sources import class_names, dataset, imagenet_synsets, load, match_labels

@@ -8,7 +8,7 @@ network.
 import io
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TypeVar
 
@@ -79,7 +79,6 @@ def batches(
     batch_size: int = 64,
     workers: int = 0,
     start: int = 0,
-    pin_memory: bool = False,
     decoder: str = "pillow",
     device: str | torch.device = "cpu",
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -97,14 +96,13 @@ def batches(
         Number of processes that read ahead; 0 reads in this process.
     start : int
         Index of the first image, to resume a pass.
-    pin_memory : bool
-        Put batches into pinned memory, for asynchronous copies to a CUDA device.
     decoder : {"pillow", "torchvision"}
         With "torchvision", workers only read and verify files; this process decodes JPEG files a
         batch at a time and preprocesses tensors, both on `device`. Other images are decoded by
         Pillow. See Notes for the differences.
     device : str or torch.device
-        Where `decoder="torchvision"` decodes, with nvJPEG on a CUDA device.
+        Where the batches go. `decoder="torchvision"` decodes there, with nvJPEG on a CUDA device;
+        for Pillow on a CUDA device, batches lie in pinned memory, for asynchronous copies.
 
     Yields
     ------
@@ -133,12 +131,12 @@ def batches(
     loader = partial(
         DataLoader, batch_size=batch_size, sampler=range(start, len(images)), num_workers=workers
     )
-    if decoder == "pillow":
-        items = _Items(images, preprocess)
-        return _in_one_sentence(loader(items, pin_memory=pin_memory, collate_fn=stack))
     device = torch.device(device)
+    if decoder == "pillow":
+        pinned, items = device.type == "cuda", _Items(replace(images, masks=None), preprocess)
+        return _in_one_sentence(loader(items, pin_memory=pinned, collate_fn=stack))
     preprocess = tensor_preprocess(preprocess, device)
-    undecoded = loader(_Items(images, None), collate_fn=list)
+    undecoded = loader(_Items(replace(images, masks=None), None), collate_fn=list)
     decoded = (_decoded(images, parts, preprocess, device) for parts in undecoded)
     return _in_one_sentence(map(stack, decoded))
 
@@ -162,14 +160,12 @@ class Fitting:
     step : callable
         ``step(state, indices, x) -> state`` for `indices` (B,) and `x` (B, 3, H, W). It must not
         modify the state that it receives: a step that ran out of memory is repeated.
-    device : str or torch.device
+    device : torch.device
         Device to which images are copied; indices stay where they are.
     """
 
-    def __init__(
-        self, step: Callable[[State, Tensor, Tensor], State], device: str | torch.device = "cpu"
-    ):
-        self.step, self.device = step, torch.device(device)
+    def __init__(self, step: Callable[[State, Tensor, Tensor], State], device: torch.device):
+        self.step, self.device = step, device
         self.most = None  # images at once, set when memory runs out
 
     def __call__(self, state: State, indices: Tensor, x: Tensor) -> State:
@@ -183,22 +179,19 @@ class Fitting:
         done = 0
         while done < len(indices):
             part = slice(done, done + (self.most or len(indices)))
-            size = len(indices[part])
             try:
                 state = self.step(state, indices[part], x[part].to(self.device, non_blocking=True))
+                done += len(indices[part])
+                continue
             except RuntimeError as error:  # on the CPU of no class of its own
                 known = isinstance(error, torch.OutOfMemoryError)
                 if not known and "can't allocate memory" not in str(error):
                     raise
-                self.most = size // 2  # the step's tensors are freed after this block
-            else:
-                done += size
-                continue
+            self.most = len(indices[part]) // 2  # here the step's tensors are freed
             if not self.most:
                 raise RuntimeError(
-                    f"Not even one image (here image {int(indices[done])}) fits into the memory of "
-                    f"{self.device} beside what it holds; free some of it, read fewer "
-                    "layers, or use device=cpu."
+                    f"Not even one image (image {int(indices[done])}) fits into the memory of "
+                    f"{self.device}; free some of it, read fewer layers, or use device=cpu."
                 )
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
@@ -301,13 +294,10 @@ def _scaling_tensors(preprocess: Preprocess) -> Preprocess:
     return transforms.Compose([scale if isinstance(s, transforms.ToTensor) else s for s in steps])
 
 
-def _agree(x: object, expected: object) -> bool:
+def _agree(x: Tensor, expected: Tensor) -> bool:
     """Return whether two results of preprocessing agree up to the rounding of a resize."""
-    if not all(isinstance(one, Tensor) and one.is_floating_point() for one in (x, expected)):
-        return False
-    if x.shape != expected.shape or x.dtype != expected.dtype:
-        return False
-    return bool((x.cpu() - expected).abs().mean() <= _TOLERANCE * expected.std())
+    alike = x.shape == expected.shape and x.dtype == expected.dtype and x.is_floating_point()
+    return alike and bool((x.cpu() - expected).abs().mean() <= _TOLERANCE * expected.std())
 
 
 @cache

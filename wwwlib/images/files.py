@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from upath import UPath
 
 Place = Union[Path, "UPath"]  # a local path, or one behind a URL
+How = tuple[int, Collection[str], int | None]  # max_pixels, convert and least_side
 MAX_PIXELS = 64_000_000  # 192 MB as RGB; below the size at which Pillow itself starts to warn
 MAX_BYTES = 256 * 2**20
 MAX_RATIO = 50  # of the sides: networks resize the shorter one to hundreds of pixels
@@ -78,8 +79,7 @@ def existing(root: str | Place) -> Place:
     NotADirectoryError
         If there is no such folder.
     """
-    root = place(root)
-    root = root.absolute() if isinstance(root, Path) else root
+    root = place(root).absolute()
     if not root.is_dir():
         raise NotADirectoryError(f"There is no folder {str(root)!r}; give one that holds images.")
     return root
@@ -97,7 +97,7 @@ def list_files(root: Place) -> list[str]:
         start = root.path.rstrip("/") + "/"
         found = (path.removeprefix(start) for path in root.fs.find(start))
     kept = (path for path in found if not any(map(_ignored, path.split("/"))))
-    return sorted(kept, key=lambda path: _shown(path).split("/"))
+    return sorted(kept, key=lambda path: shown(path).split("/"))
 
 
 def _ignored(name: str) -> bool:
@@ -165,13 +165,11 @@ def decode(
     if isinstance(source, Image.Image):
         with naming(getattr(source, "filename", "") or "in memory"):
             return _allowed(source, max_pixels, convert).convert("RGB")
-    if isinstance(source, bytes | bytearray):
-        with naming("upload"):
-            return unpack(bytes(source), max_pixels, convert)
-    if not isinstance(source, str) and not hasattr(source, "read_bytes"):
+    upload = isinstance(source, bytes | bytearray)
+    if not (upload or isinstance(source, str) or hasattr(source, "read_bytes")):
         raise TypeError(f"The image is a {type(source).__name__}; give a PIL image, path or bytes.")
-    with naming(source):
-        return unpack(read(source), max_pixels, convert)
+    with naming("upload" if upload else source):
+        return unpack(bytes(source) if upload else read(source), (max_pixels, convert, None))
 
 
 @contextmanager
@@ -198,20 +196,22 @@ def read(path: str | Place) -> bytes:
         raise ValueError(f"it cannot be read ({error.strerror or error})") from error
 
 
-def unpack(
-    data: bytes,
-    max_pixels: int,
-    convert: Collection[str],
-    least_side: int | None = None,
-    keep_jpeg: bool = False,
-) -> Image.Image | bytes:
+def unchanged(path: Place, sha256: str) -> bytes:
+    """Return the bytes of a file, after a check that they are those of a SHA-256."""
+    if hashlib.sha256(data := read(path)).hexdigest() != sha256:
+        raise ValueError("it changed since the image set was opened; open the set again")
+    return data
+
+
+def unpack(data: bytes, how: How, keep_jpeg: bool = False) -> Image.Image | bytes:
     """Decode bytes to RGB; a ValueError gives the reason if that fails.
 
     A JPEG is decoded at a fraction of its size if `least_side` allows it, see `images.folder`.
     With `keep_jpeg`, a grey or YCbCr JPEG to be decoded at its full size is returned as it is,
     since all decoders agree on these.
     """
-    image = _header(data, max_pixels, convert)
+    max_pixels, convert, least_side = how
+    image = opened(data, max_pixels, convert)
     divisor = _divisor(image, least_side)
     if keep_jpeg and image.format == "JPEG" and divisor == 1:
         as_rgb = image.info.get("adobe_transform") == 0  # rare: three channels stored as RGB
@@ -219,14 +219,14 @@ def unpack(
             return data
     if divisor > 1:
         image.draft(None, (image.width // divisor, image.height // divisor))
-    return _loaded(image).convert("RGB")
+    return loaded(image).convert("RGB")
 
 
 def check(data: bytes, max_pixels: int, convert: Collection[str]) -> None:
     """Raise the errors of `unpack`, at a fraction of its cost for JPEG files."""
-    image = _header(data, max_pixels, convert)
+    image = opened(data, max_pixels, convert)
     image.draft(None, (1, 1))  # an eighth of the size, but the whole stream is read
-    _loaded(image)
+    loaded(image)
 
 
 def _divisor(image: Image.Image, least_side: int | None) -> int:
@@ -242,8 +242,8 @@ def _divisor(image: Image.Image, least_side: int | None) -> int:
     return next((d for d in fit if min(width, height) // d >= least_side), 1)
 
 
-def _header(data: bytes, max_pixels: int, convert: Collection[str]) -> Image.Image:
-    """Open an image without decoding its pixels."""
+def opened(data: bytes, max_pixels: int = MAX_PIXELS, convert: Collection[str] = ()) -> Image.Image:
+    """Open an image without decoding its pixels; a ValueError gives the reason if that fails."""
     if not data:
         raise ValueError("the file is empty")
     try:
@@ -260,10 +260,8 @@ def _allowed(image: Image.Image, max_pixels: int, convert: Collection[str]) -> I
     if width * height > max_pixels:
         raise ValueError(f"its {width} x {height} pixels exceed {max_pixels:,}; scale it down")
     if max(width, height) > MAX_RATIO * min(width, height):
-        longer = 256 * max(width, height) // max(1, min(width, height))
         raise ValueError(
-            f"the ratio of its sides, {width} x {height} pixels, is above {MAX_RATIO}; resized, it "
-            f"would have 256 x {longer:,}: crop it"
+            f"the ratio of its sides, {width} x {height} pixels, is above {MAX_RATIO}; crop it"
         )
     if image.mode not in _PLAIN_MODES and image.mode not in convert:
         raise ValueError(
@@ -273,7 +271,8 @@ def _allowed(image: Image.Image, max_pixels: int, convert: Collection[str]) -> I
     return image
 
 
-def _loaded(image: Image.Image) -> Image.Image:
+def loaded(image: Image.Image) -> Image.Image:
+    """Decode the pixels of an opened image; a ValueError gives the reason if that fails."""
     try:
         image.load()
     except MemoryError:
@@ -318,7 +317,7 @@ def folder(root: str | Place, **options) -> ImageSet:
 
 def top_folders(paths: Sequence[str]) -> list[str | None]:
     """Return the names of the first folders of paths below a root; None beside all folders."""
-    return [shown.partition("/")[0] if "/" in shown else None for shown in map(_shown, paths)]
+    return [name.partition("/")[0] if "/" in name else None for name in map(shown, paths)]
 
 
 def open_files(
@@ -393,15 +392,12 @@ def open_files(
         check(data, max_pixels, convert)
         return hashlib.sha256(data).hexdigest()
 
-    shown = [_shown(path) for path in paths]
-    with ThreadPoolExecutor() as pool:
-        where = f"files in {str(root)!r}"
-        found, skipped = examine_all(examine, shown, where, tolerate, progress, pool.map)
-    names, hashes = tuple(shown[i] for i in found), tuple(found.values())
-    kept, classes = tuple(labels[i] for i in found), tuple(_shown(name) for name in classes)
+    names, where = [shown(path) for path in paths], f"files in {str(root)!r}"
+    found, skipped = examine_all(examine, names, where, tolerate, progress)
+    names, hashes = tuple(names[i] for i in found), tuple(found.values())
+    kept, classes = tuple(labels[i] for i in found), tuple(shown(name) for name in classes)
     content = {"names": names, "sha256": hashes, "labels": kept, "classes": classes}
-    if least_side is not None:
-        content["least_side"] = least_side
+    content |= {} if least_side is None else {"least_side": least_side}
     found_at = tuple(paths[i] for i in found)
     reader = _Files(str(root), found_at, hashes, (max_pixels, convert, least_side))
     return ImageSet(name or root.name, digest(content), names, kept, classes, reader, skipped)
@@ -412,7 +408,7 @@ class _Files:
     root: str
     paths: tuple[str, ...]
     hashes: tuple[str, ...]
-    how: tuple[int, tuple[str, ...], int | None]  # max_pixels, convert, least_side
+    how: How
 
     def __call__(self, i: int) -> Image.Image:
         return self.undecoded(i, keep_jpeg=False)
@@ -420,10 +416,7 @@ class _Files:
     def undecoded(self, i: int, keep_jpeg: bool = True) -> bytes | Image.Image:
         path = place(self.root) / self.paths[i]
         with naming(path):
-            data = read(path)
-            if hashlib.sha256(data).hexdigest() != self.hashes[i]:
-                raise ValueError("it changed since the image set was opened; open the set again")
-            return unpack(data, *self.how, keep_jpeg)
+            return unpack(unchanged(path, self.hashes[i]), self.how, keep_jpeg)
 
     def sha256(self, i: int) -> str:
         return self.hashes[i]
@@ -435,7 +428,7 @@ def examine_all(
     where: str,
     tolerate: float,
     progress: bool,
-    mapping: Callable = map,
+    threaded: bool = True,
 ) -> tuple[dict[int, object], tuple[Skipped, ...]]:
     """Examine all images; return the results by index, and those that raised a ValueError."""
     if not 0 <= tolerate <= 1:
@@ -450,9 +443,9 @@ def examine_all(
             return Skipped(names[i], str(error))
 
     quiet = not progress or len(names) < _MANY
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")  # Pillow's; the reasons are in the errors
-        results = mapping(attempt, range(len(names)))
+        results = (pool.map if threaded else map)(attempt, range(len(names)))
         results = list(tqdm(results, "checking", len(names), unit="image", disable=quiet))
     found = {i: one for i, one in enumerate(results) if not isinstance(one, Skipped)}
     skipped = tuple(one for one in results if isinstance(one, Skipped))
@@ -468,7 +461,7 @@ def examine_all(
     return found, skipped
 
 
-def _shown(path: str) -> str:
+def shown(path: str) -> str:
     """Return a name with forward slashes in valid, composed Unicode."""
     name = os.fsencode(path).decode("utf-8", "replace").replace(os.sep, "/")
     return unicodedata.normalize("NFC", name)

@@ -5,11 +5,13 @@ returns the RGB image of an index. Subsets and crops wrap another set; pixels ar
 nor kept.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import index as as_index
+from typing import Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -19,12 +21,9 @@ Reader = Callable[[int], Image.Image]
 Box = tuple[float, float, float, float]
 
 # (left, top, right, bottom) as fractions of width and height: four corners, then the centre.
-FIVE_CROPS: tuple[Box, ...] = (
-    (0.0, 0.0, 0.5, 0.5),
-    (0.5, 0.0, 1.0, 0.5),
-    (0.0, 0.5, 0.5, 1.0),
-    (0.5, 0.5, 1.0, 1.0),
-    (0.25, 0.25, 0.75, 0.75),
+FIVE_CROPS: tuple[Box, ...] = tuple(
+    (left, top, left + 0.5, top + 0.5)
+    for left, top in ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5), (0.25, 0.25))
 )
 
 
@@ -37,6 +36,24 @@ class Skipped:
 
     def __str__(self) -> str:
         return f"{self.path!r}: {self.reason}"
+
+
+class Masks(Protocol):
+    """Pixel masks of the images of a set, by index, in the proportions of the images.
+
+    Attributes
+    ----------
+    categories : mapping of str to str
+        The category of each concept, such as "object"; their order is that of results.
+    fingerprint : str
+        SHA-256, equal for equal masks.
+    """
+
+    categories: Mapping[str, str]
+    fingerprint: str
+
+    def __call__(self, i: int) -> Mapping[str, np.ndarray]:
+        """Return the (H, W) bool mask of each concept that image i shows, all of one size."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,6 +77,9 @@ class ImageSet:
         methods ``undecoded(i)`` and ``sha256(i)``, see the methods of this class.
     skipped : tuple of Skipped
         Images that were found but cannot be used.
+    masks : Masks or None
+        ``masks(i)`` returns the pixel mask of each concept that image i shows; None where no masks
+        are known.
     """
 
     name: str
@@ -69,6 +89,7 @@ class ImageSet:
     classes: tuple[str, ...]
     reader: Reader
     skipped: tuple[Skipped, ...] = ()
+    masks: Masks | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -90,6 +111,15 @@ class ImageSet:
             If the image changed or was removed since the set was opened; the message names it.
         """
         return self.reader(self._checked(i))
+
+    @property
+    def known_masks(self) -> Masks:
+        """The masks; a ValueError says how to get some where there are none."""
+        if self.masks is None:
+            raise ValueError(
+                f"{self.name!r} has no pixel masks; open a set that has some with images.masks."
+            )
+        return self.masks
 
     def undecoded(self, i: int) -> bytes | Image.Image:
         """Return the bytes of image `i` if it is a plain JPEG file, otherwise the image itself.
@@ -133,6 +163,28 @@ class _Subset:
         return self.images.sha256(self.indices[i])
 
 
+@dataclass(frozen=True)
+class _MaskParts:
+    """Masks of images, or of a box of each, among those of another set."""
+
+    whole: Masks
+    parts: tuple[tuple[int, Box | None], ...]
+
+    @property
+    def categories(self) -> Mapping[str, str]:
+        return self.whole.categories
+
+    @property
+    def fingerprint(self) -> str:
+        return digest({"part of": self.whole.fingerprint, "parts": self.parts})
+
+    def __call__(self, i: int) -> Mapping[str, np.ndarray]:
+        index, box = self.parts[i]
+        found = self.whole(index).items()
+        parts = {name: crop_mask(mask, box) if box else mask for name, mask in found}
+        return {name: mask for name, mask in parts.items() if mask.any()}
+
+
 def subset(images: ImageSet, indices: Sequence[int]) -> ImageSet:
     """Return the images at `indices`, in that order (repetition is allowed).
 
@@ -148,7 +200,8 @@ def subset(images: ImageSet, indices: Sequence[int]) -> ImageSet:
         fingerprint=digest({"subset of": images.fingerprint, "indices": indices}),
         names=tuple(images.names[i] for i in indices),
         labels=tuple(images.labels[i] for i in indices),
-        reader=_Subset(images, indices),
+        reader=_Subset(replace(images, masks=None), indices),
+        masks=images.masks and _MaskParts(images.masks, tuple((i, None) for i in indices)),
     )
 
 
@@ -159,8 +212,7 @@ class _Crops:
 
     def __call__(self, i: int) -> Image.Image:
         whole = _last_read(self.images, i // len(self.boxes))
-        left, top, right, bottom = box_pixels(self.boxes[i % len(self.boxes)], *whole.size)
-        return whole.crop((left, top, right, bottom))
+        return whole.crop(box_pixels(self.boxes[i % len(self.boxes)], *whole.size))
 
 
 @lru_cache(maxsize=1)
@@ -174,6 +226,12 @@ def box_pixels(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
     left, right = _ends(box[0], box[2], width)
     top, bottom = _ends(box[1], box[3], height)
     return left, top, right, bottom
+
+
+def crop_mask(mask: np.ndarray, box: Box) -> np.ndarray:
+    """Crop an array (H, W) over a whole image to a box, see `box_pixels`."""
+    left, top, right, bottom = box_pixels(box, mask.shape[1], mask.shape[0])
+    return mask[top:bottom, left:right]
 
 
 def _ends(low: float, high: float, length: int) -> tuple[int, int]:
@@ -210,13 +268,15 @@ def crops(images: ImageSet, boxes: Sequence[Box] = FIVE_CROPS) -> ImageSet:
             )
     if not boxes:
         raise ValueError("There is no crop box; give at least one (left, top, right, bottom).")
+    parts = tuple((i, box) for i in range(len(images)) for box in boxes)
     return replace(
         images,
         name=f"crops of {images.name}",
         fingerprint=digest({"crops of": images.fingerprint, "boxes": boxes}),
         names=tuple(f"{name} [crop {j}]" for name in images.names for j in range(len(boxes))),
         labels=tuple(label for label in images.labels for _ in boxes),
-        reader=_Crops(images, boxes),
+        reader=_Crops(replace(images, masks=None), boxes),
+        masks=images.masks and _MaskParts(images.masks, parts),
     )
 
 
@@ -269,7 +329,7 @@ def check_apart(known: ImageSet, tested: ImageSet) -> None:
     contents = {content(known, i): name for name, i in index.items()}
     for j, name in enumerate(tested.names):
         i = index.get(name)
-        same = i is not None and _same_pixels(known, i, tested, j)
+        same = i is not None and np.array_equal(known.image(i), tested.image(j))
         twin = name if same else contents.get(content(tested, j))
         if twin:
             raise ValueError(
@@ -281,8 +341,3 @@ def check_apart(known: ImageSet, tested: ImageSet) -> None:
 def content(images: ImageSet, i: int) -> str | tuple[str, int]:
     """Return what identifies the content of an image: its hash, or else its set and index."""
     return images.sha256(i) or (images.fingerprint, i)
-
-
-def _same_pixels(known: ImageSet, i: int, tested: ImageSet, j: int) -> bool:
-    u, v = known.image(i), tested.image(j)
-    return u.size == v.size and u.tobytes() == v.tobytes()

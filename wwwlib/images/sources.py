@@ -1,24 +1,34 @@
-"""Image sets from ImageNet's folders and from torch data sets.
+"""Image sets from published layouts and from torch data sets, and the matching of their labels.
 
 Labels are the class indices of the data set: a folder with ten of ImageNet's classes keeps
-ImageNet's indices.
+ImageNet's indices. They become indices of a network's classes by the names of the classes, one by
+one. A folder numbers its classes in order of their names, a network in another order; neither the
+position of a class nor the number of classes shows that two lists mean the same.
 """
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from wwwlib.images.files import Place, decode, examine_all, naming, place
+from wwwlib.images.files import Place, decode, examine_all, folder, naming, place
 from wwwlib.images.image_set import ImageSet
-from wwwlib.images.labels import class_names
+from wwwlib.images.pixel_masks import masks
+from wwwlib.registry import EXTENSIONS, extension, one_of
 from wwwlib.store import digest
+
+_SEPARATORS = re.compile(r"[\s_/-]+")  # of the words of a class name
+_LISTED = 8  # classes without a partner that a message lists
 
 # Published data sets --------------------------------------------------------------------------
 
@@ -57,6 +67,34 @@ def places365_scenes(path: str | Place) -> list[str]:
                 f"Line {number} of {str(path)!r} is {line.strip()!r}; expected a scene: '/a/bar 5'."
             )
     return sorted(scenes, key=scenes.get)
+
+
+LAYOUTS = {"folder": folder, "masks": masks}
+
+
+def load(kind: str, root: str | Place | None = None, **options: object) -> ImageSet:
+    """Open images by the name of their layout.
+
+    Parameters
+    ----------
+    kind : str
+        "folder" (`folder`), "masks" (`masks`), or an extension such as "world".
+    root : path, optional
+        The folder; extensions make their images.
+    **options
+        Arguments of the function behind the name.
+
+    Raises
+    ------
+    ValueError
+        If there is no such layout, or the folder is not given.
+    """
+    provided = extension(kind)
+    one_of("The image set", kind, (*LAYOUTS, *EXTENSIONS))
+    if bool(root) == bool(provided):
+        needs = "needs no folder: leave root out" if root else "needs a folder: give root"
+        raise ValueError(f"The image set {kind!r} {needs}.")
+    return provided.image_set(**options) if provided else LAYOUTS[kind](root, **options)
 
 
 # Torch data sets ------------------------------------------------------------------------------
@@ -101,8 +139,8 @@ def dataset(
     """
     if not hasattr(data, "__len__"):
         raise TypeError(f"{type(data).__name__} has no length; give a map-style data set.")
-    names = [f"{i:06d}" for i in range(len(data))]
     name = name or type(data).__name__
+    names, where = [f"{i:06d}" for i in range(len(data))], f"items of {name}"
     classes = classes if classes is not None else getattr(data, "classes", None)
     classes = None if classes is None else class_names(classes)
     count = None if classes is None else len(classes)
@@ -113,7 +151,7 @@ def dataset(
             raise ValueError(f"its label is {label}, but there are {count} classes")
         return _pixel_hash(image), label
 
-    found, skipped = examine_all(examine, names, f"items of {name}", tolerate, progress)
+    found, skipped = examine_all(examine, names, where, tolerate, progress, threaded=False)
     hashes, labels = zip(*found.values(), strict=True)
     if classes is None:
         classes = range(max((label for label in labels if label is not None), default=-1) + 1)
@@ -167,3 +205,105 @@ def _from_tensor(x: Tensor) -> Image.Image:
 
 def _pixel_hash(image: Image.Image) -> str:
     return hashlib.sha256(b"%d %d " % image.size + image.tobytes()).hexdigest()
+
+
+# Labels as classes of a network ---------------------------------------------------------------
+
+
+def class_names(given: Iterable[str | Sequence[str]] | Mapping[int, str]) -> tuple[str, ...]:
+    """Return class names in the order of their indices.
+
+    Parameters
+    ----------
+    given : iterable of str, or mapping of int to str
+        A mapping has the keys 0 to C - 1. A class may also be a tuple or list of synonyms, of
+        which the first is taken, as in torchvision's ImageNet.
+
+    Raises
+    ------
+    ValueError
+        If the order is not defined, or a name is no string.
+    """
+    if isinstance(given, Mapping) and {*given} == {*range(len(given))}:
+        given = [given[i] for i in range(len(given))]
+    ordered = isinstance(given, Iterable) and not isinstance(given, str | set | frozenset | Mapping)
+    names = [_first_of_synonyms(one) for one in given] if ordered else []
+    odd = [one for one in names if not isinstance(one, str | int)]
+    if odd or not ordered:
+        raise ValueError(
+            f"classes contains or is {(odd or [given])[0]!r:.80}; give a list of the class "
+            "names, in the order of their indices, or a dictionary from 0, 1, ... to the names."
+        )
+    return tuple(map(str, names))
+
+
+def _first_of_synonyms(names: object) -> object:
+    several = isinstance(names, tuple | list) and names and all(isinstance(n, str) for n in names)
+    return names[0] if several else names
+
+
+def match_labels(images: ImageSet, target: Any, warn: bool = True) -> ImageSet:
+    """Return the images with labels that are indices of the network's classes.
+
+    Each class of the images is matched by its name, whatever separates the words of it. An image
+    whose class has no partner has no label; functions that need a class then use the predicted one.
+
+    Parameters
+    ----------
+    images : ImageSet
+    target : Target
+    warn : bool
+        Whether to list classes without a partner in a warning.
+    """
+    partner = partners(images.classes, target.classes)
+    labels = tuple(None if label is None else partner[label] for label in images.labels)
+    if labels == images.labels and (len(partner) == len(target.classes) or {*labels} <= {None}):
+        return images
+    count = Counter(label for label in images.labels if label is not None)
+    lost = {images.classes[i]: n for i, n in sorted(count.items()) if partner[i] is None}
+    if warn and lost:
+        listed = ", ".join(map(repr, [*lost][:_LISTED])) + (", ..." if len(lost) > _LISTED else "")
+        warnings.warn(
+            f"{len(lost)} of the {len({*images.labels} - {None})} classes of {images.name!r} have "
+            f"no single class of that name in {target.name}, so {sum(lost.values())} of "
+            f"{len(images)} images have no label: {listed}; predicted classes are used.",
+            stacklevel=3,
+        )
+    content = {"labels of": images.fingerprint, "are now": labels, "of": target.classes}
+    return replace(images, classes=target.classes, labels=labels, fingerprint=digest(content))
+
+
+def partners(classes: Sequence[str], known: Sequence[str]) -> list[int | None]:
+    """Return for each class its index in `known`, None without a partner.
+
+    A name that occurs once in both lists is matched wherever it stands. Among 1,000 classes of
+    ImageNet two are called "crane", and some networks have a "crane bird" and a "crane": a name
+    that occurs several times is matched only at its own place, if the name there begins with it.
+    """
+    if tuple(classes) == tuple(known):
+        return [*range(len(known))]
+    theirs, ours = _normalised(classes, known)
+    here, there = Counter(theirs), Counter(ours)
+    place = {name: i for i, name in enumerate(ours)}
+
+    def partner(i: int, name: str) -> int | None:
+        if here[name] == there[name] == 1:
+            return place[name]
+        if not there[name] or len(theirs) != len(ours):
+            return None
+        longer = ours[i].startswith(f"{name} ") and not here[ours[i]]
+        return i if longer or ours[i] == name else None
+
+    return [partner(i, name) for i, name in enumerate(theirs)]
+
+
+def _normalised(*lists: Sequence[str]) -> list[list[str]]:
+    """Return names composed (NFC), with one blank between words unless that makes two names equal.
+
+    Places365 has ``arena/hockey`` and ``army_base``, a network "arena hockey" and "army base". Case
+    matters: ImageNet has a Cardigan, a dog, and a cardigan, a garment.
+    """
+    lists = [[unicodedata.normalize("NFC", name) for name in names] for names in lists]
+    plain = [[" ".join(_SEPARATORS.split(name)) for name in names] for names in lists]
+    merged = any(len({*new}) < len({*old}) for new, old in zip(plain, lists, strict=True))
+    return lists if merged else plain

@@ -1,8 +1,6 @@
-"""Concept sets: the distinct words from which names are chosen, their sources, and ground truth.
+"""Concept sets: the distinct words from which names are chosen, and their sources.
 
-Words come from a list, a file, class names, Places365 or WordNet. The same source may serve twice:
-as a concept set its words are candidates for every neuron; as ground truth each class is the list
-of its synonyms, and a name is right if it is among them.
+Words come from a list, a file, class names with their synonyms, Places365 or WordNet.
 """
 
 import os
@@ -15,10 +13,8 @@ from pathlib import Path
 from torch import Tensor
 
 from wwwlib.images import imagenet_synsets
-from wwwlib.images.labels import partners
 from wwwlib.images.sources import places365_scenes
-from wwwlib.language.embedding import coarse_digest, embed_texts
-from wwwlib.language.encoders import Encoder
+from wwwlib.language.encoders import Encoder, coarse_digest, embed_texts
 from wwwlib.registry import EXTENSIONS, existing_file, expanded, extension, one_of
 from wwwlib.store import Store, digest
 from wwwlib.targets import Target
@@ -81,13 +77,10 @@ class ConceptSet:
     def __post_init__(self) -> None:
         if self.template.count("{}") != 1:
             raise ValueError(
-                f"The template {self.template!r} holds {self.template.count('{}')} places for the "
-                f"word; write exactly one '{{}}', as in {TEMPLATE!r}."
+                f"The template {self.template!r} must hold exactly one '{{}}', as in {TEMPLATE!r}."
             )
         words, repeated, blank = _distinct(self.words, self.source)
-        object.__setattr__(self, "words", words)
-        object.__setattr__(self, "repeated", repeated)
-        object.__setattr__(self, "blank", blank)
+        vars(self).update(words=words, repeated=repeated, blank=blank)
 
     def __len__(self) -> int:
         return len(self.words)
@@ -168,16 +161,13 @@ def _distinct(words: Iterable[str], source: str) -> tuple[tuple[str, ...], tuple
     for number, word in enumerate(words, start=1):
         if not isinstance(word, str):
             raise TypeError(f"Entry {number} of the {source} is {word!r}; give strings.")
+        fault = None
         if len(word) > LONGEST:
-            raise ValueError(
-                f"Line {number} of the {source}, {word[:40]!r} ..., has {len(word):,} characters; "
-                f"a concept has at most {LONGEST}: put one concept on each line."
-            )
-        if control := _CONTROL.search(word):
-            raise ValueError(
-                f"Line {number} of the {source}, {word[:40]!r}, has the control character "
-                f"{control[0]!r}; remove it, and save a file as UTF-8."
-            )
+            fault = f"{len(word):,} characters; a concept has at most {LONGEST}; put one on a line"
+        elif control := _CONTROL.search(word):
+            fault = f"the control character {control[0]!r}; remove it, and save a file as UTF-8"
+        if fault:
+            raise ValueError(f"Line {number} of the {source}, {word[:40]!r}, has {fault}.")
         word = " ".join(unicodedata.normalize("NFC", word).split())
         if not word:
             blank += 1
@@ -268,31 +258,10 @@ def places365(path: str | Path, reading: str = "paper", template: str = TEMPLATE
     template : str
         A sentence with exactly one ``{}``.
     """
-    join = "-".join if reading == "paper" else _spaced
-    words = [join(parts) for parts in _places(path, reading)]
-    return ConceptSet(words, template, source=f"{Path(path).name} ({reading})")
-
-
-def places365_truth(path: str | Path, reading: str = "paper") -> list[list[str]]:
-    """Return the ground truth of the 365 scenes.
-
-    The paper's code keeps only what follows the last slash, "exterior" for
-    ``/b/balcony/exterior``, which is not in its own concept set: 75 scenes cannot be named
-    correctly, and perfect names score a hit rate of .7945. In the "clean" reading truth and concept
-    set agree.
-    """
-    last = reading == "paper"
-    return [[parts[-1] if last else _spaced(parts)] for parts in _places(path, reading)]
-
-
-def _places(path: str | Path, reading: str) -> list[list[str]]:
-    """Return ``["balcony", "exterior"]`` for each line ``/b/balcony/exterior 24``."""
     one_of("reading", reading, PLACES_READINGS)
-    return [scene.split("/") for scene in places365_scenes(path)]
-
-
-def _spaced(parts: list[str]) -> str:
-    return " ".join(parts).replace("_", " ")
+    separators = str.maketrans("/", "-") if reading == "paper" else str.maketrans("/_", "  ")
+    words = [scene.translate(separators) for scene in places365_scenes(path)]
+    return ConceptSet(words, template, source=f"{Path(path).name} ({reading})")
 
 
 # WordNet --------------------------------------------------------------------------------------
@@ -337,15 +306,11 @@ def read_synsets(path: str | Path | None = None) -> Mapping[str, Synset]:
     hypernyms ("is a kind of") are kept; lines that start with two spaces are the licence.
     """
     path = find_data_noun(path)
-    synsets = {}
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.startswith("  "):
-                synset = _parse(line, number, path)
-                synsets[synset.wnid] = synset
-    if not synsets:
+    with path.open(encoding="utf-8") as file:
+        lines = [(n, line) for n, line in enumerate(file, start=1) if not line.startswith("  ")]
+    if not lines:
         raise ValueError(f"{str(path)!r} holds no synset; expected WordNet's data.noun.")
-    return synsets
+    return {one.wnid: one for one in (_parse(line, n, path) for n, line in lines)}
 
 
 def find_data_noun(path: str | Path | None = None) -> Path:
@@ -422,7 +387,7 @@ def concept_set(spec: str, target: Target, template: str = TEMPLATE) -> ConceptS
     if provided := extension(kind):
         return ConceptSet(provided.VOCABULARY, template, source=f"the concept {kind}")
     if kind in ("classes", "imagenet"):
-        words = [word for own in _class_synonyms(kind, target) for word in own]
+        words = [word for own in class_synonyms(kind, target) for word in own]
         source = "ImageNet" if kind == "imagenet" else f"classes of {target.name}"
         return ConceptSet(words, template, source)
     if kind == "wordnet":
@@ -430,44 +395,7 @@ def concept_set(spec: str, target: Target, template: str = TEMPLATE) -> ConceptS
     return (places365 if kind == "places365" else from_file)(path, template=template)
 
 
-def truth(spec: str, target: Target) -> list[list[str]]:
-    """Return the true names of a target's final-layer neurons, the synonyms of each class.
-
-    Parameters
-    ----------
-    spec : str
-        "classes" for the target's own class names, "imagenet" for WordNet's synonyms of ImageNet's
-        classes in their order, "places365:path" for the paper's reading of the scenes.
-    target : Target
-
-    Raises
-    ------
-    ValueError
-        If there is no such truth, or its number or order of classes is not that of the target.
-    """
-    kind, _, path = spec.partition(":")
-    if kind in ("classes", "imagenet"):
-        found = _class_synonyms(kind, target)
-    elif kind == "places365" and path:
-        found = places365_truth(path)
-    else:
-        raise ValueError(f"The truth is {spec!r}; use classes, imagenet or places365:path.")
-    if len(found) != len(target.classes):
-        raise ValueError(
-            f"{spec!r} names {len(found)} classes, but {target.name} has {len(target.classes)}; "
-            "take the names of the data set that the network was trained on."
-        )
-    places = partners([names[0] for names in found], target.classes)
-    for i, place in enumerate(places if kind == "imagenet" else []):
-        if place not in (i, None):
-            raise ValueError(
-                f"{spec!r} has {found[i][0]!r} as class {i}, but {target.name} as class {place}; "
-                "take 'classes', the network's own names."
-            )
-    return found
-
-
-def _class_synonyms(kind: str, target: Target) -> list[list[str]]:
+def class_synonyms(kind: str, target: Target) -> list[list[str]]:
     """Return the synonyms of ImageNet's or a target's classes, also those an extension lists."""
     if kind == "imagenet":
         return synonyms(imagenet_synsets().values())

@@ -3,28 +3,37 @@
 Anything with the members of `Encoder` can be used: a CLIP of open_clip, or an object of your own.
 open_clip only warns, or does nothing, if weights meet the wrong activation, weights are missing, or
 a text is truncated; each of these changes every result and is an error here.
+
+Each image is encoded once for all neurons of which it is an exemplar. Features have unit norm.
+Encoding images is a pass like any other: it is checkpointed, kept in the store, and divided among
+processes, see `wwwlib.distributed`.
 """
 
-import importlib
-import importlib.util
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 from types import ModuleType
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
-from wwwlib.registry import existing_file, extension
-from wwwlib.store import digest, tensor_digest
+from wwwlib.distributed import Pass, concatenate, run
+from wwwlib.exemplars import Exemplars
+from wwwlib.images import ImageSet, preprocessed, subset
+from wwwlib.images.batches import Preprocess
+from wwwlib.registry import call, check_known, extension
+from wwwlib.store import Slot, digest, tensor_digest
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
 _PREFIX = "open_clip:"
+CHECKPOINT = 64  # batches of texts between two checkpoints
 
 
 @runtime_checkable
@@ -44,15 +53,12 @@ class Encoder(Protocol):
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """Return the (3, H, W) input of the image encoder for an RGB image."""
-        ...
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Encode (B, 3, H, W) pixels into (B, D) unit-norm features."""
-        ...
 
     def encode_texts(self, texts: list[str]) -> Tensor:
         """Encode M texts into (M, D) unit-norm features."""
-        ...
 
 
 MEMBERS = ("name", "dim", "preprocess", "encode_images", "encode_texts")
@@ -96,7 +102,7 @@ class OpenClipEncoder:
 
     Parameters
     ----------
-    label : str
+    name : str
         Names model and pretraining; a digest of the weights is appended.
     network : nn.Module
         The network, moved to `device` and set to evaluation mode.
@@ -104,17 +110,12 @@ class OpenClipEncoder:
         Maps a PIL image to a (3, H, W) tensor.
     tokenizer : callable
         open_clip's tokenizer of that network.
-    device : str or torch.device
+    device : str
         Device of both towers.
     """
 
     def __init__(
-        self,
-        label: str,
-        network: nn.Module,
-        transform: Callable[[Image.Image], Tensor],
-        tokenizer: Callable[[list[str]], Tensor],
-        device: str | torch.device = "cpu",
+        self, name: str, network: nn.Module, transform: Preprocess, tokenizer: Callable, device: str
     ):
         self.network = network.to(device).eval()
         self.device = torch.device(device)
@@ -123,15 +124,15 @@ class OpenClipEncoder:
         self.preprocess = transform
         weights = tensor_digest(dict(network.state_dict()))
         made = digest([weights, repr(transform), has_quick_gelu(network), self.context_length])
-        self.name = f"{label}@{made[:16]}"
+        self.name = f"{name}@{made[:16]}"
         self.dim = self.encode_texts(["a"]).shape[1]
 
+    @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Encode (B, 3, H, W) pixels into (B, D) float32 unit-norm features on the device."""
-        with torch.inference_mode():
-            features = self.network.encode_image(pixels.to(self.device), normalize=True).float()
-        return features.clone()  # outside of inference mode, so that autograd accepts it
+        return self.network.encode_image(pixels.to(self.device), normalize=True).float()
 
+    @torch.no_grad()
     def encode_texts(self, texts: list[str]) -> Tensor:
         """Encode M texts into (M, D) float32 unit-norm features on the device.
 
@@ -150,10 +151,8 @@ class OpenClipEncoder:
                     f"The text {shorten(text, 60)!r} has {count} tokens, and {self.name} reads at "
                     f"most {self.context_length}; shorten the concept or the template."
                 )
-        with torch.inference_mode():
-            tokens = self.tokenizer(texts).to(self.device)
-            features = self.network.encode_text(tokens, normalize=True).float()
-        return features.clone()
+        tokens = self.tokenizer(texts).to(self.device)
+        return self.network.encode_text(tokens, normalize=True).float()
 
 
 def open_clip(model: str, pretrained: str | None = None, device: str = "cpu") -> OpenClipEncoder:
@@ -199,9 +198,8 @@ def open_clip(model: str, pretrained: str | None = None, device: str = "cpu") ->
             f"{CONFIG} and {WEIGHTS} of one source into a folder and load '{LOCAL}/path/to/it'."
         ) from error
     label = folder.resolve().name if folder else "/".join(filter(None, (model, pretrained)))
-    return OpenClipEncoder(
-        f"open_clip/{label}", network, transform, backend.get_tokenizer(model), device
-    )
+    tokenizer = backend.get_tokenizer(model)
+    return OpenClipEncoder(f"open_clip/{label}", network, transform, tokenizer, device)
 
 
 def has_quick_gelu(network: nn.Module) -> bool:
@@ -226,8 +224,7 @@ def _local_folder(model: str) -> Path | None:
     for needed in (CONFIG, "*.safetensors"):
         if not any(folder.glob(needed)):
             raise FileNotFoundError(
-                f"The folder {str(folder)!r} holds no {needed}; put {CONFIG} (model_cfg and "
-                f"preprocess_cfg) and {WEIGHTS} there."
+                f"The folder {str(folder)!r} holds no {needed}; put {CONFIG} and {WEIGHTS} there."
             )
     return folder
 
@@ -235,10 +232,8 @@ def _local_folder(model: str) -> Path | None:
 def _check_tag(backend: ModuleType, model: str, pretrained: str | None) -> None:
     """Raise a ValueError, before any download, if a model and a tag do not belong together."""
     config = backend.get_model_config(model)
-    if config is None:
-        raise ValueError(
-            f"open_clip has no model {model!r}; see open_clip.list_models(), or use '{LOCAL}path'."
-        )
+    unknown = f"open_clip has no model {model!r}, and '{LOCAL}path' is how a folder is named"
+    check_known(unknown, model, backend.list_models())
     tags = backend.list_pretrained_tags_by_model(model.removesuffix("-quickgelu"))
     if pretrained not in tags:
         raise ValueError(
@@ -262,35 +257,14 @@ def load(spec: str, *args: object, **kwargs: object) -> Encoder:
 
     This runs the code that `spec` names: load only what you trust.
 
-    Parameters
-    ----------
-    spec : str
-        ``"package.module:function"`` or ``"path/to/file.py:function"``.
-    *args, **kwargs
-        Arguments of the function.
-
-    Returns
-    -------
-    Encoder
+    Parameters and errors are those of `registry.call`.
 
     Raises
     ------
-    ValueError
-        If `spec` is not of that form.
-    FileNotFoundError, ImportError, AttributeError
-        If the file, the module, or the function in it does not exist.
     TypeError
         If the result lacks members of the protocol; all of them are listed.
     """
-    place, colon, function = spec.rpartition(":")
-    if not (colon and place and function.isidentifier()):
-        raise ValueError(f"The encoder is {spec!r}; write module:function or file.py:function.")
-    file = place.endswith(".py")
-    module = _import_file(Path(place)) if file else importlib.import_module(place)
-    make = getattr(module, function, None)
-    if not callable(make):
-        raise AttributeError(f"{place!r} has no function {function!r}; check the encoder {spec!r}.")
-    found = make(*args, **kwargs)
+    found = call(spec, "encoder", *args, **kwargs)
     missing = [member for member in MEMBERS if not hasattr(found, member)]
     if missing:
         raise TypeError(
@@ -300,12 +274,142 @@ def load(spec: str, *args: object, **kwargs: object) -> Encoder:
     return found
 
 
-def _import_file(path: Path) -> ModuleType:
-    """Import a module from a file outside of Python's path."""
-    path = existing_file(path, "one that defines the encoder's function")
-    name = f"wwwlib.language.loaded.{path.stem}"  # does not collide with importable modules
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look the module up there
-    spec.loader.exec_module(module)
-    return module
+# Embedding ------------------------------------------------------------------------------------
+
+
+def embed_texts(
+    encoder: Encoder,
+    texts: Sequence[str],
+    batch_size: int = 256,
+    progress: bool = False,
+    checkpoint: Slot | None = None,
+) -> Tensor:
+    """Encode M texts in batches, continuing from a checkpoint if there is one.
+
+    Returns
+    -------
+    Tensor
+        (M, D) float32 unit-norm features on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the encoder returns another shape, or features that are not of unit norm.
+    """
+    found = checkpoint and checkpoint.load()
+    parts = [found.tensors["t"]] if found else []
+    starts = range(len(parts[0]) if found else 0, len(texts), batch_size)
+    bar = tqdm(starts, desc="concepts", unit="batch", disable=not progress)
+    for number, start in enumerate(bar, start=1):
+        batch = list(texts[start : start + batch_size])
+        parts.append(_unit_rows(encoder.encode_texts(batch), len(batch), encoder))
+        if checkpoint and number % CHECKPOINT == 0:
+            checkpoint.save({"t": torch.cat(parts)}, {})
+    return torch.cat(parts)
+
+
+def image_features(encoder: Encoder, images: ImageSet, indices: Sequence[int], **options) -> Tensor:
+    """Encode the images of the given indices.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        The image-text encoder of dimension D.
+    images : ImageSet
+        The images.
+    indices : sequence of int
+        B indices, in any order.
+    **options
+        Fields of `distributed.Options`.
+
+    Returns
+    -------
+    Tensor
+        (B, D) float32 unit-norm features on the CPU, in the order of `indices`.
+
+    Raises
+    ------
+    ValueError
+        If the encoder returns another shape, or features that are not of unit norm.
+    """
+    if not len(indices):
+        return torch.zeros(0, encoder.dim)
+
+    def step(layers: list[str], indices: Tensor, x: Tensor) -> dict[str, dict[str, Tensor]]:
+        return {"features": {"v": _unit_rows(encoder.encode_images(x), len(x), encoder)}}
+
+    chosen = subset(images, indices)
+    kind, label = "image-features", f"images through {encoder.name}"
+    p = Pass(_Tower(encoder), chosen, ["features"], step, concatenate, kind, label=label)
+    return run(p, **options)["features"]["v"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Tower:
+    """The image encoder as the target of a pass; it moves images to its own device itself."""
+
+    encoder: Encoder
+    device: ClassVar[torch.device] = torch.device("cpu")
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        return self.encoder.preprocess(image)
+
+    def key(self) -> dict:
+        """Identify the encoder by its features of a fixed image, too: any may have its name."""
+        ramp = Image.linear_gradient("L")
+        image = Image.merge("RGB", (ramp, ramp.rotate(90), Image.radial_gradient("L")))
+        x = preprocessed(self.preprocess, image, "test image")[None]
+        features = _unit_rows(self.encoder.encode_images(x), 1, self.encoder)
+        return {"encoder": self.encoder.name, "outputs": coarse_digest(features)}
+
+    def to(self, device: str | torch.device) -> "_Tower":
+        return self
+
+
+def embed_exemplars(encoder: Encoder, images: ImageSet, exemplars: Exemplars, **options) -> Tensor:
+    """Return the image features v of every neuron's exemplars (WWW, Eq. 1).
+
+    Parameters
+    ----------
+    encoder : Encoder
+        The image-text encoder of dimension D.
+    images : ImageSet
+        The probe set that the exemplars index.
+    exemplars : Exemplars
+        The top K images of N neurons.
+    **options
+        Fields of `distributed.Options`.
+
+    Returns
+    -------
+    Tensor
+        (N, K, D) float32 on the CPU, of unit norm; zeros for missing exemplars and for neurons
+        whose status is not 0, so that these abstain.
+    """
+    valid = (exemplars.index >= 0) & (exemplars.status == 0).unsqueeze(1)
+    distinct, place = exemplars.index[valid].unique(return_inverse=True)
+    v = torch.zeros(*exemplars.index.shape, encoder.dim)
+    v[valid] = image_features(encoder, images, distinct, **options)[place]
+    return v
+
+
+def coarse_digest(features: Tensor) -> str:
+    """Digest of unit-norm features, rounded so that devices and numbers of threads agree."""
+    return digest((features * 50).round().int().tolist())
+
+
+def _unit_rows(features: Tensor, count: int, encoder: Encoder) -> Tensor:
+    """Return `count` unit-norm rows as float32 on the CPU, or raise what the encoder violates."""
+    if features.ndim != 2 or len(features) != count:
+        raise ValueError(
+            f"Encoder {encoder.name!r} returned features of shape {tuple(features.shape)} for "
+            f"{count} inputs; it must return one row for each."
+        )
+    features = features.detach().to("cpu", torch.float32)
+    norm = features.norm(dim=1)
+    wrong = ~((norm - 1).abs() < 0.01)  # true for NaN, too
+    if wrong.any():
+        raise ValueError(
+            f"Encoder {encoder.name!r} gave a feature of norm {norm[wrong][0]:.4g}; it must be 1."
+        )
+    return F.normalize(features, dim=1)  # half-precision encoders are off by up to a thousandth

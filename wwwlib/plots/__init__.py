@@ -1,8 +1,7 @@
 """Figures of neurons and explanations, in one style for print and for notebooks.
 
 Every function is pure: equal records give equal pixels, independent of matplotlib's settings.
-Figures are never shown by themselves; `save` writes one and returns what a notebook displays.
+Figures are never shown by themselves; `studies.figures.save` writes one for a notebook.
 """
 
-from wwwlib.plots.neurons import failure, two_tracks
-from wwwlib.plots.style import Shown, save
+from wwwlib.plots.neurons import two_tracks

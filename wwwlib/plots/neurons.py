@@ -20,7 +20,7 @@ _EXAMPLES, _LINES = 3, 2  # example images, and lines of names below the word "m
 _WORDS = _COLUMN - _SIDE - _EXAMPLES * _EXAMPLE - 5 * _GAP - 0.06
 _BLOCK = (_LINES + 1) * leading() + 0.04
 _HEAT = 1.3
-_SAMPLE = "SAMPLE: this prediction"
+SAMPLE = "SAMPLE: this prediction"
 
 
 @styled
@@ -43,48 +43,10 @@ def two_tracks(explanation, atlas) -> Figure:
     cls, sample = explanation.cls, explanation.sample
     count = int(atlas.class_count[cls.class_index])
     source = f" in {count:,} image{'' if count == 1 else 's'}"
-    general = (
-        f"CLASS: {cls.class_name}{', by its weights in the head' if cls.by_weights else source}"
-    )
-    return _tracks(
-        explanation,
-        atlas,
-        [{general: cls, _SAMPLE: sample}],
-        {"class": cls, "sample": sample},
-        {"class and sample": explanation},
-    )
-
-
-@styled
-def failure(explanation, explanation_true, atlas) -> Figure:
-    """Draw a misprediction: tracks of the predicted class, the true class, and the sample.
-
-    Parameters
-    ----------
-    explanation : Explanation
-        Of the image, its class track being the predicted class's.
-    explanation_true : Explanation
-        Of the same image and layer, its class track being the true class's, as
-        ``atlas.explain(image, cls=...)`` makes it.
-    atlas : Atlas
-        The atlas that made both.
-
-    Returns
-    -------
-    Figure
-        WWW, Figure 6: both tracks, the sample's below them, and the heatmaps of the predicted
-        class, of this sample, and of the true class.
-    """
-    guess, true = explanation.cls, explanation_true.cls
-    return _tracks(
-        explanation,
-        atlas,
-        [{f"PREDICTED CLASS, {share(guess.probability)}: {guess.class_name}": guess,
-          f"TRUE CLASS, {share(true.probability)}: {true.class_name}": true},
-         {_SAMPLE: explanation.sample}],
-        {"predicted class": guess, "sample": explanation.sample, "true class": true},
-        {"predicted class and sample": explanation, "true class and sample": explanation_true},
-    )  # fmt: skip
+    source = ", by its weights in the head" if cls.by_weights else source
+    title = f"CLASS: {cls.class_name}{source}"
+    heats, similarities = {"class": cls, "sample": sample}, {"class and sample": explanation}
+    return tracks(explanation, atlas, [{title: cls, SAMPLE: sample}], heats, similarities)
 
 
 def _columns(tracks) -> list[tuple[str, Sequence]]:
@@ -97,7 +59,7 @@ def _columns(tracks) -> list[tuple[str, Sequence]]:
     return columns
 
 
-def _tracks(explanation, atlas, bands, heats, similarities) -> Figure:
+def tracks(explanation, atlas, bands, heats, similarities) -> Figure:
     """Draw tracks by title, a band below the other, heatmaps of tracks, and similarities.
 
     `similarities` maps what r compares to the explanation that has it.
@@ -131,6 +93,8 @@ def _header(figure: Figure, spec, explanation) -> None:
     draw(figure.add_subplot(pair[0, 0]), explanation.image)
     axes = page.blank(figure, pair[0, 1])
     title = f"predicted: {explanation.predicted_name}, {share(explanation.probability)}"
+    if explanation.instead_of is not None:
+        title += f", rather than {explanation.instead_of}, {share(explanation.instead_probability)}"
     lines = fit(title, width, HEAD, bold=True, lines=2)
     y = write(axes, lines, 0.04, size=HEAD, bold=True)
     if explanation.label is None:
@@ -140,8 +104,13 @@ def _header(figure: Figure, spec, explanation) -> None:
     else:
         truth = f"which is wrong: it is {explanation.label}"
     y = write(axes, fit(truth, width, BODY, lines=2), y + 0.02, size=BODY)
-    layer = f"{explanation.layer}; shares are of the contributions of all its neurons"
-    write(axes, fit(layer, width), y + 0.02, colour=GREY)
+    layer = f"{explanation.layer}: {explanation.sample.share_words}"
+    if explanation.instead_of is not None:
+        layer += f" to the difference from {explanation.instead_of}"
+    if explanation.where == "contribution":
+        layer += "; regions are where they contribute"
+    y = write(axes, fit(layer, width, lines=2), y + 0.02, colour=GREY)
+    write(axes, fit(explanation.warning, width, lines=2), y + 0.02, bold=True)
 
 
 def _neuron(figure: Figure, spec, neuron, place: int, image, atlas) -> None:
@@ -192,5 +161,4 @@ def _heatmaps(figure: Figure, spec, explanation, heats, similarities) -> None:
         else:
             words = f"{between}: there are no images of {one.cls.class_name}"
         y = write(axes, fit(words, room, lines=3), y) + 0.06
-    note = "r is the cosine of two heatmaps"
-    write(axes, fit(note, room, lines=3), y, colour=GREY)
+    write(axes, fit("r is the cosine of two heatmaps", room, lines=3), y, colour=GREY)

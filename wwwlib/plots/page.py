@@ -14,7 +14,6 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec, GridSpecFromSubplotSpec, SubplotSpec
-from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 from PIL import Image
 
@@ -110,9 +109,7 @@ def write(
 def rule(axes: Axes, y: float, left: float = MARGIN, right: float = WIDTH - MARGIN) -> None:
     """Draw a line across the page, between inches of it and `y` inches below the axes' top."""
     across = blended_transform_factory(axes.figure.dpi_scale_trans, inches(axes))
-    axes.add_line(
-        Line2D((left, right), (-y, -y), color=RULE, lw=0.8, transform=across, clip_on=False)
-    )
+    axes.plot((left, right), (-y, -y), color=RULE, lw=0.8, transform=across, clip_on=False)
 
 
 # Images and what is drawn on them ---------------------------------------------------------------
@@ -133,19 +130,17 @@ def pixels(picture) -> np.ndarray:
     array = np.asarray(picture.convert("RGB") if isinstance(picture, Image.Image) else picture)
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
         raise ValueError(
-            f"A picture has shape {array.shape} and type {array.dtype}; expected a PIL image or "
-            "uint8 of shape (H, W, 3)."
+            f"A picture is {array.dtype} {array.shape}; expected a PIL image or uint8 (H, W, 3)."
         )
     return array
 
 
-def draw(axes: Axes, picture, smooth: bool = True) -> Axes:
+def draw(axes: Axes, picture) -> Axes:
     """Draw a picture into axes, its proportions kept; see `pixels`."""
     array = pixels(picture)
     axes.imshow(
-        array, extent=(0, 1, 1, 0), aspect=array.shape[0] / array.shape[1],
-        interpolation="hanning" if smooth else "nearest",
-    )  # fmt: skip
+        array, extent=(0, 1, 1, 0), aspect=array.shape[0] / array.shape[1], interpolation="hanning"
+    )
     axes.set(xticks=[], yticks=[], anchor="NW")
     axes.spines[:].set(visible=True, color=GREY, linewidth=0.5)
     return axes
@@ -182,13 +177,11 @@ def label(axes: Axes, words: str) -> None:
     axes.text(0.5, 0.5, words, size=SMALL, ha="center", va="center", bbox=paper)
 
 
-def swatch(axes: Axes, y: float, place: int, x: float = 0.0) -> None:
+def swatch(axes: Axes, y: float, place: int) -> None:
     """Draw a short piece of series number `place` as a key."""
     colour, style = look(place)
-    axes.add_line(
-        Line2D((x, x + 0.3), (-y, -y), color=colour, linestyle=style, linewidth=2,
-               transform=inches(axes), clip_on=False)
-    )  # fmt: skip
+    how = {"color": colour, "linestyle": style, "linewidth": 2, "clip_on": False}
+    axes.plot((0, 0.3), (-y, -y), transform=inches(axes), **how)
 
 
 def heated(image, heatmap) -> np.ndarray:

@@ -1,26 +1,19 @@
-"""One style for every figure: colours, sizes, measured text, and figures saved with a description.
+"""One style for every figure: colours, sizes, and measured text.
 
 Colours come from Okabe and Ito's palette, which remains distinguishable under colour blindness,
 and no meaning rests on colour alone: a line style, a marker or a word repeats it. Concept, class
 and file names are arbitrary strings: they are drawn literally, never parsed as formulas.
 """
 
-import base64
-import html
-import io
-import os
 import re
-import sys
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import cache, lru_cache, wraps
 from pathlib import Path
 
 from matplotlib import font_manager, style
 from matplotlib.figure import Figure
-from PIL import Image, ImageChops, ImageStat
 
 FONT = "DejaVu Sans"  # ships with matplotlib, so that every machine draws the same pixels
 WIDTH = 7.0  # inches: the text width of a page, at which font sizes are the printed sizes
@@ -34,9 +27,6 @@ SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, "#332288", "#8c5a2b", "#8
 LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (2, 2)))
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 HEAT = "viridis"
-
-_PALETTE_ERROR = 4.0  # mean colour difference, of 255, from which the 256-colour PNG is not used
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def in_style():
@@ -146,90 +136,3 @@ def _font(bold: bool):
     weight = "bold" if bold else "normal"
     wanted = font_manager.FontProperties(family=FONT, weight=weight)
     return font_manager.get_font(font_manager.findfont(wanted))
-
-
-# Files ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A saved figure, displayed in a notebook as one image with an alternative text.
-
-    Attributes
-    ----------
-    png, pdf : Path
-        The two files.
-    alt : str
-        What the figure shows, in words.
-    """
-
-    png: Path
-    pdf: Path
-    alt: str
-    _data: bytes = field(repr=False, compare=False)
-
-    def __repr__(self) -> str:
-        return f"{self.png.name}: {self.alt}"
-
-    def _repr_html_(self) -> str:
-        alt = html.escape(" ".join(self.alt.split()), quote=True)
-        data = base64.b64encode(_lighter(self._data)).decode("ascii")
-        return f'<img alt="{alt}" style="max-width:100%" src="data:image/png;base64,{data}">'
-
-
-def save(figure: Figure, folder: str | Path, name: str, alt: str) -> Shown:
-    """Write a figure as `name`.png (150 dpi) and `name`.pdf; equal figures give equal bytes.
-
-    Parameters
-    ----------
-    figure : Figure
-        Closed if pyplot holds it, so that no notebook shows it twice.
-    folder : path
-        Created if it does not exist.
-    name : str
-        File name without extension: letters, digits, ``.``, ``_`` and ``-``.
-    alt : str
-        What the figure shows, for readers who do not see it; any string.
-
-    Returns
-    -------
-    Shown
-        Displayed as an image in a notebook.
-
-    Raises
-    ------
-    ValueError
-        If the name is not a plain file name, or the alternative text is empty.
-    """
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no plain file name; use letters, digits, '.', '_' and '-'.")
-    if not alt.strip():
-        raise ValueError(f"The figure {name!r} has no alternative text: say what it shows.")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
-    if mark := os.environ.get("WWW_DRY_RUN"):  # set by the runner where results mean nothing
-        where = {"ha": "center", "va": "center", "rotation": 20, "alpha": 0.6, "zorder": 1000}
-        figure.text(0.5, 0.5, mark, color="red", fontsize=14, wrap=True, **where)
-        alt = f"{mark}: {alt}"
-    with in_style():
-        figure.savefig(png, dpi=DPI)
-        figure.savefig(pdf, dpi=DPI, metadata={"CreationDate": None})
-    if pyplot := sys.modules.get("matplotlib.pyplot"):
-        pyplot.close(figure)
-    return Shown(png, pdf, alt, png.read_bytes())
-
-
-def _lighter(data: bytes) -> bytes:
-    """Return a PNG reduced to 256 colours, a third of the size, where the loss is invisible.
-
-    Only the copy embedded in a notebook is reduced; the saved file is not.
-    """
-    full = Image.open(io.BytesIO(data)).convert("RGB")
-    palette = full.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1)
-    few = full.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
-    error = max(ImageStat.Stat(ImageChops.difference(full, few.convert("RGB"))).mean)
-    buffer = io.BytesIO()
-    few.save(buffer, format="PNG", optimize=True)
-    small = buffer.getvalue()
-    return small if error < _PALETTE_ERROR and len(small) < len(data) else data

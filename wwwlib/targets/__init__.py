@@ -5,6 +5,6 @@ names, layer names, the layout of its tokens, and the digest of its weights. `lo
 name, `wrap` from a model.
 """
 
-from wwwlib.targets.library import load, read_weights
-from wwwlib.targets.recognize import Published, recognize
+from wwwlib.targets.directions import Dictionary, with_directions
+from wwwlib.targets.library import Published, from_module, load, read_weights, recognize
 from wwwlib.targets.target import LAYOUTS, LOGITS, Target, denormalize, wrap

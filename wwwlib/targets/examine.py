@@ -7,7 +7,8 @@ logits, and class tokens that the head does not read are found before anything d
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from functools import cache
+from contextlib import ExitStack
+from functools import cache, partial
 
 import torch
 from PIL import Image
@@ -17,7 +18,6 @@ from wwwlib.images.batches import preprocessed, stack
 from wwwlib.registry import one_of
 
 OUTPUTS = ("softmax", "sigmoid")
-_SIZES = ((400, 300), (300, 400))  # of the fixed images: wide and tall
 _NUMBERS = 4  # of a fingerprint
 
 
@@ -25,7 +25,7 @@ _NUMBERS = 4  # of a fingerprint
 def fixed_images() -> tuple[Image.Image, ...]:
     """Return two fixed RGB images, one wide and one tall, with a spectrum like photographs."""
     generator, images = torch.Generator().manual_seed(0), []
-    for size in _SIZES:
+    for size in ((400, 300), (300, 400)):
         image = Image.new("RGB", size)
         for cells in (128, 64, 32, 16, 8, 4, 2):
             noise = torch.randint(256, (cells, cells, 3), dtype=torch.uint8, generator=generator)
@@ -102,8 +102,7 @@ def output_tensor(output: object) -> Tensor:
     if parts and len(parts) == 1 and isinstance(parts[0], Tensor):
         return output_tensor(parts[0])
     raise ValueError(
-        f"returns a {type(output).__name__} in which the logits are not named; pass a module whose "
-        "forward returns them alone"
+        f"returns a {type(output).__name__} in which the logits are not named; return them alone"
     )
 
 
@@ -128,8 +127,7 @@ def adapted(model: nn.Module, x: Tensor, classes: int, name: str, outputs: str) 
         )
     if classes == 1 and outputs == "softmax":
         raise ValueError(
-            f"{name} has a single output, of which softmax is always 1; pass outputs='sigmoid', "
-            "which makes it the logit or the probability of the only class."
+            f"{name} has a single output, of which softmax is always 1; pass outputs='sigmoid'."
         )
     within = bool(((y >= 0) & (y <= 1)).all()) and not (y == y[0]).all()
     sums = bool(((y.sum(-1) - 1).abs() < 1e-2).all())
@@ -200,17 +198,15 @@ def reads_class_token(model: nn.Module, x: Tensor, prefix: int) -> bool:
         if isinstance(output, Tensor) and output.ndim == 3 and output.shape[1] > prefix:
             last[:] = [output]
 
-    hooks = [module.register_forward_hook(keep) for module in model.modules()]
     try:
-        with torch.enable_grad():
+        with ExitStack() as stack, torch.enable_grad():
+            for module in model.modules():
+                stack.enter_context(module.register_forward_hook(keep))
             y = model(own_copy(model, x).requires_grad_())
             score = (y * torch.linspace(-1, 1, y.shape[1]).to(y)).sum()
             (slope,) = torch.autograd.grad(score, last, materialize_grads=True)
     except (RuntimeError, ValueError):  # no such layer, or no gradient: as in most transformers
         return True
-    finally:
-        for hook in hooks:
-            hook.remove()
     return bool(slope[:, 0].any() or not slope.any())  # weights of zero show nothing
 
 
@@ -225,9 +221,7 @@ def fingerprint(model: nn.Module, x: Tensor, name: str) -> list[float]:
     ValueError
         If the logits of an image differ by chance, or with the other images of its batch.
     """
-    with torch.no_grad():
-        y = output_tensor(run(model, x, name)).double().cpu()
-        alone = output_tensor(run(model, x[-1:], name)).double().cpu()
+    y, alone = (output_tensor(run(model, own, name)).double().cpu() for own in (x, x[-1:]))
     size = y.abs().max().item()
     if not math.isfinite(size) or not size:
         return [size]
@@ -246,6 +240,5 @@ def fingerprint(model: nn.Module, x: Tensor, name: str) -> list[float]:
 def same_fingerprint(one: list[float], other: list[float]) -> bool:
     """Whether two fingerprints are equal up to the rounding of another device."""
     size = max(map(abs, [*one, *other]), default=0.0)
-    return len(one) == len(other) and all(
-        abs(a - b) <= 0.02 * size or a == b for a, b in zip(one, other, strict=True)
-    )
+    close = partial(math.isclose, rel_tol=0, abs_tol=0.02 * size)
+    return len(one) == len(other) and all(map(close, one, other))

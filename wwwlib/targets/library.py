@@ -2,20 +2,23 @@
 
 Each library has its own builder, weights, preprocessing and class names. Weights from files are
 read without unpickling anything but tensors. A library is imported when a name asks for it.
+`recognize` finds preprocessing and class names of a network that timm or torchvision built.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from wwwlib.registry import EXTENSIONS, existing_file, extension
-from wwwlib.targets.recognize import recognize
-from wwwlib.targets.target import Target, nearest, wrap
+from wwwlib.images import class_names
+from wwwlib.registry import EXTENSIONS, call, check_known, existing_file, extension
+from wwwlib.targets.target import Target, wrap
 
 RANDOM = "random"
 HUB = "hf-hub:"
@@ -34,8 +37,9 @@ def load(
     ----------
     name : str
         ``torchvision/<model>``, ``timm/<model>`` (with or without a pretrained tag),
-        ``timm/hf-hub:<organisation>/<model>``, or a network of an extension, such as
-        ``world/conv``, ``world/vit`` or ``world/conv-biased``.
+        ``timm/hf-hub:<organisation>/<model>``, a network of an extension, such as ``world/conv``,
+        ``world/vit`` or ``world/conv-biased``, or ``path/to/file.py:function``, which is called
+        and returns a module of timm or torchvision, a `Target`, or (module, preprocess, classes).
     weights : str or path, optional
         A file (``.safetensors``, or ``.pth`` with nothing but tensors); "random" for an untrained
         network; for torchvision also "DEFAULT" or another name of its weights. None stands for the
@@ -58,6 +62,9 @@ def load(
         If the weights are missing and cannot be downloaded; the message gives the file, its size
         and where to put it.
     """
+    classes = None if classes is None else class_names(classes)
+    if ".py:" in name:
+        return _own(name, weights, classes, geometry)
     builders = {"torchvision": _torchvision, "timm": _timm, **dict.fromkeys(EXTENSIONS, _extension)}
     library, _, model_name = name.partition("/")
     if library not in builders or not model_name:
@@ -65,7 +72,6 @@ def load(
             f"The target {name!r} is not of the form library/model with library one of "
             f"{', '.join(builders)}; use targets.wrap for a network of your own."
         )
-    classes = None if classes is None else tuple(classes)
     target = builders[library](name, model_name, weights, classes, geometry)
     for part in target.model.modules():
         if isinstance(part, nn.Conv2d):  # the memory order in which convolutions are fastest
@@ -76,7 +82,7 @@ def load(
 def _torchvision(name, model_name, weights, classes, geometry) -> Target:
     from torchvision import models
 
-    check_known(name, model_name, models.list_models(module=models))
+    check_known(f"There is no target {name!r}", model_name, models.list_models(module=models))
     choices = models.get_model_weights(model_name)
     wanted = str(weights or "DEFAULT").removeprefix(f"{choices.__name__}.")
     published = wanted in choices.__members__
@@ -124,11 +130,11 @@ def _timm(name, model_name, weights, classes, geometry) -> Target:
     import timm
 
     architecture, _, tag = model_name.partition(".")
-    hub = model_name.startswith(HUB)
-    if not hub:
-        check_known(name, architecture, timm.list_models())
-    if tag and not hub:
-        check_known(name, model_name, timm.list_pretrained(f"{architecture}.*"))
+    if not model_name.startswith(HUB):
+        unknown = f"There is no target {name!r}"
+        check_known(unknown, architecture, timm.list_models())
+        if tag:
+            check_known(unknown, model_name, timm.list_pretrained(f"{architecture}.*"))
     if weights is None:
         model = _timm_pretrained(name, model_name)
     else:
@@ -170,15 +176,143 @@ def _extension(name, model_name, weights, classes, geometry) -> Target:
     return extension(name.partition("/")[0]).target(model_name, weights)
 
 
-def check_known(name: str, found: str, names: Sequence[str]) -> None:
-    """Raise a ValueError with the most similar names if `found` is not among `names`."""
-    if found not in names:
-        raise ValueError(f"There is no target {name!r}; the nearest are {nearest(found, names)}.")
+def _own(name, weights, classes, geometry) -> Target:
+    """Build a target by a function of one's own."""
+    made = call(name, "network")
+    if isinstance(made, Target):
+        made = made.network, made.preprocess, made.classes
+    model, preprocess, own = made if isinstance(made, tuple) else (made, None, None)
+    if weights is not None:
+        fill_from_file(name, model, weights, megabytes(model), "leave weights out")
+    return from_module(model, preprocess, classes or own, name, **geometry)
+
+
+def from_module(
+    model: nn.Module,
+    preprocess: Callable | None = None,
+    classes: Sequence[str] | None = None,
+    name: str | None = None,
+    **geometry: object,
+) -> Target:
+    """Make a target of a module; what is not given is taken from timm or torchvision.
+
+    Parameters
+    ----------
+    model : nn.Module
+    preprocess, classes, name
+        As in `wrap`.
+    **geometry
+        Other parameters of `wrap`.
+
+    Raises
+    ------
+    ValueError
+        If preprocessing or class names are neither given nor published with the network.
+    """
+    found = recognize(model) if preprocess is None or classes is None else None
+    if found is not None:
+        preprocess = preprocess or found.preprocess
+        classes = classes if classes is not None else found.classes
+    name = name or (found.name if found else type(model).__name__)
+    given = {"preprocess=": preprocess, "classes=": classes}
+    if missing := [name for name, value in given.items() if value is None]:
+        raise ValueError(
+            f"This {type(model).__name__} does not have published weights of timm or torchvision "
+            f"from which to take preprocessing and class names; pass {' and '.join(missing)}."
+        )
+    return wrap(model, preprocess, classes, name, **geometry)
 
 
 def megabytes(model: nn.Module) -> float:
     """Return the size of a model's state dict in MB."""
     return sum(p.numel() * p.element_size() for p in model.state_dict().values()) / 1e6
+
+
+# Networks of these libraries -------------------------------------------------------------------
+
+
+class Published(NamedTuple):
+    """What a library publishes with a network.
+
+    Attributes
+    ----------
+    name : str
+        Name for `load`.
+    preprocess : callable
+        Maps a PIL RGB image to (3, H, W).
+    classes : sequence of str or None
+        Class names; None if the number of outputs is not that of a known data set.
+    """
+
+    name: str
+    preprocess: Callable
+    classes: Sequence[str] | None
+
+
+def recognize(model: nn.Module) -> Published | None:
+    """Return preprocessing and class names of a network that timm or torchvision built.
+
+    timm's networks hold their configuration. torchvision's do not: they are compared with the
+    metadata of its published weights by module and number of parameters and, where preprocessing
+    differs between the weights of one network, with the checkpoints in torch's cache.
+
+    Parameters
+    ----------
+    model : nn.Module
+
+    Returns
+    -------
+    Published or None
+        None if the network is not one of theirs, or its weights are ambiguous.
+    """
+    if hasattr(model, "pretrained_cfg"):
+        return _of_timm(model)
+    if type(model).__module__.startswith("torchvision.models."):
+        return _of_torchvision(model)
+    return None
+
+
+def _of_timm(model: nn.Module) -> Published:
+    from timm import data
+
+    config = model.pretrained_cfg
+    name = ".".join(filter(None, (config.get("architecture"), config.get("tag"))))
+    preprocess = data.create_transform(**data.resolve_model_data_config(model), is_training=False)
+    subset = data.infer_imagenet_subset(model)  # the one with as many classes
+    labels = data.ImageNetInfo(subset).label_descriptions() if subset else None
+    classes = labels and tuple(text.split(", ")[0] for text in labels)
+    return Published(f"timm/{name}", preprocess, classes)
+
+
+def _of_torchvision(model: nn.Module) -> Published | None:
+    found = list(_candidates(model))
+    if len({repr(weights.transforms()) for _, weights in found}) > 1:
+        found = [(name, weights) for name, weights in found if _is_cached(model, weights)]
+    if not found:
+        return None
+    name, weights = found[0]
+    return Published(f"torchvision/{name}", weights.transforms(), weights.meta["categories"])
+
+
+def _candidates(model: nn.Module) -> Iterator[tuple[str, object]]:
+    """Yield name and weights of torchvision's classifiers of this module and size."""
+    models = sys.modules["torchvision.models"]
+    size = sum(parameter.numel() for parameter in model.parameters())
+    for name in models.list_models(module=models):
+        if models.get_model_builder(name).__module__ == type(model).__module__:
+            for weights in models.get_model_weights(name):
+                if weights.meta["num_params"] == size:
+                    yield name, weights
+
+
+def _is_cached(model: nn.Module, weights) -> bool:
+    """Whether a checkpoint in torch's cache has the first parameter of the model."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    if not path.is_file():
+        return False
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    name, parameter = next(model.named_parameters())
+    return name in state and torch.equal(state[name], parameter.detach().cpu())
 
 
 # Weights from files ---------------------------------------------------------------------------
@@ -225,8 +359,7 @@ def read_weights(path: str | Path, hint: str = "") -> dict[str, Tensor]:
     named = isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
     if not named or not all(torch.is_tensor(v) for v in state.values()):
         raise ValueError(
-            f"The weights file {str(path)!r} holds no state dict, names with a tensor each; save "
-            "model.state_dict()."
+            f"The weights file {str(path)!r} has no state dict, names with a tensor each; save one."
         )
     return state
 
@@ -274,8 +407,7 @@ def _fill(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     except (RuntimeError, AssertionError) as error:
         complaint = shorten(" ".join(str(error).splitlines()[1:]), 240, placeholder=" ...")
         raise ValueError(
-            f"The weights from {source} do not fit the network; are they of this architecture, "
-            f"with this number of classes? ({complaint})"
+            f"The weights from {source} do not fit the network or its classes ({complaint})."
         ) from error
 
 

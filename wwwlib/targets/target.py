@@ -1,6 +1,5 @@
 """A classifier with everything that its explanation depends on, and the geometry of its input."""
 
-import difflib
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from wwwlib.images import class_names
-from wwwlib.registry import one_of, whole_number
+from wwwlib.registry import check_known, one_of, whole_number
 from wwwlib.store import digest, tensor_digest
 from wwwlib.targets.examine import Adapter, adapted, fingerprint, fixed_batch, reads_class_token
 
@@ -51,6 +50,8 @@ class Target:
     outputs : {"softmax", "sigmoid"}
         The function that turns logits into probabilities; "sigmoid" if classes do not exclude each
         other.
+    virtual : dict of str to nn.Module
+        Layers that `with_directions` added, whose output is codes.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Target:
     grid: tuple[int, int] | None = None
     class_token: bool = True
     outputs: str = "softmax"
+    virtual: Mapping[str, nn.Module] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Target({self.name!r}: {len(self.classes)} classes, on {self.device})"
@@ -96,12 +98,11 @@ class Target:
         names = (
             name
             for name, module in self.network.named_modules()
-            if name
-            and name != LOGITS
+            if name not in ("", LOGITS)
             and type(module).forward is not nn.Module.forward
             and not isinstance(module, _TUPLES)
         )
-        return (*names, LOGITS)
+        return (*names, *self.virtual, LOGITS)
 
     def module(self, layer: str) -> nn.Module:
         """Return the module of a layer; the whole model for "logits".
@@ -113,11 +114,8 @@ class Target:
         """
         if layer == LOGITS:
             return self.model
-        if layer not in (layers := self.layers()):
-            raise ValueError(
-                f"{self.name} has no layer {layer!r}; the nearest are {nearest(layer, layers)}."
-            )
-        return self.network.get_submodule(layer)
+        check_known(f"{self.name} has no layer {layer!r}", layer, self.layers())
+        return self.virtual.get(layer) or self.network.get_submodule(layer)
 
     def key(self) -> dict:
         """Return what an artifact computed with this target depends on, as JSON values.
@@ -217,15 +215,8 @@ def _check_materialized(model: nn.Module, name: str) -> None:
     for key, tensor in chain(model.named_parameters(), model.named_buffers()):
         if tensor.is_meta or isinstance(tensor, nn.parameter.UninitializedTensorMixin):
             raise ValueError(
-                f"The tensor {key!r} of {name} has no values yet; load weights, and run a lazy "
-                "module once."
+                f"The tensor {key!r} of {name} has no values yet; load weights, or run it once."
             )
-
-
-def nearest(word: str, words: Iterable[str], count: int = 5) -> str:
-    """Return the `count` words most similar to `word`, quoted, for an error message."""
-    close = difflib.get_close_matches(word, list(words), n=count, cutoff=0.0)
-    return ", ".join(repr(found) for found in close)
 
 
 def _check_overrides(target: Target) -> None:
