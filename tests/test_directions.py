@@ -1,0 +1,286 @@
+"""Directions as a layer of their own: values, gradients, ablation, and the verbs that take them."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torchvision.transforms.functional import pil_to_tensor
+
+from wwwlib import atlas, contributions, evaluation, images, language, maps, targets, world
+from wwwlib.activations import capture
+from wwwlib.store import Store
+from wwwlib.studies import dictionaries
+from wwwlib.studies.dictionaries import Linear, Positions
+from wwwlib.targets import with_directions
+
+LAYERS = {"world/conv": "layer3", "world/vit": "encoder.layers.encoder_layer_1"}
+
+
+def dictionary(width, count=11, k=None, seed=0):
+    """Random directions that are neither orthogonal nor complete, with a bias."""
+    torch.manual_seed(seed)
+    weight, directions = torch.randn(count, width), torch.randn(count, width) / width**0.5
+    return Linear(weight / width**0.5, torch.randn(count) / 10, directions, torch.randn(width), k)
+
+
+@pytest.fixture(scope="module", params=LAYERS)
+def case(request):
+    target = targets.load(request.param)
+    target.model.double()
+    probe = world.image_set(6)
+    x = torch.stack([target.preprocess(probe.image(i)) for i in range(6)]).double()
+    layer = LAYERS[request.param]
+    with torch.no_grad(), capture(target, [layer]) as captured:
+        target.model(x)
+    own = dictionary(captured[layer].neurons, k=4)
+    return SimpleNamespace(
+        target=target, made=with_directions(target, layer, own, "sae"), x=x, layer=layer,
+        virtual=f"{layer}@sae", own=own, captured=captured[layer],
+    )  # fmt: skip
+
+
+def test_the_layer_has_the_codes_of_every_position(case):
+    a = case.captured.maps
+    with torch.no_grad(), capture(case.made, [case.virtual, case.layer]) as captured:
+        logits = case.made.model(case.x)
+    expected = torch.stack(
+        [case.own.encode(one.flatten(1).T).T.unflatten(1, a.shape[2:]) for one in a]
+    )
+    assert torch.allclose(captured[case.virtual].maps, expected)
+    assert torch.allclose(captured[case.virtual].z, expected.mean((2, 3)))
+    assert torch.equal(captured[case.layer].raw, case.captured.raw)
+    with torch.no_grad():
+        assert torch.equal(logits, case.target.model(case.x)), "unchanged codes change nothing"
+
+
+def test_the_given_network_stays_as_it_is(case):
+    assert case.virtual not in case.target.layers() and case.virtual in case.made.layers()
+    assert case.made.layers()[-1] == "logits"
+    assert not case.target.module(case.layer)._forward_hooks
+    assert case.target.key() != case.made.key()
+    other = with_directions(
+        case.target, case.layer, dictionary(case.captured.neurons, seed=1), "sae"
+    )
+    assert other.digest != case.made.digest
+
+
+def test_contributions_are_codes_times_the_gradient_along_directions(case):
+    """Their sum and the part of the bias, the error and other tokens is the layer's signed sum."""
+    found = contributions.contribute(case.made, case.x, case.virtual, signed=True)
+    base = contributions.contribute(case.target, case.x, case.layer, signed=True, linear=False)
+    g = base.activations.to_maps(base.gradient)
+    codes = found.activations.maps
+    expected = torch.einsum("bmhw,md,bdhw->bm", codes, case.own.directions.double(), g)
+    assert torch.allclose(found.w, expected) and not found.exact
+    rest = case.captured.maps - torch.einsum("bmhw,md->bdhw", codes, case.own.directions.double())
+    outside = base.w.sum(1) - (case.captured.maps * g).sum((1, 2, 3))
+    total = found.w.sum(1) + (rest * g).sum((1, 2, 3)) + outside
+    assert torch.allclose(total, base.w.sum(1))
+    drawn = maps.contribution(case.made, case.x, case.virtual)
+    assert torch.allclose(drawn.sum((2, 3)), found.w)
+
+
+def test_ablation_subtracts_the_part_of_a_direction(case):
+    found = contributions.ablation(case.made, case.x, case.virtual, neurons=[2, 7], signed=True)
+    with torch.no_grad():
+        logits = case.target.model(case.x)
+    c, a = logits.argmax(1), case.captured.maps
+    for column, m in enumerate((2, 7)):
+        codes = torch.stack([case.own.encode(one.flatten(1).T)[:, m] for one in a])
+        part = (
+            codes.unflatten(1, a.shape[2:])[:, None]
+            * case.own.directions[m].double()[:, None, None]
+        )
+
+        def without(raw, part=part):
+            if raw.ndim == 4:
+                return raw - part
+            gone = raw.clone()
+            gone[:, case.captured.prefix :] -= part.flatten(2).transpose(1, 2)
+            return gone
+
+        with torch.no_grad(), contributions.replaced_output(case.target, case.layer, without):
+            left = case.target.model(case.x)
+        expected = (logits - left).gather(1, c[:, None])[:, 0]
+        assert torch.allclose(found[:, column], expected)
+
+
+def test_two_dictionaries_stand_side_by_side(case):
+    both = with_directions(case.made, case.layer, dictionary(case.captured.neurons, 5), "other")
+    with torch.no_grad(), capture(both, [case.virtual, f"{case.layer}@other"]) as captured:
+        both.model(case.x)
+    with torch.no_grad(), capture(case.made, case.virtual) as alone:
+        case.made.model(case.x)
+    assert torch.equal(captured[case.virtual].raw, alone[case.virtual].raw)
+    assert captured[f"{case.layer}@other"].neurons == 5
+
+
+def test_codes_that_nothing_reads_are_not_computed(case):
+    seen = []
+    own = case.own
+    encode = lambda a: seen.append(len(a)) or own.encode(a)  # noqa: E731
+    given = SimpleNamespace(directions=own.directions, bias=own.bias, encode=encode)
+    made = with_directions(case.target, case.layer, given, "noted")
+    seen.clear()
+    contributions.contribute(made, case.x, case.layer)
+    assert not seen
+    contributions.contribute(made, case.x, f"{case.layer}@noted", linear=False)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("layout", ["BHWN", "BN"])
+def test_channels_last_and_vectors_are_read(layout):
+    class Last(nn.Module):
+        def forward(self, x):
+            return x.movedim(1, -1)
+
+    class First(nn.Module):
+        def forward(self, x):
+            return x.movedim(-1, 1)
+
+    torch.manual_seed(0)
+    parts = [
+        nn.Conv2d(3, 4, 3),
+        Last(),
+        First(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 2),
+    ]
+    net = nn.Sequential(*parts)
+    prepare = lambda image: pil_to_tensor(image.resize((18, 16))).float() / 255  # noqa: E731
+    target = targets.wrap(net, prepare, ["a", "b"], "small", layouts={"1": "BHWN"})
+    layer = {"BHWN": "1", "BN": "4"}[layout]
+    own, x = dictionary(4, 6), torch.rand(2, 3, 16, 18)
+    made = with_directions(target, layer, own)
+    found = contributions.ablation(made, x, f"{layer}@directions", signed=True)
+    taylor = contributions.taylor(made, x, f"{layer}@directions", signed=True)
+    assert torch.allclose(found, taylor, atol=1e-5), "what follows is linear"
+
+
+def test_every_verb_takes_directions(tmp_path):
+    target = with_directions(targets.load("world/conv"), "layer4", dictionary(128, 9, 3), "sae")
+    probe, clip = world.image_set(48), language.encoder("world")
+    words, known = language.concept_set("world", target), world.truth(48, 900)
+    book = atlas.build(target, probe, clip, words, ["layer4@sae"], k=4, test=known, progress=False)
+    assert len(book.names()) == 9 and book.names().auroc.notna().any()
+    found = book.explain(world.image_set(2, 7).image(0))
+    assert found.layer == "layer4@sae" and found.sample.neurons
+    book.save(tmp_path)
+    again = atlas.Atlas.load(tmp_path, target)
+    assert again.explain(world.image_set(2, 7).image(0)).to_sentence() == found.to_sentence()
+    with pytest.raises(ValueError, match="built for"):
+        atlas.Atlas.load(tmp_path, targets.load("world/conv"))
+
+
+@pytest.mark.parametrize(
+    "layer, change, message",
+    [
+        ("layer9", {}, "no layer 'layer9'"),
+        ("logits", {}, "give a hidden layer"),
+        ("layer3", {}, "directions of 128 neurons"),
+        ("layer4", {"bias": torch.zeros(3)}, "do not match"),
+    ],
+)
+def test_a_dictionary_that_does_not_fit_is_refused(layer, change, message):
+    own = dictionary(128)
+    given = SimpleNamespace(directions=own.directions, bias=own.bias, encode=own.encode)
+    vars(given).update(change)
+    with pytest.raises(ValueError, match=message):
+        with_directions(targets.load("world/conv"), layer, given)
+
+
+# Dictionaries -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("store"))
+    target = targets.load("world/conv")
+    return Positions(target, world.image_set(40), "layer4", per_image=8, store=store)
+
+
+def test_shards_hold_positions_of_every_image_once(shards):
+    a, target = shards[0], shards.target
+    assert len(shards) == 1 and a.shape == (40 * 8, 128)
+    x = torch.stack([target.preprocess(shards.images.image(i)) for i in range(40)])
+    with torch.no_grad(), capture(target, "layer4") as captured:
+        target.model(x)
+    every = captured["layer4"].maps.flatten(2).transpose(1, 2).flatten(0, 1)
+    near = torch.cdist(a.double(), every.double())
+    assert near.min(1).values.max() < 1e-4 and len({*near.argmin(1).tolist()}) > 250
+    with pytest.raises(IndexError):
+        shards[1]
+
+
+def test_a_topk_encoder_keeps_the_largest_positive_codes():
+    own, a = dictionary(6, 9, 3), torch.randn(20, 6)
+    codes = own.encode(a)
+    for row, one in zip(codes, a, strict=True):
+        values = [
+            float((one - own.bias) @ w + o) for w, o in zip(own.weight, own.offset, strict=True)
+        ]
+        kept = sorted(range(9), key=lambda j: -values[j])[:3]
+        expected = [max(0.0, v) if j in kept else 0.0 for j, v in enumerate(values)]
+        assert row.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_training_reconstructs_more_and_goes_on_where_it_stopped(shards, monkeypatch):
+    """Breaks if a run that was interrupted ends with other weights than one that was not."""
+    how = {"latents": 32, "k": 4, "batch": 64, "progress": False}
+    first, last = (dictionaries.train_topk(shards, epochs=n, **how) for n in (1, 12))
+    a = shards[0]
+    assert dictionaries.quality(last, a)["R2"] > dictionaries.quality(first, a)["R2"] > 0
+    assert dictionaries.quality(last, a)["L0"] <= 4
+    whole = dictionaries.train_topk(shards, epochs=3, seed=1, **how)
+    original, calls = dictionaries._revive, []
+
+    def stop(*given):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        original(*given)
+
+    elsewhere = Positions(**{**vars(shards), "store": Store(shards.store.root / "again")})
+    monkeypatch.setattr(dictionaries, "_revive", stop)
+    with pytest.raises(KeyboardInterrupt):
+        dictionaries.train_topk(elsewhere, epochs=3, seed=1, **how)
+    monkeypatch.setattr(dictionaries, "_revive", original)
+    resumed = dictionaries.train_topk(elsewhere, epochs=3, seed=1, **how)
+    assert torch.equal(resumed.directions, whole.directions)
+
+
+def test_latents_without_use_start_again():
+    parts = dict(zip(dictionaries._PARTS, vars(dictionary(6, 9)).values(), strict=False))
+    sides = {f"{m} {n}": torch.ones_like(one) for n, one in parts.items() for m in ("m", "v")}
+    sides["uses"] = torch.tensor([1.0] * 7 + [0.0] * 2)
+    before = {n: one.clone() for n, one in parts.items()}
+    dictionaries._revive(parts, sides, torch.randn(40, 6), 3)
+    assert torch.equal(parts["directions"][:7], before["directions"][:7])
+    assert not torch.isclose(parts["directions"][7:], before["directions"][7:]).any()
+    assert torch.allclose(parts["directions"][7:].norm(dim=1), torch.ones(2))
+    assert not sides["uses"].any() and not sides["m directions"][7:].any()
+
+
+def test_other_dictionaries_reconstruct_as_they_should():
+    torch.manual_seed(0)
+    a = torch.rand(200, 5) @ torch.rand(5, 12)
+    quality = {
+        "pca": dictionaries.quality(dictionaries.principal(a, 5), a),
+        "nmf": dictionaries.quality(dictionaries.nmf(a, 5), a),
+    }
+    assert quality["pca"]["R2"] > 0.9999 and quality["nmf"]["R2"] > 0.9
+    own = dictionaries.principal(a, 5)
+    assert dictionaries.stability(own, own) == pytest.approx(1)
+    unlike = dictionaries.random_directions(a, 5, seed=1)
+    assert dictionaries.stability(own, unlike) < 0.95
+    assert dictionaries.quality(dictionaries.random_directions(a, 7, 2), a)["L0"] <= 2
+
+
+def test_codes_of_photographs_are_evaluated_like_neurons(shards):
+    own = dictionaries.principal(shards[0], 6)
+    made = with_directions(shards.target, "layer4", own, "pca")
+    some = images.subset(shards.images, range(8))
+    z = evaluation.activations(made, some, ["layer4@pca"], progress=False)["layer4@pca"]
+    assert z.shape == (8, 6) and z.isfinite().all()

@@ -1,0 +1,287 @@
+"""Dictionaries of activation directions: TopK sparse autoencoders, and simpler ones beside them.
+
+A TopK autoencoder keeps the k largest of its M codes at each position and reconstructs the
+activation from them (Gao et al., "Scaling and evaluating sparse autoencoders", 2024). It is trained
+on positions from shards, which a store keeps on disk, so that a set of any size fits;
+`targets.with_directions` makes a layer of the codes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from wwwlib.activations import capture
+from wwwlib.images import ImageSet, batches, subset
+from wwwlib.registry import require
+from wwwlib.store import Slot, Store
+from wwwlib.targets import Dictionary, Target
+
+_SHARD = 1_024  # images whose positions are one artifact
+_PARTS = ("weight", "offset", "directions", "bias")
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A dictionary with a linear encoder, of whose codes the k largest may be kept.
+
+    Attributes
+    ----------
+    weight : Tensor, shape (M, D)
+        Of the encoder, which subtracts `bias` first.
+    offset : Tensor, shape (M,)
+        Added by the encoder.
+    directions, bias : Tensor, shapes (M, D) and (D,)
+    k : int or None
+        Number of codes that are kept at a position, if positive; None keeps all, with their signs.
+    """
+
+    weight: Tensor
+    offset: Tensor
+    directions: Tensor
+    bias: Tensor
+    k: int | None = None
+
+    def encode(self, a: Tensor) -> Tensor:
+        """Return the codes (P, M) of activations (P, D)."""
+        weight, offset, bias = (one.to(a) for one in (self.weight, self.offset, self.bias))
+        codes = (a - bias) @ weight.T + offset
+        if self.k is None:
+            return codes
+        value, index = codes.topk(min(self.k, codes.shape[1]), dim=1)
+        return torch.zeros_like(codes).scatter(1, index, value.clamp(min=0))
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """Factors of scikit-learn, such as `MiniBatchNMF`, as a dictionary.
+
+    Attributes
+    ----------
+    model : object
+        A fitted one with `transform`.
+    directions, bias : Tensor, shapes (M, D) and (D,)
+    """
+
+    model: object
+    directions: Tensor
+    bias: Tensor
+
+    def encode(self, a: Tensor) -> Tensor:
+        """Return the codes (P, M) of activations (P, D), which count from zero."""
+        return torch.from_numpy(self.model.transform(a.clamp(min=0).double().cpu())).to(a)
+
+
+# Positions ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """Activations of the positions of a layer, in shards of images; item i is a shard (P, D).
+
+    Attributes
+    ----------
+    target, images, layer
+        The layer's pixels or patches are the positions.
+    per_image : int or None
+        So many positions of each image, drawn at random; None takes all.
+    seed : int
+    store : Store or None
+        Keeps the shards, so that each is computed once.
+    batch_size, workers : int
+        As in `images.batches`.
+    """
+
+    target: Target
+    images: ImageSet
+    layer: str
+    per_image: int | None = None
+    seed: int = 0
+    store: Store | None = None
+    batch_size: int = 64
+    workers: int = 0
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // _SHARD)
+
+    @property
+    def key(self) -> dict:
+        """What the positions depend on, as JSON values."""
+        key = {"target": self.target.key(), "images": self.images.fingerprint}
+        return key | {"layer": self.layer, "per_image": self.per_image, "seed": self.seed}
+
+    def __getitem__(self, i: int) -> Tensor:
+        """Return the positions of shard i in random order, float32 on the CPU."""
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        return self.fetch("positions", self.key | {"shard": i}, partial(self._make, i))["a"]
+
+    def fetch(self, kind: str, key: dict, make: Callable) -> dict[str, Tensor]:
+        """Return the tensors of an artifact, kept in the store if there is one."""
+        return (self.store or Store(None)).fetch(kind, key, make).tensors
+
+    def _make(self, i: int, _: Slot) -> tuple[dict[str, Tensor], dict]:
+        some = range(i * _SHARD, min((i + 1) * _SHARD, len(self.images)))
+        how = self.target.preprocess, self.batch_size, self.workers
+        read = batches(subset(self.images, some), *how)
+        generator, found = torch.Generator().manual_seed(self.seed + i), []
+        for _, x in read:
+            with torch.no_grad(), capture(self.target, [self.layer]) as captured:
+                self.target.model(x.to(self.target.device))
+            a = captured[self.layer].maps.float().cpu().flatten(2).transpose(1, 2)
+            order = torch.rand(a.shape[:2], generator=generator).argsort(1)[:, : self.per_image]
+            found.append(a.gather(1, order[..., None].expand(-1, -1, a.shape[2])).flatten(0, 1))
+        a = torch.cat(found)
+        return {"a": a[torch.randperm(len(a), generator=generator)].contiguous()}, {}
+
+
+# Training -------------------------------------------------------------------------------------
+
+
+def train_topk(
+    shards: Positions,
+    latents: int = 512,
+    k: int = 8,
+    epochs: int = 4,
+    rate: float = 3e-3,
+    batch: int = 1_024,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: bool = True,
+) -> Linear:
+    """Train a TopK sparse autoencoder; a checkpoint after each shard outlives an interruption.
+
+    Latents that were never among the top k in an epoch start again, as the directions of the
+    largest errors.
+
+    Parameters
+    ----------
+    shards : Positions
+    latents, k : int
+        M, and the number of codes that are kept at a position.
+    epochs, rate, batch : int, float, int
+        Passes over all shards, Adam's learning rate, and positions per step.
+    seed, device, progress
+
+    Returns
+    -------
+    Linear
+    """
+    key = {"positions": shards.key, "latents": latents, "k": k, "epochs": epochs, "seed": seed}
+    key |= {"rate": rate, "batch": batch}
+
+    def make(checkpoint: Slot) -> tuple[dict[str, Tensor], dict]:
+        parts, sides, done = _start(checkpoint, shards, latents, seed, device)
+        total = epochs * len(shards)
+        bar = tqdm(range(done, total), "dictionary", total, initial=done, disable=not progress)
+        for step in bar:
+            generator = torch.Generator().manual_seed(seed + step)
+            a = shards[step % len(shards)].to(device)
+            order = torch.randperm(len(a), generator=generator)
+            for some in order.split(batch):
+                _descend(parts, sides, a[some.to(device)], k, rate)
+            if (step + 1) % len(shards) == 0 and step + 1 < total:
+                _revive(parts, sides, a, k)
+            checkpoint.save({n: t.cpu() for n, t in (parts | sides).items()}, {"step": step + 1})
+        return {name: parts[name].cpu() for name in _PARTS}, {}
+
+    return Linear(**shards.fetch("dictionary", key, make), k=k)
+
+
+def _start(checkpoint: Slot, shards: Positions, latents: int, seed: int, device: str):
+    """Return the parameters, Adam's moments and counts of use, and the number of shards done."""
+    found = checkpoint.load()
+    if found is not None:
+        tensors = {name: one.to(device) for name, one in found.tensors.items()}
+        parts = {name: tensors.pop(name) for name in _PARTS}
+        return parts, tensors, found.record["step"]
+    a, generator = shards[0], torch.Generator().manual_seed(seed)
+    directions = F.normalize(torch.randn(latents, a.shape[1], generator=generator), dim=1)
+    made = (directions.clone(), torch.zeros(latents), directions, a.mean(0))
+    parts = {name: one.to(device) for name, one in zip(_PARTS, made, strict=True)}
+    sides = {f"{m} {n}": torch.zeros_like(one) for n, one in parts.items() for m in ("m", "v")}
+    sides |= {"uses": torch.zeros(latents, device=device), "t": torch.zeros((), device=device)}
+    return parts, sides, 0
+
+
+def _descend(parts: dict, sides: dict, a: Tensor, k: int, rate: float) -> None:
+    """Take one step of Adam on the share of the variance that is not reconstructed."""
+    leaves = {name: one.detach().requires_grad_() for name, one in parts.items()}
+    codes = Linear(**leaves, k=k).encode(a)
+    rest = a - codes @ leaves["directions"] - leaves["bias"]
+    loss = rest.square().sum() / (a - a.mean(0)).square().sum().clamp(min=1e-12)
+    gradients = torch.autograd.grad(loss, [*leaves.values()])
+    sides["t"] += 1
+    sides["uses"] += (codes > 0).sum(0)
+    for (name, one), g in zip(parts.items(), gradients, strict=True):
+        m, v = sides[f"m {name}"].lerp_(g, 0.1), sides[f"v {name}"].lerp_(g.square(), 0.001)
+        m, v = m / (1 - 0.9 ** sides["t"]), v / (1 - 0.999 ** sides["t"])
+        parts[name] = one - rate * m / (v.sqrt() + 1e-8)
+    parts["directions"] = F.normalize(parts["directions"], dim=1)
+
+
+def _revive(parts: dict, sides: dict, a: Tensor, k: int) -> None:
+    """Let latents without use start again as the directions of the largest errors."""
+    dead = (sides["uses"] == 0).nonzero()[:, 0]
+    rest = a - Linear(**parts, k=k).encode(a) @ parts["directions"] - parts["bias"]
+    worst = F.normalize(rest[rest.norm(dim=1).argsort(descending=True)[: len(dead)]], dim=1)
+    dead = dead[: len(worst)]
+    for name in ("weight", "directions"):
+        parts[name][dead] = worst
+    parts["offset"][dead] = 0
+    for name in ("weight", "directions", "offset"):
+        sides[f"m {name}"][dead] = sides[f"v {name}"][dead] = 0
+    sides["uses"].zero_()
+
+
+# Others ---------------------------------------------------------------------------------------
+
+
+def principal(a: Tensor, count: int) -> Linear:
+    """Return the first principal components of activations (P, D), the signed codes along them."""
+    bias = a.mean(0)
+    _, _, v = torch.linalg.svd((a - bias).double(), full_matrices=False)
+    directions = v[:count].to(a)
+    return Linear(directions, torch.zeros(len(directions)).to(a), directions, bias)
+
+
+def random_directions(a: Tensor, count: int, k: int | None = None, seed: int = 0) -> Linear:
+    """Return random unit directions around the mean of activations (P, D)."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = F.normalize(torch.randn(count, a.shape[1], generator=generator), dim=1).to(a)
+    return Linear(directions, torch.zeros(count).to(a), directions, a.mean(0), k)
+
+
+def nmf(a: Tensor, count: int, seed: int = 0) -> Factors:
+    """Return non-negative factors of activations (P, D), whose negative part is left out."""
+    decomposition = require("sklearn.decomposition", "baselines")
+    model = decomposition.MiniBatchNMF(count, random_state=seed, init="nndsvda", batch_size=4_096)
+    model.fit(a.clamp(min=0).double().numpy())
+    directions = torch.from_numpy(model.components_).to(a)
+    return Factors(model, directions, torch.zeros(a.shape[1]).to(a))
+
+
+def quality(dictionary: Dictionary, a: Tensor) -> dict[str, float]:
+    """Measure a dictionary on activations (P, D).
+
+    Returns
+    -------
+    dict of str to float
+        "R2", the share of the variance that is reconstructed; "L0", the mean number of codes that
+        are not zero at a position; "dead", the share of directions without use.
+    """
+    codes = dictionary.encode(a)
+    rest = a - codes @ dictionary.directions.to(a) - dictionary.bias.to(a)
+    r2 = 1 - rest.square().sum() / (a - a.mean(0)).square().sum()
+    l0, dead = (codes != 0).double().sum(1).mean(), (codes == 0).all(0).double().mean()
+    return {"R2": r2.item(), "L0": l0.item(), "dead": dead.item()}
+
+
+def stability(one: Dictionary, other: Dictionary) -> float:
+    """Return the mean cosine of each direction of a dictionary and its nearest in another one."""
+    first, second = (F.normalize(d.directions.double(), dim=1) for d in (one, other))
+    return (first @ second.T).max(1).values.mean().item()

@@ -1,0 +1,147 @@
+"""Directions of a layer's activation space as a layer of their own: sparse autoencoders and others.
+
+A dictionary decomposes the activation of each position into codes times directions. Its codes
+become a virtual layer, such as "layer4@sae", that is captured, named, drawn and ablated like any
+other: behind the layer a hook adds ``(c' - c) @ directions``, with c' the codes as they come out of
+the virtual layer. While these are unchanged the output is, too; their gradient is that of the
+output along each direction, and a code set to zero takes its direction's part away.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wwwlib.store import digest, tensor_digest
+from wwwlib.targets.examine import fixed_batch, run
+from wwwlib.targets.target import LOGITS, Target
+
+
+class Dictionary(Protocol):
+    """M directions of a space of D neurons, and how strongly activations have each.
+
+    Attributes
+    ----------
+    directions : Tensor, shape (M, D)
+        What a code of one adds to the activation.
+    bias : Tensor, shape (D,)
+        The reconstruction of codes of zero.
+    """
+
+    directions: Tensor
+    bias: Tensor
+
+    def encode(self, a: Tensor) -> Tensor:
+        """Return codes (P, M) of the activations (P, D) of P positions."""
+
+
+def with_directions(
+    target: Target, layer: str, dictionary: Dictionary, name: str = "directions"
+) -> Target:
+    """Add the codes of a dictionary to a target, as the virtual layer "<layer>@<name>".
+
+    Parameters
+    ----------
+    target : Target
+        It stays as it is; the new one has a copy of its network.
+    layer : str
+        Its channels or token dimensions are the D neurons; its pixels or patches are the positions.
+        Class and register tokens have no code.
+    dictionary : Dictionary
+    name : str
+        What follows the "@".
+
+    Returns
+    -------
+    Target
+        Contributions of the virtual layer are ``codes * (directions @ gradient)``. Their sum, and
+        the part of bias, reconstruction error and prefix tokens, is the layer's own signed sum.
+
+    Raises
+    ------
+    ValueError
+        If the layer does not exist, has such directions already, or its output has no axis of D.
+    """
+    virtual = f"{layer}@{name}"
+    if layer == LOGITS or virtual in target.virtual:
+        raise ValueError(f"{virtual!r} cannot be added; give a hidden layer, and a new name.")
+    directions, bias = dictionary.directions.detach(), dictionary.bias.detach()
+    if directions.ndim != 2 or bias.shape != directions.shape[1:]:
+        raise ValueError(
+            f"directions {tuple(directions.shape)} and bias {tuple(bias.shape)} do not match "
+            "(M, D) and (D,)."
+        )
+    shape = _shape(target, layer)
+    layout = _layout(target, layer, shape, directions.shape[1])
+    before, patches = target.prefix_tokens or 0, target.grid and target.grid[0] * target.grid[1]
+    before = before if layout == "BTN" and shape[1] != patches else 0
+    sample = torch.randn(64, len(bias), generator=torch.Generator().manual_seed(0)).to(directions)
+    tensors = {"directions": directions, "bias": bias, "codes": dictionary.encode(sample).detach()}
+    made = replace(
+        target,
+        model=deepcopy(target.model),
+        digest=digest([target.digest, virtual, tensor_digest(tensors)]),
+        layouts={**target.layouts, virtual: "BNHW" if layout == "BHWN" else layout},
+        virtual={**target.virtual, virtual: nn.Identity()},
+    )
+    hook = _Codes(dictionary, made.virtual[virtual], layout, before)
+    made.module(layer).register_forward_hook(hook)
+    return made
+
+
+@dataclass(eq=False)
+class _Codes:
+    """The hook that passes codes through the virtual layer, and adds what changed in them."""
+
+    dictionary: Dictionary
+    virtual: nn.Module
+    layout: str
+    before: int
+
+    def __deepcopy__(self, memo: dict) -> "_Codes":
+        return self  # a copy of the network has the same virtual layers
+
+    def __call__(self, module: nn.Module, _, output: Tensor) -> Tensor:
+        if not self.virtual._forward_hooks:
+            return output  # nothing reads the codes, so that none are computed
+        first = self.layout in ("BNHW", "BHWN")
+        a = output.detach().movedim(1, -1) if self.layout == "BNHW" else output.detach()
+        a = a[:, self.before :] if self.layout == "BTN" else a
+        codes = self.dictionary.encode(a.reshape(-1, a.shape[-1])).detach()
+        codes = codes.reshape(*a.shape[:-1], -1).to(output)
+        codes = codes.movedim(-1, 1) if first else codes
+        codes = codes.requires_grad_(torch.is_grad_enabled())
+        change = self.virtual(codes) - codes.detach()
+        change = change.movedim(1, -1) if first else change
+        change = change @ self.dictionary.directions.detach().to(output)
+        if self.before:
+            change = F.pad(change, (0, 0, self.before, 0))
+        return output + (change.movedim(-1, 1) if self.layout == "BNHW" else change)
+
+
+def _shape(target: Target, layer: str) -> torch.Size:
+    """Return the shape of a layer's output."""
+    found: list[torch.Size] = []
+    note = target.module(layer).register_forward_hook(lambda _, __, out: found.append(out.shape))
+    try:
+        x = fixed_batch(target.preprocess, target.name).to(target.device)
+        run(target.model, x, target.name)
+    finally:
+        note.remove()
+    return found[0]
+
+
+def _layout(target: Target, layer: str, shape: torch.Size, width: int) -> str:
+    """Return the axes of a layer's output, of which one has D entries."""
+    given = target.layouts.get(layer) or {2: "BN", 3: "BTN"}.get(len(shape))
+    fits = {"BNHW": shape[1] == width, "BHWN": shape[-1] == width} if len(shape) == 4 else {}
+    layout = given or next((one for one, fit in fits.items() if fit), None)
+    if layout is None or shape[1 if layout in ("BNHW", "BN") else -1] != width:
+        raise ValueError(
+            f"The layer {layer!r} of {target.name} returns {tuple(shape)}, but the dictionary has "
+            f"directions of {width} neurons; give one that was made for this layer."
+        )
+    return layout
