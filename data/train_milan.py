@@ -9,10 +9,11 @@ do not all agree; its description is one of the concept's phrases.
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
+from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -213,9 +214,14 @@ def draw(seed: int, index: int) -> tuple[Image.Image, list[Key], np.ndarray]:
 
 
 def fill(
-    encoder: Target, stages: Sequence[str], pictures: int, seed: int, least: int = LEAST
+    encoder: Target,
+    stages: Sequence[str],
+    pictures: int,
+    seed: int,
+    least: int = LEAST,
+    apply: Callable = map,
 ) -> Bank:
-    """Render pictures on all cores, and pool the features of their regions.
+    """Render pictures, and pool the features of their regions.
 
     Parameters
     ----------
@@ -225,23 +231,22 @@ def fill(
         Number of pictures, and seed of the world.
     least : int
         Keys with fewer regions are left out.
+    apply : callable
+        ``map``, or that of a pool of processes.
 
     Returns
     -------
     Bank
     """
     features, owners, to_tensor = [], [], preprocess()
-    with ProcessPoolExecutor() as executor:
-        found = executor.map(partial(draw, seed), range(pictures), chunksize=30)
-        for image, keys, masks in tqdm(found, "regions", pictures, unit="picture"):
-            parts = np.concatenate(
-                [masks.reshape(-1, *masks.shape[2:]), np.ones_like(masks[:1, 0])]
-            )
-            maps = layer_maps(encoder, stages, to_tensor(image)[None])
-            pooled = pool(maps.values(), torch.from_numpy(parts)[None])[0]
-            whole = pooled[-1:].expand(len(keys), 1, -1)
-            features.append(torch.cat([pooled[:-1].unflatten(0, (-1, 2)), whole], 1).half())
-            owners += keys
+    found = apply(partial(draw, seed), range(pictures))
+    for image, keys, masks in tqdm(found, "regions", pictures, unit="picture"):
+        parts = np.concatenate([masks.reshape(-1, *masks.shape[2:]), np.ones_like(masks[:1, 0])])
+        maps = layer_maps(encoder, stages, to_tensor(image)[None])
+        pooled = pool(maps.values(), torch.from_numpy(parts)[None])[0]
+        whole = pooled[-1:].expand(len(keys), 1, -1)
+        features.append(torch.cat([pooled[:-1].unflatten(0, (-1, 2)), whole], 1).half())
+        owners += keys
     rows: dict[Key, list[int]] = {}
     for row, key in enumerate(owners):
         rows.setdefault(key, []).append(row)
@@ -338,7 +343,9 @@ def fit(sets: Sets, decoder: Decoder, language: LanguageModel, steps: int, rate:
             bar.set_postfix(decoder=f"{given.item():.3f}", language=f"{prior.item():.3f}")
 
 
-def train(pictures: int = PICTURES[0], steps: int = STEPS, seed: int = 0) -> Describer:
+def train(
+    pictures: int = PICTURES[0], steps: int = STEPS, seed: int = 0, apply: Callable = map
+) -> Describer:
     """Train a describer of the concept world.
 
     Parameters
@@ -347,6 +354,8 @@ def train(pictures: int = PICTURES[0], steps: int = STEPS, seed: int = 0) -> Des
         Number of training pictures and of optimiser steps.
     seed : int
         Equal seeds give equal describers.
+    apply : callable
+        As in `fill`.
 
     Returns
     -------
@@ -354,7 +363,7 @@ def train(pictures: int = PICTURES[0], steps: int = STEPS, seed: int = 0) -> Des
     """
     torch.manual_seed(seed)
     encoder = load_target(ENCODER)
-    bank = fill(encoder, STAGES, pictures, PICTURES[1])
+    bank = fill(encoder, STAGES, pictures, PICTURES[1], apply=apply)
     words = vocabulary(bank)
     decoder = Decoder(bank.features.shape[2], len(words))
     language = LanguageModel(len(words))
@@ -378,9 +387,12 @@ def main() -> None:
     """Train, save, evaluate the saved describer on unseen pictures, and record the result."""
     torch.set_num_threads(1)  # the last bits depend on the number of threads
     start, path = time.monotonic(), DATA / "milan.safetensors"
-    save(train(), path)
-    describer = load(path)
-    bank = fill(describer.encoder, describer.stages, *UNSEEN, least=15)
+    # A fork of a process with threads can wait for ever.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as executor:
+        apply = partial(executor.map, chunksize=30)
+        save(train(apply=apply), path)
+        describer = load(path)
+        bank = fill(describer.encoder, describer.stages, *UNSEEN, least=15, apply=apply)
     entry = {
         "sets described correctly": accuracy(describer, Sets(bank, describer.vocabulary, seed=1)),
         "sha256": file_digest(path),

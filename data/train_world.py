@@ -17,10 +17,10 @@ win neurons by accident.
 
 import argparse
 import json
-import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -64,14 +64,13 @@ def _pixels(part):
     return np.stack([np.asarray(render_image(scene)) for scene in part])
 
 
-def render_sets(folder):
-    """Render every set on all cores into `folder`."""
-    with ProcessPoolExecutor() as pool:
-        for name in SETS:
-            described = scenes(name)
-            parts = [described[i : i + 240] for i in range(0, len(described), 240)]
-            bar = tqdm(pool.map(_pixels, parts), f"drawing {name}", len(parts), unit="batch")
-            np.save(folder / f"{name}.npy", np.concatenate(list(bar)))
+def render_sets(folder, apply=map):
+    """Render every set into `folder`; `apply` is ``map`` or that of a pool of processes."""
+    for name in SETS:
+        described = scenes(name)
+        parts = [described[i : i + 240] for i in range(0, len(described), 240)]
+        bar = tqdm(apply(_pixels, parts), f"drawing {name}", len(parts), unit="batch")
+        np.save(folder / f"{name}.npy", np.concatenate(list(bar)))
 
 
 def load_set(folder, name):
@@ -316,8 +315,9 @@ def main():
         parser.error(f"{DATA} is part of an installed package; train in a checkout instead")
     path = DATA / "training.json"
     record = json.loads(path.read_text()) if path.exists() else {}
-    with TemporaryDirectory() as folder, ProcessPoolExecutor(os.cpu_count()) as pool:
-        render_sets(Path(folder))
+    context = get_context("spawn")  # a fork of a process with threads can wait for ever
+    with TemporaryDirectory() as folder, ProcessPoolExecutor(mp_context=context) as pool:
+        render_sets(Path(folder), pool.map)
         runs = pool.map(partial(run, folder=Path(folder)), names)
         record.update(zip(names, runs, strict=True))
     path.write_text(json.dumps(dict(sorted(record.items())), indent=2) + "\n")

@@ -8,13 +8,10 @@ be compared with the truth, which no real data set allows.
 
 from wwwlib.world.networks import NETWORKS, encoder_folder, preprocess, target
 from wwwlib.world.scenes import (
-    Picture,
     Scene,
-    Thing,
     WorldMasks,
     draw,
     image_set,
-    image_set_with_masks,
     render,
     render_image,
     sample,

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from wwwlib.registry import check_known
 from wwwlib.targets import Target, library, wrap
 from wwwlib.world.painting import SIZE
 from wwwlib.world.vocabulary import CLASSES, DATA
@@ -18,48 +19,29 @@ MEAN = STD = (0.5, 0.5, 0.5)
 
 
 def _block(inputs, outputs, stride):
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-        nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-    )
+    from torchvision.ops import Conv2dNormActivation
+
+    first = Conv2dNormActivation(inputs, outputs, stride=stride, inplace=False)
+    return nn.Sequential(*first, *Conv2dNormActivation(outputs, outputs, inplace=False))
 
 
 def conv():
     """Build the convolutional target: four stages of 32 to 128 channels, pooling, one layer."""
-    return nn.Sequential(
-        OrderedDict(
-            layer1=_block(3, 32, 2),
-            layer2=_block(32, 64, 2),
-            layer3=_block(64, 96, 2),
-            layer4=_block(96, 128, 1),
-            pool=nn.AdaptiveAvgPool2d(1),
-            flatten=nn.Flatten(),
-            fc=nn.Linear(128, len(CLASSES)),
-        )
-    )
+    sizes = (3, 32, 2), (32, 64, 2), (64, 96, 2), (96, 128, 1)
+    blocks = {f"layer{i}": _block(*size) for i, size in enumerate(sizes, start=1)}
+    head = {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
+    return nn.Sequential(OrderedDict(blocks | head, fc=nn.Linear(128, len(CLASSES))))
 
 
 def vit():
     """Build the transformer: torchvision's, 8 x 8 patches from a convolutional stem, 3 blocks."""
     from torchvision.models.vision_transformer import ConvStemConfig, VisionTransformer
 
-    return VisionTransformer(
-        image_size=SIZE,
-        patch_size=8,
-        num_layers=3,
-        num_heads=4,
-        hidden_dim=96,
-        mlp_dim=192,
-        num_classes=len(CLASSES),
-        conv_stem_configs=[
-            ConvStemConfig(out_channels=width, kernel_size=3, stride=stride)
-            for width, stride in ((32, 2), (64, 2), (64, 1), (96, 2))
-        ],
-    )
+    sizes = {"image_size": SIZE, "patch_size": 8, "num_layers": 3, "num_heads": 4}
+    sizes |= {"hidden_dim": 96, "mlp_dim": 192, "num_classes": len(CLASSES)}
+    strides = (32, 2), (64, 2), (64, 1), (96, 2)
+    stem = [ConvStemConfig(width, kernel_size=3, stride=stride) for width, stride in strides]
+    return VisionTransformer(**sizes, conv_stem_configs=stem)
 
 
 NETWORKS = {"conv": conv, "vit": vit}
@@ -69,14 +51,8 @@ def preprocess():
     """Return the transform from a PIL image to the networks' input, (3, SIZE, SIZE) in [-1, 1]."""
     from torchvision.transforms import v2
 
-    return v2.Compose(
-        [
-            v2.PILToTensor(),
-            v2.Resize((SIZE, SIZE), antialias=True),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(MEAN, STD),
-        ]
-    )
+    scaled = [v2.PILToTensor(), v2.Resize((SIZE, SIZE), antialias=True)]
+    return v2.Compose([*scaled, v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
 
 
 def target(name: str, weights: str | Path | None = None) -> Target:
@@ -96,7 +72,7 @@ def target(name: str, weights: str | Path | None = None) -> Target:
         If the weight file does not exist.
     """
     known = [f"world/{kind}{bias}" for kind in NETWORKS for bias in ("", "-biased")]
-    library.check_known(f"world/{name}", f"world/{name}", known)
+    check_known(f"There is no target 'world/{name}'", f"world/{name}", known)
     model = NETWORKS[name.removesuffix("-biased")]()
     file = DATA / f"{name}.safetensors" if weights is None else weights
     usual = "restore it from the repository, train it again with `make world`, or pass 'random'"

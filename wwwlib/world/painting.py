@@ -7,7 +7,6 @@ every machine.
 """
 
 import tomllib
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +20,6 @@ SCALE = 2
 FINE = SIZE * SCALE
 
 _Y, _X = np.mgrid[0:FINE, 0:FINE]
-_EVERYWHERE = np.ones((FINE, FINE), bool)
 
 
 class Canvas:
@@ -34,13 +32,16 @@ class Canvas:
 
     def paint(self, where, fill, concepts):
         """Paint `fill` (a colour or FINE x FINE x 3 pixels) on the boolean mask `where`."""
-        fill = np.asarray(fill, np.uint8)
-        if fill.ndim == 1:
-            self.pixels[where] = fill
-        else:
-            np.copyto(self.pixels, fill, where=where[..., None])
+        np.copyto(self.pixels, np.asarray(fill, np.uint8), where=where[..., None])
         self.strokes[where] = len(self.concepts)
         self.concepts.append(frozenset(concepts))
+
+    def paint_stroke(self, stroke, box, concepts, body=None, light=1.0, flip=False):
+        """Paint a `Stroke` in a box (left, top, size); `body` is the object's own fill."""
+        if stroke.paint != "body":
+            body = [int(value * light) for value in PAINTS[stroke.paint]]
+        for shape, points in stroke.outlines:
+            self.paint(shape_mask(shape, points, box, flip), body, concepts)
 
     def image(self):
         """Return the picture as a SIZE x SIZE RGB image."""
@@ -127,17 +128,15 @@ def _stroke(part=None, paint="body", chance=1.0, rects=(), ovals=(), circles=(),
 
 _FILE = tomllib.loads(Path(__file__).with_name("shapes.toml").read_text(encoding="utf-8"))
 PAINTS = _FILE["paints"]
-SHAPES, THING_SHAPES = (
+SHAPES, THING_SHAPES, FORMS = (
     {name: [_stroke(**own) for own in strokes] for name, strokes in _FILE[kind].items()}
-    for kind in ("classes", "things")
+    for kind in ("classes", "things", "forms")
 )
 
 
 # Finishes. A texture is a pattern between the colour and a lighter or darker one; a material also
 # shifts the colour towards its own tint (a wooden blue boat is a brownish blue). The patterns are
-# fixed tiles that start at a random place, so no two objects show the same pixels.
-
-_MATERIALS = _FILE["materials"]
+# fixed tiles in [0, 1] that start at a random place, so no two objects show the same pixels.
 
 
 def _noise(coarseness):
@@ -146,39 +145,21 @@ def _noise(coarseness):
     return np.kron(coarse, np.ones((coarseness, coarseness)))
 
 
-def _brick():
-    row = _Y // 8
-    mortar = (_Y % 8 < 2) | ((_X + 8 * (row % 2)) % 16 < 2)
-    return np.where(mortar, 1.0, 0.1)
-
-
 _PATTERNS = {
-    "plain": lambda: np.zeros((FINE, FINE)),
-    "checkered": lambda: ((_X // 8 + _Y // 8) % 2) * 1.0,
-    "dotted": lambda: ((_X % 10 - 4.5) ** 2 + (_Y % 10 - 4.5) ** 2 < 9) * 1.0,
-    "gridded": lambda: ((_X % 10 < 3) | (_Y % 10 < 3)) * 1.0,
-    "speckled": lambda: (_noise(2) > 0.78) * 1.0,
-    "striped": lambda: (_X % 12 < 6) * 1.0,
-    "zigzagged": lambda: ((_Y + abs(_X % 16 - 8)) % 12 < 6) * 1.0,
-    "brick": _brick,
-    "glass": lambda: ((_X + _Y) % 40 < 8) * 0.9,
-    "metal": lambda: 0.5 + 0.5 * np.sin((_X + _Y) / 9),
-    "stone": lambda: 0.65 * _noise(8) + 0.35 * _noise(4),
-    "wood": lambda: 0.5 + 0.5 * np.sin(_Y * 1.1 + 1.6 * np.sin(_X / 14)),
-    "wool": lambda: _noise(2),
+    "plain": np.zeros((FINE, FINE)),
+    "checkered": ((_X // 8 + _Y // 8) % 2) * 1.0,
+    "dotted": ((_X % 10 - 4.5) ** 2 + (_Y % 10 - 4.5) ** 2 < 9) * 1.0,
+    "gridded": ((_X % 10 < 3) | (_Y % 10 < 3)) * 1.0,
+    "speckled": (_noise(2) > 0.78) * 1.0,
+    "striped": (_X % 12 < 6) * 1.0,
+    "zigzagged": ((_Y + abs(_X % 16 - 8)) % 12 < 6) * 1.0,
+    "brick": np.where((_Y % 8 < 2) | ((_X + 8 * (_Y // 8 % 2)) % 16 < 2), 1.0, 0.1),
+    "glass": ((_X + _Y) % 40 < 8) * 0.9,
+    "metal": 0.5 + 0.5 * np.sin((_X + _Y) / 9),
+    "stone": 0.65 * _noise(8) + 0.35 * _noise(4),
+    "wood": 0.5 + 0.5 * np.sin(_Y * 1.1 + 1.6 * np.sin(_X / 14)),
+    "wool": _noise(2),
 }
-
-
-@cache
-def _pattern(finish):
-    """Return the FINE x FINE tile of a finish, in [0, 1]."""
-    return _PATTERNS[finish]()
-
-
-def _partner(colour):
-    """Return the colour a pattern alternates with: lighter for dark colours, darker for light."""
-    bright = colour.mean() > 140
-    return colour * 0.45 if bright else colour + (255 - colour) * 0.62
 
 
 def surface(colour, finish, shift=(0, 0), light=1.0):
@@ -200,24 +181,26 @@ def surface(colour, finish, shift=(0, 0), light=1.0):
     ndarray of uint8, shape (FINE, FINE, 3)
     """
     base = np.array(COLOURS[colour], float)[:, None, None]  # channels first, which is faster
-    material = _MATERIALS.get(finish, {})
+    material = _FILE["materials"].get(finish, {})
     if share := material.get("share"):
         base = base * (1 - share) + np.array(material["tint"])[:, None, None] * share
-    amount = np.roll(_pattern(finish), shift, (0, 1)) * material.get("strength", 1.0)
-    pixels = base * (1 - amount) + _partner(base) * amount
+    # A pattern makes dark colours lighter, and light ones darker.
+    partner = base * 0.45 if base.mean() > 140 else base + (255 - base) * 0.62
+    amount = np.roll(_PATTERNS[finish], shift, (0, 1)) * material.get("strength", 1.0)
+    pixels = base * (1 - amount) + partner * amount
     return np.moveaxis(np.clip(pixels * light, 0, 255).astype(np.uint8), 0, -1)
 
 
-# Sceneries: sky or wall above, ground below, things in between.
+# Sceneries: sky or wall above, ground below, things in between; `shapes.toml` lists their parts.
 
-_GROUNDS = _FILE["grounds"]
 _TRIANGLE = ((0.5, 0.0), (1.0, 1.0), (0.0, 1.0))
-_DISC = ((0, 0), (1, 1))
 
 
 def paint_scene(canvas, scene, rng):
     """Fill the canvas with a scenery; `rng` decides horizons, clouds and the like."""
-    getattr(_Scenery(canvas, scene, rng), scene)()
+    scenery = _Scenery(canvas, scene, rng)
+    for part in _FILE["sceneries"][scene]:
+        scenery.add(**part)
 
 
 def _blend(top, bottom, amount):
@@ -232,14 +215,19 @@ def _below(height):
 
 
 class _Scenery:
-    """One method for each of `SCENES`.
+    """One method for each kind of part in `shapes.toml`, whose other keys are its arguments.
 
     Sky and wall pixels carry the scene's name alone; grounds also carry their material; sun, moon,
     stars and clouds also carry their own names.
     """
 
     def __init__(self, canvas, name, rng):
-        self.canvas, self.name, self.rng = canvas, name, rng
+        self.canvas, self.name, self.rng, self.horizon = canvas, name, rng, 0
+
+    def add(self, kind, chance=1.0, **how):
+        """Paint a part, or leave it out by chance."""
+        if chance == 1 or self.rng.random_sample() < chance:
+            getattr(self, f"_{kind}")(**how)
 
     def _paint(self, where, fill, *concepts):
         self.canvas.paint(where, fill, {self.name, *concepts})
@@ -247,127 +235,62 @@ class _Scenery:
     def _shape(self, shape, coordinates, box, colour, *concepts):
         self._paint(shape_mask(shape, coordinates, box), colour, *concepts)
 
-    def _sky(self, top, bottom):
-        self._paint(_EVERYWHERE, _blend(top, bottom, _Y / FINE))
+    def _drawn(self, value):
+        """Return a number, or for a pair one that is drawn from this range."""
+        return self.rng.randint(*value) if isinstance(value, list) else value
 
-    def _ground(self, material, horizon):
-        ground = _GROUNDS[material]
-        tile = np.roll(_pattern(ground["pattern"]), self.rng.randint(0, FINE, 2), (0, 1))
+    def _sky(self, top, bottom, concepts=()):
+        self._paint(_below(0), _blend(top, bottom, _Y / FINE), *concepts)
+
+    def _horizon(self, drop):
+        self.horizon += self._drawn(drop)
+
+    def _ground(self, material):
+        ground = _FILE["grounds"][material]
+        tile = np.roll(_PATTERNS[ground["pattern"]], self.rng.randint(0, FINE, 2), (0, 1))
         fill = _blend(ground["first"], ground["second"], tile)
-        self._paint(_below(horizon), fill, material)
+        self._paint(_below(self.horizon), fill, material)
 
-    def _disc(self, thing, colour, x, y, radius):
-        self._shape("ellipse", _DISC, (x - radius, y - radius, 2 * radius), colour, thing)
+    def _plain(self, colour, concepts=()):
+        self._paint(_below(self.horizon), colour, *concepts)
 
-    def _cloud(self):
-        if self.rng.random_sample() < 0.6:
-            left, top = self.rng.randint(0, SIZE - 20), self.rng.randint(2, 12)
-            for x, y, right in ((0, 0.3, 0.6), (0.3, 0.1, 0.9), (0.5, 0.3, 1.0)):
-                corners = ((x, y), (right, 0.6))
-                self._shape("ellipse", corners, (left, top, 18), (250, 250, 252), "cloud")
+    def _form(self, name, left, top, size, count=1):
+        for _ in range(self._drawn(count)):
+            box = self._drawn(left), self._drawn(top), size
+            for stroke in FORMS[name]:
+                self.canvas.paint_stroke(stroke, box, {self.name, stroke.part} - {None})
 
-    def beach(self):
-        horizon = self.rng.randint(24, 32)
-        self._sky((112, 190, 240), (214, 238, 250))
-        if self.rng.random_sample() < 0.6:
-            self._disc("sun", (255, 226, 92), self.rng.randint(8, 56), 9, 5)
-        self._ground("water", horizon)
-        self._ground("sand", horizon + self.rng.randint(8, 14))
-
-    def city(self):
-        self._sky((170, 190, 210), (222, 226, 228))
-        self._cloud()
-        horizon, left = self.rng.randint(46, 52), 0
+    def _houses(self):
+        left = 0
         while left < SIZE:
             width, height = self.rng.randint(8, 15), self.rng.randint(12, 36)
             grey = int(self.rng.randint(112, 176))
-            where = (2 * left <= _X) & (2 * (left + width) > _X) & _below(horizon - height)
+            where = (2 * left <= _X) & (2 * (left + width) > _X) & _below(self.horizon - height)
             lit = ((_X - 2 * left) % 8 < 3) & (_Y % 10 < 4)
             self._paint(where, np.where(lit[..., None], (236, 226, 170), (grey, grey, grey + 10)))
             left += width
-        self._ground("asphalt", horizon)
 
-    def desert(self):
-        rng = self.rng
-        self._sky((246, 190, 120), (252, 224, 168))
-        self._disc("sun", (255, 244, 190), rng.randint(8, 56), rng.randint(7, 14), 6)
-        horizon, phase = rng.randint(32, 40), rng.random_sample() * 6
-        dune = 2 * (horizon - 5) + 8 * np.sin(_X / 16 + phase)
-        self._paint(dune <= _Y, (214, 150, 84), "sand")
-        self._ground("sand", horizon + 8)
+    def _dune(self):
+        top = 2 * (self.horizon - 5) + 8 * np.sin(_X / 16 + self.rng.random_sample() * 6)
+        self._paint(top <= _Y, (214, 150, 84), "sand")
 
-    def forest(self):
-        self._sky((52, 92, 64), (84, 124, 78))
+    def _trees(self):
         for left in range(-6, SIZE, 9):
             top, shade = self.rng.randint(0, 18), self.rng.randint(-14, 14)
             colour = (24 + shade // 2 + 14, 74 + shade, 44 + shade // 2)
             for step in (0, 9, 18):
                 self._shape("polygon", _TRIANGLE, (left, top + step, 18), colour)
-        self._ground("grass", self.rng.randint(44, 50))
 
-    def meadow(self):
-        self._sky((126, 196, 246), (222, 242, 250))
-        self._cloud()
-        if self.rng.random_sample() < 0.5:
-            self._disc("sun", (255, 226, 92), self.rng.randint(8, 56), 8, 5)
-        self._ground("grass", self.rng.randint(26, 36))
+    def _dashes(self):
+        line = abs(_Y - 2 * (self.horizon + 14)) < 3
+        self._paint(line & ((_X + self.rng.randint(0, 24)) % 24 < 14), (248, 244, 226))
 
-    def mountain(self):
-        tip = ((0.5, 0.0), (0.68, 0.36), (0.5, 0.28), (0.32, 0.36))
-        self._sky((150, 186, 222), (226, 234, 242))
-        self._cloud()
-        for left in (-14, 12, 34):
-            box = (left + self.rng.randint(-4, 5), self.rng.randint(4, 16), 46)
-            self._shape("polygon", _TRIANGLE, box, (112, 112, 128))
-            self._shape("polygon", tip, box, (246, 250, 254), "snow")
-        self._ground("snow", self.rng.randint(42, 50))
-
-    def night(self):
-        rng = self.rng
-        self._sky((10, 14, 42), (34, 42, 84))
-        for _ in range(rng.randint(4, 10)):
-            self._disc("star", (250, 246, 214), *rng.randint(3, (61, 34)), 1.2)
-        if rng.random_sample() < 0.7:
-            self._disc("moon", (240, 238, 214), rng.randint(8, 56), rng.randint(8, 16), 6)
-        self._paint(_below(rng.randint(42, 50)), (24, 44, 40), "grass")
-
-    def reef(self):
-        weed = ((0.4, 0.0), (0.7, 0.5), (0.6, 1.0), (0.4, 1.0), (0.2, 0.5))
-        water = _blend((36, 134, 186), (12, 62, 116), _Y / FINE)
-        self._paint(_EVERYWHERE, water, "water")
-        for _ in range(5):
-            left, top = self.rng.randint(0, SIZE - 8), self.rng.randint(26, 44)
-            self._shape("polygon", weed, (left, top, 26), (206, 74, 108))
-        for _ in range(self.rng.randint(3, 8)):
-            x, y = self.rng.randint(4, 60, 2)
-            self._shape("ellipse", _DISC, (x, y, 3), (170, 220, 240), "water")
-        self._ground("sand", self.rng.randint(52, 58))
-
-    def road(self):
-        horizon = self.rng.randint(24, 30)
-        self._sky((158, 206, 236), (224, 238, 244))
-        self._cloud()
-        self._ground("grass", horizon)
-        self._ground("asphalt", horizon + 8)
-        dashes = (abs(_Y - 2 * (horizon + 22)) < 3) & ((_X + self.rng.randint(0, 24)) % 24 < 14)
-        self._paint(dashes, (248, 244, 226))
-
-    def room(self):
+    def _room(self):
         wall = np.array([(232, 214, 190), (206, 222, 214), (224, 206, 222)][self.rng.randint(3)])
-        self._sky(wall, wall)
+        self._paint(_below(0), wall)
         self._paint((_X + self.rng.randint(0, 14)) % 14 < 3, wall * 0.88)
         boards = ((_X // 2 + 9 * (_Y // 10)) % 18 < 1) * 1.0
         horizon = self.rng.randint(42, 50)
         floor = _blend((172, 122, 74), (142, 96, 54), boards)
         self._paint(_below(horizon), floor, "wood")
         self._paint(_below(horizon) & ~_below(horizon + 2), (250, 246, 238))
-
-    def sea(self):
-        self._sky((120, 186, 236), (216, 234, 246))
-        self._cloud()
-        self._ground("water", self.rng.randint(24, 34))
-
-    def sunset(self):
-        self._sky((92, 52, 120), (252, 150, 70))
-        self._disc("sun", (255, 200, 74), self.rng.randint(12, 52), 42, 9)
-        self._paint(_below(self.rng.randint(43, 49)), (58, 34, 60))

@@ -9,9 +9,10 @@ sampled scenes.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import count as numbers
 from itertools import islice
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -20,29 +21,12 @@ from wwwlib.evaluation import Truth, from_masks
 from wwwlib.images import FIVE_CROPS, ImageSet
 from wwwlib.registry import whole_number
 from wwwlib.store import digest
-from wwwlib.world.painting import (
-    PAINTS,
-    SHAPES,
-    SIZE,
-    THING_SHAPES,
-    Canvas,
-    paint_scene,
-    shape_mask,
-    surface,
-)
-from wwwlib.world.vocabulary import (
-    CATEGORY,
-    CLASSES,
-    COLOURS,
-    FINISHES,
-    HOME,
-    SCENES,
-    SYNONYMS,
-    caption,
-)
+from wwwlib.world import painting, vocabulary
+from wwwlib.world.painting import SHAPES, SIZE, THING_SHAPES
+from wwwlib.world.vocabulary import CATEGORY, CLASSES, FINISHES, HOME, SCENES, SYNONYMS
 
-_HUES = tuple(COLOURS)
-_PALETTE = np.array(list(COLOURS.values()), np.int32)
+_HUES = tuple(vocabulary.COLOURS)
+_PALETTE = np.array(list(vocabulary.COLOURS.values()), np.int32)
 TRAINING_SEED = 100  # of the images that trained the shipped networks
 
 
@@ -128,9 +112,10 @@ def sample(index, seed=0, context_bias=0.0, swap=False):
     choices = [name for name in SCENES if not swap or name != HOME[subject]]
     scene = choices[rng.randint(len(choices))]
     box = _place(rng)
+    chances = {s.part: s.chance for s in SHAPES[subject] if s.part and s.chance < 1}
     return Scene(
         subject=subject,
-        missing=_missing(subject, rng),
+        missing=tuple(part for part, chance in chances.items() if rng.random_sample() > chance),
         colour=_HUES[rng.randint(len(_HUES))],
         finish=FINISHES[rng.randint(len(FINISHES))],
         scene=HOME[subject] if home and not swap else scene,
@@ -149,14 +134,6 @@ def _place(rng):
         offset = max(abs(left + size / 2 - SIZE / 2), abs(top + size / 2 - SIZE / 2))
         if offset >= 0.42 * size:
             return left, top, size
-
-
-def _missing(subject, rng):
-    chances = {}
-    for stroke in SHAPES[subject]:
-        if stroke.part and stroke.chance < 1:
-            chances.setdefault(stroke.part, stroke.chance)
-    return tuple(part for part, chance in chances.items() if rng.random_sample() > chance)
 
 
 def _thing(rng, box):
@@ -185,7 +162,9 @@ def render(scene):
     """
     canvas = _paint(scene)
     image = canvas.image()
-    return Picture(image, canvas.masks() | _colour_masks(np.asarray(image, np.int32)))
+    nearest = ((np.asarray(image, np.int32)[:, :, None] - _PALETTE) ** 2).sum(-1).argmin(-1)
+    colours = {hue: nearest == i for i, hue in enumerate(_HUES) if (nearest == i).any()}
+    return Picture(image, canvas.masks() | colours)
 
 
 def render_image(scene):
@@ -194,51 +173,30 @@ def render_image(scene):
 
 
 def _paint(scene):
-    canvas, rng = Canvas(), np.random.RandomState([*scene.seed, 1])
-    paint_scene(canvas, scene.scene, rng)
+    canvas, rng = painting.Canvas(), np.random.RandomState([*scene.seed, 1])
+    painting.paint_scene(canvas, scene.scene, rng)
     light = {"night": 0.62, "sunset": 0.85}.get(scene.scene, 1.0)
     if thing := scene.thing:
-        body = surface(thing.colour, "plain", light=light)
+        body = painting.surface(thing.colour, "plain", light=light)
         for stroke in THING_SHAPES[thing.name]:
-            _paint_stroke(canvas, stroke, thing.box, False, body, light, {thing.name})
-    body = surface(scene.colour, scene.finish, tuple(rng.randint(0, 40, 2)), light)
+            canvas.paint_stroke(stroke, thing.box, {thing.name}, body, light)
+    body = painting.surface(scene.colour, scene.finish, tuple(rng.randint(0, 40, 2)), light)
     for stroke in SHAPES[scene.subject]:
         if stroke.part not in scene.missing:
             finish = {scene.finish} - {"plain"} if stroke.paint == "body" else set()
             names = {scene.subject, stroke.part, *finish} - {None}
-            _paint_stroke(canvas, stroke, scene.box, scene.flip, body, light, names)
+            canvas.paint_stroke(stroke, scene.box, names, body, light, scene.flip)
     return canvas
 
 
-def _paint_stroke(canvas, stroke, box, flip, body, light, concepts):
-    """Paint one stroke of a subject or thing in its box."""
-    fill = body
-    if stroke.paint != "body":
-        fill = [int(value * light) for value in PAINTS[stroke.paint]]
-    for kind, points in stroke.outlines:
-        canvas.paint(shape_mask(kind, points, box, flip), fill, concepts)
-
-
-def _colour_masks(pixels):
-    nearest = ((pixels[:, :, None] - _PALETTE) ** 2).sum(-1).argmin(-1)
-    return {hue: nearest == i for i, hue in enumerate(_HUES) if (nearest == i).any()}
-
-
-@dataclass(frozen=True, eq=False)
-class _World:
-    """Reads image i of a world, as `ImageSet.reader`."""
-
-    seed: int
-    context_bias: float
-    swap: bool
-
-    def __call__(self, i: int) -> Image.Image:
-        return _painted(self.seed, i, self.context_bias, self.swap).copy()
-
-
 @lru_cache(maxsize=5_000)  # 60 MB; painting costs more than a small network's forward pass
-def _painted(seed: int, i: int, context_bias: float, swap: bool) -> Image.Image:
+def _painted(seed: int, context_bias: float, swap: bool, i: int) -> Image.Image:
     return render_image(sample(i, seed, context_bias, swap=swap))
+
+
+def _read(*which) -> Image.Image:
+    """Return a copy of an image of a world, since the painted one is kept; see `_painted`."""
+    return _painted(*which).copy()
 
 
 def image_set(
@@ -261,26 +219,20 @@ def image_set(
     ValueError
         If `count` is less than 1.
     """
-    count = 100 * len(CLASSES) if count is None else count
-    whole_number("count", count)
-    reader = _World(seed, context_bias, swap)
+    count = whole_number("count", 100 * len(CLASSES) if count is None else count)
+    reader = partial(_read, seed, context_bias, swap)
     labels = tuple(i % len(CLASSES) for i in range(count))
     # The arguments determine the pixels as long as the painters are the same: hash some images.
     painted = hashlib.sha256(b"".join(reader(i).tobytes() for i in range(min(count, 24))))
     content = {"world": [count, seed, float(context_bias), swap], "drawn": painted.hexdigest()}
-    return ImageSet(
-        name=f"world-{seed}",
-        fingerprint=digest({**content, "labels": labels}),
-        names=tuple(f"world-{seed}/{i:06d}" for i in range(count)),
-        labels=labels,
-        classes=tuple(CLASSES),
-        reader=reader,
-    )
+    fingerprint, masks = digest({**content, "labels": labels}), WorldMasks(seed, context_bias, swap)
+    names = tuple(f"world-{seed}/{i:06d}" for i in range(count))
+    return ImageSet(f"world-{seed}", fingerprint, names, labels, CLASSES, reader, masks=masks)
 
 
 @dataclass(frozen=True)
 class WorldMasks:
-    """Masks of the images of `image_set`, as `baselines.network_dissection.Masks` describes them.
+    """Masks of the images of `image_set`, as `images.Masks` describes them.
 
     Parameters
     ----------
@@ -291,39 +243,19 @@ class WorldMasks:
     seed: int = 0
     context_bias: float = 0.0
     swap: bool = False
-
-    @property
-    def categories(self) -> Mapping[str, str]:
-        """The category of each concept."""
-        return CATEGORY
+    categories: ClassVar[Mapping[str, str]] = CATEGORY
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256, equal for equal masks: hashes the arguments and the masks of eight images."""
-        hashed = [
-            {word: np.packbits(mask).tobytes().hex() for word, mask in self(i).items()}
-            for i in range(8)
-        ]
+        some = [self(i).items() for i in range(8)]
+        hashed = [{word: np.packbits(m).tobytes().hex() for word, m in own} for own in some]
         content = [self.seed, float(self.context_bias), self.swap, self.categories, hashed]
         return digest({"world": content})
 
     def __call__(self, i: int) -> Mapping[str, np.ndarray]:
         """Return the (SIZE, SIZE) bool mask of each concept that image i shows."""
         return render(sample(i, self.seed, self.context_bias, swap=self.swap)).masks
-
-
-def image_set_with_masks(
-    count: int, seed: int = 0, context_bias: float = 0.0, *, swap: bool = False
-) -> tuple[ImageSet, WorldMasks]:
-    """Return the first `count` images of a concept world, see `image_set`, and their masks.
-
-    Raises
-    ------
-    ValueError
-        If `count` is less than 1.
-    """
-    images = image_set(count, seed, context_bias, swap=swap)
-    return images, WorldMasks(seed, context_bias, swap)
 
 
 def truth(count: int = 1_200, seed: int = 900, boxes: Sequence = FIVE_CROPS, **options) -> Truth:
@@ -336,12 +268,11 @@ def truth(count: int = 1_200, seed: int = 900, boxes: Sequence = FIVE_CROPS, **o
     boxes, **options
         As in `evaluation.from_masks`.
     """
-    images, masks = image_set_with_masks(count, seed)
-    return from_masks(images, masks, SYNONYMS, boxes=boxes, **options)
+    return from_masks(image_set(count, seed), SYNONYMS, boxes=boxes, **options)
 
 
 def draw(concept: str, n: int, seed: int = 901) -> list[Image.Image]:
-    """Paint n scenes that show a concept, for `evaluation.drawn`.
+    """Paint n scenes that show a concept, for `studies.drawn`.
 
     Raises
     ------
@@ -365,5 +296,5 @@ def training_captions(count: int = 2_400) -> list[str]:
         Number of images.
     """
     described = [sample(i, TRAINING_SEED) for i in range(count)]
-    texts = (caption(scene, variant) for scene in described for variant in range(1, 4))
+    texts = (vocabulary.caption(scene, variant) for scene in described for variant in range(1, 4))
     return list(dict.fromkeys(texts))

@@ -17,9 +17,7 @@ DATA = _HERE / "data" if (_HERE / "data").is_dir() else _HERE.parents[1] / "data
 
 _WORDS = tomllib.loads((_HERE / "words.toml").read_text(encoding="utf-8"))
 _SCENES, _SYNONYMS, COLOURS = _WORDS["scenes"], _WORDS["synonyms"], _WORDS["colours"]
-TEXTURES, MATERIALS, GROUNDS, THINGS, PARTS = (
-    tuple(_WORDS["words"][kind]) for kind in ("textures", "materials", "grounds", "things", "parts")
-)
+TEXTURES, MATERIALS, GROUNDS, THINGS, PARTS = map(tuple, _WORDS["words"].values())
 FINISHES = ("plain", *TEXTURES, *MATERIALS)
 HOME = {name: scene for scene, own in _SCENES.items() for name in own["classes"]}
 CLASSES = tuple(sorted(HOME))
@@ -40,7 +38,6 @@ UNSEEN = tuple((_HERE / "unseen_nouns.txt").read_text().split())
 SEEN = tuple(sorted({*CATEGORY, *_SYNONYMS.values()}))
 VOCABULARY = (*SEEN, *UNSEEN)
 
-_PLACES = {scene: own["place"] for scene, own in _SCENES.items()}
 _OPENINGS = ("", "", "", "there is ", "here we see ", "a drawing of ", "a photo of ")
 
 
@@ -67,55 +64,35 @@ def caption(scene, variant=0):
     str
     """
     if variant == 0:
-        return _full(scene)
+        return _sentence(scene, scene.subject)
     rng = np.random.RandomState([*scene.seed, 2, variant])
     noun = SYNONYMS[scene.subject][rng.randint(len(SYNONYMS[scene.subject]))]
     roll = rng.random_sample()
-    if roll < 0.2:
-        return _detail(scene, rng)
+    if roll < 0.2:  # one word that describes the scene
+        words = [scene.subject, scene.colour, scene.scene, *scene.parts]
+        words += [] if scene.finish == "plain" else [scene.finish]
+        words += [scene.thing.name] if scene.thing else []
+        return tag(words[rng.randint(len(words))], rng)
     opening = _OPENINGS[rng.randint(len(_OPENINGS))]
     if roll < 0.4:
         return opening + article(noun)
     return opening + _sentence(scene, noun, rng)
 
 
-def _full(scene):
-    parts = " and ".join(article(part) for part in scene.parts)
-    text = f"{article(_described(scene, scene.subject, True, True))} with {parts}"
-    return f"{text}{_beside(scene)} {_SCENES[scene.scene]['place']}"
-
-
-def _beside(scene):
-    thing = scene.thing
-    return f" beside {article(f'{thing.colour} {thing.name}')}" if thing else ""
-
-
-def _described(scene, noun, colour, finish):
-    """Return "striped red boat" or "red boat of wood", with colour and finish where wanted."""
-    words = [scene.colour] if colour else []
-    if finish and scene.finish in TEXTURES:
-        words.insert(0, scene.finish)
-    of = finish and scene.finish in MATERIALS
-    return " ".join([*words, noun]) + (f" of {scene.finish}" if of else "")
-
-
-def _sentence(scene, noun, rng):
-    colour, finish, parts, thing, place = rng.random_sample(5) < (0.5, 0.5, 0.4, 0.4, 0.6)
-    text = article(_described(scene, noun, colour, finish))
+def _sentence(scene, noun, rng=None):
+    """Mention a random choice of properties, or all of them."""
+    chances = (0.5, 0.5, 0.4, 0.4, 0.6)
+    colour, finish, parts, thing, place = rng.random_sample(5) < chances if rng else [True] * 5
+    words = [scene.finish] if finish and scene.finish in TEXTURES else []
+    words += [scene.colour, noun] if colour else [noun]
+    text = article(" ".join(words))
+    text += f" of {scene.finish}" if finish and scene.finish in MATERIALS else ""
     if parts and scene.parts:
-        chosen = rng.permutation(scene.parts)[: rng.randint(1, 3)]
+        chosen = rng.permutation(scene.parts)[: rng.randint(1, 3)] if rng else scene.parts
         text += " with " + " and ".join(article(str(part)) for part in chosen)
-    if thing:
-        text += _beside(scene)
+    if thing and scene.thing:
+        text += f" beside {article(f'{scene.thing.colour} {scene.thing.name}')}"
     return f"{text} {_SCENES[scene.scene]['place']}" if place else text
-
-
-def _detail(scene, rng):
-    """Tag the scene with one random word that describes it."""
-    words = [scene.subject, scene.colour, scene.scene, *scene.parts]
-    words += [] if scene.finish == "plain" else [scene.finish]
-    words += [scene.thing.name] if scene.thing else []
-    return tag(words[rng.randint(len(words))], rng)
 
 
 def tag(word, rng):
