@@ -119,7 +119,7 @@ def test_the_same_seed_gives_the_same_answer(conv, boats):
 
 def test_the_heatmap_points_at_the_boat(conv, boats):
     """On held-out images; breaks if maps are transposed or belong elsewhere."""
-    test, _ = world.image_set_with_masks(24 * 12, seed=77)
+    test = world.image_set(24 * 12, seed=77)
     hits = []
     for i in range(3, len(test), 24):
         m = boats[1].heatmap(conv, conv.preprocess(test.image(i))[None])[0]

@@ -13,6 +13,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from wwwlib import language, maps, targets, world
 from wwwlib.baselines import falcon
 from wwwlib.baselines.falcon import corpus, groups
+from wwwlib.language.concept_sets import read_lines
 from wwwlib.store import Store
 
 
@@ -228,7 +229,7 @@ def test_the_nearest_captions_are_found(tmp_path):
     encoder = Letters()
     v = encoder.encode_texts(["boats", "red", "zoo"])
     (tmp_path / "captions.txt").write_text("\n".join([*TEXTS, TEXTS[0]]))
-    corpus = falcon.text_file(tmp_path / "captions.txt", encoder)
+    corpus = falcon.corpus.captions(read_lines(tmp_path / "captions.txt"), encoder)
     assert corpus.texts == TEXTS
     found, cosine = corpus.nearest(v, 3)
     rows = literal_nearest(v, corpus.t, 3)
@@ -240,7 +241,7 @@ def test_shards_are_searched_block_by_block(tmp_path, monkeypatch):
     """Two files, blocks of two rows: the same result as from memory, file numbers in order."""
     import pandas as pd
 
-    encoder, corpus = Letters(), falcon.captions(TEXTS, Letters())
+    encoder, corpus = Letters(), falcon.corpus.captions(TEXTS, Letters())
     monkeypatch.setattr("wwwlib.baselines.falcon.corpus._BLOCK", 2)
     for number, rows in (("2", slice(0, 5)), ("10", slice(5, 7))):
         (tmp_path / "text_emb").mkdir(exist_ok=True)
@@ -249,7 +250,7 @@ def test_shards_are_searched_block_by_block(tmp_path, monkeypatch):
         np.save(tmp_path / "text_emb" / f"text_emb_{number}.npy", t)
         table = pd.DataFrame({"caption": TEXTS[rows], "url": "x"})
         table.to_parquet(tmp_path / "metadata" / f"metadata_{number}.parquet")
-    v, opened = encoder.encode_texts(["boats", "red", "zoo"]), falcon.shards(tmp_path)
+    v, opened = encoder.encode_texts(["boats", "red", "zoo"]), falcon.corpus.shards(tmp_path)
     found, cosine = opened.nearest(v, 3)
     expected, exact = corpus.nearest(v, 3)
     assert found == expected
@@ -260,7 +261,7 @@ def test_shards_are_searched_block_by_block(tmp_path, monkeypatch):
 
 def test_a_folder_without_shards_says_what_belongs_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"0 files text_emb_\*\.npy"):
-        falcon.shards(tmp_path)
+        falcon.corpus.shards(tmp_path)
 
 
 # All together -------------------------------------------------------------------------------
@@ -270,7 +271,7 @@ def test_a_folder_without_shards_says_what_belongs_there(tmp_path):
 def explained(tmp_path_factory):
     """FALCON on the final layer of world/conv, from 480 images."""
     target, clip = targets.load("world/conv"), language.encoder("world")
-    corpus = falcon.captions(world.training_captions(480), clip)
+    corpus = falcon.corpus.captions(world.training_captions(480), clip)
     options = {"cam_layer": "layer4", "sigmas": 3.0, "cohesive": 0.5, "progress": False}
     options["store"] = Store(tmp_path_factory.mktemp("store"))
     probe = world.image_set(480, seed=0)
@@ -340,7 +341,7 @@ def test_class_tokens_are_drawn_on_the_block_before():
 )  # fmt: skip
 def test_the_record_says_where_boxes_come_from(layer, drawn):
     target, clip = targets.load("world/vit"), language.encoder("world")
-    corpus, options = falcon.captions(["a boat"], clip), {"sigmas": 2.0, "least": 2}
+    corpus, options = falcon.corpus.captions(["a boat"], clip), {"sigmas": 2.0, "least": 2}
     found = falcon.falcon(
         target, layer, world.image_set(96), clip, corpus, progress=False, **options
     )
@@ -357,7 +358,7 @@ def test_a_second_run_asks_the_store(tmp_path):
         {"cam_layer": "layer4", "sigmas": 2.0, "least": 2, "store": store},
     )
     options |= {"cohesive": 0.0, "progress": False}
-    corpus = falcon.captions(["a boat"], clip)
+    corpus = falcon.corpus.captions(["a boat"], clip)
     first = falcon.falcon(target, "logits", probe, clip, corpus, **options)
     assert any(each.counter for each in first.groups)
     seen = []
@@ -382,7 +383,7 @@ def test_one_image_is_no_group():
 
 def test_logits_have_no_maps_to_draw_on():
     target, clip = targets.load("world/conv"), language.encoder("world")
-    corpus = falcon.captions(["a boat"], clip)
+    corpus = falcon.corpus.captions(["a boat"], clip)
     with pytest.raises(ValueError, match="'logits' of world/conv has no maps"):
         falcon.falcon(
             target, "logits", world.image_set(96), clip, corpus, sigmas=1.0, least=2, progress=False

@@ -319,23 +319,27 @@ def test_a_mask_is_what_exceeds_the_quantile_once_enlarged():
 def test_features_equal_one_exemplar_at_a_time(layer):
     """The encoder is another network than the target, and images are shared between neurons."""
     target, probe = targets.load("world/vit" if layer == "logits" else "world/conv"), small_world()
-    encoder, stages = conv(), ("layer1", "layer4")
+    describer = tiny()
+    encoder, stages = describer.encoder, describer.stages
     found = collected(target, layer, probe)
     chosen = regions_of.choose(found, probe, K)
     options = {"batch_size": 5, "progress": False}
-    level = regions_of.quantiles(target, layer, probe, chosen, 0.9, **options)
-    made_masks = regions_of.masks(target, layer, probe, chosen, level, (64, 64), **options)
-    made = regions_of.features(encoder, stages, probe, chosen.index, made_masks, **options)
-    number = chosen.live.nonzero()[:, 0].tolist()
-    for n, k in itertools.product((0, len(number) - 1), range(K)):
+    made_masks = regions_of.masks(target, layer, chosen, 0.9, encoder, **options)
+    made = regions_of.features(describer, chosen, made_masks, **options)
+    if layer == "logits":
+        assert made_masks.shape[2:] == (1, 1)
+        made_masks = made_masks.expand(-1, -1, 64, 64)
+    else:
+        level = common.thresholds(target, probe, [layer], 0.1, progress=False)[layer]
+    for n, k in itertools.product((0, len(made) - 1), range(K)):
         x = target.preprocess(probe.image(chosen.index[n, k].item()))[None]
         with torch.no_grad(), capture(target, [layer]) as taken:
             target.model(x)
         mask = torch.ones(64, 64, dtype=torch.bool)
-        if level is not None:
-            a = taken[layer].maps[:, number[n]][None]
+        if layer != "logits":
+            a = taken[layer].maps[:, n][None]
             large = F.interpolate(a, (64, 64), mode="bilinear", align_corners=False)[0, 0]
-            mask = large > level[number[n]]
+            mask = large > level[n]
             mask = mask if mask.any() else torch.ones_like(mask)
         differs = made_masks[n, k] != mask
         assert differs.float().mean() < 1e-3  # a pixel at the very quantile, rounded in a batch
@@ -574,8 +578,8 @@ def test_plurals_are_read_in_the_singular():
         ({"k": 0}, "k is 0"),
         ({"quantile": 1.0}, "quantile is 1.0; it must lie between 0 and 1"),
         ({"weight": -0.1}, "weight is -0.1; it must be 0 or more"),
-        ({"beam": 0}, "beam of at least 1"),
-        ({"length": 1}, "room for a word and its end"),
+        ({"beam": 0}, "beam is 0; give a whole number, at least 1"),
+        ({"length": 1}, "length is 1; give a whole number, at least 2"),
     ],
 )
 def test_arguments_out_of_range_are_named(options, sentence):

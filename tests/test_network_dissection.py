@@ -1,6 +1,7 @@
 """Network Dissection against literal loops, on masks that were planted, and on Broden's layout."""
 
 import csv
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,7 +13,8 @@ from torchvision.transforms import v2
 
 from wwwlib import images, store, targets, world
 from wwwlib.baselines import network_dissection
-from wwwlib.baselines.common import crop_mask, visible_box
+from wwwlib.baselines.common import visible_box
+from wwwlib.images.image_set import crop_mask
 from wwwlib.studies import datasets
 
 SIDE, CELLS, COUNT = 12, 4, 5  # masks and images of 12 x 12 pixels, maps of 4 x 4 cells
@@ -65,8 +67,9 @@ def network(neurons=3):
 
 def dissect(target=None, layers=("0",), probe=None, of=None, **options):
     options = {"share": 0.1, "progress": False, **options}
-    target, probe, of = target or network(), probe or pictures(), of or Random()
-    return network_dissection.dissect(target, probe, of, list(layers), **options)
+    probe = probe or pictures()
+    probe = replace(probe, masks=of or probe.masks or Random())
+    return network_dissection.dissect(target or network(), probe, list(layers), **options)
 
 
 # The literal version
@@ -252,14 +255,13 @@ def test_images_without_labels_of_the_category_do_not_count_against_a_detector()
     made = dissect(target, probe=pictures(square), of=Square(), share=12 / 144)["0"]
     assert made.iou[0].tolist() == [1, 0, 1]
     assert made.table().names == [["window"], [], []]
-    assert made.best_category() == ["object", None, None]
     made = dissect(target, probe=pictures(square), of=Square(), share=1 - 12 / 144)["0"]
     assert made.table().names[1] == ["roof"]
 
 
 def test_tables_keep_the_best_above_the_minimum():
     iou = torch.tensor([[0.03, 0.2, 0.2], [0.04, 0.01, 0.0]], dtype=torch.float64)
-    made = network_dissection.Dissection(("a", "b", "c"), ("x", "y", "x"), iou, torch.zeros(2))
+    made = network_dissection.Dissection(("a", "b", "c"), iou, torch.zeros(2))
     table = made.table()
     assert (table.names, table.scores) == ([["b"], []], [[0.2], []])
     assert table.threshold.tolist() == [0.2, 0]
@@ -282,17 +284,22 @@ class Mixed(Random):
 )
 def test_what_does_not_fit_is_refused(change, sentence):
     options = {"layers": ["0"]} | change
+    probe = replace(pictures(), masks=options.pop("of", Random()))
     with pytest.raises(ValueError, match=sentence):
-        network_dissection.dissect(
-            network(), pictures(), options.pop("of", Random()), progress=False, **options
-        )
+        network_dissection.dissect(network(), probe, progress=False, **options)
+
+
+def test_images_without_masks_are_refused():
+    with pytest.raises(ValueError, match="has no pixel masks; open a set that has"):
+        network_dissection.dissect(network(), pictures(), ["0"], progress=False)
 
 
 # The concept world
 
 
 def test_the_worlds_images_and_masks_are_of_the_same_scenes():
-    probe, of = world.image_set_with_masks(3, seed=4, context_bias=0.5, swap=True)
+    probe = world.image_set(3, seed=4, context_bias=0.5, swap=True)
+    of = probe.masks
     for i in range(3):
         picture = world.render(world.sample(i, 4, 0.5, swap=True))
         assert probe.image(i).tobytes() == picture.image.tobytes()
@@ -304,13 +311,13 @@ def test_the_worlds_images_and_masks_are_of_the_same_scenes():
 
 
 def test_a_neuron_that_sees_red_is_called_red():
-    probe, of = world.image_set_with_masks(24)
+    probe = world.image_set(24)
     weight = torch.tensor([[1.0, -1.0, -1.0], [-1.0, 1.0, -1.0]])[:, :, None, None]
     colours = nn.Conv2d(3, 2, 1, bias=False)
     colours.weight = nn.Parameter(weight)
     model = nn.Sequential(colours, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     target = targets.wrap(model, partial(to_tensor, side=64), ("a", "b"), "test")
-    made = dissect(target, probe=probe, of=of, share=0.02)["0"]
+    made = dissect(target, probe=probe, share=0.02)["0"]
     colours = [made.concepts.index(name) for name in ("red", "green")]
     assert made.iou[:, colours].argmax(1).tolist() == [0, 1]
     assert made.iou[:, colours].argmax(0).tolist() == [0, 1]
@@ -377,7 +384,8 @@ def places(mask):
 def test_broden_masks_by_hand(folder):
     """Planes of a category are joined; labels above 255 use green; a bad image shifts nothing."""
     with pytest.warns(UserWarning, match="1 of 3"):
-        probe, of = network_dissection.broden(folder, tolerate=0.5)
+        probe = network_dissection.broden(folder, tolerate=0.5)
+    of = probe.masks
     assert probe.names == ("ade/a.png", "ade/b.png")
     assert {word: places(mask) for word, mask in of(0).items()} == {
         "car": [(0, 0), (0, 1)],
@@ -403,12 +411,15 @@ def test_brodens_images_are_those_of_its_index_and_none_of_its_masks(folder):
 
 
 def test_broden_can_be_dissected_and_split(folder):
-    probe, of = network_dissection.broden(folder, "val")
+    probe = network_dissection.broden(folder, "val")
+    of = probe.masks
     assert (probe.names, len(of.rows)) == (("ade/b.png",), 1)
-    made = dissect(probe=probe, of=of)["0"]
+    made = dissect(probe=probe)["0"]
     assert made.iou.shape == (3, len(LABELS))
-    assert of.fingerprint == network_dissection.broden(folder, "val")[1].fingerprint
-    assert of.fingerprint != network_dissection.broden(folder, "train", tolerate=0.9)[1].fingerprint
+    assert of.fingerprint == network_dissection.broden(folder, "val").masks.fingerprint
+    assert (
+        of.fingerprint != network_dissection.broden(folder, "train", tolerate=0.9).masks.fingerprint
+    )
 
 
 def test_a_broken_broden_says_what_is_wrong(folder):
@@ -416,7 +427,7 @@ def test_a_broken_broden_says_what_is_wrong(folder):
         network_dissection.broden(folder, "test")
     table(folder / "label.csv", ["number", "name", "category"], LABELS[1:])
     with pytest.raises(ValueError, match="label 1, which label"):
-        network_dissection.broden(folder, "val")[1](0)
+        network_dissection.broden(folder, "val").masks(0)
     table(folder / "label.csv", ["number", "name", "category"], [(1, "red-c", "color")])
     with pytest.raises(ValueError, match="category 'color' in"):
         network_dissection.broden(folder, "val")

@@ -9,13 +9,3 @@
 
 Those that need further packages import them on use; the extra is ``baselines``.
 """
-
-from wwwlib.baselines import (
-    clip_dissect,
-    craft,
-    falcon,
-    grad_cam,
-    milan,
-    network_dissection,
-    shapley,
-)

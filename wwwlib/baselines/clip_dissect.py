@@ -72,36 +72,28 @@ def soft_wpmi(
     """
     if not all(0 <= end <= 1 for end in membership):
         raise ValueError(f"membership is {membership}; give two probabilities in [0, 1].")
-    _check(v, t, words, k, exemplars.images)
-    live = (exemplars.status == OK) & (exemplars.index >= 0).all(1)
-    index = exemplars.index[live].to(v.device)
-    weights = torch.linspace(*membership, index.shape[1], dtype=v.dtype, device=v.device)
-    return _table(_wpmi_blocks(v, t, index, weights, temperature, lam), live, words, k)
-
-
-def _table(blocks: Iterator[Tensor], live: Tensor, words: Sequence[str], k: int) -> ConceptTable:
-    """Keep the best k concepts of each live neuron over blocks (n, b) of scores."""
-    value = torch.full((len(live), k), -torch.inf, dtype=torch.float64)
-    index = torch.zeros(len(live), k, dtype=torch.int64)
-    if live.any():
-        best, columns = best_of_blocks(blocks, k)
-        value[live], index[live] = best.to(value), columns.to(index)
-    return ranked_table(value, index, [words] * len(live))
-
-
-def _check(v: Tensor, t: Tensor, words: Sequence[str], k: int, images: int) -> None:
     if v.ndim != 2 or t.ndim != 2 or v.shape[1] != t.shape[1] or len(words) != len(t):
         raise ValueError(
             f"Image features {tuple(v.shape)}, concept features {tuple(t.shape)} and {len(words)} "
             "words do not fit: expected (I, D), (M, D) and M."
         )
-    if len(v) != images:
+    if len(v) != exemplars.images:
         raise ValueError(
-            f"There are features of {len(v)} images and activations on {images}; give the features "
-            "of the whole probe set, in its order."
+            f"There are features of {len(v)} images and activations on {exemplars.images}; give "
+            "the features of the whole probe set, in its order."
         )
     if not 1 <= k <= len(t):
         raise ValueError(f"k is {k}, but there are {len(t)} concepts; give 1 to {len(t)}.")
+    live = (exemplars.status == OK) & (exemplars.index >= 0).all(1)
+    index = exemplars.index[live].to(v.device)
+    weights = torch.linspace(*membership, index.shape[1], dtype=v.dtype, device=v.device)
+    value = torch.full((len(live), k), -torch.inf, dtype=torch.float64)
+    columns = torch.zeros(len(live), k, dtype=torch.int64)
+    if live.any():
+        blocks = _wpmi_blocks(v, t, index, weights, temperature, lam)
+        best, places = best_of_blocks(blocks, k)
+        value[live], columns[live] = best.to(value), places.to(columns)
+    return ranked_table(value, columns, [words] * len(live))
 
 
 def _wpmi_blocks(

@@ -1,11 +1,12 @@
 """Shared by the baselines: tables of names, layers on a probe set, and visible parts of images."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import floor
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -14,13 +15,13 @@ from wwwlib.contributions import forward
 from wwwlib.distributed import Pass, State, run
 from wwwlib.exemplars import Exemplars
 from wwwlib.images import ImageSet
+from wwwlib.images.image_set import Box, crop_mask
 from wwwlib.targets import Target, denormalize
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom, as fractions of the sides
 
-
-def concept_table(names: list[list[str]], scores: list[list[float]]) -> ConceptTable:
-    """Build a table from the names of N neurons and their scores; neurons without names abstain."""
+def concept_table(found: Sequence[Mapping[str, float]]) -> ConceptTable:
+    """Build a table from the scores of N neurons by name; neurons without names abstain."""
+    names, scores = [list(own) for own in found], [list(own.values()) for own in found]
     lowest = torch.tensor([min(own, default=0.0) for own in scores], dtype=torch.float64)
     return ConceptTable(names, scores, lowest, torch.tensor([not own for own in names]))
 
@@ -39,12 +40,12 @@ def ranked_table(
     minimum : float
         The score that a name must exceed.
     """
-    names, scores = [], []
+    found = []
     for own, row, texts in zip(value.tolist(), index.tolist(), words, strict=True):
-        kept = [(texts[j], s) for j, s in zip(row, own, strict=True) if s > minimum]
-        names.append([text for text, _ in kept])
-        scores.append([s for _, s in kept])
-    return concept_table(names, scores)
+        pairs = reversed([*zip(row, own, strict=True)])  # of equal texts the first, which is best
+        kept = {texts[j]: s for j, s in pairs if s > minimum}
+        found.append(dict(reversed(kept.items())))
+    return concept_table(found)
 
 
 def best_of_blocks(blocks: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
@@ -130,18 +131,24 @@ def thresholds(
     def merge(first: State, second: State) -> State:
         return _highest(torch.cat([first["highest"], second["highest"]], 1), int(first["count"]))
 
-    def finish(state: State) -> State:
-        return {"threshold": state["highest"][:, -1]}
-
-    found = run(
-        Pass(target, images, layers, step, merge, "thresholds", {"share": share}, finish), **options
-    )
+    key, finish = {"share": share}, lambda state: {"threshold": state["highest"][:, -1]}
+    found = run(Pass(target, images, layers, step, merge, "thresholds", key, finish), **options)
     return {layer: found[layer]["threshold"] for layer in layers}
 
 
 def _highest(values: Tensor, count: int) -> State:
     highest = values.topk(min(count, values.shape[1]), 1).values
     return {"highest": highest, "count": torch.tensor(count)}
+
+
+def above(a: Tensor, threshold: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return where maps (N, h, w), resized to (N, H, W), exceed the threshold (N,) of each.
+
+    A map of one cell is spread, since interpolation rounds and may lift it above its own value.
+    """
+    spread = a.shape[1:] == (1, 1)
+    large = a.expand(-1, *size) if spread else F.interpolate(a[None], size, mode="bilinear")[0]
+    return large > threshold[:, None, None]
 
 
 # The visible part of an image -------------------------------------------------------------------
@@ -169,37 +176,32 @@ def visible_box(target: Target, size: tuple[int, int]) -> Box:
     ValueError
         If preprocessing changes positions other than by resizing and cropping.
     """
-    left, right = _visible_span(target, size, horizontal=True)
-    top, bottom = _visible_span(target, size, horizontal=False)
+    (left, right), (top, bottom) = (_visible_span(target, size, axis) for axis in (0, 1))
     return left, top, right, bottom
 
 
-def crop_mask(mask: np.ndarray, box: Box) -> np.ndarray:
-    """Crop an array (H, W) over a whole image to a box such as `visible_box` returns.
+def visible_masks(
+    target: Target, masks: Mapping[str, np.ndarray], boxes: dict[tuple[int, int], Box]
+) -> dict[str, np.ndarray]:
+    """Crop an image's masks to what the target's preprocessing keeps, without those it cuts off.
 
-    The box is rounded to whole pixels; at least one row and one column remain.
+    `boxes` keeps `visible_box` of each size (H, W), from image to image.
     """
-    left, top, right, bottom = box
-    rows, columns = _pixels(top, bottom, mask.shape[0]), _pixels(left, right, mask.shape[1])
-    return mask[rows, columns]
+    for height, width in {mask.shape for mask in masks.values()} - boxes.keys():
+        boxes[height, width] = visible_box(target, (width, height))
+    found = {word: crop_mask(mask, boxes[mask.shape]) for word, mask in masks.items()}
+    return {word: mask for word, mask in found.items() if mask.any()}
 
 
-def _pixels(start: float, stop: float, length: int) -> slice:
-    first = min(round(start * length), length - 1)
-    return slice(first, max(first + 1, round(stop * length)))
-
-
-def _visible_span(target: Target, size: tuple[int, int], horizontal: bool) -> tuple[float, float]:
-    """Return where the visible part starts and ends along one side of the image."""
-    width, height = size
-    length, across = (width, height) if horizontal else (height, width)
+def _visible_span(target: Target, size: tuple[int, int], axis: int) -> tuple[float, float]:
+    """Return where the visible part starts and ends along the width (axis 0) or the height (1)."""
+    length, across = size[axis], size[1 - axis]
     ramp = (np.arange(length) + 0.5) * 255 / length
     dither = (np.arange(across) % 16 + 0.5) / 16  # so that lines average to more than 8 bits
     pixels = np.uint8(np.floor(ramp + dither[:, None]))
-    pixels = pixels if horizontal else pixels.T
-    image = Image.fromarray(np.repeat(pixels[..., None], 3, axis=2))
+    image = Image.fromarray(pixels.T if axis else pixels).convert("RGB")
     output = np.asarray(denormalize(target, image, target.preprocess(image)), float).mean(2) / 255
-    output = output if horizontal else output.T
+    output = output.T if axis else output
     places = (np.arange(output.shape[1]) + 0.5) / output.shape[1]
     edge = output.shape[1] // 8  # there interpolation repeats the border
     inner = slice(edge, output.shape[1] - edge)
@@ -209,7 +211,7 @@ def _visible_span(target: Target, size: tuple[int, int], horizontal: bool) -> tu
     error = np.abs(output - (start + slope * places))[:, inner].max()
     if error > tolerance or slope <= 0 or ends[0] < -tolerance or ends[1] > 1 + tolerance:
         raise ValueError(
-            f"The preprocessing of {target.name} does more to an image of {width} x {height} "
+            f"The preprocessing of {target.name} does more to an image of {size[0]} x {size[1]} "
             "pixels than to resize and crop it, so that masks cannot be aligned with it; give a "
             "target whose preprocessing only resizes and crops."
         )

@@ -10,6 +10,7 @@ Fel et al., "CRAFT: Concept Recursive Activation FacTorization for Explainabilit
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -40,7 +41,6 @@ class Craft:
     ----------
     layer : str
         The layer of N neurons whose activations were factorised.
-    class_index : int
     bank : Tensor of float64, shape (R, N)
         The concepts, non-negative; activations are approximated by non-negative sums of them.
     importance : Tensor of float64, shape (R,)
@@ -55,7 +55,6 @@ class Craft:
     """
 
     layer: str
-    class_index: int
     bank: Tensor
     importance: Tensor
     error: float
@@ -68,9 +67,8 @@ class Craft:
 
     def heatmap(self, target: Target, x: Tensor) -> Tensor:
         """Return the sum of the concepts' maps, weighted by importance: (B, H, W)."""
-        weight = self.importance.clamp(min=0)
         amounts = maps.resize(self.amounts(target, x), tuple(x.shape[2:]))
-        return (amounts * weight[:, None, None]).sum(1)
+        return torch.einsum("r,brhw->bhw", self.importance.clamp(min=0), amounts)
 
 
 def craft(
@@ -85,7 +83,6 @@ def craft(
     perturbed: int = 8,
     samples: int = 32,
     shown: int = 8,
-    seed: int = 0,
     **options,
 ) -> Craft:
     """Decompose a class into concepts.
@@ -110,8 +107,6 @@ def craft(
         A power of two; each image takes ``samples * (concepts + 2)`` forward passes.
     shown : int
         Crops kept for each concept.
-    seed : int
-        Of the masks and of the factorisation.
     **options
         Fields of `distributed.Options`; by default without progress bars.
 
@@ -125,9 +120,22 @@ def craft(
     ImportError
         If scikit-learn or SALib is not installed.
     """
-    _check(target, class_index, concepts, patch, samples)
+    if not 0 <= class_index < len(target.classes):
+        count = len(target.classes)
+        raise ValueError(f"Class {class_index} does not exist; {target.name} has {count}.")
+    whole_number("concepts", concepts, 2)
+    if not 0 < patch <= 1:
+        raise ValueError(f"patch is {patch}; give a share of the image's side in (0, 1].")
+    if samples < 1 or samples & (samples - 1):
+        raise ValueError(f"samples is {samples}; a Sobol sequence needs a power of two.")
     options = {"progress": False, **options}
-    index = _predicted(target, images, class_index, cropped, **options)
+    predicted = activations(target, images, [LOGITS], **options)[LOGITS].argmax(1)
+    index = (predicted == class_index).nonzero()[:cropped, 0].tolist()
+    if not index:
+        raise CraftError(
+            f"None of the {len(images)} images of {images.name!r} is predicted as "
+            f"{target.classes[class_index]!r}; give images of that class."
+        )
     x = torch.stack([target.preprocess(images.image(i)) for i in index])
     cut, patches = crops(x, patch)
     a = pooled(target, layer, cut, Options(**options).batch_size)
@@ -136,26 +144,17 @@ def craft(
             f"{len(x)} images are predicted as {target.classes[class_index]!r}, which make "
             f"{len(a)} crops for {concepts} concepts; give more images or a smaller patch."
         )
-    nmf = require("sklearn.decomposition", "baselines").NMF(
-        concepts, init="nndsvda", max_iter=2000, random_state=seed
-    )
+    settings = {"init": "nndsvda", "max_iter": 2000, "random_state": 0}
+    nmf = require("sklearn.decomposition", "baselines").NMF(concepts, **settings)
     u, bank = nmf.fit_transform(a.numpy()), torch.from_numpy(nmf.components_)
-    indices = [
-        sobol(target, layer, one[None], class_index, bank, samples, seed) for one in x[:perturbed]
-    ]
+    indices = [sobol(target, layer, one[None], class_index, bank, samples) for one in x[:perturbed]]
     importance = torch.stack(indices).mean(0)
     order = importance.argsort(descending=True, stable=True).tolist()
     best = np.argsort(-u, axis=0, kind="stable")[:shown]
     patches = [(index[i], *box) for i, *box in patches]
-    return Craft(
-        layer=layer,
-        class_index=class_index,
-        bank=bank[order],
-        importance=importance[order],
-        error=float(nmf.reconstruction_err_ / np.linalg.norm(a.numpy())),
-        patches=tuple(tuple(patches[i] for i in best[:, r]) for r in order),
-        images=tuple(index),
-    )
+    kept = tuple(tuple(patches[i] for i in best[:, r]) for r in order)
+    error = float(nmf.reconstruction_err_ / np.linalg.norm(a.numpy()))
+    return Craft(layer, bank[order], importance[order], error, kept, tuple(index))
 
 
 def crops(x: Tensor, patch: float) -> tuple[Tensor, list[Patch]]:
@@ -229,13 +228,7 @@ def factorise(a: Tensor, bank: Tensor) -> Tensor:
 
 
 def sobol(
-    target: Target,
-    layer: str,
-    x: Tensor,
-    class_index: int,
-    bank: Tensor,
-    samples: int = 32,
-    seed: int = 0,
+    target: Target, layer: str, x: Tensor, class_index: int, bank: Tensor, samples: int = 32
 ) -> Tensor:
     """Estimate the total Sobol index of every concept for one image.
 
@@ -244,7 +237,7 @@ def sobol(
 
     Parameters
     ----------
-    target, layer, class_index, samples, seed
+    target, layer, class_index, samples
         As for `craft`.
     x : Tensor
         (1, 3, H, W).
@@ -259,9 +252,9 @@ def sobol(
     a = layer_maps(target, [layer], x)[layer]
     u = factorise(a, bank)[0].to(a)
     count = len(bank)
-    names = [f"concept {r}" for r in range(count)]
+    names = [*map(str, range(count))]
     problem = {"num_vars": count, "names": names, "bounds": [[0.0, 1.0]] * count}
-    settings = {"calc_second_order": False, "seed": seed}
+    settings = {"calc_second_order": False, "seed": 0}
     masks = require("SALib.sample.sobol", "baselines").sample(problem, samples, **settings)
     y = _logits(target, layer, x, class_index, u, bank.to(a), torch.from_numpy(masks).to(a))
     if np.ptp(y) == 0:
@@ -277,7 +270,7 @@ def _logits(target, layer, x, class_index, u, bank, masks, batch_size: int = 64)
     for part in masks.split(batch_size):
         made = torch.einsum("sr,rhw,rn->snhw", part, u, bank)
         batch = x.to(target.device).expand(len(part), -1, -1, -1)
-        with replaced_output(target, layer, lambda output, made=made: _like(made, output)):
+        with replaced_output(target, layer, partial(_like, made)):
             logits, _ = forward(target, batch, [])
         found.append(logits[:, class_index].double().cpu())
     return torch.cat(found).numpy()
@@ -286,25 +279,3 @@ def _logits(target, layer, x, class_index, u, bank, masks, batch_size: int = 64)
 def _like(a: Tensor, output: Tensor) -> Tensor:
     """Permute maps (B, N, h, w) to the order of axes of the layer's output."""
     return a if output.shape == a.shape else a.permute(0, 2, 3, 1)
-
-
-def _predicted(target: Target, images: ImageSet, c: int, most: int, **options) -> list[int]:
-    """Return the indices of the first images that are predicted as the class."""
-    logits = activations(target, images, [LOGITS], **options)[LOGITS]
-    index = (logits.argmax(1) == c).nonzero()[:most, 0].tolist()
-    if not index:
-        raise CraftError(
-            f"None of the {len(images)} images of {images.name!r} is predicted as "
-            f"{target.classes[c]!r}; give images of that class."
-        )
-    return index
-
-
-def _check(target: Target, c: int, concepts: int, patch: float, samples: int) -> None:
-    if not 0 <= c < len(target.classes):
-        raise ValueError(f"Class {c} does not exist; {target.name} has {len(target.classes)}.")
-    whole_number("concepts", concepts, 2)
-    if not 0 < patch <= 1:
-        raise ValueError(f"patch is {patch}; give a share of the image's side in (0, 1].")
-    if samples < 1 or samples & (samples - 1):
-        raise ValueError(f"samples is {samples}; a Sobol sequence needs a power of two.")

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from wwwlib.activations import Activations
 from wwwlib.contributions import forward, resolve_classes
-from wwwlib.targets import Target
+from wwwlib.targets import LOGITS, Target
 
-Score = Callable[[Activations, Tensor], Tensor]
+Score = Callable[[Activations], Tensor]
 
 
 def grad_cam(target: Target, x: Tensor, layer: str, classes: int | Tensor | None = None) -> Tensor:
@@ -46,14 +46,14 @@ def grad_cam(target: Target, x: Tensor, layer: str, classes: int | Tensor | None
         If the layer or a class does not exist, or no gradient reaches the layer.
     """
 
-    def class_logit(_: Activations, logits: Tensor) -> Tensor:
-        return logits.gather(1, resolve_classes(classes, logits)[:, None]).sum()
+    def class_logit(output: Activations) -> Tensor:
+        return output.raw.gather(1, resolve_classes(classes, output.raw)[:, None]).sum()
 
-    return gradient_heatmap(target, x, layer, layer, class_logit)
+    return gradient_heatmap(target, x, layer, LOGITS, class_logit)
 
 
 def gradient_heatmap(target: Target, x: Tensor, layer: str, source: str, score: Score) -> Tensor:
-    """Compute the Grad-CAM heatmap of any score of a layer's output or of the logits.
+    """Compute the Grad-CAM heatmap of any score of a layer's output.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def gradient_heatmap(target: Target, x: Tensor, layer: str, source: str, score: 
     source : str
         The layer from which the score is computed.
     score : callable
-        Maps the `Activations` of `source` and the logits (B, C) to a scalar, summed over images.
+        Maps the `Activations` of `source` to a scalar, summed over images.
     """
     a, gradient = _maps_and_gradient(target, x, layer, source, score)
     return (gradient.mean((2, 3), keepdim=True) * a).sum(1).clamp(min=0)
@@ -74,7 +74,7 @@ def depends_on(target: Target, x: Tensor, source: str, layer: str) -> bool:
     After the last attention block a class token depends on no patch token: there the gradient,
     and with it Grad-CAM, is zero.
     """
-    _, gradient = _maps_and_gradient(target, x, layer, source, lambda output, _: output.z.sum())
+    _, gradient = _maps_and_gradient(target, x, layer, source, lambda output: output.z.sum())
     return bool(gradient.any())
 
 
@@ -83,10 +83,10 @@ def _maps_and_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Return a layer's maps (B, N, h, w), and the gradient of the score with respect to them."""
     with torch.inference_mode(False), torch.enable_grad():
-        logits, captured = forward(target, x.detach().clone().requires_grad_(), [layer, source])
+        captured = forward(target, x.detach().clone().requires_grad_(), [layer, source])[1]
         output = captured[layer]
         if not output.raw.requires_grad:
             raise ValueError(f"No gradient passes through the layer {layer!r}; choose another.")
-        value = score(captured[source], logits)
+        value = score(captured[source])
     (gradient,) = torch.autograd.grad(value, output.raw, materialize_grads=True)
     return output.maps.detach(), output.to_maps(gradient)

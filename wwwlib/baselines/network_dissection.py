@@ -7,63 +7,31 @@ have any label of the concept's category, since other images are not labelled fo
 
 On the concept world's masks the concept with the best IoU is the ground truth for hidden layers.
 
-`Masks` is the protocol of pixel masks: `broden` opens those of Broden in its published folder
-layout; `world.image_set_with_masks` gives the exact ones of the concept world.
+Masks come with the images: `broden` opens Broden in its published folder layout, `images.masks`
+other folders, and those of the concept world are exact.
 
 Bau, Zhou, Khosla, Oliva and Torralba, "Network Dissection: Quantifying Interpretability of Deep
 Visual Representations", CVPR 2017.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
+import pandas as pd
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from wwwlib.baselines.broden import images as broden_images
-from wwwlib.baselines.broden import rows as broden_rows
-from wwwlib.baselines.broden import table as broden_table
-from wwwlib.baselines.common import (
-    Box,
-    best_of_blocks,
-    crop_mask,
-    layer_maps,
-    ranked_table,
-    thresholds,
-    visible_box,
-)
+from wwwlib.baselines import common
 from wwwlib.concepts import ConceptTable
 from wwwlib.distributed import Pass, State, run
-from wwwlib.images import ImageSet, decode
-from wwwlib.images.files import existing
+from wwwlib.images import ImageSet, Masks, decode
+from wwwlib.images.files import Place, existing, open_files
 from wwwlib.store import digest, file_digest
 from wwwlib.targets import Target
-
-
-class Masks(Protocol):
-    """Pixel masks of the images of a set, by index.
-
-    Attributes
-    ----------
-    categories : mapping of str to str
-        The category of each concept, such as "object"; the order is that of the IoU's columns.
-    fingerprint : str
-        SHA-256, equal for equal masks.
-    """
-
-    categories: Mapping[str, str]
-    fingerprint: str
-
-    def __call__(self, i: int) -> Mapping[str, np.ndarray]:
-        """Return the (H, W) bool mask of each concept that image i shows, all of one size."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -74,8 +42,6 @@ class Dissection:
     ----------
     concepts : tuple of str
         C concepts.
-    categories : tuple of str
-        The category of each concept.
     iou : Tensor of float64, shape (N, C)
         Intersection over union, in [0, 1]; 0 for a concept that no image shows.
     threshold : Tensor, shape (N,)
@@ -83,7 +49,6 @@ class Dissection:
     """
 
     concepts: tuple[str, ...]
-    categories: tuple[str, ...]
     iou: Tensor
     threshold: Tensor
 
@@ -96,34 +61,23 @@ class Dissection:
             The IoU that a name must exceed; neurons without such a concept abstain. The paper calls
             neurons above .04 detectors. With 0 every neuron that overlaps any mask is named.
         """
-        value, index = best_of_blocks([self.iou], 1)
-        return ranked_table(value, index, [self.concepts] * len(value), minimum)
-
-    def best_category(self, minimum: float = 0.04) -> list[str | None]:
-        """Return the category of each neuron's best concept, None where it abstains."""
-        of = dict(zip(self.concepts, self.categories, strict=True))
-        return [of[names[0]] if names else None for names in self.table(minimum).names]
+        value, index = common.best_of_blocks([self.iou], 1)
+        return common.ranked_table(value, index, [self.concepts] * len(value), minimum)
 
 
 def dissect(
-    target: Target,
-    images: ImageSet,
-    masks: Masks,
-    layers: Sequence[str],
-    share: float = 0.005,
-    **options,
+    target: Target, images: ImageSet, layers: Sequence[str], share: float = 0.005, **options
 ) -> dict[str, Dissection]:
     """Compare the activation maps of layers with pixel masks, in two passes over the images.
 
-    Masks cover whole images; they are cropped to the part that the network's preprocessing keeps.
+    Masks cover whole images, in their proportions; they are cropped to the part that the network's
+    preprocessing keeps.
 
     Parameters
     ----------
     target : Target
     images : ImageSet
-        The probe set.
-    masks : Masks
-        Of the same images.
+        The probe set, with masks.
     layers : sequence of str
         Layer names; the final layer, "logits", has maps of one cell, which cover the whole image.
     share : float
@@ -138,123 +92,76 @@ def dissect(
     Raises
     ------
     ValueError
-        If a layer does not exist, an argument is out of range, masks do not fit together, or the
-        network's preprocessing does more than to resize and crop.
+        If the images have no masks, a layer does not exist, an argument is out of range, masks do
+        not fit together, or the network's preprocessing does more than to resize and crop.
     """
     if not 0 < share < 1:
         raise ValueError(f"share is {share}; it must lie between 0 and 1, as .005 does.")
-    threshold = thresholds(target, images, layers, share, **options)
-    step = _Overlaps(target, masks, threshold)
+    masks = images.known_masks
+    threshold = common.thresholds(target, images, layers, share, **options)
+    step, finish = partial(_overlaps, target, masks, threshold, {}), partial(_iou, masks)
     key = {"share": share, "masks": masks.fingerprint}
-    overlaps = Pass(_Sized(target), images, layers, step, _add, "overlaps", key, label="overlaps")
-    counts = run(overlaps, **options)
-    concepts, categories = tuple(masks.categories), tuple(masks.categories.values())
-    return {
-        layer: Dissection(concepts, categories, _iou(counts[layer], masks), threshold[layer])
-        for layer in layers
-    }
-
-
-def _iou(counts: State, masks: Masks) -> Tensor:
-    """Divide intersections (N, C) by unions; where both are empty the result is 0."""
-    names, count = _category_names(masks), len(masks.categories)
-    both = counts["above"][:, :count]
-    active = counts["above"][:, [count + names.index(own) for own in masks.categories.values()]]
-    return both / (active + counts["all"][:count] - both).clamp_min(1)
+    overlaps = Pass(target, images, layers, step, _add, "iou", key, finish, "overlaps")
+    found, concepts = run(overlaps, **options), tuple(masks.categories)
+    return {name: Dissection(concepts, found[name]["iou"], threshold[name]) for name in layers}
 
 
 def _add(first: State, second: State) -> State:
     return {name: first[name] + second[name] for name in first}
 
 
-@dataclass(frozen=True)
-class _WithSize:
-    """Preprocessing whose output has two more channels, with the width and height of the image."""
-
-    preprocess: Callable[[Image.Image], Tensor]
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        x = self.preprocess(image)
-        return torch.cat([x, x.new_tensor(image.size)[:, None, None].expand(2, *x.shape[1:])])
+def _iou(masks: Masks, counts: State) -> State:
+    """Divide intersections (N, C) by unions; where both are empty the result is 0."""
+    names, both = _category_names(masks), counts["both"]
+    active = counts["active"][:, [names.index(own) for own in masks.categories.values()]]
+    return {"iou": both / (active + counts["masked"] - both).clamp_min(1)}
 
 
-class _Sized:
-    """A target, as far as a pass needs one, with the preprocessing `_WithSize`."""
+@torch.inference_mode()
+def _overlaps(
+    target: Target, masks: Masks, threshold: Mapping[str, Tensor], boxes: dict, layers, indices, x
+) -> dict[str, State]:
+    """Count pixels of a batch, in float64, for each layer of N neurons.
 
-    def __init__(self, target: Target) -> None:
-        self.target, self.preprocess = target, _WithSize(target.preprocess)
-        self.key, self.to = target.key, target.to
-
-    @property
-    def device(self) -> torch.device:
-        return self.target.device
-
-
-class _Overlaps:
-    """Counts pixels of a batch, in float64, for each layer.
-
-    The C + G columns are the concepts, whose pixels are those of their masks, and then the
-    categories, whose pixels are those of all images with any of their labels. "all" (C + G,) counts
-    these pixels, and "above" (N, C + G) those of them above the threshold of each neuron.
+    "masked" (C,) counts the pixels of each concept's masks, and "both" (N, C) those of them above
+    the threshold of each neuron. "active" (N, G) counts the pixels above the threshold in all
+    images that have any label of each category. Counts of one image are in single precision, which
+    is exact up to 16 megapixels.
     """
-
-    def __init__(self, target: Target, masks: Masks, threshold: Mapping[str, Tensor]) -> None:
-        self.target, self.masks, self.threshold = target, masks, threshold
-        self.concepts, self.names = list(masks.categories), _category_names(masks)
-        self.parts: dict[tuple[int, int], Box] = {}
-
-    @torch.inference_mode()
-    def __call__(self, layers: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
-        sizes = x[:, 3:, 0, 0].long().tolist()
-        maps = layer_maps(self.target, layers, x[:, :3])
-        count, width = len(self.concepts), len(self.concepts) + len(self.names)
-        zeros = partial(torch.zeros, dtype=torch.float64, device=x.device)
-        states = {
-            layer: {"above": zeros(a.shape[1], width), "all": zeros(width)}
-            for layer, a in maps.items()
-        }
-        for row, i in enumerate(indices.tolist()):
-            words, shown = self._shown(i, tuple(sizes[row]))
-            if not words:
-                continue
-            present = {count + self.names.index(self.masks.categories[word]) for word in words}
-            columns = [*(self.concepts.index(word) for word in words), *sorted(present)]
-            planes = np.concatenate([shown, np.ones((len(present), *shown.shape[1:]), bool)])
-            planes = torch.from_numpy(planes).to(x.device).flatten(1).float()
-            for layer, state in states.items():
-                threshold = self.threshold[layer].to(x.device)
-                a = maps[layer][[row]]
-                state["above"][:, columns] += _count_above(a, threshold, planes, shown.shape[1:])
-                state["all"][columns] += planes.sum(1)
-        return states
-
-    def _shown(self, i: int, size: tuple[int, int]) -> tuple[list[str], np.ndarray]:
-        """Return the concepts in the part of image i that the preprocessing keeps, with masks."""
-        if size not in self.parts:
-            self.parts[size] = visible_box(self.target, size)
-        found = {word: mask for word, mask in self.masks(i).items() if mask.any()}
-        sizes = {mask.shape for mask in found.values()}
-        if len(sizes) > 1 or not found.keys() <= self.masks.categories.keys():
-            unknown = sorted(found.keys() - self.masks.categories.keys())
-            raise ValueError(
-                f"The masks of image {i} have the sizes {sorted(sizes)} and concepts without a "
-                f"category {unknown}; give masks of one size, of concepts in `masks.categories`."
-            )
-        cropped = {word: crop_mask(mask, self.parts[size]) for word, mask in found.items()}
-        kept = {word: mask for word, mask in cropped.items() if mask.any()}
-        return list(kept), np.stack(list(kept.values())) if kept else np.zeros((0, 0, 0), bool)
+    maps = common.layer_maps(target, layers, x)
+    concepts, names = list(masks.categories), _category_names(masks)
+    zeros, c, g = partial(x.new_zeros, dtype=torch.float64), len(concepts), len(names)
+    states = {
+        layer: {"both": zeros((n, c)), "active": zeros((n, g)), "masked": zeros(c)}
+        for layer, n in ((layer, a.shape[1]) for layer, a in maps.items())
+    }
+    for row, i in enumerate(indices.tolist()):
+        if not (shown := _shown(target, masks, i, boxes)):
+            continue
+        columns = [concepts.index(word) for word in shown]
+        present = sorted({names.index(masks.categories[word]) for word in shown})
+        planes = torch.from_numpy(np.stack([*shown.values()])).to(x.device)
+        size, planes = planes.shape[1:], planes.flatten(1).float()
+        for layer, state in states.items():
+            above = common.above(maps[layer][row], threshold[layer].to(x.device), size)
+            above = above.flatten(1).float()
+            state["both"][:, columns] += above @ planes.T
+            state["active"][:, present] += above.sum(1, keepdim=True)
+            state["masked"][columns] += planes.sum(1)
+    return states
 
 
-def _count_above(a: Tensor, threshold: Tensor, planes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Count the pixels of each plane (P, H*W) where maps (1, N, h, w) exceed a threshold: (N, P).
-
-    A map of one cell is not resized, since interpolation rounds and may lift it above its own
-    value. Counts of single precision are exact up to 16 megapixels.
-    """
-    if a.shape[2:] == (1, 1):
-        return torch.outer((a[0, :, 0, 0] > threshold).double(), planes.sum(1).double())
-    large = F.interpolate(a, size, mode="bilinear", align_corners=False)[0].flatten(1)
-    return ((large > threshold.unsqueeze(1)).float() @ planes.T).double()
+def _shown(target: Target, masks: Masks, i: int, boxes: dict) -> dict[str, np.ndarray]:
+    """Return the masks of image i in the part of it that the preprocessing keeps."""
+    found = {word: mask for word, mask in masks(i).items() if mask.any()}
+    sizes = {mask.shape for mask in found.values()}
+    if len(sizes) > 1 or not found.keys() <= masks.categories.keys():
+        unknown = sorted(found.keys() - masks.categories.keys())
+        raise ValueError(
+            f"The masks of image {i} have the sizes {sorted(sizes)} and concepts without a "
+            f"category {unknown}; give masks of one size, of concepts in `masks.categories`."
+        )
+    return common.visible_masks(target, found, boxes)
 
 
 def _category_names(masks: Masks) -> list[str]:
@@ -287,11 +194,10 @@ class BrodenMasks:
         height, width, cells = self.rows[i]
         masks: dict[str, np.ndarray] = {}
         for cell in cells:
-            numbers = (
-                np.full((height, width), int(cell))
-                if cell.isdecimal()
-                else _decoded(self.root / "images" / cell)
-            )
+            if cell.isdecimal():
+                numbers = np.full((height, width), int(cell))
+            else:
+                numbers = np.asarray(decode(self.root / "images" / cell), np.int64) @ (1, 256, 0)
             for number in set(np.unique(numbers).tolist()) - {0}:
                 if number not in self.labels:
                     raise ValueError(
@@ -303,8 +209,8 @@ class BrodenMasks:
         return masks
 
 
-def broden(root: str | Path, split: str | None = None, **options) -> tuple[ImageSet, BrodenMasks]:
-    """Open Broden in the layout that Network Dissection published.
+def broden(root: str | Path, split: str | None = None, **options) -> ImageSet:
+    """Open Broden with its masks, in the layout that Network Dissection published.
 
     The folder holds ``index.csv`` (image, split, ih, iw, sh, sw, then a column for each category
     with mask files or label numbers, separated by semicolons), ``label.csv`` (number, name,
@@ -322,10 +228,8 @@ def broden(root: str | Path, split: str | None = None, **options) -> tuple[Image
 
     Returns
     -------
-    images : ImageSet
+    ImageSet
         Without labels; `names` are paths below ``images/``.
-    masks : BrodenMasks
-        In the same order, without those of unreadable images.
 
     Raises
     ------
@@ -334,24 +238,35 @@ def broden(root: str | Path, split: str | None = None, **options) -> tuple[Image
     ValueError
         If a table lacks a column, no image has the split, or too many images cannot be read.
     """
-    images = broden_images(root, split, **options)
     root = existing(root)
-    readable = set(images.names)
-    rows = tuple(_row(row) for row in broden_rows(root, split) if row["image"] in readable)
-    entries = broden_table(root / "label.csv", ["number", "name", "category"])
-    labels = {int(row["number"]): row["name"] for row in entries}
-    categories = {row["name"]: _main_category(row["category"]) for row in entries}
+    index = _table(root / "index.csv", ["image", "split", "sh", "sw"])
+    chosen = index[(index["split"] == split) | (split is None)]
+    if chosen.empty:
+        splits = ", ".join(sorted({*index["split"]}))
+        raise ValueError(f"Broden has no image of the split {split!r}; its splits are {splits}.")
+    paths, options = [*chosen["image"]], {"name": root.name, **options}
+    images = open_files(existing(root / "images"), paths, [None] * len(paths), (), **options)
+    chosen = chosen[chosen["image"].isin(images.names)]
+    labelled = (";".join(cells).split(";") for _, *cells in chosen.loc[:, "sw":].to_numpy())
+    cells = (tuple(filter(None, own)) for own in labelled)
+    rows = tuple(zip(chosen["sh"].astype(int), chosen["sw"].astype(int), cells, strict=True))
+    entries = _table(root / "label.csv", ["number", "name", "category"])
+    labels = dict(zip(entries["number"].astype(int), entries["name"], strict=True))
+    categories = dict(zip(entries["name"], map(_main_category, entries["category"]), strict=True))
     tables = [file_digest(root / name) for name in ("index.csv", "label.csv")]
     fingerprint = digest({"broden": tables, "images": images.fingerprint})
-    return images, BrodenMasks(root, rows, labels, categories, fingerprint)
+    return replace(images, masks=BrodenMasks(root, rows, labels, categories, fingerprint))
 
 
-def _row(row: Mapping[str, str]) -> tuple[int, int, tuple[str, ...]]:
-    """Return the size of an image's masks, and the cells of all its category columns."""
-    columns = list(row)
-    labelled = columns[columns.index("sw") + 1 :]
-    cells = [cell for column in labelled for cell in (row[column] or "").split(";") if cell]
-    return int(row["sh"]), int(row["sw"]), tuple(cells)
+def _table(path: Place, columns: list[str]) -> pd.DataFrame:
+    """Read one of Broden's CSV files as text, and check that it has the given columns."""
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {str(path)!r}; give the folder of Broden.")
+    with path.open(newline="", encoding="utf-8") as file:
+        found = pd.read_csv(file, dtype=str, index_col=False, keep_default_na=False).fillna("")
+    if missing := [column for column in columns if column not in found]:
+        raise ValueError(f"{str(path)!r} has no column {missing[0]!r}; unpack Broden again.")
+    return found
 
 
 def _main_category(entry: str) -> str:
@@ -360,9 +275,3 @@ def _main_category(entry: str) -> str:
     if not found:
         raise ValueError(f"The category {entry!r} in label.csv is not like 'material(36)'.")
     return max(found, key=lambda pair: int(pair[1]))[0]
-
-
-def _decoded(path: Path) -> np.ndarray:
-    """Read the label numbers (H, W) of a mask file."""
-    pixels = np.asarray(decode(path), np.int64)
-    return pixels[..., 0] + 256 * pixels[..., 1]

@@ -69,12 +69,10 @@ def values(
         return logit(mask)
 
     method = require("captum.attr", "baselines").ShapleyValueSampling(value)
+    every = torch.ones(len(x), len(players), dtype=x.dtype, device=x.device)
+    at_once = max(1, batch_size // len(x))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        w = method.attribute(
-            torch.ones(len(x), len(players), dtype=x.dtype, device=x.device),
-            n_samples=samples,
-            perturbations_per_eval=max(1, batch_size // len(x)),
-        )
+        w = method.attribute(every, n_samples=samples, perturbations_per_eval=at_once)
     w = w.to(x.dtype)  # captum sums in single precision
     return w if signed else w.abs()

@@ -8,31 +8,24 @@ Kalibhat, Bhardwaj, Bruss, Firooz, Sanjabi and Feizi, "Identifying Interpretable
 Representations", ICML 2023.
 """
 
-from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from wwwlib.baselines.common import concept_table
 from wwwlib.baselines.falcon import corpus, groups
-from wwwlib.baselines.falcon.corpus import Captions, Shards, captions, shards, text_file
+from wwwlib.baselines.falcon.corpus import Captions, Shards
 from wwwlib.baselines.falcon.groups import LEAST, SIGMAS, Box, Group, crop_to_boxes
 from wwwlib.concepts import ConceptTable
-from wwwlib.distributed import Options
+from wwwlib.distributed import Pass, State, concatenate, run
 from wwwlib.evaluation import activations
-from wwwlib.images import ImageSet, batches, subset
+from wwwlib.images import ImageSet, subset
 from wwwlib.language import Encoder, image_features
 from wwwlib.registry import whole_number
 from wwwlib.store import digest
 from wwwlib.targets import Target
-
-__all__ = [
-    "COHESIVE", "LEAST", "SIGMAS", "Captions", "Falcon", "Group", "GroupExplanation", "Shards",
-    "captions", "crop_to_boxes", "falcon", "shards", "text_file",
-]  # fmt: skip
 
 COHESIVE = 0.8  # mean cosine of a group's crops above which FALCON calls it interpretable
 
@@ -98,10 +91,7 @@ class Falcon:
     def table(self) -> ConceptTable:
         """Return the words of the best group of each neuron; neurons without one abstain."""
         best = [self.best(neuron) for neuron in range(self.neurons)]
-        return concept_table(
-            [list(own.words) if own else [] for own in best],
-            [list(own.words.values()) if own else [] for own in best],
-        )
+        return concept_table([own.words if own else {} for own in best])
 
 
 def falcon(
@@ -115,10 +105,7 @@ def falcon(
     sigmas: float = SIGMAS,
     least: int = LEAST,
     most: int = 40,
-    threshold: float = 0.6,
     cohesive: float = COHESIVE,
-    near: int = 5,
-    top: int = 8,
     **options,
 ) -> Falcon:
     """Explain groups of features of a layer by words.
@@ -143,14 +130,8 @@ def falcon(
     most : int
         Largest number of images of a group that are cropped and captioned, those with the highest
         activations; at least 2.
-    threshold : float
-        See `largest_region`.
     cohesive : float
         A group is interpretable if the mean pairwise cosine of its crops exceeds this.
-    near : int
-        Captions per image.
-    top : int
-        Largest number of words and phrases of a group.
     **options
         Fields of `distributed.Options`. The store keeps activations, boxes and image features, so
         that other captions or cohesion thresholds need no forward pass.
@@ -171,65 +152,41 @@ def falcon(
     x = target.preprocess(images.image(0))[None].to(target.device)
     cam_layer = groups.find_cam_layer(target, x, layer, cam_layer)
     found = [replace(g, images=g.images[:most]) for g in groups.find_groups(z, sigmas, least)]
-    boxes = _boxes(target, images, layer, found, cam_layer, threshold, **options)
+    if not found:
+        return Falcon(layer, z.shape[1], (), cam_layer)
+    boxes = _boxes(target, images, layer, found, cam_layer, **options)
     features = partial(image_features, encoder, **{**options, "progress": False})
+    where = [i for group in found for i in group.images], [box for own in boxes for box in own]
+    crops = crop_to_boxes(target, images, *where)
+    v = features(crops, range(len(crops))).split([len(own) for own in boxes])
     explained = []
-    for group, own in zip(found, boxes, strict=True):
-        crops = crop_to_boxes(target, images, group.images, own)
-        v = features(crops, range(len(own)))
-        similarity = groups.cohesion(v)
-        counter, words = [], {}
-        if similarity > cohesive:
-            counter = groups.counter_examples(z, group)
-            against = features(images, counter)
-            scores = (_scores(captions, one, near) for one in (v, against))
-            words = corpus.contrast(*scores, top=top)
-        explained.append(
-            GroupExplanation(group, own, similarity, similarity > cohesive, tuple(counter), words)
-        )
+    for group, own, crop in zip(found, boxes, v, strict=True):
+        value, counter, words = groups.cohesion(crop), (), {}
+        if interpretable := value > cohesive:
+            counter = tuple(groups.counter_examples(z, group))
+            compared = [crop, features(images, counter)] if counter else [crop]
+            scored = (corpus.word_scores(*captions.nearest(one)) for one in compared)
+            words = corpus.contrast(*scored)
+        explained.append(GroupExplanation(group, own, value, interpretable, counter, words))
     return Falcon(layer, z.shape[1], tuple(explained), cam_layer)
 
 
-def _boxes(
-    target: Target,
-    images: ImageSet,
-    layer: str,
-    found: Sequence[Group],
-    cam_layer: str | None,
-    threshold: float,
-    **options,
-) -> list[tuple[Box, ...]]:
+def _boxes(target, images, layer, found, cam_layer, **options) -> list[tuple[Box, ...]]:
     """Return the crop of each image of each group; the whole image without a layer for Grad-CAM."""
-    options = Options(**options)
+    owner = torch.tensor([number for number, group in enumerate(found) for _ in group.images])
 
-    def make(_) -> tuple[dict[str, Tensor], dict]:
-        rows: list[Box] = []
-        for group in tqdm(found, "groups", disable=not options.progress):
-            own = subset(images, group.images)
-            for _, x in batches(own, target.preprocess, options.batch_size, options.workers):
-                rows += boxes_of(x.to(target.device), group)
-        return {"boxes": torch.tensor(rows, dtype=torch.int64).reshape(-1, 4)}, {}
+    def step(_: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
+        boxes = []
+        for number in owner[indices].unique().tolist():  # in the order of the images
+            own, features = x[owner[indices] == number], found[number].features
+            cams = own.new_zeros(len(own), 1, 1)
+            if cam_layer:
+                cams = groups.group_cam(target, own, layer, features, cam_layer)
+            boxes += [groups.largest_region(cam, tuple(x.shape[2:])) for cam in cams]
+        return {layer: {"boxes": torch.tensor(boxes)}}
 
-    def boxes_of(x: Tensor, group: Group) -> list[Box]:
-        size = tuple(x.shape[2:])
-        if cam_layer is None:
-            return [(0, 0, size[1], size[0])] * len(x)
-        cams = groups.group_cam(target, x, layer, group.features, cam_layer)
-        if cams.shape[1:] == (1, 1):
-            raise ValueError(
-                f"The layer {cam_layer!r} of {target.name} has no maps; name one that has as "
-                "cam_layer."
-            )
-        return [groups.largest_region(cam, size, threshold) for cam in cams]
-
-    key = {"target": target.key(), "images": images.fingerprint, "layer": layer,
-           "cam_layer": cam_layer, "threshold": threshold,
-           "groups": digest([astuple(group) for group in found])}  # fmt: skip
-    boxes = options.store.fetch("falcon-boxes", key, make).tensors["boxes"].tolist()
-    rows = iter([tuple(box) for box in boxes])
-    return [tuple(next(rows) for _ in group.images) for group in found]
-
-
-def _scores(captions: Captions | Shards, v: Tensor, near: int) -> dict[str, float]:
-    """Return the scores of the words in the captions nearest to images (n, D)."""
-    return corpus.word_scores(*captions.nearest(v, near)) if len(v) else {}
+    key = {"cam_layer": cam_layer, "groups": digest([astuple(group) for group in found])}
+    shown = subset(images, [i for group in found for i in group.images])
+    p = Pass(target, shown, [layer], step, concatenate, "falcon-boxes", key, label="groups")
+    boxes = run(p, **options)[layer]["boxes"].split([len(group.images) for group in found])
+    return [tuple(map(tuple, own.tolist())) for own in boxes]

@@ -7,11 +7,9 @@ ship their tables, so that nothing is downloaded.
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +19,15 @@ from torch import Tensor
 
 from wwwlib.baselines.common import best_of_blocks
 from wwwlib.language import ConceptSet, Encoder
-from wwwlib.language.concept_sets import read_lines
 from wwwlib.registry import expanded, require
 from wwwlib.store import Store
 
 _BLOCK = 65_536  # rows of a shard that are in memory at once
 _PARTS = {"NN": "NOUN", "VB": "VERB", "JJ": "ADJ"}
-_GRAMMAR = {"be", "have", "do", "there", "something", "anything", "s", "t"}
-# Words that describe any caption's picture as a picture, and therefore no feature.
-_PICTURES = {"photo", "photograph", "picture", "image", "snapshot", "drawing", "draw", "depict",
-             "show", "see"}  # fmt: skip
-_STOP_WORDS = _GRAMMAR | _PICTURES
+# Grammar, and words that describe any caption's picture as a picture, and therefore no feature.
+_STOP_WORDS = {"be", "have", "do", "there", "something", "anything", "s", "t", "photo", "see",
+               "photograph", "picture", "image", "snapshot", "drawing", "draw", "depict", "show",
+               }  # fmt: skip
 _NOT_LETTERS = re.compile(r"[^\w\s'-]|[\d_]")
 
 
@@ -42,7 +38,7 @@ class Captions:
     texts: tuple[str, ...]
     t: Tensor
 
-    def nearest(self, v: Tensor, count: int) -> tuple[list[list[str]], Tensor]:
+    def nearest(self, v: Tensor, count: int = 5) -> tuple[list[list[str]], Tensor]:
         """Return the sentences nearest to image features (n, D), and their cosines (n, count)."""
         value, index = best_of_blocks([v @ self.t.to(v).T], count)
         return [[self.texts[j] for j in row] for row in index.tolist()], value
@@ -54,14 +50,16 @@ class Shards:
 
     Attributes
     ----------
-    features, sentences : tuple of Path
-        Corresponding files.
+    features : tuple of ndarray
+        Mapped from their files, not read.
+    sentences : tuple of Path
+        The corresponding files.
     """
 
-    features: tuple[Path, ...]
+    features: tuple[np.memmap, ...]
     sentences: tuple[Path, ...]
 
-    def nearest(self, v: Tensor, count: int) -> tuple[list[list[str]], Tensor]:
+    def nearest(self, v: Tensor, count: int = 5) -> tuple[list[list[str]], Tensor]:
         """Return the sentences nearest to image features (n, D), and their cosines (n, count).
 
         Raises
@@ -73,16 +71,12 @@ class Shards:
         texts = self._texts({i for row in index.tolist() for i in row})
         return [[texts[i] for i in row] for row in index.tolist()], value
 
-    def _arrays(self) -> Iterator[np.ndarray]:
-        for path in self.features:
-            yield np.load(path, mmap_mode="r")
-
     def _cosines(self, v: Tensor) -> Iterator[Tensor]:
-        for path, array in zip(self.features, self._arrays(), strict=True):
+        for array in self.features:
             if array.ndim != 2 or array.shape[1] != v.shape[1]:
                 raise ValueError(
-                    f"{path.name} holds features of shape {array.shape}, but the encoder's have "
-                    f"{v.shape[1]} dimensions; use the encoder that made the shards."
+                    f"{Path(array.filename).name} holds features of shape {array.shape}, but the "
+                    f"encoder's have {v.shape[1]} dimensions; use the encoder that made the shards."
                 )
             for row in range(0, len(array), _BLOCK):
                 block = torch.from_numpy(np.array(array[row : row + _BLOCK], dtype=np.float32))
@@ -93,7 +87,7 @@ class Shards:
         import pandas as pd
 
         texts, start = {}, 0
-        for path, array in zip(self.sentences, self._arrays(), strict=True):
+        for path, array in zip(self.sentences, self.features, strict=True):
             here = [i for i in index if start <= i < start + len(array)]
             if here:
                 column = pd.read_parquet(path, columns=["caption"])["caption"]
@@ -106,11 +100,6 @@ def captions(texts: Sequence[str], encoder: Encoder, store: Store | None = None)
     """Encode sentences, without repetitions; a store keeps their features."""
     distinct = ConceptSet(texts, "{}", "captions")
     return Captions(distinct.words, distinct.embed(encoder, store)[0])
-
-
-def text_file(path: str | Path, encoder: Encoder, store: Store | None = None) -> Captions:
-    """Read a corpus of one sentence per line from a UTF-8 text file."""
-    return captions(read_lines(path), encoder, store)
 
 
 def shards(folder: str | Path) -> Shards:
@@ -138,17 +127,18 @@ def shards(folder: str | Path) -> Shards:
             "files metadata_*.parquet; it must hold the same numbers of both, at least one."
         )
     require("pyarrow", "baselines")  # at once, not after an hour of search
-    return Shards(features, sentences)
+    return Shards(tuple(np.load(path, mmap_mode="r") for path in features), sentences)
 
 
 def _number(path: Path) -> tuple[int, str]:
+    """Return the number in a file's name, as text that sorts like numbers behind its length."""
     digits = path.stem.rpartition("_")[2]
-    return (int(digits), "") if digits.isdigit() else (-1, path.stem)
+    return len(digits), digits
 
 
 @lru_cache(maxsize=100_000)
 def terms(caption: str) -> tuple[str, ...]:
-    """Return the distinct words and phrases of a caption, in order of appearance.
+    """Return the distinct words of a caption, and then its phrases, in order of appearance.
 
     A word is the lemma of a noun, verb or adjective. A phrase is a run of adjectives and nouns
     that ends in a noun, as in "striped red boat", its words lemmatised.
@@ -162,12 +152,10 @@ def terms(caption: str) -> tuple[str, ...]:
     cleaned = " ".join(_NOT_LETTERS.sub(" ", caption.lower()).split())
     tagged = [(word, _PARTS.get(part[:2], "")) for word, part in tag(cleaned)]
     lemmas = [(_lemma(word, kind), kind) for word, kind in tagged]
-    found: list[str] = []
-    for nominal, run in groupby(lemmas, lambda pair: bool(pair[0]) and pair[1] in ("NOUN", "ADJ")):
-        run = list(run)
-        found += [lemma for lemma, _ in run if lemma]
-        found += _phrase(run) if nominal else []
-    return tuple(dict.fromkeys(found))
+    kinds = "".join(kind[0] if lemma else "-" for lemma, kind in lemmas)
+    words = [lemma for lemma, _ in lemmas]
+    phrases = (" ".join(words[slice(*run.span())]) for run in re.finditer("[AN]+N", kinds))
+    return tuple(dict.fromkeys((*filter(None, words), *phrases)))
 
 
 def _lemma(word: str, kind: str) -> str:
@@ -177,13 +165,6 @@ def _lemma(word: str, kind: str) -> str:
     bases = require("lemminflect", "baselines").getLemma(word, upos=kind)
     lemma = bases[0] if bases else word
     return lemma if len(lemma) > 1 and lemma not in _STOP_WORDS else ""
-
-
-def _phrase(run: list[tuple[str, str]]) -> list[str]:
-    """Return the phrase of a run of (lemma, part of speech), or nothing if it has one word."""
-    while run and run[-1][1] != "NOUN":
-        run = run[:-1]
-    return [" ".join(lemma for lemma, _ in run)] if len(run) > 1 else []
 
 
 def word_scores(captions: Sequence[Sequence[str]], similarity: Tensor) -> dict[str, float]:
@@ -202,26 +183,22 @@ def word_scores(captions: Sequence[Sequence[str]], similarity: Tensor) -> dict[s
         For each word the mean over all images of the highest similarity among those captions of
         the image that contain it; an image without such a caption counts as 0.
     """
-    total: dict[str, float] = defaultdict(float)
-    for row, values in zip(captions, similarity.tolist(), strict=True):
-        best: dict[str, float] = {}
-        for caption, value in zip(row, values, strict=True):
-            for term in terms(caption):
-                best[term] = max(best.get(term, 0.0), value)
-        for term, value in best.items():
-            total[term] += value
-    return {term: value / len(captions) for term, value in total.items()}
+    binarizer = require("sklearn.preprocessing", "baselines").MultiLabelBinarizer()
+    holds = binarizer.fit_transform([terms(caption) for row in captions for caption in row])
+    values = holds * similarity.clamp(min=0).double().cpu().numpy().reshape(-1, 1)
+    best = values.reshape(*similarity.shape, len(binarizer.classes_)).max(1)
+    return dict(zip(binarizer.classes_, best.mean(0).tolist(), strict=True))
 
 
 def contrast(
-    scores: dict[str, float], counter: dict[str, float], limit: float = 0.1, top: int = 8
+    scores: dict[str, float], counter: dict | None = None, limit: float = 0.1, top: int = 8
 ) -> dict[str, float]:
     """Drop the words that counter-examples share, and keep the best of the rest.
 
     Parameters
     ----------
     scores, counter : dict of str to float
-        `word_scores` of a group and of its counter-examples.
+        `word_scores` of a group and of its counter-examples, if there are any.
     limit : float
         Words that score this much or more on the counter-examples are dropped.
     top : int
@@ -232,5 +209,6 @@ def contrast(
     dict of str to float
         Best first; equals in alphabetical order.
     """
-    left = [(term, s) for term, s in scores.items() if counter.get(term, 0.0) < limit and s > 0]
+    known = counter or {}
+    left = [(term, s) for term, s in scores.items() if known.get(term, 0.0) < limit and s > 0]
     return dict(sorted(left, key=lambda pair: (-pair[1], pair[0]))[:top])

@@ -7,6 +7,7 @@ features locates the region of each image that is cropped.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from wwwlib import maps
+from wwwlib.activations import Activations
 from wwwlib.baselines.grad_cam import depends_on, gradient_heatmap
 from wwwlib.images import ImageSet, subset
 from wwwlib.registry import whole_number
@@ -77,18 +79,13 @@ def find_groups(z: Tensor, sigmas: float = SIGMAS, least: int = LEAST) -> list[G
     for i, row in enumerate(active):
         if row.any():
             members.setdefault(tuple(row.nonzero()[:, 0].tolist()), []).append(i)
-    found = [
-        Group(features, _strongest_first(f, features, images))
-        for features, images in members.items()
-        if len(images) >= least
-    ]
+    found = []
+    for features, images in members.items():
+        if len(images) >= least:
+            strength = f[images][:, list(features)].sum(1)
+            order = strength.argsort(descending=True, stable=True).tolist()
+            found.append(Group(features, tuple(images[i] for i in order)))
     return sorted(found, key=lambda group: (-len(group.images), group.features))
-
-
-def _strongest_first(f: Tensor, features: tuple[int, ...], images: list[int]) -> tuple[int, ...]:
-    strength = f[images][:, list(features)].sum(1)
-    order = strength.argsort(descending=True, stable=True)
-    return tuple(images[i] for i in order.tolist())
 
 
 def counter_examples(z: Tensor, group: Group, count: int = 10, cosine: float = 0.3) -> list[int]:
@@ -112,8 +109,7 @@ def counter_examples(z: Tensor, group: Group, count: int = 10, cosine: float = 0
     """
     f, own = normalized(z), list(group.features)
     inactive = (f[:, own] < f.mean()).all(1)
-    rest = f.clone()
-    rest[:, own] = 0.0
+    rest = f.index_fill(1, torch.tensor(own), 0.0)
     centre = F.normalize(rest[list(group.images)].mean(0), dim=0)
     found = torch.where(inactive, F.normalize(rest, dim=1) @ centre, -torch.inf)
     order = found.argsort(descending=True, stable=True)[:count]
@@ -141,11 +137,23 @@ def group_cam(
     -------
     Tensor
         (B, h, w), non-negative.
+
+    Raises
+    ------
+    ValueError
+        If the layer has no maps.
     """
-    own = list(features)
-    return gradient_heatmap(
-        target, x, cam_layer or layer, layer, lambda output, _: output.z[:, own].sum()
-    )
+
+    def strength(output: Activations) -> Tensor:
+        return output.z[:, list(features)].sum()
+
+    cam = gradient_heatmap(target, x, cam_layer or layer, layer, strength)
+    if cam.shape[1:] == (1, 1):
+        raise ValueError(
+            f"The layer {cam_layer or layer!r} of {target.name} has no maps; name one that has as "
+            "cam_layer."
+        )
+    return cam
 
 
 def find_cam_layer(
@@ -173,9 +181,8 @@ def find_cam_layer(
     layers = target.layers()
     before = layers[: layers.index(cam_layer)] if cam_layer in layers else ()
     kind = type(target.module(cam_layer))
-    blocks = [name for name in before if type(target.module(name)) is kind]
-    candidates = (cam_layer, *blocks[::-1])
-    return next((name for name in candidates if depends_on(target, x, layer, name)), None)
+    blocks = (name for name in reversed(before) if type(target.module(name)) is kind)
+    return next((name for name in (cam_layer, *blocks) if depends_on(target, x, layer, name)), None)
 
 
 def largest_region(cam: Tensor, size: tuple[int, int], threshold: float = 0.6) -> Box:
@@ -208,7 +215,6 @@ def largest_region(cam: Tensor, size: tuple[int, int], threshold: float = 0.6) -
     return columns.start, rows.start, columns.stop, rows.stop
 
 
-@torch.no_grad()
 def crop_to_boxes(
     target: Target, images: ImageSet, indices: Sequence[int], boxes: Sequence[Box]
 ) -> ImageSet:
@@ -224,25 +230,16 @@ def crop_to_boxes(
     boxes : sequence of (left, top, right, bottom)
         One for each index.
     """
-    own, indices, boxes = subset(images, indices), tuple(indices), tuple(boxes)
-    content = {"images": images.fingerprint, "preprocess": target.key()["preprocess"]}
-    return replace(
-        own,
-        name=f"regions of {images.name}",
-        fingerprint=digest({**content, "indices": indices, "boxes": boxes}),
-        reader=_Crops(target, own.reader, boxes),
-    )
+    own, boxes = subset(images, indices), tuple(boxes)
+    content = {"regions of": own.fingerprint, "preprocess": target.key()["preprocess"]}
+    fingerprint, name = digest({**content, "boxes": boxes}), f"regions of {images.name}"
+    reader = partial(_cropped, target, own.reader, boxes)
+    return replace(own, name=name, fingerprint=fingerprint, reader=reader, masks=None)
 
 
-@dataclass(frozen=True, eq=False)
-class _Crops:
-    target: Target
-    reader: Callable[[int], Image.Image]
-    boxes: tuple[Box, ...]
-
-    def __call__(self, i: int) -> Image.Image:
-        image = self.reader(i)
-        return denormalize(self.target, image, self.target.preprocess(image)).crop(self.boxes[i])
+def _cropped(target: Target, reader: Callable, boxes: Sequence[Box], i: int) -> Image.Image:
+    image = reader(i)
+    return denormalize(target, image, target.preprocess(image)).crop(boxes[i])
 
 
 def cohesion(v: Tensor) -> float:

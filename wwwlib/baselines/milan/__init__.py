@@ -7,39 +7,33 @@ to the neuron over what is probable for all. `load` opens the describer that was
 concept world, `candidates` proposes descriptions of a layer's neurons, `Candidates.ranked` chooses
 among them, and `words` finds the words of a concept set in the descriptions.
 
-For networks on ImageNet there are the authors' labels (`studies.literature.labels_by_layer`).
+For networks on ImageNet there are the authors' labels (`studies.literature.label_rows`).
 
 Hernandez, Schwettmann, Bau, Bagashvili, Torralba and Andreas, "Natural Language Descriptions of
 Deep Visual Features", ICLR 2022.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from wwwlib.baselines.common import best_of_blocks, concept_table, ranked_table, visible_box
-from wwwlib.baselines.milan.exemplars import choose, features, masks, quantiles
+from wwwlib.baselines.common import best_of_blocks, concept_table, ranked_table
+from wwwlib.baselines.milan.exemplars import choose, features, masks
 from wwwlib.baselines.milan.networks import Describer, beam_search, load, log_probability, save
 from wwwlib.concepts import ConceptTable
-from wwwlib.distributed import Options
+from wwwlib.distributed import Options, State
 from wwwlib.exemplars import Exemplars
 from wwwlib.images import ImageSet
 from wwwlib.registry import require
 from wwwlib.store import tensor_digest
 from wwwlib.targets import Target
 
-__all__ = [
-    "BEAM", "LENGTH", "QUANTILE", "WEIGHT", "Candidates", "Describer", "K", "candidates",
-    "load", "save", "words",
-]  # fmt: skip
-
 K, QUANTILE, WEIGHT, BEAM, LENGTH = 15, 0.99, 0.2, 50, 8
 _BLOCK = 256  # neurons per beam search
-_TOLERANCE = 0.02  # of an image's side, between the views of two networks
 
 
 @dataclass(frozen=True)
@@ -142,9 +136,6 @@ def candidates(
     section 3.
     """
     chosen = choose(exemplars, images, k)
-    if not chosen.live.any():
-        none = torch.zeros(len(chosen.live), 1)
-        return Candidates([[] for _ in chosen.live], torch.full_like(none, -torch.inf), none)
     store, progress = Options(**options).store, Options(**options).progress
     key = {
         "target": target.key(), "layer": layer, "images": images.fingerprint,
@@ -153,41 +144,21 @@ def candidates(
     }  # fmt: skip
     kept = store.load("milan", key)
     if kept is None:
-        e = _features(target, layer, images, chosen, describer, quantile, options)
+        shown = masks(target, layer, chosen, quantile, describer.encoder, **options)
+        e = features(describer, chosen, shown, **options)
         kept = store.save("milan", key, _search(describer, e, beam, length, progress))
-    return _candidates(describer, chosen.live, **kept.tensors)
-
-
-def _features(target, layer, images, chosen, describer, quantile, options) -> Tensor:
-    """Return E (n, k, F) of the live neurons."""
-    encoder, first = describer.encoder, images.image(0)
-    level = quantiles(target, layer, images, chosen, quantile, **options)
-    if level is not None:
-        _check_same_part(target, encoder, first.size)
-    size = tuple(encoder.preprocess(first).shape[1:])
-    shown = masks(target, layer, images, chosen, level, size, **options)
-    return features(encoder, describer.stages, images, chosen.index, shown, **options)
-
-
-def _check_same_part(target: Target, encoder: Target, size: tuple[int, int]) -> None:
-    own, other = (visible_box(network, size) for network in (target, encoder))
-    if max(abs(a - b) for a, b in zip(own, other, strict=True)) > _TOLERANCE:
-        raise ValueError(
-            f"Of an image of {size[0]} x {size[1]} pixels, {target.name} uses the part "
-            f"{tuple(round(share, 2) for share in own)} and the describer's {encoder.name} "
-            f"{tuple(round(share, 2) for share in other)}; give the target a preprocessing that "
-            "shows the same part as the describer's."
-        )
+    log_p = kept.tensors["log_p"].masked_fill(~chosen.live[:, None], -torch.inf)
+    rows = zip(kept.tensors["tokens"].tolist(), chosen.live.tolist(), strict=True)
+    texts = [[describer.text(row) for row in own] if live else [] for own, live in rows]
+    return Candidates(texts, log_p, kept.tensors["log_prior"])
 
 
 @torch.inference_mode()
-def _search(
-    describer: Describer, features: Tensor, beam: int, length: int, progress: bool
-) -> dict[str, Tensor]:
-    """Search for the descriptions of features (n, k, F), a block of neurons at a time."""
+def _search(describer: Describer, e: Tensor, beam: int, length: int, progress: bool) -> State:
+    """Search for the descriptions of features e (N, k, F), a block of neurons at a time."""
     decoder, language, found = describer.decoder, describer.language, []
     device = decoder.mean.device
-    for block in tqdm(features.split(_BLOCK), "MILAN's beam search", disable=not progress):
+    for block in tqdm(e.split(_BLOCK), "MILAN's beam search", disable=not progress):
         memory, state = decoder.begin(block.to(device))
         tokens, log_p = beam_search(decoder.step, state, memory, beam, length)
         flat = tokens.flatten(0, 1)
@@ -195,19 +166,6 @@ def _search(
         found.append((tokens.cpu(), log_p.cpu(), log_prior.unflatten(0, log_p.shape).cpu()))
     tokens, log_p, log_prior = (torch.cat(parts) for parts in zip(*found, strict=True))
     return {"tokens": tokens, "log_p": log_p, "log_prior": log_prior}
-
-
-def _candidates(
-    describer: Describer, live: Tensor, tokens: Tensor, log_p: Tensor, log_prior: Tensor
-) -> Candidates:
-    """Return the candidates of all neurons, given those of the live ones."""
-    every = torch.full((len(live), log_p.shape[1]), -torch.inf)
-    prior = torch.zeros_like(every)
-    every[live], prior[live] = log_p, log_prior
-    texts: list[list[str]] = [[] for _ in live]
-    for n, rows in zip(live.nonzero()[:, 0].tolist(), tokens.tolist(), strict=True):
-        texts[n] = [describer.text(row) for row in rows]
-    return Candidates(texts, every, prior)
 
 
 def words(table: ConceptTable, vocabulary: Iterable[str]) -> ConceptTable:
@@ -231,27 +189,20 @@ def words(table: ConceptTable, vocabulary: Iterable[str]) -> ConceptTable:
     """
     known = {_normalized(word): word for word in vocabulary}
     longest = max((len(key.split()) for key in known), default=0)
-    names, scores = [], []
-    for texts, values in zip(table.names, table.scores, strict=True):
-        found: dict[str, float] = {}
+    found: list[dict[str, float]] = [{} for _ in table.names]
+    for own, texts, values in zip(found, table.names, table.scores, strict=True):
         for text, value in zip(texts, values, strict=True):
             for word in _phrases(_normalized(text).split(), known, longest):
-                found.setdefault(word, value)
-        names.append(list(found))
-        scores.append(list(found.values()))
-    return concept_table(names, scores)
+                own.setdefault(word, value)
+    return concept_table(found)
 
 
-def _phrases(tokens: list[str], known: dict[str, str], longest: int) -> Iterator[str]:
-    """Yield the known phrases among tokens, from left to right, without overlap."""
-    start = 0
-    while start < len(tokens):
-        for end in range(min(start + longest, len(tokens)), start, -1):
-            if word := _lookup(tokens[start:end], known):
-                yield word
-                start = end - 1
-                break
-        start += 1
+def _phrases(tokens: list[str], known: dict[str, str], longest: int) -> list[str]:
+    """Return the known phrases among tokens, from left to right, without overlap."""
+    for end in range(min(longest, len(tokens)), 0, -1):
+        if word := _lookup(tokens[:end], known):
+            return [word, *_phrases(tokens[end:], known, longest)]
+    return _phrases(tokens[1:], known, longest) if tokens else []
 
 
 def _lookup(tokens: list[str], known: dict[str, str]) -> str | None:

@@ -9,6 +9,7 @@ both with the encoder that computes the features.
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wwwlib.baselines.common import best_of_blocks
-from wwwlib.registry import existing_file, extension
+from wwwlib.registry import existing_file, extension, whole_number
 from wwwlib.store import digest, tensor_digest
 from wwwlib.targets import Target
 from wwwlib.targets import load as load_target
@@ -111,7 +112,6 @@ class LanguageModel(nn.Module):
 
     def __init__(self, words: int, width: int = 96, embedding: int = 64) -> None:
         super().__init__()
-        self.width = width
         self.embed = nn.Embedding(words, embedding)
         self.cell = nn.LSTMCell(embedding, width)
         self.drop = nn.Dropout(0.2)
@@ -119,7 +119,7 @@ class LanguageModel(nn.Module):
 
     def begin(self, batch: int) -> State:
         """Return the state before the first word of `batch` descriptions."""
-        zeros = self.out.weight.new_zeros(batch, self.width)
+        zeros = self.out.weight.new_zeros(batch, self.cell.hidden_size)
         return zeros, zeros
 
     def step(self, word: Tensor, state: State) -> tuple[Tensor, State]:
@@ -191,18 +191,19 @@ def beam_search(
     ValueError
         If `beam` or `length` is too small.
     """
-    if beam < 1 or length < 2:
-        raise ValueError(
-            f"beam = {beam} and length = {length}; a search needs a beam of at least 1 and room "
-            "for a word and its end, 2."
-        )
+    whole_number("beam", beam)
+    whole_number("length", length, 2)  # a word and its end
     neurons = len(memory)
     tokens = torch.full((neurons, 1, 1), START, device=memory.device)
     total = memory.new_zeros(neurons, 1)
     for position in range(length):
         log_p, state = step(tokens[:, :, -1].flatten(), state, memory)
         log_p = log_p.unflatten(0, (neurons, -1)).clone()
-        _close(log_p, tokens, only_end=position == length - 1)
+        ended = tokens[:, :, -1] == END
+        log_p[:, :, START] = -torch.inf
+        log_p[:, :, END].masked_fill_(ended, 0)
+        ended |= position == length - 1
+        log_p[:, :, END + 1 :].masked_fill_(ended[:, :, None], -torch.inf)
         total, best = best_of_blocks([(total[:, :, None] + log_p).flatten(1)], beam)
         parent, word = best // log_p.shape[2], best % log_p.shape[2]
         tokens = torch.cat([tokens.take_along_dim(parent[:, :, None], 1), word[:, :, None]], 2)
@@ -210,16 +211,6 @@ def beam_search(
         state = tuple(part[wide.flatten()] for part in state)
         memory = memory[wide.flatten()]
     return tokens[:, :, 1:], total
-
-
-def _close(log_p: Tensor, tokens: Tensor, only_end: bool) -> None:
-    """Allow only an end, at no cost, after an end, and only an end as the last word; in place."""
-    log_p[:, :, START] = -torch.inf
-    ended = tokens[:, :, -1] == END
-    ends = log_p[:, :, END].masked_fill(ended, 0)
-    barred = torch.ones_like(ended) if only_end else ended
-    log_p.masked_fill_(barred[:, :, None], -torch.inf)
-    log_p[:, :, END] = ends
 
 
 class Describer(nn.Module):
@@ -256,27 +247,18 @@ class Describer(nn.Module):
     def digest(self) -> str:
         """SHA-256 of all parts."""
         weights = tensor_digest(self.state_dict())
-        content = [self.encoder.digest, list(self.stages), list(self.vocabulary), weights]
-        return digest({"milan": content})
-
-    def __repr__(self) -> str:
-        return f"Describer({len(self.vocabulary)} words, encoder {self.encoder.name})"
+        return digest({"milan": [self.encoder.digest, self.stages, self.vocabulary, weights]})
 
     def text(self, tokens: Sequence[int]) -> str:
         """Return the words of tokens up to the first end."""
-        words = [self.vocabulary[token] for token in tokens]
-        return " ".join(words[: words.index(MARKS[1])] if MARKS[1] in words else words)
+        return " ".join(self.vocabulary[i] for i in takewhile(lambda i: i != END, tokens))
 
 
 def save(describer: Describer, path: str | Path) -> None:
     """Write a describer in half precision; of the encoder only its name and digest."""
     state = {name: value.half().contiguous() for name, value in describer.state_dict().items()}
-    metadata = {
-        "encoder": describer.encoder.name,
-        "weights": describer.encoder.digest,
-        "stages": describer.stages,
-        "vocabulary": describer.vocabulary,
-    }
+    metadata = {"encoder": describer.encoder.name, "weights": describer.encoder.digest}
+    metadata |= {"stages": describer.stages, "vocabulary": describer.vocabulary}
     save_file(state, path, {"milan": json.dumps(metadata, sort_keys=True)})
 
 
@@ -303,7 +285,15 @@ def load(path: str | Path = "world") -> Describer:
     if str(path) == "world":
         path = extension("world").DATA / "milan.safetensors"
     path = existing_file(path, "one that milan.save wrote, or 'world'")
-    metadata, state = _read(path)
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = json.loads(file.metadata()["milan"])
+        state = load_file(path)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{str(path)!r} is not a describer, or damaged ({type(error).__name__}); give a file "
+            "that milan.save wrote, or restore the shipped one from the repository."
+        ) from error
     encoder = load_target(metadata["encoder"])
     if encoder.digest != metadata["weights"]:
         raise ValueError(
@@ -318,16 +308,3 @@ def load(path: str | Path = "world") -> Describer:
     describer = Describer(encoder, metadata["stages"], decoder, language, vocabulary)
     describer.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     return describer
-
-
-def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
-    """Return the metadata and the tensors of a file."""
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = json.loads(file.metadata()["milan"])
-        return metadata, load_file(path)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{str(path)!r} is not a describer, or damaged ({type(error).__name__}); give a file "
-            "that milan.save wrote, or restore the shipped one from the repository."
-        ) from error
