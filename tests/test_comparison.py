@@ -1,9 +1,11 @@
 """Naming methods on equal terms: networks and probe sets, names of each method, caveats."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from wwwlib import concepts, images, language, targets, world
+from wwwlib import concepts, language, world
 from wwwlib.baselines import clip_dissect, milan
 from wwwlib.baselines.falcon import Captions
 from wwwlib.baselines.network_dissection import Dissection
@@ -87,10 +89,10 @@ def test_features_are_those_that_the_encoder_would_give():
 def test_network_dissection_answers_and_how_well_it_fits():
     """Three neurons: a detector, one just below the threshold of .04, one that meets no mask."""
     iou = torch.tensor([[0.1, 0.3], [0.039, 0.0], [0.0, 0.0]], dtype=torch.float64)
-    found = Dissection(("sky", "sea"), ("object", "object"), iou, torch.zeros(3))
-    answer = comparison.dissection_names(found, [], informed=True)
+    found = Dissection(("sky", "sea"), iou, torch.zeros(3))
+    answer = comparison.dissection_names(found, [])
     assert answer.names == [["sea"], [], []] and answer.words == ("sky", "sea")
-    assert answer.informed and answer.size is None
+    assert answer.size is None
 
 
 def test_first_exemplars_and_no_more_than_there_are():
@@ -103,58 +105,26 @@ def test_first_exemplars_and_no_more_than_there_are():
 # Networks and probe sets ----------------------------------------------------------------------
 
 
-def test_networks_may_share_a_name_but_not_their_weights(tmp_path):
-    """Weights and truths that are missing are the library's own and the first one's."""
-    names = ["world/conv", "timm/test_resnet", "timm/test_resnet"]
+def test_the_classes_of_a_network_are_those_of_its_truth(tmp_path):
+    """Scenes are the classes of a network that publishes none of its own."""
     path = tmp_path / "places.txt"
     path.write_text(PLACES)
-    weights = [None, "random", "random"]
-    truths = ["classes", f"places365:{path}", f"places365:{path}"]
-    found = comparison.networks(names, weights, ["layer4", "layer1", "layer2"], truths)
-    assert [net.name for net in found] == [
-        "world/conv", "timm/test_resnet (random)", "timm/test_resnet (random)"
-    ]  # fmt: skip
-    assert found[1].target.classes == ("airfield", "balcony exterior", "car interior")
-    assert found[1].truth == [["airfield"], ["exterior"], ["car_interior"]]
-    assert found[0].truth[2] == list(world.SYNONYMS[world.CLASSES[2]])
-    plain = comparison.networks(["world/conv", "world/vit"], [], ["layer4", "encoder"], ["classes"])
-    assert [net.spec for net in plain] == ["classes", "classes"]
-
-
-def test_parameters_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="2 hidden layers for 1 networks"):
-        comparison.networks(["world/conv"], [], ["a", "b"], ["classes"])
-    with pytest.raises(ValueError, match="There are 2 weights for 1"):
-        comparison.networks(["world/conv"], [None, None], ["layer4"], ["classes"])
-    with pytest.raises(ValueError, match="Two probe sets are called"):
-        comparison.probe_sets(["world", "world"], [], 4)
-
-
-def test_only_classes_that_the_probe_set_shows_are_asked_for():
-    (net,) = comparison.networks(["world/conv"], [], ["layer4"], ["classes"])
-    probe = world.image_set(48)
-    few = images.subset(probe, [i for i in range(48) if probe.label(i) in (3, 7)])
-    assert list(net.shown_truth(few)) == [3, 7]
-    assert net.shown_truth(few)[7] == net.truth[7]
-
-
-def test_a_probe_set_of_other_classes_asks_for_all(tmp_path):
-    (net,) = comparison.networks(["world/conv"], [], ["layer4"], ["classes"])
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        world.image_set(1).image(0).save(tmp_path / name / "0.png")
-    assert len(net.shown_truth(images.folder(tmp_path))) == 24
-
-
-def test_probe_sets_go_by_their_names():
-    found = comparison.probe_sets(["world"], [None], 6, seed=4)
-    assert list(found) == ["world-4"] and len(found["world-4"]) == 6
+    target, truth = comparison.network("timm/test_resnet", "random", f"places365:{path}")
+    assert target.classes == ("airfield", "balcony exterior", "car interior")
+    assert truth == [["airfield"], ["exterior"], ["car_interior"]]
+    _, truth = comparison.network("world/conv")
+    assert truth[2] == list(world.SYNONYMS[world.CLASSES[2]])
 
 
 def test_masks_are_of_two_worlds_or_there_are_none():
-    (one, _), (other, _) = comparison.masked_sets("world", None, 5, seed=2)
+    one, other = comparison.masked_sets("world", None, 5, seed=2)
     assert len(one) == len(other) == 5 and one.fingerprint != other.fingerprint
     assert comparison.masked_sets("imagenet", None, 5) == []
+    probe = world.image_set(9, 3)
+    assert comparison.masked_sets("folder", None, 5, own=replace(probe, masks=None)) == []
+    first, second = comparison.masked_sets("masks", None, 5, own=probe)
+    assert {*first.names} | {*second.names} == {*probe.names} and len(first) + len(second) == 9
+    assert first.masks(0).keys() == probe.masks(probe.names.index(first.names[0])).keys()
 
 
 # FALCON and MILAN
@@ -179,12 +149,11 @@ def test_milan_answers_in_the_words_of_the_concept_set():
     assert comparison.milan_names(said, ["boat", "sea"]) == MethodNames(
         [["boat"], []], ("boat", "sea")
     )
-    assert comparison.milan_names(said, ["boat"], informed=True).informed
 
 
 def test_the_truth_of_hidden_neurons_is_the_best_concept_with_its_synonyms():
-    iou = torch.tensor([[0.1, 0.3], [0.0, 0.0], [0.02, 0.01]], dtype=torch.float64)
-    found = Dissection(("sky", "boat"), ("object", "object"), iou, torch.zeros(3))
+    iou = torch.tensor([[0.1, 0.3], [0.0, 0.0], [0.2, 0.01], [0.03, 0.0]], dtype=torch.float64)
+    found = Dissection(("sky", "boat"), iou, torch.zeros(3))
     known = comparison.best_concepts(found, ["sky"], {"boat": ("boat", "sailboat")})
     assert known == {0: ["boat", "sailboat"], 2: ["sky"]}
 
@@ -193,7 +162,7 @@ def test_brodens_labels_are_spelled_as_in_the_concept_set():
     """For truth and row alike: red-c stays where the set holds it, swimming_pool-s nowhere."""
     iou = torch.eye(3, dtype=torch.float64)
     labels = ("swimming_pool-s", "red-c", "snow_field")
-    found = Dissection(labels, ("scene", "color", "scene"), iou, torch.zeros(3))
+    found = Dissection(labels, iou, torch.zeros(3))
     broden, plain = ["Swimming pool", "red-c", "red", "snow_field"], ["red", "pool"]
     for words, want in ((broden, [["swimming pool"], ["red-c"], ["snow_field"]]),
                         (plain, [["swimming pool"], ["red"], ["snow field"]])):  # fmt: skip
@@ -217,32 +186,23 @@ def test_labels_of_broden_are_within_reach_of_its_clean_list(real):
 # Caveats --------------------------------------------------------------------------------------
 
 
-def noted(methods, layer="logits", target="world/conv", **settings):
-    """The remarks of a table with some rows, another of which was not run."""
+def noted(methods, **settings):
+    """The caveats about some rows, another of which was not run."""
     given = {method: MethodNames([["a"]], ["a"]) for method in methods}
     table = tables.assemble("t", {**given, "WWW": MethodNames()}, [["a"]], {})
-    options = {"dissect_k": 100, **settings}
-    return " ".join(conclusions.caveats(table, targets.load(target), layer, **options))
+    return " ".join(conclusions.caveats([table, table], **{"dissect_k": 100, **settings}))
 
 
 def test_remarks_are_true_of_the_run():
-    """Each follows from a setting, and changes with it."""
+    """Each follows from a setting, changes with it, and stands once."""
     assert "100 images per neuron, as do its authors" in noted([conclusions.EQUAL])
     told = noted([conclusions.EQUAL], dissect_k=1)
     assert "1 image per neuron, its authors 100" in told and "as do" not in told
-    told = noted(["FALCON"], "layer4", grouping={"sigmas": 2.5}, map_layer="layer4")
+    told = noted(["FALCON"], grouping={"sigmas": 2.5})
     assert "are 2.5 standard deviations" in told and "of 0.8 (its authors': 5 and 0.8)" in told
-    assert "images cropped by the maps of layer4" in told
-    assert "images not cropped" in noted(["FALCON"])
-    assert "sees no parts" in noted(["Network Dissection"])
-    assert "sees no parts" not in noted(["Network Dissection"], "layer4")
-
-
-def test_what_milan_sees_through_is_said():
-    describer = milan.load()
-    assert "encoder is world/conv, the network under study" in noted(["MILAN"], describer=describer)
-    told = noted(["MILAN"], "encoder", "world/vit", describer=describer)
-    assert "world/conv, another network than world/vit" in told and "class token" in told
+    assert noted(["Network Dissection"]).count("sees no parts") == 1
+    told = noted(["MILAN"], describer=milan.load())
+    assert "image encoder is world/conv." in told and "Not run here: WWW." in told
 
 
 def test_rows_are_matched_by_their_whole_name():
@@ -250,5 +210,4 @@ def test_rows_are_matched_by_their_whole_name():
     told = noted(
         ["MILAN as published", "Network Dissection as published", "CLIP-Dissect as published"]
     )
-    assert told.startswith("Labels as published may come from") and told.count(".") == 1
-    assert noted([]) == ""
+    assert told.startswith("Not run here: WWW. Labels as published") and told.count(".") == 2

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -51,6 +52,38 @@ def table(names, z, truth):
     )
 
 
+def test_a_perfect_encoder_names_by_the_concepts_of_masks():
+    """Breaks if features are not presence of unit length: counted by hand."""
+    shown = {
+        0: ("sea", "boat"),
+        1: ("sea",),
+        2: ("boat", "sail", "sea", "sky"),
+        3: ("boat", "sail"),
+        4: (),
+    }
+
+    class Masks:
+        categories, fingerprint = dict.fromkeys(("sky", "sea", "sail", "boat"), "object"), "five"
+
+        def __call__(self, i):
+            return {word: np.ones((2, 2), bool) for word in shown[i]}
+
+    names = tuple(map(str, range(5)))
+    probe = images.ImageSet("five", "five", names, (None,) * 5, (), Image.new, masks=Masks())
+    index, none = torch.tensor([[0, 1, 4], [3, 2, 4], [2, 3, 0]]), torch.zeros(0, 3)
+    top = Exemplars(
+        index, torch.ones(3, 3), torch.zeros(3).long(), none, none, none[:, 0].long(), 5
+    )
+    expected = []
+    for row in index.tolist():
+        score = {word: sum((word in shown[i]) / max(len(shown[i]), 1) ** 0.5 for i in row[:2])
+                 for word in Masks.categories}  # fmt: skip
+        best = max(score.values())
+        expected.append([word for word, value in score.items() if value > best - 1e-6])
+    found = ex.perfect(probe, {"a": top}, 2, progress=False)["a"]
+    assert [{*own} for own in found] == [{*own} for own in expected]
+
+
 def test_every_setting_names_by_its_own_number_of_exemplars_and_prior():
     v = torch.nn.functional.normalize(torch.randn(20, 8), dim=1)
     index = torch.stack([torch.randperm(20)[:9] for _ in range(4)])
@@ -60,14 +93,14 @@ def test_every_setting_names_by_its_own_number_of_exemplars_and_prior():
     words, encoder = ConceptSet(WORDS), Letters()
     found = ex.sweep(v, top, words, encoder, (9, 3), (1.0, 0.0))
     assert [*found] == [
-        ("WWW", 9, None), ("WWW", 3, None), ("CLIP-Dissect", 9, 1.0), ("CLIP-Dissect", 9, 0.0),
+        ("WWW", 9), ("WWW", 3), ("CLIP-Dissect", 9, 1.0), ("CLIP-Dissect", 9, 0.0),
         ("CLIP-Dissect", 3, 1.0), ("CLIP-Dissect", 3, 0.0),
     ]  # fmt: skip
     t, t0 = words.embed(encoder)
     for k in (9, 3):
         mean = v[index[:, :k]].mean(1)
         s = mean @ t.T - (mean @ t0)[:, None]
-        for i, own in enumerate(found["WWW", k, None]):
+        for i, own in enumerate(found["WWW", k]):
             assert own == ([WORDS[s[i].argmax()]] if s[i].max() > 0 else [])
     assert all(len(own) == 1 for own in found["CLIP-Dissect", 3, 0.0])
 
@@ -77,12 +110,15 @@ def test_the_tuned_setting_is_the_best_on_the_tuning_images():
     z = activations(truth)
     right = [[WORDS[i % 5]] for i in range(6)]
     wrong = [[WORDS[(i + 1) % 5]] for i in range(6)]
-    tried = {("A", 9, None): wrong, ("A", 3, None): right, ("B", 9, 1.0): right}
+    tried = {("WWW", 9): wrong, ("WWW", 3): right, ("FALCON", 2.5, 0.3): wrong,
+             ("FALCON", 2.5, 0.5): right, ("MILAN",): right}  # fmt: skip
     names, settings = ex.tuned(tried, z, truth)
-    assert names == {"A": wrong, "A, tuned": right, "B": right, "B, tuned": right}
-    assert (settings["A: K"], settings["B: λ"]) == (3, 1.0) and "A: λ" not in settings
+    assert names == {"WWW": wrong, "WWW, tuned": right, "FALCON": wrong, "FALCON, tuned": right,
+                     "MILAN": right}  # fmt: skip
     expected = ex.summary(evaluation.name_tests(right, z, truth))["AUROC"]
-    assert settings["A: AUROC"] == expected > 0.9
+    assert settings == {"WWW: K": 3, "WWW: AUROC": expected, "FALCON: σ": 2.5,
+                        "FALCON: cohesion": 0.5, "FALCON: AUROC": expected}  # fmt: skip
+    assert expected > 0.9
 
 
 def test_untested_names_count_as_chance():
@@ -183,3 +219,13 @@ def test_findings_follow_from_the_tests_whichever_way_they_come_out():
         assert leader in second
         assert third.endswith("leaves 10% of the neurons without a name.")
     assert isinstance(compared, pd.DataFrame)
+
+
+def test_a_single_setting_is_the_tuned_one():
+    """Breaks if a notebook with one K has no tuned names to compare with."""
+    truth = truth_of()
+    z, names = activations(truth), [[WORDS[i % 5]] for i in range(6)]
+    tried = {("WWW", 3): names, ("Network Dissection",): names}
+    found, settings = ex.tuned(tried, z, truth)
+    assert found["WWW, tuned"] == found["WWW"] == names and settings["WWW: K"] == 3
+    assert "Network Dissection, tuned" not in found

@@ -101,8 +101,8 @@ def test_network_dissection_has_the_papers_mpnet_cosine(rows, real_weights):
 
 
 def paper(metric):
-    """Return Network Dissection's figure for ResNet-50, ImageNet val and Broden (Table 2)."""
-    setting = ["2", "ResNet-50", "ImageNet val", "Broden", "Network Dissection", metric]
+    """Return Network Dissection's figure for ResNet-50 (Table 2)."""
+    setting = ["2", "ResNet-50", "Broden", "Broden", "Network Dissection", metric]
     with TABLES.open(newline="", encoding="utf-8") as file:
         found = [row for row in csv.reader(file) if row[:6] == setting]
     assert len(found) == 1
@@ -125,7 +125,7 @@ def test_every_figure_of_the_paper_says_where_it_was_read():
 def test_published_labels_are_answers_in_two_readings(tmp_path):
     path = tmp_path / "fc.csv"
     path.write_text("unit,label,score\n1,red-c,0.1\n2,snow_field-s,0.2\n3,red-c,0.1\n")
-    raw, stripped = literature.dissection_labels(path).values()
+    raw, stripped = literature.label_rows("torchvision/resnet50", "logits", 3, path).values()
     assert raw.names == [["red-c"], ["snow_field-s"], ["red-c"]]
     assert raw.words == ("red-c", "snow_field-s") and raw.size == 1
     assert stripped.words == ("red", "snow field")
@@ -139,7 +139,7 @@ def test_the_papers_settings_are_recognised_and_no_other():
     assert literature.setting("world/conv", "world", 2400, "world") is None
     places = ("torchvision/resnet18", "places365", 36_500, "wordnet")
     assert literature.setting(*places, "places365:x") == (
-        "ResNet-18 (Places365)", "Places365", "WordNet nouns"
+        "ResNet-18 (Places365)", "Places365 test", "WordNet nouns"
     )  # fmt: skip
     assert literature.setting(*places) is None, "the paper's ResNet-18 knows scenes"
 
@@ -147,7 +147,12 @@ def test_the_papers_settings_are_recognised_and_no_other():
 def test_the_papers_figures_are_looked_up(tmp_path):
     known = literature.paper_scores(("ResNet-50", "ImageNet val", "Broden"))
     assert known["Network Dissection", "mpnet cos"] == (0.2989, 0.005)
-    assert known["Network Dissection", "F1"] == (0.001, None)
+    assert known["Network Dissection", "F1"] == (0.001, 0.001)
+    assert known["MILAN(b)", "hit rate"] == (0.001, None), "it has images and words of its own"
+    assert known["WWW", "CLIP cos"] == (0.7758, 0.004)
+    nouns = literature.paper_scores(("ResNet-50", "ImageNet val", "WordNet nouns"))
+    rows = [nouns[row, "F1"][0] for row in (literature.BARE, literature.TEMPLATE, "WWW")]
+    assert rows == [0.3265, 0.3361, 0.4197]
     assert literature.paper_scores(None) == {}
 
 
@@ -166,13 +171,10 @@ def test_the_papers_figures_stand_beside_the_published_labels_that_reproduce_the
     told = "Network Dissection as published"
     names = literature.row_names("broden", ["WWW", "Network Dissection", told, "MILAN"])
     assert names[told] == "Network Dissection" and "Network Dissection" not in names
-    assert names["MILAN"] == "MILAN" and names["WWW"] == "WWW"
-    assert literature.row_names("broden", ["MILAN as published"])["MILAN as published"] == "MILAN"
-
-
-def test_only_in_the_papers_setting_is_a_row_said_to_compare():
-    assert literature.comparable(None, "broden:x") == []
-    assert "only top 5 compares" in literature.comparable(("a", "b", "Broden"), "broden:x")[0]
+    assert names["MILAN"] == "MILAN(b)" and names["WWW"] == "WWW"
+    assert (
+        literature.row_names("broden", ["MILAN as published"])["MILAN as published"] == "MILAN(b)"
+    )
 
 
 # Labels as rows of a table --------------------------------------------------------------------
@@ -199,7 +201,6 @@ def test_published_labels_are_rows_of_their_own_network_only(tmp_path, hidden):
     labels.write_text("unit,label,score\n1,red-c,0.1\n")
     final = literature.label_rows("torchvision/resnet50", "logits", 1, labels, other, hidden)
     assert list(final) == ["Network Dissection as published", "Network Dissection stripped"]
-    assert not any(own.informed for own in final.values())
 
 
 def test_the_authors_final_layer_is_ours(tmp_path):
@@ -211,7 +212,7 @@ def test_the_authors_final_layer_is_ours(tmp_path):
 
 
 def test_network_dissections_hidden_layers_lie_in_a_file_each(tmp_path):
-    """One path names them all; it was told by which masks the truth is chosen."""
+    """One path names them all."""
     for layer, label in (("fc", "red-c"), ("layer4", "street-s")):
         (tmp_path / f"nd_{layer}.csv").write_text(f"unit,label,score\n1,{label},0.1\n")
     paths = str(tmp_path / "nd_{layer}.csv")
@@ -222,7 +223,7 @@ def test_network_dissections_hidden_layers_lie_in_a_file_each(tmp_path):
     assert told["layer3"] == {}
     assert told["logits"]["Network Dissection as published"].names == [["red-c"]]
     hidden = told["layer4"]["Network Dissection stripped"]
-    assert hidden.names == [["street"]] and hidden.informed
+    assert hidden.names == [["street"]]
     one = str(tmp_path / "nd_fc.csv")
     assert literature.label_rows("torchvision/resnet50", "layer4", 1, one) == {}, (
         "of the final layer only"
@@ -233,6 +234,7 @@ def test_network_dissections_hidden_layers_lie_in_a_file_each(tmp_path):
 def test_clip_dissects_published_labels_of_resnet50(real):
     """Five layers of known width; every unit has one of Broden's words."""
     path = real / "published" / "clip_dissect_resnet50_imagenet_broden.csv"
-    found = literature.labels_by_layer(path)
-    widths = {layer: len(own["CLIP-Dissect as published"].names) for layer, own in found.items()}
-    assert widths == {"conv1": 64, "layer1": 256, "layer2": 512, "layer3": 1024, "layer4": 2048}
+    widths = {"conv1": 64, "layer1": 256, "layer2": 512, "layer3": 1024, "layer4": 2048}
+    for layer, width in widths.items():
+        found = literature.label_rows("torchvision/resnet50", layer, width, None, path)
+        assert list(found) == ["CLIP-Dissect as published"]

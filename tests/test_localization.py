@@ -1,11 +1,17 @@
 """Pointing game and overlap: hand-worked maps, and slow literal versions as oracles."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import nn
+from torchvision.transforms import v2
 
-from wwwlib import scores
+from wwwlib import scores, targets, world
+from wwwlib.images import ImageSet
 from wwwlib.studies import localization
 
 
@@ -201,3 +207,39 @@ def test_groups_of_another_number_are_refused():
     score = localization.iou(CORNER, CORNER)
     with pytest.raises(ValueError, match="2 groups for 1 values"):
         localization.by_group(score, ["part", "object"])
+
+
+# Masks of images ------------------------------------------------------------------------------
+
+
+def test_masks_are_those_of_the_part_that_the_network_reads():
+    """Breaks if masks are not cropped as the image is, or a sliver that is cut off counts."""
+    masks = {"left": np.zeros((6, 12), bool), "corner": np.zeros((6, 12), bool)}
+    masks["left"][:, :6] = masks["corner"][:, 0] = True
+
+    def reader(i):
+        return Image.fromarray(np.uint8(np.linspace(0, 255, 216).reshape(6, 12, 3)))
+
+    class Masks:
+        categories, fingerprint = dict.fromkeys(masks, "object"), "two"
+
+        def __call__(self, i):
+            return masks
+
+    probe = ImageSet("two", "two", ("a", "b"), (None, None), (), reader, masks=Masks())
+    square = v2.Compose([v2.CenterCrop(6), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    target = targets.wrap(model, square, ("x", "y"), "crops")
+    found = localization.visible_masks(target, probe, (12, 12))
+    assert len(found) == 2 and found[1].keys() == {"left"}  # the corner lies outside the crop
+    expected = torch.zeros(12, 12, dtype=torch.bool)
+    expected[:, :6] = True
+    assert torch.equal(found[0]["left"], expected)
+    assert localization.visible_masks(target, replace(probe, masks=None), (12, 12)) == []
+
+
+def test_masks_of_the_world_are_as_they_were_painted():
+    target, probe = targets.load("world/conv"), world.image_set(5, 3)
+    for i, found in enumerate(localization.visible_masks(target, probe, (64, 64))):
+        assert found.keys() == probe.masks(i).keys()
+        assert all((found[w].numpy() == mask).all() for w, mask in probe.masks(i).items())

@@ -49,13 +49,13 @@ def test_what_a_neuron_is_called_by_hand(probe):
         "MILAN": MethodNames(),
     }
     known = layer("l", 2, answers, {0: ["boat"]})
-    one = known.neuron(0, probe, None, 5, "here: ")
+    one = known.neuron(0, probe, None, "here: ")
     assert one.title == "here: neuron 0 of l" and one.truth == ("boat",)
     assert one.names == {"WWW": (("Boat", "right"), ("sea", "wrong")), "mute": (), "MILAN": None}
     assert len(one.pictures) == 2, "an exemplar that is missing is left out"
-    other = known.neuron(1, probe, None, 2)
+    other = known.neuron(1, probe, None)
     assert other.truth == () and other.names["WWW"] == (("sun", None),)
-    assert len(other.pictures) == 2 and not other.hidden and one.hidden
+    assert len(other.pictures) == 3 and not other.hidden and one.hidden
 
 
 def test_hidden_neurons_are_those_of_the_largest_class_contribution(target, probe):
@@ -114,14 +114,14 @@ def test_a_probe_set_of_other_classes_shows_none(target, probe):
 @pytest.fixture(scope="module")
 def asked(target, probe):
     return qualitative.predict(
-        target, probe.image(1), "layer4", top=2, truth=target.classes[probe.label(1)]
+        target, probe.image(1), "layer4", truth=target.classes[probe.label(1)]
     )
 
 
 def test_all_are_asked_about_the_neurons_that_carry_the_prediction(target, probe, asked):
     """A linear head follows layer4: the shares are those of |W z|."""
     w = taylor(target, target.preprocess(probe.image(1))[None], "layer4")[0]
-    assert list(asked.neurons) == w.argsort(descending=True)[:2].tolist()
+    assert list(asked.neurons) == w.argsort(descending=True)[:3].tolist()
     assert asked.title.startswith("predicted: ") and asked.title.endswith(", correct")
     assert qualitative.predict(target, probe.image(1), "layer4", truth="x").title.endswith(
         "; the truth is x"
@@ -130,8 +130,8 @@ def test_all_are_asked_about_the_neurons_that_carry_the_prediction(target, probe
     names = [[f"w{n}"] for n in range(128)]
     names[asked.neurons[1]] = []
     own = qualitative.explain_www(asked, names, class_w=asked.found.w[0])
-    first, second = asked.neurons
-    assert own.what == (f"{first}: w{first}", f"{second}: no concept")
+    first, second, third = asked.neurons
+    assert own.what == (f"{first}: w{first}", f"{second}: no concept", f"{third}: w{third}")
     share = (w[first] / w.sum()).item()
     assert own.why[0] == f"neuron {first}: {share:.0%}" and own.why[-1].endswith("r = 1.00")
     assert own.where.shape == (64, 64) and own.where.amin() >= 0
@@ -143,7 +143,7 @@ def test_methods_say_no_more_than_they_can(target, asked):
     assert named.where is None and named.why is None and named.what[0].endswith(": a, b")
     seen = qualitative.explain_dissection(asked, names, torch.full((128,), torch.inf))
     assert seen.where.dtype == torch.bool and not seen.where.any() and seen.why is None
-    assert qualitative.explain_www(asked, names).why[-1] == "its class: not known"
+    assert qualitative.explain_www(asked, names, None).why[-1] == "its class: not known"
     assert not qualitative.explain_names("MILAN", asked, None).ran
     cam = qualitative.explain_grad_cam(target, asked)
     assert cam.what is None and cam.why is None and cam.where.shape == (64, 64)

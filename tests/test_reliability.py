@@ -60,7 +60,10 @@ def test_hits_are_a_literal_count_averaged_over_the_orders_of_ties(seed, values)
     u, wrong = draw(seed, 7, values)
     curve = reliability.rejection(u, wrong, RATES, samples=2)
     for rate, rejected, hits in zip(
-        RATES.double().tolist(), curve.rejected.tolist(), curve.hits.tolist(), strict=True
+        RATES.double().tolist(),
+        curve.points.rejected.tolist(),
+        curve.points.hits.tolist(),
+        strict=True,
     ):
         assert rejected == int(rate * 7 + 0.5)
         assert hits == pytest.approx(literal_hits(u.tolist(), wrong.tolist(), rejected))
@@ -72,7 +75,7 @@ def test_rates_reject_whole_numbers_of_images_as_counted_by_hand(dtype):
     rates = torch.linspace(0, 1, 51, dtype=dtype)
     for n in range(2, 101):
         curve = reliability.rejection(torch.arange(n), torch.zeros(n), rates, samples=1)
-        assert curve.rejected.tolist() == [(2 * i * n + 50) // 100 for i in range(51)], n
+        assert curve.points.rejected.tolist() == [(2 * i * n + 50) // 100 for i in range(51)], n
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -83,9 +86,9 @@ def test_auroc_and_area_agree_with_literal_sums(seed, values):
     assert curve.auroc == pytest.approx(literal_auroc(u.tolist(), wrong.tolist()))
     risk = reliability.risk_coverage(u, wrong)
     assert risk.area == pytest.approx(literal_aurc(u.tolist(), wrong.tolist()))
-    assert risk.area == pytest.approx(risk.risk.mean().item())
-    assert risk.risk[-1].item() == pytest.approx(wrong.double().mean().item())
-    assert risk.coverage.tolist() == pytest.approx([(i + 1) / 7 for i in range(7)])
+    assert risk.area == pytest.approx(risk.points.risk.mean())
+    assert risk.points.risk.iloc[-1] == pytest.approx(wrong.double().mean().item())
+    assert risk.points.coverage.tolist() == pytest.approx([(i + 1) / 7 for i in range(7)])
 
 
 @pytest.mark.parametrize("values", [None, 4, 40])
@@ -99,10 +102,13 @@ def test_oracle_and_random_lines_are_the_best_and_the_blind_uncertainty():
     u, wrong = draw(2, 200)
     best = reliability.rejection(wrong.double(), wrong, RATES, samples=2)
     blind = reliability.rejection(torch.zeros(200), wrong, RATES, samples=2)
-    assert best.hits.tolist() == best.oracle.tolist() and best.auroc == 1
-    assert blind.hits.tolist() == pytest.approx(blind.random.tolist()) and blind.auroc == 0.5
+    assert best.points.hits.tolist() == best.points.oracle.tolist() and best.auroc == 1
+    assert (
+        blind.points.hits.tolist() == pytest.approx(blind.points.random.tolist())
+        and blind.auroc == 0.5
+    )
     curve = reliability.rejection(u, wrong, RATES, samples=2)
-    assert (curve.hits <= curve.oracle + 1e-9).all()
+    assert (curve.points.hits <= curve.points.oracle + 1e-9).all()
     assert curve.errors == int(wrong.sum()) and curve.images == 200
 
 
@@ -113,7 +119,7 @@ def test_uncertainty_matters_by_its_order_alone():
     moved = u.exp() * 1e6
     moved[u.argmax()], moved[u.argmin()] = torch.inf, -torch.inf
     other = reliability.rejection(moved, wrong, RATES, samples=2)
-    assert plain.hits.tolist() == other.hits.tolist() and plain.auroc == other.auroc
+    assert plain.points.hits.tolist() == other.points.hits.tolist() and plain.auroc == other.auroc
 
 
 def drawn(n, samples, seed):
@@ -140,13 +146,12 @@ def test_bands_are_those_of_a_literal_bootstrap():
     again = [reliability.rejection(u[i], wrong[i], RATES, samples=1) for i in samples]
     values = torch.tensor([one.auroc for one in again]).double()
     assert curve.auroc_interval == pytest.approx(values.nanquantile(ENDS).tolist())
-    low, high = torch.stack([one.hits / one.errors for one in again]).quantile(ENDS, dim=0)
-    torch.testing.assert_close(curve.recall_low, low)
-    torch.testing.assert_close(curve.recall_high, high)
+    band = np.quantile([one.points.hits / one.errors for one in again], ENDS, axis=0)
+    np.testing.assert_allclose(curve.points[["low", "high"]].T, band)
     risk = reliability.risk_coverage(u, wrong, samples=50, seed=7)
     many = [reliability.risk_coverage(u[i], wrong[i], samples=1) for i in samples]
-    low, high = torch.stack([one.risk for one in many]).quantile(ENDS, dim=0)
-    torch.testing.assert_close(torch.stack([risk.low, risk.high]), torch.stack([low, high]))
+    band = np.quantile([one.points.risk for one in many], ENDS, axis=0)
+    np.testing.assert_allclose(risk.points[["low", "high"]].T, band)
     areas = torch.tensor([one.area for one in many]).double()
     assert risk.interval == pytest.approx(areas.quantile(ENDS).tolist())
 
@@ -155,8 +160,10 @@ def test_shares_of_the_errors_end_at_all_of_them_in_every_sample():
     """Breaks if a sample's hits are counted against the errors of another."""
     u, wrong = draw(4, 40)
     curve = reliability.rejection(u, wrong, RATES, samples=50)
-    assert curve.recall.tolist() == pytest.approx((curve.hits / curve.errors).tolist())
-    assert curve.recall_low[-1] == curve.recall_high[-1] == curve.recall[-1] == 1
+    assert curve.points.recall.tolist() == pytest.approx(
+        (curve.points.hits / curve.errors).tolist()
+    )
+    assert curve.points[["low", "recall", "high"]].iloc[-1].tolist() == [1, 1, 1]
 
 
 def test_differences_are_paired():
@@ -192,7 +199,7 @@ def test_a_measure_that_is_none_is_refused():
 
 def test_without_errors_there_is_no_auroc_but_still_a_curve():
     curve = reliability.rejection(torch.rand(20), torch.zeros(20), RATES, samples=3)
-    assert np.isnan(curve.auroc) and curve.hits.tolist() == [0] * 11
+    assert np.isnan(curve.auroc) and curve.points.hits.tolist() == [0] * 11
 
 
 @pytest.mark.parametrize(
@@ -241,7 +248,10 @@ def test_uncertainties_a_survey_are_one_less_its_readings_and_those_of_its_logit
     one, two = (torch.rand(6, 4, generator=noise).double() for _ in range(2))
     one[0, 2] = torch.nan
     logits = torch.randn(4, 3, generator=noise)
-    read = {("late", 5): survey.Readings(*one), ("late", 3): survey.Readings(*two)}
+    read = {
+        ("late", 5): dict(zip(survey.READINGS, one, strict=True)),
+        ("late", 3): dict(zip(survey.READINGS, two, strict=True)),
+    }
     found = reliability.uncertainties(survey.Surveyed(logits, logits.argmax(1), read), "late", 5)
     assert next(iter(found)) == "1 - r"
     assert found["1 - r"].tolist() == [1 - one[0, 0], 1 - one[0, 1], 1, 1 - one[0, 3]]

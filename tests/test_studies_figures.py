@@ -6,46 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from wwwlib import plots, world
+from wwwlib import world
 from wwwlib.atlas import Explanation, Neuron, Track
-from wwwlib.concepts import ConceptTable
-from wwwlib.scores import Score
 from wwwlib.studies import figures, reliability
+from wwwlib.studies.figures.measurements import looks
 from wwwlib.studies.qualitative import LocalExplanation, NeuronNames
-from wwwlib.studies.tables import Row, Table
 
 UNCERTAINTY, WRONG = torch.arange(30.0), torch.arange(30) % 3 == 0
 LONG = "an exceedingly long-winded name of more than forty characters, $x$ and <b>"
 FOREIGN = ("$x$", r"$\frac{1}{", "<b onclick=x>a & b</b>", "花朵", "a_b^c\n\td", "", LONG, "é" * 90)
-METRICS = ("CLIP cos", "mpnet cos", "F1", "hit rate", "Wu-Palmer, not the paper's")
-PROBE, SCENE = world.image_set(12, seed=4), world.render(world.sample(5, seed=2))
+PROBE = world.image_set(12, seed=4)
 
 
 # Records as the studies make them -----------------------------------------------------------
-
-
-def _row(method, mean, metrics=METRICS, informed=False):
-    values = torch.tensor([mean - 0.1, mean, mean + 0.1], dtype=torch.float64)
-    kept = {name: Score(name, values, torch.tensor([1, 0, 2])) for name in metrics}
-    return Row(method, kept, dict.fromkeys(metrics[:4], 0.9), None, informed)
-
-
-def _table(title="a setting", metrics=METRICS):
-    rows = (
-        _row("WWW", 0.7, metrics),
-        _row("CLIP-Dissect equal k", 0.6, metrics),
-        _row(LONG, -0.2, metrics),
-        _row("Network Dissection", 1.0, metrics, informed=True),
-        Row("FALCON", {}, {}),
-        Row("MILAN", {}, {}),
-    )
-    return Table(title, METRICS, rows)
-
-
-def _concepts():
-    names = [["sail", "boat"], [LONG], list(FOREIGN), [], [], ["grass"]]
-    empty = torch.tensor([not own for own in names])
-    return ConceptTable(names, [[0.1] * len(own) for own in names], torch.full((6,), 0.1), empty)
 
 
 def _neuron(i, names=("sail",), share=0.2):
@@ -58,7 +31,7 @@ def _explanation(name="boat", r=0.83, cls=None):
     one = (_neuron(0), _neuron(1, FOREIGN), _neuron(2, []), _neuron(5, [LONG]))
     two = (_neuron(1, FOREIGN, -0.1), _neuron(7))
     tracks = [
-        Track(kind, 3, name, 0.97, own, sum((n.map for n in own), torch.zeros(64, 64)))
+        Track(kind, 3, name, 0.97, own, sum((n.map for n in own), torch.zeros(64, 64)), 128)
         for kind, own in (("sample", one), ("class", two if cls is None else cls))
     ]
     return Explanation(PROBE.image(3), None, 3, name, 0.97, "layer4", *tracks, r)
@@ -105,8 +78,6 @@ CASES = {
     "selection": lambda: figures.selection(*_scores(), 0.114, 0.95),
     "selection_abstains": lambda: figures.selection(-_scores()[0].abs(), FOREIGN * 5, 0.0, 0.95),
     "selection_all_nan": lambda: figures.selection(torch.full((2,), torch.nan), ["a", "b"], 0, 1),
-    "masks": lambda: figures.masks(SCENE.image, SCENE.masks, world.CATEGORIES),
-    "set_sizes": lambda: figures.set_sizes(dict.fromkeys(("layer4", LONG, "$l$"), _concepts())),
     "intervals": lambda: figures.intervals(
         [(name, 0.9, 0.8, 0.95) for name in FOREIGN] + [("none", math.nan, math.nan, 1)],
         "AUROC",
@@ -123,12 +94,9 @@ CASES = {
             (m, c, 0.1 * i, 0.1 * i - 0.03, 0.1 * i + 0.03)
             for i, m in enumerate(FOREIGN)
             for c in ("part", "$s$", LONG)
-        ]
+        ],
+        "score",
     ),
-    "methods": lambda: figures.methods([_table()]),
-    "methods_several": lambda: figures.methods([_table(LONG * 3), _table("b"), _table("$c$")]),
-    "methods_two_scores": lambda: figures.methods([_table(metrics=("F1", "hit rate"))]),
-    "methods_another_reference": lambda: figures.methods([_table()], "Network Dissection"),
     "sweep": lambda: figures.sweep(
         {"$a$": [(1, 0.2, 0.1, 0.3), (40, 0.7, 0.6, 0.8)]}, "K", "F1", {}, log=True
     ),
@@ -156,48 +124,26 @@ def test_every_text_is_on_the_page_and_on_no_other(case, readable):
     assert readable(CASES[case])
 
 
-@pytest.mark.parametrize("case", ["methods", "called", "selection"])
+@pytest.mark.parametrize("case", ["called", "selection"])
 def test_the_same_records_give_the_same_bytes(case, tmp_path):
-    one = plots.save(CASES[case](), tmp_path / "a", "t", "words")
-    two = plots.save(CASES[case](), tmp_path / "b", "t", "words")
+    one = figures.save(CASES[case](), tmp_path / "a", "t", "words")
+    two = figures.save(CASES[case](), tmp_path / "b", "t", "words")
     assert one.png.read_bytes() == two.png.read_bytes()
 
 
 @pytest.mark.parametrize("count", [3, 10, 17])
 def test_no_two_series_share_a_colour(count):
-    assert len({str(look["color"]) for look in figures.looks(count)}) == count
+    assert len({str(look["color"]) for look in looks(count)}) == count
 
 
 # Values with intervals ----------------------------------------------------------------------
 
 
-def test_what_was_not_run_is_marked_in_every_panel(drawn):
-    """A missing point could be mistaken for a score of zero."""
-    words = [text.get_text() for text in drawn(CASES["methods"]())]
-    assert words.count("not run") == 2 * len(METRICS)
-
-
-def test_a_method_without_an_upper_bound_has_no_tick(drawn):
+def test_a_value_without_an_upper_bound_has_no_tick():
     """A tick at 0 would mean an upper bound of zero."""
-    free = Row("FALCON", _row("FALCON", 0.3).scores, {})
-    figure = figures.methods([Table("t", METRICS, (_row("WWW", 0.5), free))])
-    drawn(figure)
-    (part,) = figure.subfigs
-    for axes in part.axes[:4]:
-        (ticks,) = [line for line in axes.lines if line.get_markersize() == 9]
-        assert np.isfinite(ticks.get_xdata()).tolist() == [True, False]
-
-
-def test_a_score_that_no_method_has_takes_no_space(drawn):
-    words = [text.get_text() for text in drawn(CASES["methods_two_scores"]())]
-    assert "F1" in words and "mpnet cos" not in words
-
-
-def test_tables_without_scores_are_refused():
-    with pytest.raises(ValueError, match="No table has a score that was measured"):
-        figures.methods([Table("t", ("F1",), (Row("MILAN", {}, {}),))])
-    with pytest.raises(ValueError, match="No table"):
-        figures.methods([])
+    (axes,) = CASES["intervals_bounds"]().axes
+    (ticks,) = [line for line in axes.lines if line.get_markersize() == 15]
+    assert np.isfinite(ticks.get_xdata()).tolist() == [True, False]
 
 
 # Curves and distributions --------------------------------------------------------------------
@@ -220,8 +166,8 @@ def test_rejection_draws_shares_and_hits_between_oracle_and_random():
     curve = reliability.rejection(UNCERTAINTY, WRONG, np.linspace(0, 1, 11), samples=5)
     figure = figures.rejection({"1 - $r$": curve})
     oracle, random, hits = figure.axes[0].lines
-    for line, counts in ((hits, curve.hits), (oracle, curve.oracle), (random, curve.random)):
-        assert line.get_ydata() * curve.errors == pytest.approx(counts.numpy())
+    for line, counts in ((hits, "hits"), (oracle, "oracle"), (random, "random")):
+        assert line.get_ydata() * curve.errors == pytest.approx(curve.points[counts].to_numpy())
     (band,) = figure.axes[0].collections
     assert ends(band) == (0, 1), "no bootstrap sample finds more than all of its errors"
     figure.canvas.draw()
@@ -239,12 +185,12 @@ def test_without_errors_rejection_still_draws_its_axes():
 def test_risk_draws_the_curve_its_band_and_the_rate_of_all_images():
     found = reliability.risk_coverage(UNCERTAINTY, WRONG)
     figure = figures.risk({"entropy": found})
-    assert figure.axes[0].lines[0].get_ydata().tolist() == found.risk.tolist()
+    assert figure.axes[0].lines[0].get_ydata().tolist() == found.points.risk.tolist()
     (band,) = figure.axes[0].collections
-    assert ends(band) == pytest.approx((found.low.min().item(), found.high.max().item()))
+    assert ends(band) == pytest.approx((found.points.low.min(), found.points.high.max()))
     label = f"area {found.area:.3f} [{found.interval[0]:.3f}, {found.interval[1]:.3f}]"
     assert any(label in text for text in words(figure))
-    assert figure.axes[0].get_ylim()[1] == pytest.approx(1.05 * found.high[1:].max().item())
+    assert figure.axes[0].get_ylim()[1] == pytest.approx(1.05 * found.points.high[1:].max())
     figures.risk({"entropy": reliability.risk_coverage(UNCERTAINTY, WRONG & False)}).canvas.draw()
 
 
@@ -352,7 +298,7 @@ def test_failures_name_both_classes_and_their_evidence(tmp_path):
     figure = figures.failures(rows)
     assert {"predicted car", "true <b>boat</b>", "r = .12"} <= set(words(figure))
     assert any("$x$" in text for text in words(figure))
-    plots.save(figure, tmp_path, "failures", "Two failures.")
+    figures.save(figure, tmp_path, "failures", "Two failures.")
     with pytest.raises(ValueError, match="no misprediction"):
         figures.failures([])
 

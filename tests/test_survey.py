@@ -11,7 +11,7 @@ from wwwlib import atlas, contributions, images, language, maps, targets, world
 from wwwlib.activations import capture
 from wwwlib.store import Store
 from wwwlib.studies.survey import (
-    Readings,
+    READINGS,
     Surveyed,
     distinct,
     named_tracks,
@@ -53,7 +53,7 @@ def test_readings_agree_with_loops_over_neurons():
     found = readings(a, w, general, 3, 8)
     for i in range(4):
         for name, value in literal_reading(a[i], w[i], general[i], 3, 8).items():
-            assert getattr(found, name)[i].item() == pytest.approx(value, abs=1e-13), name
+            assert found[name][i].item() == pytest.approx(value, abs=1e-13), name
 
 
 def test_one_shared_neuron_makes_both_heatmaps_one():
@@ -62,7 +62,7 @@ def test_one_shared_neuron_makes_both_heatmaps_one():
     a = torch.randn(60, 9, 4, 4, generator=noise)
     w, general = torch.rand(60, 9, generator=noise), torch.rand(60, 9, generator=noise)
     found = readings(a, w, general, 1, 16)
-    assert (found.r_sample == 1).all() and (found.r_class == 1).all()
+    assert (found["r_sample"] == 1).all() and (found["r_class"] == 1).all()
 
 
 def test_an_image_like_its_class_agrees_and_with_an_unknown_class_there_is_nothing_to_compare():
@@ -71,7 +71,7 @@ def test_an_image_like_its_class_agrees_and_with_an_unknown_class_there_is_nothi
     general = w.clone()
     general[1], general[2] = torch.nan, 0.0
     found = readings(a, w, general, 2)
-    for name, read in vars(found).items():
+    for name, read in found.items():
         assert read[1:].isnan().all(), name
         if name != "carried":
             assert read[0].item() == pytest.approx(1, abs=1e-6), name
@@ -108,7 +108,7 @@ def test_a_survey_reads_every_image_as_it_would_alone(toy):
         assert found.predicted[i] == c
         w = contributions.taylor(toy, x, "late", c)
         one = readings(taken["late"].maps, w, class_w["late"][c], 3, (64, 64))
-        assert found.readings["late", 3].r[i].item() == pytest.approx(one.r.item(), abs=1e-5)
+        assert found.readings["late", 3]["r"][i].item() == pytest.approx(one["r"].item(), abs=1e-5)
 
 
 def test_a_stored_survey_is_that_of_its_class_side_alone(toy, tmp_path):
@@ -119,19 +119,19 @@ def test_a_stored_survey_is_that_of_its_class_side_alone(toy, tmp_path):
         survey(toy, tested, w, (3,), store=store, progress=False) for w in (one, one, two)
     )
     key = ("late", 3)
-    assert torch.equal(first.readings[key].r, again.readings[key].r)
-    assert not torch.equal(first.readings[key].r, other.readings[key].r)
+    assert torch.equal(first.readings[key]["r"], again.readings[key]["r"])
+    assert not torch.equal(first.readings[key]["r"], other.readings[key]["r"])
 
 
 def test_some_images_of_a_survey_keep_their_own_values():
     """Breaks if logits, predictions and readings part ways."""
-    read = Readings(*torch.rand(6, 5))
+    read = dict(zip(READINGS, torch.rand(6, 5), strict=True))
     whole = Surveyed(torch.rand(5, 3), torch.arange(5), {("late", 3): read})
     for chosen in (torch.tensor([False, True, False, False, True]), torch.tensor([1, 4])):
         some = whole.at(chosen)
         assert some.predicted.tolist() == [1, 4]
         assert torch.equal(some.logits, whole.logits[[1, 4]])
-        assert torch.equal(some.readings["late", 3].overlap, read.overlap[[1, 4]])
+        assert torch.equal(some.readings["late", 3]["overlap"], read["overlap"][[1, 4]])
 
 
 # Names ---------------------------------------------------------------------------------------

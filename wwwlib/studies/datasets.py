@@ -1,14 +1,18 @@
-"""Probe sets by name: the data sets of the paper, any folder of images, and the concept world."""
+"""Probe sets by name: the data sets of the paper, any folder of images, and the concept world.
+
+Also the labels of their images, as classes of a network.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from wwwlib.baselines import broden
+from wwwlib.baselines import network_dissection
 from wwwlib.evaluation import Truth
-from wwwlib.images import ImageSet, folder, imagenet_synsets, subset
+from wwwlib.images import ImageSet, imagenet_synsets, match_labels, sources, subset
 from wwwlib.images.files import Place, existing, list_files, open_files, place, top_folders
-from wwwlib.images.sources import places365_scenes
+from wwwlib.images.sources import LAYOUTS
 from wwwlib.registry import extension, one_of
+from wwwlib.targets import Target
 
 _IMAGENETTE = {"full": "imagenette2", "320px": "imagenette2-320", "160px": "imagenette2-160"}
 _PLACES_CLASSES = "categories_places365.txt"
@@ -35,31 +39,29 @@ def imagenet(root: str | Place, **options) -> ImageSet:
     NotADirectoryError, ValueError
         As for `folder`; also if a subfolder is not named by an ImageNet-1k wnid.
     """
-    synsets = imagenet_synsets()
-    numbers = {wnid: i for i, wnid in enumerate(synsets)}
-    expected = "give the folder right above those named by ImageNet-1k wnid, such as n01440764"
-    classes = [lemmas[0] for lemmas in synsets.values()]
-    return class_folders(root, numbers, classes, expected, **{"convert": ("CMYK",), **options})
+    classes = {wnid: lemmas[0] for wnid, lemmas in imagenet_synsets().items()}
+    hint = "give the folder right above those named by ImageNet-1k wnid, such as n01440764"
+    return class_folders(root, classes, hint, **{"convert": ("CMYK",), **options})
 
 
-def class_folders(
-    root: str | Place, numbers: Mapping[str, int], classes: Sequence[str], expected: str, **options
-) -> ImageSet:
-    """Open a folder whose subfolders have the class indices `numbers` into `classes`.
+def class_folders(root: str | Place, classes: Mapping[str, str], hint: str, **options) -> ImageSet:
+    """Open a folder whose subfolders stand for `classes`, a name for each in order of the indices.
 
     Raises
     ------
     ValueError
-        If a subfolder has no number, or there is none; the message ends in `expected`.
+        If a subfolder stands for no class, or there is none; the message ends in `hint`.
     """
     root = existing(root)
     paths = list_files(root)
     own = top_folders(paths)
     if not any(own):
-        raise ValueError(f"There is no subfolder with images in {str(root)!r}; {expected}.")
-    if unknown := sorted({*own} - {None} - numbers.keys()):
-        raise ValueError(f"The subfolder {unknown[0]!r} of {str(root)!r} is no class; {expected}.")
-    return open_files(root, paths, [numbers.get(name) for name in own], classes, **options)
+        raise ValueError(f"There is no subfolder with images in {str(root)!r}; {hint}.")
+    if unknown := sorted({*own} - {None} - classes.keys()):
+        raise ValueError(f"The subfolder {unknown[0]!r} of {str(root)!r} is no class; {hint}.")
+    numbers = {name: i for i, name in enumerate(classes)}
+    found = [numbers.get(name) for name in own]
+    return open_files(root, paths, found, [*classes.values()], **options)
 
 
 def imagenette(root: str | Place, split: str = "val", size: str = "320px", **options) -> ImageSet:
@@ -131,10 +133,10 @@ def places365(root: str | Place, split: str = "val", *, small: bool = True, **op
             f"Places365 is not in {str(root)!r}: put {_PLACES_CLASSES} there beside torchvision's "
             f"file lists or beside {split}/<class>/ folders."
         )
-    scenes = places365_scenes(root / _PLACES_CLASSES)
-    numbers = {scene.replace("/", "-"): i for i, scene in enumerate(scenes)}
-    expected = f"take those of {_PLACES_CLASSES}, /a/arena/hockey as arena-hockey"
-    return class_folders(root / split, numbers, scenes, expected, **options)
+    scenes = sources.places365_scenes(root / _PLACES_CLASSES)
+    classes = {scene.replace("/", "-"): scene for scene in scenes}
+    hint = f"take those of {_PLACES_CLASSES}, /a/arena/hockey as arena-hockey"
+    return class_folders(root / split, classes, hint, **options)
 
 
 def _torchvision_places(root, split, small, options) -> ImageSet:
@@ -150,10 +152,8 @@ def _torchvision_places(root, split, small, options) -> ImageSet:
     return open_files(places.images_dir, paths, places.targets, names, **options)
 
 
-FOLDERS = {
-    **{opener.__name__: opener for opener in (folder, imagenet, imagenette, places365)},
-    "broden": broden.images,
-}
+FOLDERS = {**LAYOUTS, "imagenet": imagenet, "imagenette": imagenette, "places365": places365}
+FOLDERS["broden"] = network_dissection.broden
 
 
 def truth(kind: str, count: int = 1_200, seed: int = 900, **options) -> Truth | None:
@@ -183,8 +183,9 @@ def load(
 
     Parameters
     ----------
-    kind : {"world", "folder", "imagenet", "imagenette", "places365", "broden"}
-        "folder" takes any images, with subfolders as classes if there are any.
+    kind : {"world", "folder", "masks", "imagenet", "imagenette", "places365", "broden"}
+        "folder" takes any images, with subfolders as classes if there are any; "masks" any images
+        with pixel masks, see `images.masks`.
     root : str or Path, optional
         The folder; the world generates its images.
     count : int, optional
@@ -213,3 +214,45 @@ def load(
     if not 1 <= count <= len(images):
         raise ValueError(f"count is {count}; give 1 to {len(images)}, the images in {str(root)!r}.")
     return subset(images, [i * len(images) // count for i in range(count)])
+
+
+# Labels ---------------------------------------------------------------------------------------
+
+
+def labelled_subset(images: ImageSet, target: Target) -> ImageSet:
+    """Return the images that have a label, as indices of the network's classes.
+
+    Raises
+    ------
+    ValueError
+        If no image has one.
+    """
+    matched = match_labels(images, target, warn=False)
+    labelled = [i for i, label in enumerate(matched.labels) if label is not None]
+    if not labelled:
+        own = [images.classes[label] for label in sorted({*images.labels} - {None})]
+        listed = ", ".join(map(repr, own[:8])) + ", ..." * (len(own) > 8)
+        raise ValueError(
+            f"None of {len(images)} images has a label among the classes of {target.name}, since "
+            f"{images.name!r} has {f'the classes {listed}' if own else 'no labels'}: put them into "
+            f"one folder per class, with the network's class names, such as {target.classes[0]!r}."
+        )
+    return matched if len(labelled) == len(matched) else subset(matched, labelled)
+
+
+def shown_classes(images: ImageSet, target: Target) -> list[int]:
+    """Return the indices of the classes that occur among the labels; without labels, of all."""
+    shown = {*match_labels(images, target, warn=False).labels} - {None}
+    return sorted(shown) or [*range(len(target.classes))]
+
+
+def class_name(images: ImageSet, i: int, known: Sequence[str]) -> str | None:
+    """Return the name of the class of image `i`, spelled as among the network's classes `known`.
+
+    A class without a partner in `known` keeps its name; None without a label.
+    """
+    label = images.label(i)
+    if label is None:
+        return None
+    partner = sources.partners(images.classes, known)[label]
+    return images.classes[label] if partner is None else known[partner]

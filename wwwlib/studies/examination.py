@@ -12,7 +12,6 @@ from torch import Tensor
 from wwwlib import concepts, evaluation
 from wwwlib.baselines import clip_dissect, falcon, milan, network_dissection
 from wwwlib.baselines.common import first
-from wwwlib.baselines.network_dissection import Masks
 from wwwlib.concepts import ConceptTable, NameTests
 from wwwlib.evaluation import Truth, name_tests
 from wwwlib.exemplars import Exemplars
@@ -21,26 +20,56 @@ from wwwlib.language import ConceptSet, Encoder
 from wwwlib.scores import Score, Words
 from wwwlib.studies import comparison
 from wwwlib.studies.comparison import dissection_names, exemplar_features, milan_names
-from wwwlib.studies.tables import Row, Table, differences, holm
+from wwwlib.studies.tables import compare_pairs
 from wwwlib.targets import LOGITS, Target
 
-METRICS = ("AUROC", "Pearson")
-MEASURES = {
-    "Pearson": evaluation.pearson,
-    "cosine": evaluation.cosine,
-    "AUPRC": lambda z, c: evaluation.binary(z, c)["AUPRC"],
-    "F1": lambda z, c: evaluation.binary(z, c)["F1"],
-    "IoU": lambda z, c: evaluation.binary(z, c)["IoU"],
-    "average precision": evaluation.average_precision,
-    "AUROC": evaluation.auroc,
-    "MAD": evaluation.mad,
-}
+
+def binary(z: Tensor, present: Tensor, share: float = 0.05) -> dict[str, Tensor]:
+    """Compare presence with the images that activate a neuron most.
+
+    Parameters
+    ----------
+    z, present
+        As for `evaluation.auroc`.
+    share : float in (0, 1)
+        Share of the images that count as active, rounded up; ties at the end are active, too.
+
+    Returns
+    -------
+    dict of str to Tensor
+        (N, M) float64 in [0, 1]: "F1", "IoU", and "AUPRC", the average precision of retrieving the
+        active images by presence. NaN as there.
+
+    References
+    ----------
+    Oikarinen et al., "Evaluating neuron explanations", ICML 2025.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share is {share}; give a number between 0 and 1, such as .05.")
+
+    def block(z: Tensor, c: Tensor, count: Tensor) -> Tensor:
+        least = z.topk(math.ceil(share * len(z)), 0).values[-1]
+        active = (z >= least).double()
+        both, size = active.T @ c, active.sum(0)[:, None]
+        f1, iou = 2 * both / (size + count), both / (size + count - both)
+        auprc = both**2 / (size * count) + (1 - both / size) * size / len(z)
+        return torch.stack([f1, iou, auprc], 2)
+
+    found = evaluation.measured(block, z, present).unbind(2)
+    return dict(zip(("F1", "IoU", "AUPRC"), found, strict=True))
+
+
+MEASURES = {"Pearson": evaluation.pearson, "cosine": evaluation.cosine}
+MEASURES |= {n: lambda z, c, name=n: binary(z, c)[name] for n in ("AUPRC", "F1", "IoU")}
+MEASURES |= {"average precision": evaluation.average_precision, "AUROC": evaluation.auroc}
+MEASURES |= {"MAD": evaluation.mad}
+PERFECT = "WWW, perfect encoder"
+# What is tuned of each method, in the order of the keys of `sweep` and `rivals`.
+SETTINGS = {"WWW": ("K",), "CLIP-Dissect": ("K", "λ"), "FALCON": ("σ", "cohesion")}
 Layer = tuple[str, str]  # network and layer
-
-
-@lru_cache(maxsize=4)
-def _embedded(words: ConceptSet, encoder: Encoder) -> tuple[Tensor, Tensor]:
-    return words.embed(encoder)
+Tested = Mapping[Layer, Mapping[str, NameTests]]  # of every method
+Tried = dict[tuple, Words]  # first names by method and settings
+_embedded = lru_cache(maxsize=4)(ConceptSet.embed)
 
 
 def www(
@@ -51,6 +80,33 @@ def www(
     return concepts.discover(features, *_embedded(words, encoder), words.words, alpha)
 
 
+def perfect(
+    images: ImageSet, exemplars: Mapping[str, Exemplars], k: int, **options: object
+) -> dict[str, Words]:
+    """Name neurons by WWW with a perfect encoder of the concepts whose masks are known.
+
+    The features of an image are its concepts, as a vector of unit length, and those of a concept
+    are the unit vector of its axis. What is wrong in these names is due to the score, which ignores
+    how frequent a concept is.
+
+    Parameters
+    ----------
+    images : ImageSet
+        The probe set, with masks.
+    exemplars : mapping of layer to Exemplars
+        At least k.
+    k : int
+        Exemplars used.
+    **options
+        Fields of `distributed.Options`.
+    """
+    truth = evaluation.from_masks(images, **options)
+    v = torch.nn.functional.normalize(truth.present.float(), dim=1)
+    t = torch.eye(len(truth.words))
+    features = ((layer, exemplar_features(v, first(own, k))) for layer, own in exemplars.items())
+    return {layer: concepts.discover(u, t, None, truth.words, 1.0).names for layer, u in features}
+
+
 def sweep(
     v: Tensor,
     exemplars: Exemplars,
@@ -58,7 +114,7 @@ def sweep(
     encoder: Encoder,
     ks: Sequence[int],
     lambdas: Sequence[float],
-) -> dict[tuple[str, int, float], Words]:
+) -> Tried:
     """Name neurons by WWW and CLIP-Dissect in many settings.
 
     Parameters
@@ -75,38 +131,38 @@ def sweep(
 
     Returns
     -------
-    dict of (method, k, lambda) to list of list of str
-        The first name of each neuron; lambda is nan for WWW, which has none.
+    dict of (method, k[, lambda]) to list of list of str
+        The names of each neuron; WWW has no lambda.
     """
     bare, _ = _embedded(ConceptSet(words.words, "{}", words.source), encoder)
-    found = {("WWW", k, None): www(v, exemplars, words, encoder, k).names for k in ks}
+    found: Tried = {("WWW", k): www(v, exemplars, words, encoder, k).names for k in ks}
     for k, lam in product(ks, lambdas):
         ranked = clip_dissect.soft_wpmi(v, bare, first(exemplars, k), words.words, lam=lam)
         found["CLIP-Dissect", k, lam] = ranked.names
     return found
 
 
-def tuned(
-    tried: Mapping[tuple[str, int, float | None], Words], z: Tensor, truth: Truth
-) -> tuple[dict[str, Words], dict[str, object]]:
+def tuned(tried: Tried, z: Tensor, truth: Truth) -> tuple[dict[str, Words], dict[str, object]]:
     """Choose the setting of each method with the highest mean AUROC on the images of a truth.
 
     Returns
     -------
     names : dict of method to list of list of str
-        Names of the first setting of each method ("WWW", "CLIP-Dissect"), and of the best one
-        ("WWW, tuned", ...).
+        Names of the first setting of each method ("WWW", ...), and of the best one ("WWW, tuned",
+        ...) of those that have settings.
     settings : dict of str to float
-        K, lambda and mean AUROC of the best settings.
+        The best settings, see `SETTINGS`, and their mean AUROC.
     """
     names, settings = {}, {}
-    for method in dict.fromkeys(method for method, _, _ in tried):
+    for method in dict.fromkeys(method for method, *_ in tried):
         own = {at: given for at, given in tried.items() if at[0] == method}
-        fit = {at: summary(name_tests(given, z, truth))["AUROC"] for at, given in own.items()}
-        best = max(fit, key=fit.get)
-        names |= {method: next(iter(own.values())), f"{method}, tuned": own[best]}
-        cells = zip(("K", "λ", "AUROC"), (*best[1:], fit[best]), strict=True)
-        settings |= {f"{method}: {title}": value for title, value in cells if value is not None}
+        names[method] = next(iter(own.values()))
+        if method in SETTINGS:
+            fit = {at: summary(name_tests(given, z, truth))["AUROC"] for at, given in own.items()}
+            best = max(fit, key=fit.get)
+            names[f"{method}, tuned"] = own[best]
+            cells = zip((*SETTINGS[method], "AUROC"), (*best[1:], fit[best]), strict=True)
+            settings |= {f"{method}: {title}": value for title, value in cells}
     return names, settings
 
 
@@ -116,12 +172,15 @@ def rivals(
     probe: ImageSet,
     words: ConceptSet,
     encoder: Encoder,
-    masked: tuple[ImageSet, Masks] | None = None,
+    masked: ImageSet | None = None,
     captions: str | None = None,
+    sigmas: Sequence[float] = (falcon.SIGMAS,),
+    cohesive: Sequence[float] = (falcon.COHESIVE,),
     grouping: Mapping[str, float] | None = None,
     describer: str | None = None,
+    k: int = 40,
     **options: object,
-) -> dict[str, dict[str, Words]]:
+) -> dict[str, Tried]:
     """Name the neurons of layers by Network Dissection, FALCON and MILAN, as far as they can run.
 
     Parameters
@@ -132,37 +191,44 @@ def rivals(
         Where the exemplars are from.
     words, encoder
         As for `sweep`.
-    masked : (ImageSet, Masks), optional
+    masked : ImageSet, optional
         Images with masks, for Network Dissection.
     captions, describer : str, optional
         See `comparison.captions` and `milan.load`.
+    sigmas, cohesive : sequence of float
+        Thresholds of FALCON, all combinations of which are tried.
     grouping : mapping, optional
-        Settings of `falcon.falcon`.
+        Its other settings.
+    k : int
+        Exemplars of WWW with a perfect encoder, where the probe set has masks.
     **options
         Fields of `distributed.Options`.
 
     Returns
     -------
-    dict of layer to dict of method to list of list of str
+    dict of layer to dict of (method[, sigmas, cohesive]) to list of list of str
     """
-    found: dict[str, dict[str, Words]] = {layer: {} for layer in exemplars}
+    found: dict[str, Tried] = {layer: {} for layer in exemplars}
     options = {**options, "progress": False}
     if masked:
-        scans = network_dissection.dissect(target, *masked, list(exemplars), **options)
+        scans = network_dissection.dissect(target, masked, list(exemplars), **options)
         for layer, one in scans.items():
-            found[layer]["Network Dissection"] = dissection_names(one, words.words).names
+            found[layer]["Network Dissection",] = dissection_names(one, words.words).names
+    for layer, names in perfect(probe, exemplars, k, **options).items() if probe.masks else ():
+        found[layer][PERFECT,] = names
     texts = captions and comparison.captions(captions, encoder)
     speaker = milan.load(describer) if describer else None
+    hidden = [layer for layer in exemplars if layer != LOGITS]
     for layer, own in exemplars.items():
-        if texts:
-            hidden = [one for one in exemplars if one != LOGITS]
-            maps = hidden[-1] if layer == LOGITS and hidden else layer
-            how = {"cam_layer": maps, **(grouping or {}), **options}
+        maps = hidden[-1] if layer == LOGITS and hidden else layer
+        how = {"cam_layer": maps, **(grouping or {}), **options}
+        for pair in product(sigmas, cohesive) if texts else ():
+            how |= zip(("sigmas", "cohesive"), pair, strict=True)
             grouped = falcon.falcon(target, layer, probe, encoder, texts, **how)
-            found[layer]["FALCON"] = grouped.table().names
+            found[layer]["FALCON", *pair] = grouped.table().names
         if speaker:
             told = milan.candidates(target, layer, probe, first(own, 15), speaker, **options)
-            found[layer]["MILAN"] = milan_names(told.ranked(), words.words).names
+            found[layer]["MILAN",] = milan_names(told.ranked(), words.words).names
     return found
 
 
@@ -188,21 +254,15 @@ def values(tests: NameTests) -> dict[str, Tensor]:
 
 def summary(tests: NameTests) -> dict[str, float]:
     """Return the means of a layer's tests, beside the best concept's and the shuffled names'."""
-    own = {name: value.mean().item() for name, value in values(tests).items()}
     supported = [bool(tests.supported(i)) for i in range(len(tests.rank))]
-    return {
-        "neurons": len(tests.rank),
-        **own,
-        "best concept": tests.best_auroc.nanmean().item(),
-        "shuffled": tests.shuffled,
-        "untested": (tests.rank == 0).double().mean().item(),
-        "supported": sum(supported) / len(supported),
-    }
+    found = {"neurons": len(tests.rank)}
+    found |= {name: value.mean().item() for name, value in values(tests).items()}
+    found |= {"best concept": tests.best_auroc.nanmean().item(), "shuffled": tests.shuffled}
+    found["untested"] = (tests.rank == 0).double().mean().item()
+    return found | {"supported": sum(supported) / len(supported)}
 
 
-def compare(
-    tested: Mapping[Layer, Mapping[str, NameTests]], reference: str = "WWW", seed: int = 0
-) -> DataFrame:
+def compare(tested: Tested, reference: str = "WWW", seed: int = 0) -> DataFrame:
     """Compare methods with a reference in every layer, neuron by neuron.
 
     Parameters
@@ -219,28 +279,18 @@ def compare(
         A row for each layer and method: mean AUROC and Pearson correlation, the differences to the
         reference, and p-values corrected over all cells of the table by Holm's method.
     """
-    tables = {}
-    for layer, methods in tested.items():
-        rows = [
-            Row(method, {name: Score(name, value) for name, value in values(one).items()}, {})
-            for method, one in methods.items()
-        ]
-        tables[layer] = Table(", ".join(layer), METRICS, tuple(rows))
-    gaps = [
-        (at, gap) for at, table in tables.items() for gap in differences(table, reference, seed)
-    ]
-    adjusted = holm([gap.comparison.p for _, gap in gaps])
-    cells = {
-        (at, row.method): {name: score.mean for name, score in row.scores.items()}
-        for at, table in tables.items()
-        for row in table.rows
-    }
-    for (at, gap), p in zip(gaps, adjusted, strict=True):
-        name = gap.metric
-        cells[at, gap.method] |= {f"{name} gap": gap.comparison.difference, f"{name} p": p}
-    rows = [
-        {"network": at[0], "layer": at[1], "method": m, **one} for (at, m), one in cells.items()
-    ]
+    rows, pairs = [], {}
+    for (network, layer), methods in tested.items():
+        base = values(methods[reference])
+        for method, tests in methods.items():
+            rows.append({"network": network, "layer": layer, "method": method})
+            for name, own in values(tests).items():
+                one, other = Score(name, own), Score(name, base[name])
+                rows[-1][name] = one.mean
+                if method != reference:
+                    pairs[len(rows) - 1, name] = one, other
+    for (row, name), gap in compare_pairs(pairs, seed).iterrows():
+        rows[row] |= {f"{name} gap": gap.difference, f"{name} p": gap.p}
     return DataFrame(rows)
 
 
@@ -268,18 +318,13 @@ def label_checks(z: Tensor, truth: Truth, seed: int = 0) -> DataFrame:
     c, generator = truth.present, torch.Generator().manual_seed(seed)
     own = evaluation.pearson(z, c).nan_to_num(-1).argmax(1, keepdim=True)
     noise = torch.rand(c.shape, generator=generator)
-    count = c.sum(0)
-    changed = {
-        "missing labels": c & (noise > 0.5),
-        "extra labels": c | (noise < count / (len(c) - count)),
-    }
+    changed = {"missing labels": c & (noise > 0.5)}
+    changed["extra labels"] = c | (noise < c.sum(0) / (~c).sum(0))
     rows = {}
     for name, measure in MEASURES.items():
         whole = measure(z, c).gather(1, own)
-        rows[name] = {
-            check: (measure(z, labels).gather(1, own) < whole).double().mean().item()
-            for check, labels in changed.items()
-        }
+        fell = {check: measure(z, one).gather(1, own) < whole for check, one in changed.items()}
+        rows[name] = {check: one.double().mean().item() for check, one in fell.items()}
     return DataFrame(rows).T
 
 
@@ -324,11 +369,7 @@ def guaranteed_sets(
     return sum(covered) / rounds, sum(sizes) / rounds
 
 
-def findings(
-    tested: Mapping[Layer, Mapping[str, NameTests]],
-    verified: Mapping[Layer, ConceptTable],
-    table: DataFrame,
-) -> list[str]:
+def findings(tested: Tested, verified: Mapping[Layer, ConceptTable], table: DataFrame) -> list[str]:
     """Return what the tests of names found, in three sentences.
 
     Parameters
@@ -346,11 +387,9 @@ def findings(
     supported = (rows.supported * rows.neurons).sum() / rows.neurons.sum()
     best = table.groupby(["network", "layer"]).AUROC.transform("max") == table.AUROC
     alone = table[best].drop_duplicates(["network", "layer"], keep=False)
-    leads = alone.method.value_counts()
     rival = table[table.method == "CLIP-Dissect, tuned"]
     firm = rival[rival["AUROC p"] < 0.05]["AUROC gap"]
-    chosen = DataFrame({at: values(own.tests) for at, own in verified.items()}).T
-    pearson = chosen.Pearson.map(lambda own: own.mean().item()).mean()
+    chosen = DataFrame({at: summary(own.tests) for at, own in verified.items()}).T
     unnamed = sum(int(own.abstained.sum()) for own in verified.values()) / rows.neurons.sum()
     return [
         f"On {one.images:,} other images WWW's first names have a mean AUROC of {low.AUROC:.2f} to "
@@ -359,11 +398,11 @@ def findings(
         f"{low.shuffled:.2f} to {high.shuffled:.2f}, and {supported:.0%} of the names do better "
         "than chance.",
         "The highest mean AUROC has "
-        + ", ".join(f"{method} in {n}" for method, n in leads.items())
+        + ", ".join(f"{method} in {n}" for method, n in alone.method.value_counts().items())
         + f" of {len(rows)} layers, several equally in {len(rows) - len(alone)}; with tuned "
         f"settings CLIP-Dissect is significantly above WWW in {(firm > 0).sum()} of them and below "
         f"in {(firm < 0).sum()}.",
         "Choosing by test images among looser candidates changes the mean Pearson correlation "
-        f"from {rows.Pearson.mean():.2f} to {pearson:.2f}, and leaves {unnamed:.0%} of the neurons "
-        "without a name.",
+        f"from {rows.Pearson.mean():.2f} to {chosen.Pearson.mean():.2f}, and leaves {unnamed:.0%} "
+        "of the neurons without a name.",
     ]

@@ -1,6 +1,6 @@
 """Published results: the paper's scores, and labels of ResNet-50's neurons by other methods.
 
-``paper_tables.csv`` holds one score of the paper a row, with its source. Few are known. Labels are
+``paper_tables.csv`` holds Tables 2 to 5 of the paper, one score a row, with its source. Labels are
 the CSV files that the authors of Network Dissection, CLIP-Dissect and MILAN published; they become
 rows of a table without running these methods.
 """
@@ -14,11 +14,12 @@ from wwwlib.registry import existing_file
 from wwwlib.studies.tables import MethodNames, Table
 
 PATH = Path(__file__).with_name("paper_tables.csv")
-Setting = tuple[str, str, str]  # network, probe set and concept set in the paper's words
+Setting = tuple[str, str, str] | None  # network, probe set and concept set in the paper's words
+Known = Mapping[tuple[str, str], tuple[float, float | None]]  # mean, error by method and metric
 
 _TARGETS = {
     ("torchvision/resnet50", False): "ResNet-50",
-    ("torchvision/vit_b_16", False): "ViT-B/16",
+    ("timm/vit_base_patch16_224.augreg2_in21k_ft_in1k", False): "ViT-B/16",
     ("torchvision/resnet18", True): "ResNet-18 (Places365)",
 }
 _CONCEPTS = {
@@ -27,22 +28,25 @@ _CONCEPTS = {
     "places365": "Places365",
     "wordnet": "WordNet nouns",
 }
-_PROBES = {("imagenet", 50_000): "ImageNet val", ("places365", 36_500): "Places365"}
+# Places365's test images have no public labels: its validation images stand in for them.
+_PROBES = {("imagenet", 50_000): "ImageNet val", ("places365", 36_500): "Places365 test"}
+# Methods with probe images and words of their own: their scores belong to any table of a network.
+OWN = ("Network Dissection", "MILAN(b)", "FALCON")
+# Rows of Table 5: the bare words, and the words in the template.
+BARE, TEMPLATE = "WWW without template and ACS", "WWW with template, without ACS"
 _TARGET, _FINAL = "torchvision/resnet50", "fc"  # the network of the labels, and its last layer
 
 
 # The paper's scores ---------------------------------------------------------------------------
 
 
-def setting(
-    target: str, probe: str, count: int, concepts: str, truth: str = "imagenet"
-) -> Setting | None:
+def setting(target: str, probe: str, count: int, concepts: str, truth: str = "imagenet") -> Setting:
     """Return the paper's words for a setting, or None if the paper does not have it.
 
     Parameters
     ----------
     target, probe, concepts, truth : str
-        For `targets.load`, `datasets.load`, `language.concept_set` and `language.truth`. The paper
+        For `targets.load`, `datasets.load`, `language.concept_set` and `metrics.truth`. The paper
         does not state which of torchvision's weights its ResNet-50 has.
     count : int
         Images in the probe set; the paper used all.
@@ -53,9 +57,7 @@ def setting(
     return found if all(found) else None
 
 
-def paper_scores(
-    setting: Setting | None, path: str | Path = PATH
-) -> dict[tuple[str, str], tuple[float, float | None]]:
+def paper_scores(setting: Setting, path: str | Path = PATH) -> Known:
     """Return the known scores of the paper in a setting.
 
     Parameters
@@ -68,27 +70,12 @@ def paper_scores(
     -------
     dict of (method, metric) to (mean, standard error or None)
     """
-    rows = pd.read_csv(path).itertuples()
     return {
         (row.method, row.metric): (row.value, None if pd.isna(row.stderr) else row.stderr)
-        for row in rows
-        if (row.target, row.probe, row.concepts) == setting
+        for row in pd.read_csv(path).itertuples()
+        if setting and row.target == setting[0]
+        if row.method in OWN or (row.probe, row.concepts) == setting[1:]
     }
-
-
-def scored_top(concepts: str) -> int:
-    """Return the number of CLIP-Dissect's names that the paper scored: 5 on Broden, else 1.
-
-    The paper does not state it; it follows from the ratio of F1 to hit rate in its tables.
-    """
-    return 5 if concepts.partition(":")[0] == "broden" else 1
-
-
-def comparable(setting: Setting | None, concepts: str) -> list[str]:
-    """Return a caveat on CLIP-Dissect's rows in a setting of the paper; else an empty list."""
-    if setting is None:
-        return []
-    return [f"Of CLIP-Dissect's rows only top {scored_top(concepts)} compares with the paper."]
 
 
 def row_names(concepts: str, rows: Collection[str] = ()) -> dict[str, str]:
@@ -102,17 +89,17 @@ def row_names(concepts: str, rows: Collection[str] = ()) -> dict[str, str]:
         The rows of the table. Published labels of Network Dissection and MILAN reproduce the
         paper's scores, and are preferred where the table has them.
     """
-    names = {"WWW": "WWW", "FALCON": "FALCON"}
-    for method in ("Network Dissection", "MILAN"):
+    names = {one: one for one in ("WWW", "FALCON", BARE, TEMPLATE)}
+    for method, theirs in (("Network Dissection", OWN[0]), ("MILAN", OWN[1])):
         labels = f"{method} as published"
-        names[labels if labels in rows else method] = method
-    return names | {f"CLIP-Dissect top {scored_top(concepts)}": "CLIP-Dissect"}
+        names[labels if labels in rows else method] = theirs
+    # The number of names follows from the ratio of F1 to hit rate in the paper's tables.
+    top = 5 if concepts.partition(":")[0] == "broden" else 1
+    return names | {f"CLIP-Dissect top {top}": "CLIP-Dissect"}
 
 
 def with_paper(
-    cells: Mapping[str, Mapping[str, str]],
-    known: Mapping[tuple[str, str], tuple[float, float | None]],
-    names: Mapping[str, str],
+    cells: Mapping[str, Mapping[str, str]], known: Known, names: Mapping[str, str]
 ) -> dict[str, Mapping[str, str]]:
     """Add the paper's scores below the rows of a table.
 
@@ -140,27 +127,19 @@ def with_paper(
 
 
 def _text(score: tuple[float, float | None] | None) -> str:
-    if score is None:
-        return "not known"
-    mean, stderr = score
-    return f"{mean:.4f}" if stderr is None else f"{mean:.4f} ± {stderr:.4f}"
+    return " ± ".join(f"{x:.4f}" for x in score if x is not None) if score else "not known"
 
 
-def records(table: Table, setting: Setting | None) -> list[dict[str, object]]:
+def records(table: Table, setting: Setting) -> list[dict[str, object]]:
     """Return a table cell by cell as JSON values, with its setting in the paper's words."""
-    return [
-        {
-            "table": table.title,
-            "setting": list(setting) if setting else None,
-            "method": row.method,
-            "metric": metric,
-            "mean": score.mean,
-            "stderr": score.stderr if len(score) > 1 else None,
-            "neurons": len(score),
-        }
-        for row in table.rows
-        for metric, score in row.scores.items()
-    ]
+    found = []
+    for row in table.rows:
+        for metric, score in row.scores.items():
+            cell = {"table": table.title, "setting": list(setting) if setting else None}
+            cell |= {"method": row.method, "metric": metric, "mean": score.mean}
+            cell |= {"stderr": score.stderr if len(score) > 1 else None, "neurons": len(score)}
+            found.append(cell)
+    return found
 
 
 # Published labels -----------------------------------------------------------------------------
@@ -196,21 +175,19 @@ def read_labels(
     """
     table = _read(path)
     if layer is not None:
-        known = list(dict.fromkeys(table["layer"]))
+        known = table["layer"].unique()
         table = table[table["layer"] == layer]
         if table.empty:
             raise ValueError(f"{str(path)!r} has no layer {layer!r}, only {', '.join(known)}.")
     if bad := [unit for unit in table["unit"] if not unit.isdecimal()]:
         raise ValueError(f"{str(path)!r} has the unit {bad[0]!r}; expected whole numbers.")
-    table = table.assign(unit=table["unit"].astype(int)).sort_values("unit", kind="stable")
-    units = table["unit"].tolist()
-    start = 1 if units[:1] == [1] else 0
-    if not units or units != list(range(start, start + len(units))):
+    labels = table.set_index(table["unit"].astype(int))["label"].sort_index().str.strip()
+    start = 0 if 0 in labels.index else 1
+    if not len(labels) or [*labels.index] != [*range(start, start + len(labels))]:
         raise ValueError(
-            f"The {len(units)} units in {str(path)!r} are not numbered without gaps or "
+            f"The {len(labels)} units in {str(path)!r} are not numbered without gaps or "
             "repetitions from 0 or 1; a missing one would shift the names of all later units."
         )
-    labels = [label.strip() for label in table["label"]]
     return [[strip_suffix(one) if stripped else one] if one else [] for one in labels]
 
 
@@ -231,51 +208,6 @@ def _read(path: str | Path) -> pd.DataFrame:
     return table
 
 
-def dissection_labels(path: str | Path, layer: str = _FINAL) -> dict[str, MethodNames]:
-    """Return Network Dissection's labels, unchanged and stripped, as rows of a table.
-
-    The words that it chose from are not in the file; the labels that occur in it stand for them.
-    In hidden layers the masks behind the truth are its own, so that it does not compete.
-
-    Parameters
-    ----------
-    path : path
-        A CSV file of the final layer, or a path with ``{layer}`` for the layer.
-    layer : str
-        In the authors' words: ``fc``, ``layer4`` and so on.
-
-    Returns
-    -------
-    dict of row to MethodNames
-        Empty for a hidden layer without a file.
-    """
-    file = Path(str(path).replace("{layer}", layer))
-    if layer != _FINAL and ("{layer}" not in str(path) or not file.is_file()):
-        return {}
-    rows = {"as published": read_labels(file), "stripped": read_labels(file, stripped=True)}
-    return {
-        f"Network Dissection {form}": MethodNames(names, _used(names), 1, informed=layer != _FINAL)
-        for form, names in rows.items()
-    }
-
-
-def labels_by_layer(
-    clip_dissect: str | Path | None = None, milan: str | Path | None = None
-) -> dict[str, dict[str, MethodNames]]:
-    """Return CLIP-Dissect's and MILAN's labels: {layer in the authors' words: {row: names}}.
-
-    CLIP-Dissect chose from Broden's words, of which the file shows those that were used; MILAN
-    generates free text.
-    """
-    found: dict[str, dict[str, MethodNames]] = {}
-    for method, path in (("CLIP-Dissect", clip_dissect), ("MILAN", milan)):
-        for layer in dict.fromkeys(_read(path)["layer"]) if path else ():
-            names = read_labels(path, layer)
-            own = MethodNames(names, None if method == "MILAN" else _used(names), 1)
-            found.setdefault(layer, {})[f"{method} as published"] = own
-    return found
-
-
 def label_rows(
     target: str,
     layer: str,
@@ -286,21 +218,37 @@ def label_rows(
 ) -> dict[str, MethodNames]:
     """Return the published labels of a layer of a network; empty unless it is ResNet-50.
 
+    Network Dissection's are there unchanged and stripped. The words that it and CLIP-Dissect chose
+    from are not in the files; the labels that occur stand for them. MILAN writes free text.
+
     Parameters
     ----------
     target, layer : str
         The labels are those of ``torchvision/resnet50``.
     count : int
         Number of neurons of the layer; files with another number of units are left out.
-    network_dissection, clip_dissect, milan : path, optional
-        The CSV files; for Network Dissection's see `dissection_labels`.
+    network_dissection : path, optional
+        A CSV file of the final layer, or a path with ``{layer}`` for the layer in the authors'
+        words: ``fc``, ``layer4`` and so on.
+    clip_dissect, milan : path, optional
+        CSV files of several layers.
     """
     if target != _TARGET:
         return {}
-    layer = _FINAL if layer == "logits" else layer
-    found = dissection_labels(network_dissection, layer) if network_dissection else {}
-    found |= labels_by_layer(clip_dissect, milan).get(layer, {})
-    return {method: own for method, own in found.items() if len(own.names) == count}
+    layer, found = _FINAL if layer == "logits" else layer, {}
+    if network_dissection:
+        file = Path(str(network_dissection).replace("{layer}", layer))
+        if layer == _FINAL or ("{layer}" in str(network_dissection) and file.is_file()):
+            found["Network Dissection as published"] = read_labels(file)
+            found["Network Dissection stripped"] = read_labels(file, stripped=True)
+    for method, path in (("CLIP-Dissect", clip_dissect), ("MILAN", milan)):
+        if path and layer in set(_read(path)["layer"]):
+            found[f"{method} as published"] = read_labels(path, layer)
+    return {
+        row: MethodNames(names, None if row.startswith("MILAN") else _used(names), 1)
+        for row, names in found.items()
+        if len(names) == count
+    }
 
 
 def _used(names: list[list[str]]) -> tuple[str, ...]:

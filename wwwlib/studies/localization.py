@@ -1,17 +1,90 @@
-"""Evaluation of maps against pixel masks: the pointing game and intersection over union.
+"""Heatmaps of a layer, and their evaluation by pixel masks: pointing game, intersection over union.
 
 The pointing game tests where the maximum of a heatmap lies; intersection over union tests how well
 a region covers a mask. One `Score` value is one image, or one pair of a region and a mask; its
 `sizes` are the numbers of pixels pointed at.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import torch
+from pandas import Series
 from torch import Tensor
 from torch.nn import functional
 
+from wwwlib import maps
+from wwwlib.baselines import common, grad_cam
+from wwwlib.contributions import contribute
+from wwwlib.images import ImageSet
 from wwwlib.scores import Score
+from wwwlib.targets import Target
+
+Batch = tuple[Tensor, Tensor]  # images and classes
+Size = tuple[int, int]  # rows and columns
+
+
+def heatmaps(
+    target: Target, batches: Iterable[Batch], layer: str, tops: Iterable[int], size: Size
+) -> dict[str, Tensor]:
+    """Compute heatmaps of a layer's top neurons, of both kinds of maps, and Grad-CAM.
+
+    Parameters
+    ----------
+    target : Target
+    batches : iterable of (Tensor, Tensor)
+        Preprocessed images (B, 3, H, W), and the class (B,) that each is explained for.
+    layer : str
+    tops : iterable of int
+        Numbers of neurons.
+    size : (int, int)
+        Rows and columns of the heatmaps.
+
+    Returns
+    -------
+    dict of str to Tensor
+        (I, H, W) for "activation, top 5", "contribution, top 5" and so on, and "Grad-CAM".
+    """
+    rows: dict[str, list[Tensor]] = {}
+    for x, classes in batches:
+        found = contribute(target, x, layer, classes.to(x.device), linear=False)
+        for kind, a in (("activation", found.activations.maps), ("contribution", found.maps)):
+            for k in tops:
+                heat = maps.heatmap(a, found.w, k, size, kind == "activation")
+                rows.setdefault(f"{kind}, top {k}", []).append(heat.cpu())
+        cam = grad_cam.grad_cam(target, x, layer, classes.to(x.device))
+        rows.setdefault("Grad-CAM", []).append(maps.resize(cam[:, None], size)[:, 0].cpu())
+    return {name: torch.cat(own) for name, own in rows.items()}
+
+
+def visible_masks(target: Target, images: ImageSet, size: Size) -> list[dict[str, Tensor]]:
+    """Return the masks of what the network's preprocessing keeps of each image.
+
+    Parameters
+    ----------
+    target : Target
+    images : ImageSet
+    size : (int, int)
+        Rows and columns to which masks are resized.
+
+    Returns
+    -------
+    list of dict of str to Tensor
+        For each image the (H, W) bool mask of every concept that it shows; an empty list if the
+        set has no masks.
+
+    Raises
+    ------
+    ValueError
+        If preprocessing does more than to resize and crop.
+    """
+    boxes, found = {}, []
+    for i in range(len(images)) if images.masks else ():
+        own = {}
+        for word, mask in common.visible_masks(target, images.masks(i), boxes).items():
+            kept = torch.from_numpy(mask)[None, None].float()
+            own[word] = functional.interpolate(kept, size, mode="nearest-exact")[0, 0] > 0.5
+        found.append({word: mask for word, mask in own.items() if mask.any()})
+    return found
 
 
 def pointing_game(m: Tensor, mask: Tensor, tolerance: float = 0) -> Score:
@@ -45,9 +118,7 @@ def pointing_game(m: Tensor, mask: Tensor, tolerance: float = 0) -> Score:
     """
     _check(m, mask, "heatmaps")
     if bad := (~m.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist():
-        raise ValueError(
-            f"Heatmap {bad[0]} is not finite, so it has no maximum; leave out its image."
-        )
+        raise ValueError(f"Heatmap {bad[0]} is not finite and has no maximum; leave out its image.")
     top = m == m.amax((1, 2), keepdim=True)
     hits = (top & dilate(mask, tolerance)).sum((1, 2))
     sizes = top.sum((1, 2))
@@ -115,15 +186,11 @@ def by_group(score: Score, groups: Sequence[Hashable]) -> dict[Hashable, Score]:
         If there is not one group for each value.
     """
     if len(groups) != len(score):
-        raise ValueError(
-            f"There are {len(groups)} groups for {len(score)} values; give one for each."
-        )
-    places: dict[Hashable, list[int]] = {}
-    for i, group in enumerate(groups):
-        places.setdefault(group, []).append(i)
+        raise ValueError(f"There are {len(groups)} groups for {len(score)} values; give as many.")
+    own = Series(groups)
     return {
         group: Score(score.name, score.values[at], None if score.sizes is None else score.sizes[at])
-        for group, at in places.items()
+        for group, at in own.groupby(own, sort=False).indices.items()
     }
 
 
@@ -164,7 +231,4 @@ def _check(given: Tensor, mask: Tensor, what: str) -> None:
     if mask.dtype != torch.bool:
         raise ValueError(f"The masks are {mask.dtype}; give bool, true where the concept is.")
     if empty := (~mask.flatten(1).any(1)).nonzero()[:, 0].tolist():
-        raise ValueError(
-            f"Mask {empty[0]} is empty, so nothing can hit it; leave out images without the "
-            "concept, and report how many."
-        )
+        raise ValueError(f"Mask {empty[0]} is empty; leave out images without the concept.")

@@ -6,30 +6,25 @@ and why it decided: a method without an answer to a question leaves it out.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from PIL import Image
 from torch import Tensor
 
 from wwwlib import atlas, maps
-from wwwlib.baselines.craft import Craft, CraftError, craft
-from wwwlib.baselines.falcon import crop_to_boxes
-from wwwlib.baselines.grad_cam import grad_cam
+from wwwlib.baselines import craft, falcon, grad_cam
 from wwwlib.contributions import Contributions, contribute
 from wwwlib.exemplars import Exemplars
 from wwwlib.images import ImageSet, subset
+from wwwlib.scores import Words
 from wwwlib.studies.tables import MethodNames
-from wwwlib.studies.wordnet import Hypernyms, graded
+from wwwlib.studies.wordnet import Graded, Hypernyms, graded
 from wwwlib.targets import Target, denormalize
-
-Graded = tuple[tuple[str, str | None], ...]
-
 
 # Figure 3: neuron names -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class NeuronNames:
+class NeuronNames(NamedTuple):
     """One neuron with the names that each method gives it.
 
     Attributes
@@ -54,8 +49,7 @@ class NeuronNames:
     hidden: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class LayerNames:
+class LayerNames(NamedTuple):
     """The N neurons of a layer with the names that each method gives them.
 
     Attributes
@@ -74,25 +68,17 @@ class LayerNames:
     methods: Mapping[str, MethodNames]
     truth: Mapping[int, Sequence[str]]
 
-    def neuron(
-        self, i: int, images: ImageSet, hypernyms: Hypernyms | None, shown: int, prefix: str = ""
-    ) -> NeuronNames:
-        """Return neuron i with up to `shown` exemplars; the title begins with `prefix`."""
+    def neuron(self, i: int, images: ImageSet, tree: Hypernyms | None, prefix="") -> NeuronNames:
+        """Return neuron i with up to eight exemplars; the title begins with `prefix`."""
         truth = tuple(self.truth.get(i, ()))
         names = {
-            method: None if own.names is None else _grade(own.names[i], truth, hypernyms)
+            method: None if own.names is None else graded(own.names[i], truth, tree)
             for method, own in self.methods.items()
         }
-        index = [o for o in self.exemplars.index[i].tolist() if o >= 0][:shown]
+        index = [o for o in self.exemplars.index[i].tolist() if o >= 0][:8]
         pictures = tuple(images.image(o).convert("RGB") for o in index)
         title = f"{prefix}neuron {i} of {self.name}"
         return NeuronNames(title, truth, pictures, names, hidden=bool(prefix))
-
-
-def _grade(names: Sequence[str], truth: Sequence[str], hypernyms: Hypernyms | None) -> Graded:
-    if truth:
-        return graded(names, truth, hypernyms)
-    return tuple((name, None) for name in dict.fromkeys(names))
 
 
 def neuron_names(
@@ -102,9 +88,6 @@ def neuron_names(
     hidden: LayerNames,
     classes: Sequence[int],
     hypernyms: Hypernyms | None = None,
-    *,
-    most: int = 2,
-    shown: int = 8,
     **options: object,
 ) -> list[NeuronNames]:
     """Select neurons as WWW, Figure 3, with all methods' names.
@@ -120,17 +103,14 @@ def neuron_names(
         The final neurons.
     hypernyms : Hypernyms, optional
         Without WordNet no name is near.
-    most : int
-        Number of hidden neurons per class, those of the largest class contributions.
-    shown : int
-        Maximum number of exemplars of a neuron.
     **options
         Fields of `distributed.Options`.
 
     Returns
     -------
     list of NeuronNames
-        Each final neuron, followed by its hidden ones.
+        Each final neuron, followed by the two hidden ones of the largest class contributions, with
+        up to eight exemplars.
 
     Raises
     ------
@@ -140,11 +120,11 @@ def neuron_names(
     share = class_contributions(target, images, hidden.name, classes, **options)
     found = []
     for c, row in zip(classes, share, strict=True):
-        found.append(final.neuron(c, images, hypernyms, shown))
-        for rank, neuron in enumerate(row.argsort(descending=True)[:most].tolist(), start=1):
+        found.append(final.neuron(c, images, hypernyms))
+        for rank, neuron in enumerate(row.argsort(descending=True)[:2].tolist(), start=1):
             part = row[neuron] / row.sum()
             prefix = f"{rank}. {part:.0%} of the contributions to {target.classes[c]}: "
-            found.append(hidden.neuron(neuron, images, hypernyms, shown, prefix))
+            found.append(hidden.neuron(neuron, images, hypernyms, prefix))
     return found
 
 
@@ -176,8 +156,7 @@ def classes_without_images(target: Target, images: ImageSet, classes: Sequence[i
 # Table 1: one image ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class LocalExplanation:
+class LocalExplanation(NamedTuple):
     """One method's explanation of one image; None for a question that it does not answer.
 
     Attributes
@@ -203,8 +182,7 @@ class LocalExplanation:
     ran: bool = True
 
 
-@dataclass(frozen=True, eq=False)
-class Prediction:
+class Prediction(NamedTuple):
     """The prediction that all methods explain.
 
     Attributes
@@ -217,11 +195,13 @@ class Prediction:
     found : Contributions
         Of the layer to the predicted class.
     neurons : tuple of int
-        Those with the largest contributions.
+        Those with the largest contributions; all methods explain them.
     title : str
         The predicted class, and whether it is correct.
     about : str
         The neurons, in words.
+    cls : int
+        The predicted class.
     """
 
     image: Image.Image
@@ -231,22 +211,15 @@ class Prediction:
     neurons: tuple[int, ...]
     title: str
     about: str
+    cls: int
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the image."""
-        return self.image.height, self.image.width
-
-    @property
-    def cls(self) -> int:
-        """The predicted class."""
-        return int(self.found.classes[0])
+    def resized(self, m: Tensor) -> Tensor:
+        """Return a map (1, h, w) at the size of the image, (H, W)."""
+        return maps.resize(m[:, None], self.image.size[::-1])[0, 0].detach().cpu()
 
 
-def predict(
-    target: Target, image: Image.Image, layer: str, top: int = 3, truth: str | None = None
-) -> Prediction:
-    """Run a network on one image, and find the neurons with the largest contributions.
+def predict(target: Target, image: Image.Image, layer: str, truth: str | None = None) -> Prediction:
+    """Run a network on one image, and find the three neurons with the largest contributions.
 
     Parameters
     ----------
@@ -254,26 +227,23 @@ def predict(
     image : PIL image
     layer : str
         A layer with maps or patch tokens.
-    top : int
-        Number of neurons; all methods explain the same ones.
     truth : str, optional
         The image's true class.
     """
     x = target.preprocess(image).unsqueeze(0).to(target.device)
     found = contribute(target, x, layer)
-    neurons = tuple(found.w[0].argsort(descending=True)[:top].tolist())
-    name, p = target.classes[int(found.classes[0])], target.probabilities(found.logits[0]).max()
+    neurons = tuple(found.w[0].argsort(descending=True)[:3].tolist())
+    cls, p = int(found.classes[0]), target.probabilities(found.logits[0]).max()
+    name = target.classes[cls]
     ending = "" if truth is None else ", correct" if truth == name else f"; the truth is {truth}"
     title = f"predicted: {name}, {p:.0%}{ending}"
     listed = ", ".join(map(str, neurons))
     about = f"methods name the neurons of {layer} with the largest contributions: {listed}"
     shown = denormalize(target, image, x[0].cpu())
-    return Prediction(shown, x, layer, found, neurons, title, about)
+    return Prediction(shown, x, layer, found, neurons, title, about, cls)
 
 
-def explain_www(
-    prediction: Prediction, names: Sequence[Sequence[str]], class_w: Tensor | None = None
-) -> LocalExplanation:
+def explain_www(prediction: Prediction, names: Words, class_w: Tensor | None) -> LocalExplanation:
     """Explain by WWW: named neurons, their heatmap, and their shares of the contributions.
 
     Parameters
@@ -281,25 +251,24 @@ def explain_www(
     prediction : Prediction
     names : list of list of str
         The names of the layer's N neurons.
-    class_w : Tensor, optional
+    class_w : Tensor or None
         (N,) contributions to the predicted class, which are then compared with the sample's.
     """
     w, a, top = prediction.found.w, prediction.found.activations.maps, len(prediction.neurons)
-    heat = maps.heatmap(a, w, top, prediction.size)
+    size = prediction.image.size[::-1]
+    heat = maps.heatmap(a, w, top, size)
     why = [f"neuron {n}: {w[0, n] / w[0].sum():.0%}" for n in prediction.neurons]
     if class_w is None:
         why += ["its class: not known"]
     else:
         cls = class_w.to(w)[None]
-        r = maps.similarity(heat, maps.heatmap(a, cls, top, prediction.size)).item()
+        r = maps.similarity(heat, maps.heatmap(a, cls, top, size)).item()
         listed = ", ".join(map(str, cls[0].argsort(descending=True)[:top].tolist()))
         why += [f"its class: neurons {listed}", f"heatmap similarity: r = {r:.2f}"]
-    return replace(explain_names("WWW", prediction, names), where=heat[0].cpu(), why=tuple(why))
+    return explain_names("WWW", prediction, names)._replace(where=heat[0].cpu(), why=tuple(why))
 
 
-def explain_names(
-    method: str, prediction: Prediction, names: Sequence[Sequence[str]] | None
-) -> LocalExplanation:
+def explain_names(method: str, prediction: Prediction, names: Words | None) -> LocalExplanation:
     """Explain by names alone; None for a method that was not run."""
     if names is None:
         return LocalExplanation(method, ran=False)
@@ -307,9 +276,7 @@ def explain_names(
     return LocalExplanation(method, tuple(lines))
 
 
-def explain_dissection(
-    prediction: Prediction, names: Sequence[Sequence[str]], threshold: Tensor
-) -> LocalExplanation:
+def explain_dissection(prediction: Prediction, names: Words, threshold: Tensor) -> LocalExplanation:
     """Explain by Network Dissection: names, and where the first neuron exceeds its threshold.
 
     Parameters
@@ -319,17 +286,15 @@ def explain_dissection(
     threshold : Tensor, shape (N,)
         `Dissection.threshold`.
     """
-    first = prediction.neurons[0]
-    a = maps.resize(prediction.found.activations.maps[:, [first]], prediction.size)[0, 0].cpu()
-    own = explain_names("Network Dissection", prediction, names)
-    return replace(own, where=a > threshold[first])
+    first, own = prediction.neurons[0], explain_names("Network Dissection", prediction, names)
+    a = prediction.resized(prediction.found.activations.maps[:, first])
+    return own._replace(where=a > threshold[first])
 
 
 def explain_grad_cam(target: Target, prediction: Prediction) -> LocalExplanation:
     """Explain by Grad-CAM: where, and nothing else."""
-    m = grad_cam(target, prediction.x, prediction.layer)
-    where = maps.resize(m[:, None], prediction.size)[0, 0].detach().cpu()
-    return LocalExplanation("Grad-CAM", where=where)
+    m = grad_cam.grad_cam(target, prediction.x, prediction.layer)
+    return LocalExplanation("Grad-CAM", where=prediction.resized(m))
 
 
 def explain_craft(
@@ -338,11 +303,9 @@ def explain_craft(
     images: ImageSet,
     layer: str | None = None,
     name: str | None = None,
-    top: int = 3,
-    shown: int = 4,
     **options: object,
 ) -> LocalExplanation:
-    """Explain by CRAFT: concepts shown by crops, their heatmaps, and Sobol total indices.
+    """Explain by CRAFT: four crops of the first concept, its heatmap, and three Sobol indices.
 
     CRAFT factorises the predicted class, with the image itself where it is among the others; the
     explanation states from how many images, and whether it is.
@@ -357,10 +320,6 @@ def explain_craft(
         One without negative values; by default that of the prediction.
     name : str, optional
         The image's name, where it is one of `images`.
-    top : int
-        Number of concepts listed.
-    shown : int
-        Number of crops of the first concept; CRAFT has no names.
     **options
         See `craft.craft`.
     """
@@ -368,23 +327,21 @@ def explain_craft(
     if own is None:
         return LocalExplanation("CRAFT", ("none: there is no image of this class",))
     try:
-        found = craft(target, layer or prediction.layer, own, prediction.cls, **options)
-    except CraftError as error:  # a transformer, for instance, has no layer without negative values
+        found = craft.craft(target, layer or prediction.layer, own, prediction.cls, **options)
+    except craft.CraftError as error:  # of transformers, where all layers have negative values
         return LocalExplanation("CRAFT", (f"none: {error}",))
-    patches = found.patches[0][:shown]
+    patches = found.patches[0][:4]
     boxes = [tuple(box) for _, *box in patches]
-    crops = crop_to_boxes(target, own, [i for i, *_ in patches], boxes)
+    crops = falcon.crop_to_boxes(target, own, [i for i, *_ in patches], boxes)
     total = found.importance.tolist()
-    return LocalExplanation(
-        "CRAFT",
-        (f"concept 1 of {len(total)}, from {_source(found, own, name)}; crops, no name",),
-        maps.resize(found.heatmap(target, prediction.x)[:, None], prediction.size)[0, 0].cpu(),
-        tuple(f"concept {j}: Sobol index {one:.2f}" for j, one in enumerate(total[:top], start=1)),
-        tuple(crops.image(i) for i in range(len(crops))),
-    )
+    what = f"concept 1 of {len(total)}, from {_source(found, own, name)}; crops, no name"
+    why = (f"concept {j}: Sobol index {one:.2f}" for j, one in enumerate(total[:3], start=1))
+    where = prediction.resized(found.heatmap(target, prediction.x))
+    pictures = tuple(crops.image(i) for i in range(len(crops)))
+    return LocalExplanation("CRAFT", (what,), where, tuple(why), pictures)
 
 
-def _source(found: Craft, images: ImageSet, name: str | None) -> str:
+def _source(found: craft.Craft, images: ImageSet, name: str | None) -> str:
     count = len(found.images)
     if name not in (images.names[i] for i in found.images):
         return f"{count} other image{'s' * (count > 1)} of the class"

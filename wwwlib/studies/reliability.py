@@ -10,17 +10,18 @@ Intervals are percentile intervals of a bootstrap over images; resamples without
 successes, have no AUROC and are left out.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from pandas import DataFrame
 from torch import Tensor
 
 from wwwlib import registry
 from wwwlib.images import halves
-from wwwlib.scores import bootstrap_interval
-from wwwlib.studies.survey import Readings, Surveyed
+from wwwlib.scores import Comparison, bootstrap_interval
+from wwwlib.studies.survey import Surveyed
 
 Interval = tuple[float, float]
 Values = Sequence[float] | Tensor | np.ndarray
@@ -56,26 +57,20 @@ def softmax_uncertainty(logits: Tensor) -> dict[str, Tensor]:
         If there are fewer than two classes, or a logit is not finite.
     """
     if logits.ndim != 2 or logits.shape[1] < 2 or not logits.isfinite().all():
-        raise ValueError(
-            f"The logits have shape {tuple(logits.shape)}; expected finite values of shape (B, C) "
-            "with at least two classes."
-        )
+        raise ValueError(f"Logits {[*logits.shape]}: give finite ones of at least two classes.")
     logits = logits.detach().double()
     ranked = logits.sort(1, descending=True).values
     rest = (ranked[:, 1:] - ranked[:, :1]).exp()  # relative to the best class, whose value is 1
     odds = rest.sum(1)
     logs = logits.log_softmax(1)
-    return {
-        "max softmax": odds / (1 + odds),
-        "entropy": -(logs.exp() * logs).sum(1),
-        "margin": (odds + rest[:, 0]) / (1 + odds),
-        "energy": -logits.logsumexp(1),
-    }
+    found = {"max softmax": odds / (1 + odds), "entropy": -(logs.exp() * logs).sum(1)}
+    found["margin"] = (odds + rest[:, 0]) / (1 + odds)
+    return found | {"energy": -logits.logsumexp(1)}
 
 
-def explanation_uncertainty(readings: Readings) -> dict[str, Tensor]:
+def explanation_uncertainty(readings: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return 1 minus each reading, by its name: (B,) float64, and 1 where a reading is NaN."""
-    return {f.name: 1 - getattr(readings, f.name).nan_to_num(0.0) for f in fields(readings)}
+    return {name: 1 - v.nan_to_num(0.0) for name, v in readings.items()}
 
 
 def uncertainties(found: Surveyed, layer: str, top: int) -> dict[str, Tensor]:
@@ -111,23 +106,17 @@ def uncertainties(found: Surveyed, layer: str, top: int) -> dict[str, Tensor]:
 # Errors found ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class RejectionCurve:
+class RejectionCurve(NamedTuple):
     """Errors among the most uncertain images.
 
     Attributes
     ----------
-    rates : Tensor of float64, shape (R,)
-        Shares of the images that are rejected, in [0, 1].
-    rejected : Tensor of int64, shape (R,)
-        Their numbers: `rates` times the number of images, halves rounded up.
-    hits : Tensor of float64, shape (R,)
-        Expected errors among them.
-    recall, recall_low, recall_high : Tensor of float64, shape (R,)
-        The hits as a share of all errors, and its band, in which every sample's hits are a share
-        of its own errors; NaN without errors.
-    oracle, random : Tensor of float64, shape (R,)
-        Hits of a perfect and of a random order.
+    points : DataFrame
+        A row for each rate: the share "rate" of the images that are rejected, in [0, 1]; their
+        number "rejected", halves rounded up; expected errors among them, "hits"; "recall", the hits
+        as a share of all errors, and its band from "low" to "high", in which every sample's hits
+        are a share of its own errors, NaN without errors; and the hits of a perfect and of a random
+        order, "oracle" and "random".
     auroc : float
         See `auroc`; NaN without errors, or without successes.
     auroc_interval : (float, float)
@@ -136,49 +125,29 @@ class RejectionCurve:
         Number of mispredictions, and of images.
     """
 
-    rates: Tensor
-    rejected: Tensor
-    hits: Tensor
-    recall: Tensor
-    recall_low: Tensor
-    recall_high: Tensor
-    oracle: Tensor
-    random: Tensor
+    points: DataFrame
     auroc: float
     auroc_interval: Interval
     errors: int
     images: int
 
 
-@dataclass(frozen=True, eq=False)
-class RiskCoverage:
+class RiskCoverage(NamedTuple):
     """The error rate among the images that are kept, the least uncertain ones.
 
     Attributes
     ----------
-    coverage : Tensor of float64, shape (n,)
-        Shares kept: 1/n, 2/n, ..., 1.
-    risk, low, high : Tensor of float64, shape (n,)
-        Expected error rate among them, and its bootstrap band.
+    points : DataFrame
+        A row for each share kept, the "coverage": 1/n, 2/n, ..., 1. Its "risk" is the expected
+        error rate among these images, its bootstrap band is from "low" to "high".
     area : float
         Mean of the risk over all coverages, AURC; lower is better.
     interval : (float, float)
         Bootstrap interval of the area.
     """
 
-    coverage: Tensor
-    risk: Tensor
-    low: Tensor
-    high: Tensor
+    points: DataFrame
     area: float
-    interval: Interval
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A measure of one uncertainty minus that of another, with its paired bootstrap interval."""
-
-    difference: float
     interval: Interval
 
 
@@ -214,33 +183,24 @@ def rejection(
     WWW, Figure 4, right.
     """
     u, wrong = _checked(uncertainty, wrong)
-    rates = torch.as_tensor(rates, dtype=torch.float64)
+    rates = np.asarray(rates, float)
     if not ((rates >= 0) & (rates <= 1)).all():
         raise ValueError(f"The rates {rates.tolist()} are not all in [0, 1].")
     n, errors = len(u), int(wrong.sum())
-    rejected = ((rates + SLACK) * n + 0.5).floor().clamp(max=n).long()
+    rejected = ((rates + SLACK) * n + 0.5).astype(int).clip(max=n)
 
+    @np.errstate(invalid="ignore")  # NaN without errors
     def measures(drawn: np.ndarray) -> np.ndarray:
         found = _found(u[drawn], wrong[drawn])
-        hits = np.moveaxis(found[..., rejected.numpy()], -1, 0)
-        return np.stack([*_ratio(hits, found[..., -1]), _auroc(found)])
+        hits = np.moveaxis(found[..., rejected], -1, 0)
+        return np.stack([*(hits / found[..., -1]), _auroc(found)])
 
-    *recall, area = torch.tensor(measures(np.arange(n)))
-    low, high = torch.tensor(bootstrap_interval(measures, n, samples, seed))
-    return RejectionCurve(
-        rates=rates,
-        rejected=rejected,
-        hits=torch.tensor(_found(u, wrong)[rejected]),
-        recall=torch.stack(recall),
-        recall_low=low[:-1],
-        recall_high=high[:-1],
-        oracle=rejected.clamp(max=errors).double(),
-        random=rejected * errors / n,
-        auroc=area.item(),
-        auroc_interval=(low[-1].item(), high[-1].item()),
-        errors=errors,
-        images=n,
-    )
+    *recall, area = measures(np.arange(n)).tolist()
+    (*low, least), (*high, most) = bootstrap_interval(measures, n, samples, seed).tolist()
+    points = {"rate": rates, "rejected": rejected, "hits": _found(u, wrong)[rejected]}
+    points |= {"recall": recall, "low": low, "high": high}
+    points |= {"oracle": rejected.clip(max=errors), "random": rejected * errors / n}
+    return RejectionCurve(DataFrame(points), area, (least, most), errors, n)
 
 
 def auroc(uncertainty: Values, wrong: Values) -> float:
@@ -266,15 +226,9 @@ def risk_coverage(
         risks = np.moveaxis(_risks(_found(u[drawn], wrong[drawn])), -1, 0)
         return np.concatenate([risks, risks.mean(0, keepdims=True)])
 
-    low, high = torch.tensor(bootstrap_interval(measures, len(u), samples, seed))
-    return RiskCoverage(
-        coverage=torch.arange(1, len(u) + 1, dtype=torch.float64) / len(u),
-        risk=torch.tensor(risk),
-        low=low[:-1],
-        high=high[:-1],
-        area=float(risk.mean()),
-        interval=(low[-1].item(), high[-1].item()),
-    )
+    (*low, least), (*high, most) = bootstrap_interval(measures, len(u), samples, seed).tolist()
+    points = {"coverage": np.arange(1, len(u) + 1) / len(u), "risk": risk, "low": low, "high": high}
+    return RiskCoverage(DataFrame(points), risk.mean(), (least, most))
 
 
 def compare(
@@ -285,7 +239,7 @@ def compare(
     level: float = 0.95,
     seed: int = 0,
     measure: str = "auroc",
-) -> Difference:
+) -> Comparison:
     """Compare two uncertainties on the same images by a paired bootstrap.
 
     Parameters
@@ -301,9 +255,9 @@ def compare(
 
     Returns
     -------
-    Difference
-        The measure of `uncertainty` minus that of `other`; NaN with fewer than `LEAST` errors, or
-        successes.
+    Comparison
+        The measure of `uncertainty` minus that of `other`, without a p-value; NaN with fewer than
+        `LEAST` errors, or successes.
 
     Raises
     ------
@@ -314,14 +268,14 @@ def compare(
     u, wrong = _checked(uncertainty, wrong)
     other, _ = _checked(other, wrong)
     if _too_few(wrong, LEAST):
-        return Difference(NAN, (NAN, NAN))
+        return Comparison(NAN, (NAN, NAN), NAN)
 
     def gap(drawn: np.ndarray) -> np.ndarray:
         one, two = (_found(of[drawn], wrong[drawn]) for of in (u, other))
         return MEASURES[measure](one) - MEASURES[measure](two)
 
     interval = bootstrap_interval(gap, len(u), samples, seed, level)
-    return Difference(float(gap(np.arange(len(u)))), tuple(interval.tolist()))
+    return Comparison(float(gap(np.arange(len(u)))), tuple(interval.tolist()), NAN)
 
 
 def _found(place: np.ndarray, wrong: np.ndarray) -> np.ndarray:
@@ -329,30 +283,20 @@ def _found(place: np.ndarray, wrong: np.ndarray) -> np.ndarray:
 
     Within a group of equal uncertainty every image counts as the group's share of errors.
     """
-    order = np.argsort(place, axis=-1, kind="stable")
-    place, wrong = (np.take_along_axis(one, order, -1) for one in (place, wrong))
-    n, count = place.shape[-1], np.arange(place.shape[-1] + 1)
-    edge = np.ones((*place.shape[:-1], n + 1), dtype=bool)  # of groups
-    edge[..., 1:-1] = place[..., 1:] != place[..., :-1]
-    start = np.maximum.accumulate(np.where(edge, count, 0), -1)
-    end = np.minimum.accumulate(np.where(edge, count, n)[..., ::-1], -1)[..., ::-1]
-    found = np.zeros(edge.shape)
-    np.cumsum(wrong, axis=-1, out=found[..., 1:])
-    before, after = (np.take_along_axis(found, at, -1) for at in (start, end))
-    return before + (after - before) * (count - start) / np.maximum(end - start, 1)
+    if place.ndim > 1:
+        return np.stack([_found(*one) for one in zip(place, wrong, strict=True)])
+    sizes, errors = np.bincount(place), np.bincount(place, wrong)  # of the groups
+    ends = (np.append(0, one.cumsum()) for one in (sizes, errors))
+    return np.interp(np.arange(len(place) + 1), *ends)
 
 
+@np.errstate(invalid="ignore")  # NaN without errors, or without successes
 def _auroc(found: np.ndarray) -> np.ndarray:
     """Return the area under the ROC curve, in trapezoids, so that ties count half."""
     errors, n = found[..., -1], found.shape[-1] - 1
     right = np.arange(n + 1) - found
     area = np.diff(right, axis=-1) * (found[..., 1:] + found[..., :-1]) / 2
-    return _ratio(area.sum(-1), errors * (n - errors))
-
-
-def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        return a / b  # NaN without errors
+    return area.sum(-1) / (errors * (n - errors))
 
 
 def _risks(found: np.ndarray) -> np.ndarray:
@@ -361,31 +305,20 @@ def _risks(found: np.ndarray) -> np.ndarray:
     return (found[..., -1:] - found[..., :-1])[..., ::-1] / np.arange(1, n + 1)
 
 
-def _aurc(found: np.ndarray) -> np.ndarray:
-    return _risks(found).mean(-1)
-
-
-MEASURES = {"auroc": _auroc, "aurc": _aurc}
+MEASURES = {"auroc": _auroc, "aurc": lambda found: _risks(found).mean(-1)}
 
 
 def _checked(uncertainty: Values, wrong: Values) -> tuple[np.ndarray, np.ndarray]:
     """Return the images' places by falling uncertainty, ties equal, and the errors as bool."""
     u, wrong = (np.asarray(torch.as_tensor(one).detach().cpu()) for one in (uncertainty, wrong))
     if u.ndim != 1 or u.shape != wrong.shape or len(u) < 2:
-        raise ValueError(
-            f"The uncertainty has shape {u.shape} and wrong {wrong.shape}; expected the same (n,) "
-            "twice, n at least 2."
-        )
+        raise ValueError(f"Shapes {u.shape} and {wrong.shape}; give twice the same, n at least 2.")
     if not ((wrong == 0) | (wrong == 1)).all():
         raise ValueError("wrong holds values other than 0 and 1; give 1 for each misprediction.")
     if unknown := int(np.isnan(u).sum()):
-        raise ValueError(
-            f"The uncertainty is nan for {unknown} of {len(u)} images; leave these images out, or "
-            "give them a value."
-        )
+        raise ValueError(f"The uncertainty is nan for {unknown} of {len(u)} images; omit them.")
     value, place = np.unique(u, return_inverse=True)
-    place = len(value) - 1 - place  # small integers sort much faster than floats
-    return place.astype(np.int16 if len(value) < 2**15 else np.int64), wrong.astype(bool)
+    return len(value) - 1 - place, wrong.astype(bool)
 
 
 def _too_few(wrong: np.ndarray, least: int) -> bool:
@@ -402,7 +335,7 @@ def gain(
     seed: int = 0,
     samples: int = 2000,
     level: float = 0.95,
-) -> Difference:
+) -> Comparison:
     """Measure what a second uncertainty adds to a first one.
 
     A logistic regression on both is fitted on one half of the images and tested on the other,
@@ -424,7 +357,7 @@ def gain(
 
     Returns
     -------
-    Difference
+    Comparison
         AUROC of both on the test half, minus that of the first alone; NaN with fewer than ten
         errors or ten successes in all.
 
@@ -433,21 +366,27 @@ def gain(
     ValueError
         If the shapes do not fit, or an uncertainty is NaN or infinite.
     """
-    linear_model = registry.require("sklearn.linear_model", "notebooks")
-    pipeline = registry.require("sklearn.pipeline", "notebooks")
-    preprocessing = registry.require("sklearn.preprocessing", "notebooks")
     (_, wrong), _ = _checked(uncertainty, wrong), _checked(second, wrong)
     pair = np.stack([np.asarray(uncertainty, float), np.asarray(second, float)], 1)
     if not np.isfinite(pair).all():
         raise ValueError("An uncertainty is infinite; clamp it, so that a model can be fitted.")
     train, test = halves(wrong.tolist(), seed)
     if _too_few(wrong, 2 * LEAST):
-        return Difference(NAN, (NAN, NAN))
-    odds = []
-    for columns in (slice(1), slice(2)):
-        model = pipeline.make_pipeline(
-            preprocessing.StandardScaler(), linear_model.LogisticRegression()
-        )
-        model.fit(pair[train, columns], wrong[train])
-        odds.append(model.decision_function(pair[test, columns]))
-    return compare(odds[1], odds[0], wrong[test], samples=samples, level=level, seed=seed)
+        return Comparison(NAN, (NAN, NAN), NAN)
+    tried = pair, pair[:, :1]
+    odds = [classifier().fit(x[train], wrong[train]).decision_function(x[test]) for x in tried]
+    return compare(*odds, wrong[test], samples=samples, level=level, seed=seed)
+
+
+def classifier(**options: object):
+    """Return a logistic regression on standardised features, to be fitted.
+
+    Parameters
+    ----------
+    **options
+        Of scikit-learn's `LogisticRegression`.
+    """
+    make = registry.require("sklearn.pipeline", "notebooks").make_pipeline
+    scaler = registry.require("sklearn.preprocessing", "notebooks").StandardScaler()
+    linear = registry.require("sklearn.linear_model", "notebooks")
+    return make(scaler, linear.LogisticRegression(**options))

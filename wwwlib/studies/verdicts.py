@@ -1,8 +1,8 @@
 """Verdicts: claims with their estimates, intervals and outcomes, decided by the run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import isnan
+from typing import NamedTuple
 
 from pandas import DataFrame
 
@@ -11,8 +11,7 @@ from wwwlib.studies.reliability import LEAST, NAN, Interval, RejectionCurve
 HELD, FAILED, UNDECIDED = "held", "did not hold", "undecided"
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """A claim, its estimate, and its outcome.
 
     Attributes
@@ -24,17 +23,26 @@ class Verdict:
         Of `value`.
     bound : float
         The claim is that the true value lies above it.
-    outcome : {"held", "did not hold", "undecided"}
     why : str
         The reason where nothing was measured.
     """
 
     claim: str
-    value: float
-    interval: Interval
-    bound: float
-    outcome: str
+    value: float = NAN
+    interval: Interval = (NAN, NAN)
+    bound: float = 0.0
     why: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """Held if the whole interval lies above the bound, did not hold if none of it does.
+
+        Undecided if the bound lies within, or nothing was measured.
+        """
+        low, high = self.interval
+        if any(map(isnan, (self.value, low, high))) or low <= self.bound < high:
+            return UNDECIDED
+        return HELD if low > self.bound else FAILED
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -44,42 +52,7 @@ class Verdict:
         return f"{self.claim}: {self.outcome} ({found})."
 
 
-def verdict(
-    claim: str,
-    value: float = NAN,
-    interval: Interval = (NAN, NAN),
-    bound: float = 0.0,
-    why: str = "",
-) -> Verdict:
-    """Decide the claim that a value lies above a bound.
-
-    Parameters
-    ----------
-    claim : str
-        In words, without its outcome.
-    value : float
-        The estimate; NaN (or left out) where there is none.
-    interval : (float, float)
-        Its interval.
-    bound : float
-        The claim is that the true value exceeds it.
-    why : str
-        Reason why there is no estimate.
-
-    Returns
-    -------
-    Verdict
-        Held if the whole interval lies above the bound, did not hold if none of it does, and
-        undecided if the bound lies within, or nothing was measured.
-    """
-    low, high = interval
-    if isnan(value) or isnan(low) or isnan(high):
-        outcome = UNDECIDED
-    elif low > bound:
-        outcome = HELD
-    else:
-        outcome = FAILED if high <= bound else UNDECIDED
-    return Verdict(claim, value, (low, high), bound, outcome, why)
+verdict = Verdict  # decides the claim that a value lies above a bound
 
 
 def outcomes(verdicts: Sequence[Verdict]) -> DataFrame:
@@ -87,12 +60,11 @@ def outcomes(verdicts: Sequence[Verdict]) -> DataFrame:
 
     The columns are "claim", "figure" and "interval", as text; the index is the outcome.
     """
-    rows = [
-        (v.outcome, v.claim, v.why or "not measured", "—")
-        if isnan(v.value)
-        else (v.outcome, v.claim, f"{v.value:.3f}", "{:.3f} to {:.3f}".format(*v.interval))
-        for v in verdicts
-    ]
+    rows = []
+    for v in verdicts:
+        measured = f"{v.value:.3f}", "{:.3f} to {:.3f}".format(*v.interval)
+        missing = v.why or "not measured", "—"
+        rows.append((v.outcome, v.claim, *(missing if isnan(v.value) else measured)))
     return DataFrame(rows, columns=["outcome", "claim", "figure", "interval"]).set_index("outcome")
 
 

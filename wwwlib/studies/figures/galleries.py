@@ -1,16 +1,17 @@
-"""Pages of pictures: names of neurons, answers about one image, failures, masks of a scene.
+"""Pages of pictures: names of neurons, answers about one image, failures.
 
 A mark beside a name is a symbol before it is a colour, so that it survives a grey copy.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wwwlib.plots import page, style
-from wwwlib.plots.page import MARGIN, blank, draw, inches, leading, outline, pixels, rule, write
+from wwwlib.plots.neurons import SAMPLE, tracks
+from wwwlib.plots.page import MARGIN, blank, draw, inches, leading, rule, write
 from wwwlib.plots.style import BODY, GREY, HEAD, WIDTH, fit, listing, share, styled
 
 SYMBOLS = {"right": "✓", "near": "≈", "wrong": "✗", None: "·"}
@@ -20,7 +21,7 @@ _METHODS = 1.42  # inches: the column of methods
 _INDENT = 0.22  # of neurons that contribute to another
 _SYMBOL = 0.15
 
-NOT_PROVIDED, NOT_RUN = "— (not provided)", "not run here"
+_MISSING = {True: "— (not provided)", False: "not run here"}  # by whether the method was run
 _COLUMNS = (0.9, 2.35, 1.0, 2.09)  # inches: method, what, where, why
 _MAP, _CROP = 0.95, 0.42
 _WIDE = WIDTH - 2 * MARGIN
@@ -54,13 +55,11 @@ def called(neurons: Sequence, grading: str) -> Figure:
         raise ValueError("There is no neuron to draw; gather at least one.")
     across = min(_ACROSS, max(2, *(len(one.pictures) for one in neurons)))
     foot = fit(f"A name is {grading}", _WIDE, lines=3)
-    heights = [
-        leading(BODY) + 0.06 + max(
-            -(-max(1, len(one.pictures)) // across) * (_SIDE + _GAP),
-            (1 + len(one.names)) * leading(),
-        )
-        for one in neurons
-    ]  # fmt: skip
+    heights = []
+    for one in neurons:
+        pictures = -(-max(1, len(one.pictures)) // across) * (_SIDE + _GAP)
+        lines = (1 + len(one.names)) * leading()
+        heights.append(leading(BODY) + 0.06 + max(pictures, lines))
     figure, grid = page.grid([_WIDE], heights, (0, 0.14), foot=0.16 + (1 + len(foot)) * leading())
     for row, one in enumerate(neurons):
         axes = blank(figure, grid[row, 0])
@@ -161,14 +160,7 @@ def demonstration(image, title: str, about: str, replies: Sequence) -> Figure:
                 f"{image.height} x {image.width}; resize it with `maps.resize`."
             )
     rows = [_texts(reply) for reply in replies]
-    heights = [
-        max(
-            leading() * max(len(name), len(why)),
-            leading() * len(what) + (_CROP + 0.08) * bool(reply.pictures),
-            _MAP if reply.where is not None else leading(),
-        )
-        for reply, (name, what, why) in zip(replies, rows, strict=True)
-    ]
+    heights = [height for *_, height in rows]
     figure, grid = page.grid(_COLUMNS, [1.1, leading(BODY), *heights], (0.1, 0.12), foot=0.25)
     top = page.cells(grid[0, :], [1.1, _WIDE - 1.25], [1.1], (0.15, 0))
     draw(figure.add_subplot(top[0, 0]), image)
@@ -193,24 +185,23 @@ def demonstration(image, title: str, about: str, replies: Sequence) -> Figure:
     return figure
 
 
-def _texts(reply) -> tuple[list[str], list[str], list[str]]:
-    """Return the lines of a reply's method, WHAT and WHY."""
-    nothing = (_nothing(reply),)
+def _texts(reply) -> tuple[list[str], list[str], list[str], float]:
+    """Return the lines of a reply's method, WHAT and WHY, and the height of its row."""
+    nothing = (_MISSING[reply.ran],)
     what, why = (
         [part for line in texts or nothing for part in fit(line, width, lines=3)]
         for texts, width in ((reply.what, _COLUMNS[1]), (reply.why, _COLUMNS[3]))
     )
-    return fit(reply.method, _COLUMNS[0], bold=True, lines=2), what, why
-
-
-def _nothing(reply) -> str:
-    return NOT_PROVIDED if reply.ran else NOT_RUN
+    name = fit(reply.method, _COLUMNS[0], bold=True, lines=2)
+    sides = leading() * max(1, len(name), len(why))
+    seen = leading() * len(what) + (_CROP + 0.08) * bool(reply.pictures)
+    return name, what, why, max(sides, seen, 0 if reply.where is None else _MAP)
 
 
 def _where(figure: Figure, spec, image, reply) -> None:
     """Draw a heatmap over the image, or the outline of a region on it."""
     if reply.where is None:
-        write(blank(figure, spec), _nothing(reply), colour=GREY)
+        write(blank(figure, spec), _MISSING[reply.ran], colour=GREY)
         return
     axes, m = figure.add_subplot(spec), np.asarray(reply.where)
     draw(axes, image if m.dtype == bool else page.heated(image, m))
@@ -224,13 +215,41 @@ def _where(figure: Figure, spec, image, reply) -> None:
 
 
 @styled
+def failure(explanation, explanation_true, atlas) -> Figure:
+    """Draw a misprediction: tracks of the predicted class, the true class, and the sample.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        Of the image, its class track being the predicted class's.
+    explanation_true : Explanation
+        Of the same image and layer, its class track being the true class's, as
+        ``atlas.explain(image, cls=...)`` makes it.
+    atlas : Atlas
+        The atlas that made both.
+
+    Returns
+    -------
+    Figure
+        WWW, Figure 6: both tracks, the sample's below them, and the heatmaps of the predicted
+        class, of this sample, and of the true class.
+    """
+    guess, true = explanation.cls, explanation_true.cls
+    both = {f"PREDICTED CLASS, {share(guess.probability)}: {guess.class_name}": guess}
+    both |= {f"TRUE CLASS, {share(true.probability)}: {true.class_name}": true}
+    heats = {"predicted class": guess, "sample": explanation.sample, "true class": true}
+    r = {"predicted class and sample": explanation, "true class and sample": explanation_true}
+    return tracks(explanation, atlas, [both, {SAMPLE: explanation.sample}], heats, r)
+
+
+@styled
 def failures(rows: Sequence[tuple]) -> Figure:
     """Draw mispredictions, a row each: the image, and the heatmaps of sample and both classes.
 
     Parameters
     ----------
     rows : sequence of (explanation, explanation for the true class)
-        Of the same image; see `plots.failure`, which draws one in full.
+        Of the same image; see `failure`, which draws one in full.
 
     Returns
     -------
@@ -269,65 +288,3 @@ def failures(rows: Sequence[tuple]) -> Figure:
         write(axes, title, -2 * leading(BODY), size=BODY, bold=True)
     page.heat_key(figure.axes[-3], side + below + 0.08, side)
     return figure
-
-
-@styled
-def masks(
-    image,
-    masks: Mapping[str, np.ndarray],
-    categories: Mapping[str, Sequence[str]],
-    columns: int = 7,
-) -> Figure:
-    """Draw an image and, category by category, the pixels of each concept in it.
-
-    Parameters
-    ----------
-    image : PIL image of W x H pixels
-    masks : mapping of concept to array of bool, shape (H, W)
-        Empty masks are left out.
-    categories : mapping of category to sequence of concepts
-        The order in which they are drawn; concepts without a mask are left out.
-    columns : int
-        Masks per row.
-
-    Returns
-    -------
-    Figure
-        In each small picture the concept's pixels keep their colour inside an outline; the rest
-        fades to light grey.
-    """
-    shown = {
-        c: [w for w in own if w in masks and np.any(masks[w])] for c, own in categories.items()
-    }
-    spots = _flow(shown, columns)
-    whole, side = 1.5, (WIDTH - 2 * MARGIN - 1.65) / columns - 0.1
-    rows, head = max(2, 1 + max((line for line, *_ in spots), default=0)), leading(BODY) + 0.04
-    figure, grid = page.grid(
-        [whole, 0.05, *[side] * columns], [side] * rows, (0.1, leading() + head + 0.1), head,
-        leading() + 0.02,
-    )  # fmt: skip
-    axes = draw(figure.add_subplot(grid[:, 0]), image, smooth=False)
-    write(axes, ["the image, and on the", "right its masks"], whole + 0.06)
-    faded = pixels(image).mean(-1, keepdims=True) * 0.25 + 185
-    for line, column, word, heading in spots:
-        mask = np.asarray(masks[word], bool)
-        shown = np.where(mask[..., None], pixels(image), faded).astype(np.uint8)
-        axes = draw(figure.add_subplot(grid[line, column + 2]), shown, smooth=False)
-        outline(axes, mask, style.BLUE, width=0.6, halo=0)
-        write(axes, heading, -head, size=BODY, bold=True)
-        write(axes, fit(word, side + 0.08), side + 0.02, side / 2, ha="center")
-    return figure
-
-
-def _flow(groups: Mapping[str, Sequence[str]], columns: int) -> list[tuple[int, int, str, str]]:
-    """Place groups as (row, column, word, heading), breaking a group only where it must be."""
-    spots, cell = [], 0
-    for group, words in groups.items():
-        room = max(len(words), 2) if words else 0  # a heading is wider than one picture
-        if cell % columns and cell % columns + room > columns:
-            cell += columns - cell % columns
-        for place, word in enumerate(words, start=cell):
-            row, column = divmod(place, columns)
-            spots.append((row, column, word, group if place == cell or not column else ""))
-        cell += room
-    return spots

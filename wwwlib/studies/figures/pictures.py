@@ -1,16 +1,15 @@
 """Figures of images: samples, neurons with their exemplars, heatmaps, and regions of neurons."""
 
 from collections.abc import Sequence
-from pathlib import PurePath
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wwwlib.exemplars import CONSTANT, NOT_FINITE
 from wwwlib.plots import page
 from wwwlib.plots.page import MARGIN, draw, leading, outline, rule, write
 from wwwlib.plots.style import BODY, GREY, INK, VERMILION, WIDTH, fit, look, number, styled
+from wwwlib.scores import Words
 
 _NAMES = 1.95  # inches: the column of names
 _REASONS = {CONSTANT: "the same value everywhere", NOT_FINITE: "too few finite values"}
@@ -44,10 +43,7 @@ def samples(
     which = list(which)
     titles = [_title(images, i) for i in which] if titles is None else list(titles)
     if not which or len(titles) != len(which):
-        raise ValueError(
-            f"There are {len(titles)} titles for {len(which)} images; give one title for each of "
-            "at least one image."
-        )
+        raise ValueError(f"{len(titles)} titles for {len(which)} images; give one title for each.")
     side, rows = (WIDTH - 2 * MARGIN + 0.12) / columns - 0.12, -(-len(which) // columns)
     broken = [fit(title, side, lines=2) for title in titles]
     below = leading() * max(map(len, broken)) + 0.04
@@ -60,17 +56,11 @@ def samples(
 
 def _title(images, i: int) -> str:
     label = images.label(i)
-    return PurePath(images.names[i]).name if label is None else images.classes[label]
+    return images.names[i].rpartition("/")[2] if label is None else images.classes[label]
 
 
 @styled
-def heatmaps(
-    pictures: Sequence,
-    maps,
-    titles: Sequence[Sequence[str]],
-    heads: Sequence[str],
-    masks: Sequence | None = None,
-) -> Figure:
+def heatmaps(pictures: Sequence, maps, titles: Words, heads: Sequence[str], masks=None) -> Figure:
     """Draw images, and beside each its heatmaps over it.
 
     Parameters
@@ -97,14 +87,17 @@ def heatmaps(
     ValueError
         If the numbers of images, maps, titles, heads and masks do not fit each other.
     """
-    maps = np.asarray(maps, float)
-    _check(len(pictures), maps.shape, titles, heads, masks)
+    maps, counts = np.asarray(maps, float), {len(one) for one in titles}
+    given = {*maps.shape[:1], len(heads), len(titles), *([] if masks is None else [len(masks)])}
+    if maps.ndim != 4 or not pictures or given != {len(pictures)} or counts != {maps.shape[1]}:
+        raise ValueError(
+            f"Heatmaps of shape {maps.shape} for {len(pictures)} images; expected (R, C, H, W) for "
+            "R images, heads and masks, and R rows of C titles, R at least 1."
+        )
     columns = 1 + maps.shape[1]
     side = min((WIDTH - 2 * MARGIN + 0.1) / columns - 0.1, 1.5)
-    texts = [
-        [fit(title, side, lines=2) for title in (head, *row)]
-        for head, row in zip(heads, titles, strict=True)
-    ]
+    rows = zip(heads, titles, strict=True)
+    texts = [[fit(title, side, lines=2) for title in (head, *row)] for head, row in rows]
     above = leading() * max(len(text) for row in texts for text in row) + 0.04
     heights = [side] * len(pictures)
     figure, grid = page.grid([side] * columns, heights, (0.1, above + 0.12), above, 0.3)
@@ -114,32 +107,13 @@ def heatmaps(
         write(axes, texts[r][c], -0.04 - len(texts[r][c]) * leading())
         if masks is not None:
             outline(axes, masks[r], "white", width=1.2, halo=0)
-        if c:
-            _cross(axes, maps[r, c - 1])
+        if c and maps[r, c - 1].max() != maps[r, c - 1].min():
+            i, j = np.unravel_index(maps[r, c - 1].argmax(), maps.shape[2:])
+            at = (j + 0.5) / maps.shape[3], (i + 0.5) / maps.shape[2]
+            edge = {"markersize": 9, "markeredgecolor": "white", "zorder": 6, "clip_on": False}
+            axes.plot(*at, "X", color=VERMILION, **edge)
     page.heat_key(figure.axes[-columns], side + 0.08, side)
     return figure
-
-
-def _cross(axes: Axes, m: np.ndarray) -> None:
-    """Mark the maximum of a map."""
-    if m.max() == m.min():
-        return
-    i, j = np.unravel_index(m.argmax(), m.shape)
-    at = (j + 0.5) / m.shape[1], (i + 0.5) / m.shape[0]
-    edge = {"markersize": 9, "markeredgecolor": "white", "zorder": 6, "clip_on": False}
-    axes.plot(*at, "X", color=VERMILION, **edge)
-
-
-def _check(rows: int, shape: tuple[int, ...], titles, heads, masks) -> None:
-    """Raise for shapes that would be drawn in the wrong place, or not at all."""
-    columns = {len(one) for one in titles}
-    given = {*shape[:1], len(heads), len(titles), rows if masks is None else len(masks)}
-    if len(shape) != 4 or not rows or given != {rows} or columns != {shape[1]}:
-        raise ValueError(
-            f"Heatmaps of shape {shape} for {rows} images, {len(heads)} heads and {len(titles)} "
-            f"rows of {sorted(columns)} titles; expected (R, C, H, W), R of each and C titles a "
-            "row, R at least 1."
-        )
 
 
 @styled
@@ -228,15 +202,16 @@ def minor(table, exemplars, crops, which: Sequence[int], columns: int = 8) -> Fi
 
 
 def _rows(table, exemplars, images, which, columns, title, things) -> Figure:
-    which = [_checked(neuron, len(table)) for neuron in which]
+    which = [int(neuron) for neuron in which]
+    if bad := [neuron for neuron in which if not 0 <= neuron < len(table)]:
+        raise IndexError(f"Neuron {bad[0]} does not exist; the layer has {len(table)}, from 0.")
     if not which or columns < 1:
         raise ValueError(f"{len(which)} neurons in {columns} columns; choose at least one each.")
     side = min((WIDTH - 2 * MARGIN - _NAMES - 0.1) / columns - 0.05, 0.75)
     lines = max(3, int((side + 0.06) / leading()) - 1)
     row = max(side, leading(BODY) + lines * leading())
-    figure, grid = page.grid(
-        [_NAMES, 0.05, *[side] * columns], [row] * len(which), (0.05, 0.14), head=0.3
-    )
+    widths = [_NAMES, 0.05, *[side] * columns]
+    figure, grid = page.grid(widths, [row] * len(which), (0.05, 0.14), head=0.3)
     for place, neuron in enumerate(which):
         axes = page.blank(figure, grid[place, 0])
         rule(axes, -0.06)
@@ -271,9 +246,3 @@ def _names(table, exemplars, neuron, lines) -> list[tuple[str, str | None]]:
         room -= len(more)
         block += [(first, number(score, 3)), *((line, "") for line in more)]
     return block + ([(f"and {len(names) - kept} more", None)] if kept < len(names) else [])
-
-
-def _checked(neuron: int, count: int) -> int:
-    if not 0 <= neuron < count:
-        raise IndexError(f"Neuron {neuron} does not exist; the layer has {count}, from 0.")
-    return int(neuron)
