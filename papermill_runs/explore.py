@@ -1,55 +1,60 @@
-"""Serve the explorer alone, without code, to this machine: notebook 07 behind Voilà.
+"""Serve the explorer of a profile alone, without code, to this machine: notebook 07 behind Voilà.
 
-    python papermill_runs/explore.py [--port 8866] [--theme light]
+    python papermill_runs/explore.py [profile] [--set name=value] [--port 8866] [--theme light]
 
-It listens on 127.0.0.1 and requires the token that it prints. Only the page's own controls work: no
-code can be changed or run, no file is served, and nothing is loaded from elsewhere.
+See `wwwlib.explorer.serve` for what the page can do, and to whom it answers.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import secrets
-import sys
+import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-NOTEBOOK = HERE.parent / "notebooks" / "07_explorer.ipynb"
-STORE = HERE / "store"
+import nbformat
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+from profiles import Job, Project, load, missing, plan, settings
+
+from wwwlib.explorer.serve import serve
+
+NOTEBOOK = "07_explorer"
 
 
-def command(notebook: Path, port: int, theme: str = "light") -> list[str]:
-    """Return the command that serves a notebook; its environment is `environment`."""
-    return [
-        sys.executable, "-m", "voila", str(notebook), f"--port={port}", "--Voila.port_retries=0",
-        "--no-browser", "--Voila.ip=127.0.0.1", "--Voila.auto_token=True", "--template=www",
-        f"--theme={theme}", "--VoilaConfiguration.file_allowlist=^$",
-    ]  # fmt: skip
+def chosen(project: Project, profile: str, pairs: list[str]) -> Job:
+    """Return the explorer of a profile, with its parameters; ValueError if it cannot run."""
+    [job] = plan(project, load(project, profile), [NOTEBOOK], settings(pairs))
+    if absent := missing(project, [job]):
+        raise ValueError(f"There is no {'; no '.join(absent)}.")
+    return job
 
 
-def environment(token: str) -> dict[str, str]:
-    """Return the server's environment; its command line, which others could read, has no token."""
-    others = os.environ.get("JUPYTER_PATH")
-    return os.environ | {
-        "JUPYTER_TOKEN": token,
-        "JUPYTER_PATH": os.pathsep.join([str(HERE), *([others] if others else [])]),
-        "JUPYTER_CONFIG_PATH": str(HERE / "voila"),  # voila.py: limits and headers
-        "WWW_STORE": os.environ.get("WWW_STORE", str(STORE)),
-    }
+def write(job: Job, folder: Path) -> Path:
+    """Write the notebook with its parameters into a folder; it runs in that of its source."""
+    made = parameterize_notebook(
+        load_notebook_node(str(job.source)), {**job.given, "out": str(folder)}
+    )
+    move = nbformat.v4.new_code_cell(f"import os\nos.chdir({str(job.source.parent)!r})")
+    made.cells.insert(0, move)
+    path = folder / job.source.name
+    nbformat.write(made, path)
+    return path
 
 
 def main() -> None:
-    """Become the server, which ends its kernels when it is interrupted or terminated."""
+    """Serve until it is interrupted or terminated."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("profile", nargs="?", default="world")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--port", type=int, default=8866, help="where to listen")
     parser.add_argument("--theme", default="light", choices=["light", "dark"])
-    asked = parser.parse_args()
-    token = secrets.token_urlsafe(24)
-    print(f"The explorer: http://127.0.0.1:{asked.port}/?token={token}")
-    print("The first page takes a minute or two: networks are analysed once. Ctrl-C ends it.")
-    sys.stdout.flush()
-    os.execve(sys.executable, command(NOTEBOOK, asked.port, asked.theme), environment(token))
+    asked, project = parser.parse_args(), Project(Path(__file__).resolve().parents[1])
+    try:
+        job = chosen(project, asked.profile, asked.set)
+    except ValueError as error:
+        parser.exit(2, f"{error}\n")
+    notebook = write(job, Path(tempfile.mkdtemp(prefix="wwwlib-")))
+    serve(notebook, asked.port, asked.theme, WWW_STORE=str(project.store))
 
 
 if __name__ == "__main__":

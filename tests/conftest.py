@@ -15,6 +15,12 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+]  # fmt: skip
 # Files with tests of half a minute or more.
 LONG = ["browser", "wheel", "endurance", "literature", "distributed", "execute"]
 
@@ -60,6 +66,20 @@ def real() -> Path:
 def real_weights() -> Path:
     """Folder with the sentence encoder and the networks trained on ImageNet."""
     return _need("WWW_REAL_WEIGHTS", Path("~/.cache/www-real"), "real weights")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, which knows no host but this one."""
+    if not CHROMIUM.exists():
+        reason = f"no browser at {CHROMIUM}: apt-get install chromium"
+        (pytest.fail if os.environ.get("WWW_REQUIRE_BROWSER") else pytest.skip)(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ anything from elsewhere would stay blank. Screenshots go to ``build/screenshots`
 """
 
 import asyncio
-import os
 import socket
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from types import SimpleNamespace
 import nbformat
 import numpy as np
 import pytest
-from explore import command, environment
 from nbformat.v4 import new_code_cell, new_notebook
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
@@ -27,14 +25,10 @@ from PIL import Image
 from tornado.web import HTTPError
 from traitlets.config.loader import PyFileConfigLoader
 
+from wwwlib.explorer.serve import SETTINGS, command, environment
+
 ROOT = Path(__file__).resolve().parents[1]
-CHROMIUM = Path("/usr/bin/chromium")
 SHOTS = ROOT / "build" / "screenshots"
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
-]  # fmt: skip
 SMALL = {"probe_count": 96, "tested": 24, "layers": ["layer4"], "also": [], "ks": [4], "boxes": 1}
 TOKEN = "a-token-for-this-test"
 WAIT = 240_000  # milliseconds; a page that is ready sooner is not waited for
@@ -67,20 +61,6 @@ book = atlas.build(net, probe, clip, language.ConceptSet(names), ["1"], k=2, pro
 page = explorer({names[0]: book}, {names[1]: probe}, clip)
 page
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium, which knows no host but this one."""
-    if not CHROMIUM.exists():
-        reason = f"no browser at {CHROMIUM}: apt-get install chromium"
-        (pytest.fail if os.environ.get("WWW_REQUIRE_BROWSER") else pytest.skip)(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -320,8 +300,7 @@ def test_voila_sends_a_policy_and_logs_out(voila):
 
 def test_at_most_four_pages_are_open_and_those_that_were_left_make_room(monkeypatch):
     """Breaks if reloading a page leaves kernels until memory runs out."""
-    path = ROOT / "papermill_runs" / "voila"
-    settings = PyFileConfigLoader("voila.py", str(path)).load_config()
+    settings = PyFileConfigLoader("voila.py", str(SETTINGS)).load_config()
     assert 0 < settings.MappingKernelManager.cull_idle_timeout <= 600
     kernels = settings.VoilaConfiguration.multi_kernel_manager_class()
     states = {"a": "idle", "b": "idle", "c": "busy", "d": "idle"}

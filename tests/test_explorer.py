@@ -16,6 +16,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from wwwlib import atlas, concepts, images, language, targets, world
 from wwwlib.explorer import Change, Model, Pictures, explorer, markup
+from wwwlib.plots.style import share
 
 EVIL = ('<img src=x onerror="alert(1)">', "<script>alert(2)</script>", "a&b 'c' \"d\"")
 
@@ -128,12 +129,15 @@ def test_the_classes_of_a_neuron_are_those_it_contributes_most_to(model, book):
 def test_a_word_finds_the_neurons_that_it_scores_highest_for(model, book, clip):
     found = model.search("  wheel ")
     t = clip.encode_texts(["A photo of a wheel"])
-    every = []
+    every = {}
     for name, layer in book.layers.items():
         s = concepts.score(layer.v, t, book.t0)[:, 0]
-        every += [(s[i].item(), name, i) for i in range(len(s)) if layer.major.names[i]]
-    best = sorted(every, key=lambda row: -row[0])[:8]
-    assert [(one.layer, one.index) for one in found] == [row[1:] for row in best if row[0] > 0]
+        every |= {(name, i): s[i].item() for i in range(len(s)) if layer.major.names[i]}
+    best = [s for s in sorted(every.values(), reverse=True)[:8] if s > 0]
+    assert [one.score for one in found] == pytest.approx(best, abs=1e-6)
+    # by value: an encoder gives one text a little other features than two, and neurons may tie
+    own = [every[one.layer, one.index] for one in found]
+    assert own == pytest.approx(best, abs=1e-6) and len({(o.layer, o.index) for o in found}) == 8
     for one in found:
         assert one.share == pytest.approx(
             one.score / book.layer(one.layer).major.scores[one.index][0]
@@ -153,6 +157,18 @@ def test_a_search_needs_a_word_and_an_encoder(model, book, pictures):
         Model({"conv": book}, pictures, Other()).search("boat")
 
 
+def test_another_encoder_of_the_same_name_finds_nothing(book, clip, pictures):
+    class Namesake:
+        name = clip.name
+
+        def encode_texts(self, texts):
+            return clip.encode_texts(texts).flip(1)
+
+    assert Model({"conv": book}, pictures, clip).search("sail")
+    with pytest.raises(ValueError, match="or gives other features"):
+        Model({"conv": book}, pictures, Namesake()).search("sail")
+
+
 def test_a_change_repaints_the_world_and_only_that(model):
     model.choose_image("world", 3)
     before = world.sample(3, 7)
@@ -163,6 +179,22 @@ def test_a_change_repaints_the_world_and_only_that(model):
     assert np.array_equal(np.asarray(model.image()), np.asarray(world.render_image(expected)))
     assert np.array_equal(np.asarray(model.image(Change())), np.asarray(world.render_image(before)))
     assert not Change() and change
+
+
+@pytest.mark.parametrize("uploaded", [False, True])
+def test_a_box_of_any_picture_can_be_covered(model, uploaded):
+    """Breaks if other pixels change, or the covered ones keep what they showed."""
+    if uploaded:
+        rng = np.random.RandomState(0)
+        model.choose_upload(png(Image.fromarray(np.uint8(rng.randint(0, 255, (40, 60, 3))))))
+    whole = np.asarray(model.image(Change()), float)
+    model.change = Change(box=(0.25, 0.5, 0.75, 1.0))
+    covered, (height, width) = np.asarray(model.image(), float), whole.shape[:2]
+    inside = np.zeros((height, width), bool)
+    inside[height // 2 :, width // 4 : width * 3 // 4] = True
+    assert np.array_equal(covered[~inside], whole[~inside])
+    assert np.allclose(covered[inside], whole.mean((0, 1)), atol=0.51)
+    assert np.array_equal(np.asarray(model.image(Change())), whole)
 
 
 def test_another_picture_forgets_the_change_and_the_upload(model):
@@ -226,7 +258,8 @@ def test_every_control_changes_the_page(book, clip, pictures):
     control = page.choices
     for name, value, part in (
         ("alpha", 0.6, "explanation"), ("top", 5, "explanation"), ("percentile", 60, "explanation"),
-        ("cls", 7, "explanation"), ("neuron", 33, "neuron_page"), ("word", "wheel", "matches"),
+        ("cls", 7, "explanation"), ("instead", 9, "explanation"),
+        ("neuron", 33, "neuron_page"), ("word", "wheel", "matches"),
         ("scene", "night", "change_result"), ("finish", "wood", "change_result"),
         ("layer", "logits", "explanation"), ("source", "world", None),
     ):  # fmt: skip
@@ -235,6 +268,7 @@ def test_every_control_changes_the_page(book, clip, pictures):
         assert part is None or getattr(page, part).value != before, name
         assert not page.message.value
     assert "Class: " + world.CLASSES[7] in words(page.explanation.value)
+    assert "rather than " + world.CLASSES[9] in words(page.explanation.value)
 
 
 def test_parts_can_be_taken_away_and_come_back(book, clip, pictures):
@@ -244,7 +278,13 @@ def test_parts_can_be_taken_away_and_come_back(book, clip, pictures):
     assert parts.options == scene(3).parts
     parts.value = parts.options[:1]
     assert page.model.change == Change(missing=parts.options[:1])
-    assert "before" in words(page.change_result.value)
+    before, now = page.model.explanation(Change()), page.model.explanation()
+    shown = words(page.change_result.value)
+    for one in (before, now):
+        assert one.predicted_name in shown and one.r_words in shown
+        assert all(f"{n.index}, " in shown for n in one.sample.neurons)
+    p = page.model.output().p[before.predicted].item()
+    assert f"{share(before.probability)} before, {share(p)} now" in shown
     page.choices["restore"].click()
     assert not page.model.change and not page.change_result.value and parts.value == ()
 
@@ -265,6 +305,24 @@ def test_the_strip_shows_which_picture_is_explained(book, clip, pictures):
     assert not marked(page)
     page.choices["earlier"].click()
     assert marked(page) == ["Picture 3 ✓"]
+
+
+def test_an_upload_is_compared_with_itself_when_a_box_covers_it(book, clip, pictures):
+    page = explorer({"conv": book}, pictures, clip)
+    page._choose_upload([{"content": memoryview(png(world.render_image(scene(3))))}])
+    page._update()
+    assert page.repaint.layout.display == "none"  # no scene of the world is known
+    page.choices["across"].value = (0, 60)
+    assert not page.model.change and not page.change_result.value  # of no height yet
+    page.choices["down"].value = (20, 100)
+    assert page.model.change == Change(box=(0.0, 0.2, 0.6, 1.0))
+    before, now = page.model.explanation(Change()), page.model.explanation()
+    assert before.probability != now.probability
+    shown = words(page.change_result.value)
+    assert before.r_words in shown and now.r_words in shown
+    page._choose_image(2)
+    assert page.choices["across"].value == page.choices["down"].value == (0, 0)
+    assert not page.model.change and page.repaint.layout.display == ""
 
 
 def test_an_upload_is_explained_and_a_wrong_one_is_refused_in_a_sentence(book, clip, pictures):
@@ -397,7 +455,7 @@ def test_markup_in_names_of_all_kinds_is_text(foreign):
     foreign.model.cls = 1
     foreign._update()
     thumbnails = "".join(box.children[0].value for box in foreign.strip.children)
-    failed = markup.failure(ValueError(EVIL[1]))
+    failed = markup.templates().failure(ValueError(EVIL[1]))
     parts = (foreign.explanation, foreign.neuron_page, foreign.matches)
     pages = [*(part.value for part in parts), thumbnails, failed]
     for page in pages:
@@ -413,7 +471,7 @@ def test_markup_in_names_of_all_kinds_is_text(foreign):
 
 
 def test_nothing_but_markup_writes_html_and_it_has_no_script(foreign):
-    assert not re.search(r"<script|javascript:|https?:", markup.style())
+    assert not re.search(r"<script|javascript:|https?:", markup.templates().style())
     for part in (foreign.explanation, foreign.neuron_page, foreign.matches):
         assert "<script" not in part.value and "http" not in part.value
 

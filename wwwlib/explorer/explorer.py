@@ -5,6 +5,7 @@ depend on it are rendered again. Each part has its own CSS class, such as ``www-
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import ipywidgets as w
 
@@ -14,12 +15,13 @@ from wwwlib.explorer import markup
 from wwwlib.explorer.model import Change, Model, Pictures
 from wwwlib.images import ImageSet
 from wwwlib.language import Encoder
-from wwwlib.world.vocabulary import FINISHES
 
 UNCHANGED = "as it is"
 _STRIP = 8  # thumbnails at once
 _STYLE = {"description_width": "130px"}
 _WRAP = {"flex_flow": "row wrap"}
+_REPAINTED = ("scene", "finish", "parts", "thing")  # the controls that change a scene
+_COVERED = ("across", "down")  # those that cover a box of any picture
 
 
 def explorer(
@@ -53,17 +55,22 @@ class Explorer(w.VBox):
     def __init__(self, model: Model):
         self.model, self.first, self.quiet = model, 0, False
         self.message = _html("message")
-        self.choices = _controls(model)
-        self._connect(self.choices)
+        made = self.choices = _controls(model)
+        self._connect(made)
         self.strip = w.HBox([self._tile(i) for i in range(_STRIP)], layout=w.Layout(**_WRAP))
         self.explanation, self.change_result = _html("explanation"), _html("changed")
         self.neuron_page, self.matches = _html("neuron-page"), _html("found")
-        top = [w.HTML(markup.style()), self._row("network", "layer", "source", "upload")]
-        strip = [w.HBox([self.choices["earlier"], self.choices["later"]]), self.strip]
-        settings = self._row("cls", "top", "percentile", "alpha")
-        super().__init__(
-            [*top, *strip, self.message, settings, self.explanation, *self._sections()]
-        )
+        style = w.HTML(markup.templates().style())
+        top = [style, self._row("network", "layer", "source", "upload")]
+        strip = [w.HBox([made["earlier"], made["later"]]), self.strip]
+        settings = self._row("cls", "instead", "top", "percentile", "alpha")
+        self.repaint = self._row(*_REPAINTED)
+        changes = [self.repaint, self._row(*_COVERED), made["restore"], self.change_result]
+        change = _section("Change the picture", changes)
+        neuron = _section("A neuron", [made["neuron"], self.neuron_page])
+        search = _section("Search", [w.HBox([made["word"], made["find"]]), self.matches])
+        results = [self.message, settings, self.explanation, change, neuron, search]
+        super().__init__([*top, *strip, *results])
         self.add_class("www-explorer")
         self._show_strip()
         self._picture_changed()
@@ -76,13 +83,11 @@ class Explorer(w.VBox):
             "layer": self._choose_layer,
             "source": self._choose_source,
             "upload": self._choose_upload,
-            "cls": lambda value: setattr(self.model, "cls", value),
-            "top": lambda value: setattr(self.model, "top", value),
             "percentile": lambda value: setattr(self.model, "percentile", float(value)),
-            "alpha": lambda value: setattr(self.model, "alpha", float(value)),
             "neuron": lambda value: None,
-            **dict.fromkeys(("scene", "finish", "parts", "thing"), self._choose_change),
+            **dict.fromkeys((*_REPAINTED, *_COVERED), self._choose_change),
         }
+        on |= {n: partial(setattr, self.model, n) for n in ("cls", "instead", "top", "alpha")}
         for name, choose in on.items():
             made[name].observe(self._handler(choose, name), "value")
         made["earlier"].on_click(lambda _: self._turn(-_STRIP))
@@ -91,16 +96,6 @@ class Explorer(w.VBox):
         made["word"].observe(lambda _: self._find(), "value")
         made["word"].continuous_update = False
         made["restore"].on_click(lambda _: self._restore())
-
-    def _sections(self) -> list[w.Widget]:
-        made = self.choices
-        changes = self._row("scene", "finish", "parts", "thing")
-        self.change = _section("Change the picture", [changes, made["restore"], self.change_result])
-        return [
-            self.change,
-            _section("A neuron", [made["neuron"], self.neuron_page]),
-            _section("Search", [w.HBox([made["word"], made["find"]]), self.matches]),
-        ]
 
     def _row(self, *names: str) -> w.HBox:
         return w.HBox([self.choices[name] for name in names], layout=w.Layout(**_WRAP))
@@ -116,7 +111,7 @@ class Explorer(w.VBox):
             try:
                 choose(change["new"])
             except ValueError as error:
-                self.message.value = markup.failure(error)
+                self.message.value = markup.templates().failure(error)
             else:
                 self._update_neuron() if name == "neuron" else self._update()
 
@@ -124,8 +119,9 @@ class Explorer(w.VBox):
 
     def _choose_network(self, name: str) -> None:
         self.model.choose_network(name)
-        self._set("layer", options=list(self.model.book.layers), value=self.model.layer)
-        self._set("neuron", max=len(self.model.record) - 1)
+        layer = self.model.layer
+        self._set("layer", options=list(self.model.book.layers), value=layer)
+        self._choose_layer(layer)
 
     def _choose_layer(self, name: str) -> None:
         self.model.layer = name
@@ -149,13 +145,12 @@ class Explorer(w.VBox):
         self._update()
 
     def _choose_change(self, _) -> None:
-        chosen = {name: self.choices[name].value for name in ("scene", "finish", "parts", "thing")}
-        self.model.change = Change(
-            scene=None if chosen["scene"] == UNCHANGED else chosen["scene"],
-            finish=None if chosen["finish"] == UNCHANGED else chosen["finish"],
-            missing=tuple(chosen["parts"]),
-            thing=chosen["thing"],
-        )
+        chosen = (self.choices[name].value for name in (*_REPAINTED, *_COVERED))
+        scene, finish, parts, thing, *sides = (None if v == UNCHANGED else v for v in chosen)
+        (left, right), (top, bottom) = sides
+        covered = left < right and top < bottom
+        box = (left / 100, top / 100, right / 100, bottom / 100) if covered else None
+        self.model.change = Change(scene, finish, tuple(parts), thing, box)
 
     def _restore(self) -> None:
         self.model.change = Change()
@@ -170,6 +165,8 @@ class Explorer(w.VBox):
         self._set("finish", value=UNCHANGED)
         self._set("parts", options=scene.parts if scene else (), value=())
         self._set("thing", value=True, disabled=not (scene and scene.thing))
+        for name in _COVERED:
+            self._set(name, value=(0, 0))
 
     def _set(self, name: str, **traits) -> None:
         """Change a control without calling its handler."""
@@ -190,12 +187,11 @@ class Explorer(w.VBox):
         word = self.choices["word"].value
         if not word.strip():
             return
+        page, model = markup.templates(), self.model
         try:
-            found = self.model.search(word)
+            self.matches.value = page.found_neurons(word, model.search(word), model.book)
         except ValueError as error:
-            self.matches.value = markup.failure(error)
-        else:
-            self.matches.value = markup.found_neurons(word, found, self.model.book)
+            self.matches.value = page.failure(error)
 
     # Results ------------------------------------------------------------------------------
 
@@ -205,11 +201,9 @@ class Explorer(w.VBox):
         for i, tile in enumerate(self.strip.children, start=self.first):
             tile.layout.display = "" if i < len(images) else "none"
             if i < len(images):
-                picture, button = tile.children
-                picture.value = markup.img(
-                    markup.picture_tile(images.image(i), 88), images.names[i]
-                )
-                button.tooltip = f"Explain {images.names[i]}"
+                (picture, button), name = tile.children, images.names[i]
+                picture.value = markup.img(markup.picture_tile(images.image(i), 88), name)
+                button.tooltip = f"Explain {name}"
         self._mark()
 
     def _mark(self) -> None:
@@ -232,18 +226,19 @@ class Explorer(w.VBox):
         offered = (("the predicted class", None), *classes)
         if self.choices["cls"].options != offered:
             self._set("cls", options=offered, value=model.cls)
+            others = (("no other class", None), *classes)
+            self._set("instead", options=others, value=model.instead)
         try:
             found = model.explanation()
         except ValueError as error:
-            self.message.value = markup.failure(error)
+            self.message.value = markup.templates().failure(error)
             return
         self.message.value = ""
         self.explanation.value = markup.explanation(found, model.book)
-        self.change.layout.display = "" if model.scene else "none"
-        changed = model.change and model.scene
-        self.change_result.value = (
-            markup.compared(model.output(Change()), model.output(), model.book) if changed else ""
-        )
+        self.repaint.layout.display = "" if model.scene else "none"
+        before = model.explanation(Change()) if model.change else None
+        compared = markup.compared(before, found, model.output()) if before else ""
+        self.change_result.value = compared
         self._update_neuron()
 
     def _update_neuron(self) -> None:
@@ -252,10 +247,11 @@ class Explorer(w.VBox):
 
 
 def _controls(model: Model) -> dict[str, w.Widget]:
-    fixed = {"continuous_update": True, "style": _STYLE}
+    fixed, last = {"continuous_update": True, "style": _STYLE}, len(model.record) - 1
+    alpha = "Names, alpha"
     made = {
         "network": _choice("Network", list(model.books), "The network to explain"),
-        "layer": _choice("Layer", list(model.book.layers), "The layer to explain", model.layer),
+        "layer": _choice("Layer", list(model.book.layers), "The layer", value=model.layer),
         "source": _choice("Pictures", list(model.pictures), "The set of pictures"),
         "upload": w.FileUpload(
             accept="image/*", multiple=False, description="Your own picture",
@@ -264,21 +260,20 @@ def _controls(model: Model) -> dict[str, w.Widget]:
         ),
         "earlier": w.Button(description="Earlier pictures", tooltip="Eight pictures back"),
         "later": w.Button(description="Later pictures", tooltip="Eight pictures on"),
-        "cls": _choice("Why not", [("the predicted class", None)], "Compare with this class"),
+        "cls": _choice("Class side", [("the predicted class", None)], "Whose neurons"),
+        "instead": _choice("Rather than", [("no other class", None)], "Explain the difference"),
         "top": w.IntSlider(3, 1, 8, description="Neurons a track, k", **fixed),
         "percentile": w.IntSlider(90, 50, 99, description="Region, percentile", **fixed),
-        "alpha": w.FloatSlider(
-            value=model.alpha, min=0.5, max=1.0, step=0.01, description="Names, alpha", **fixed
-        ),
-        "neuron": w.BoundedIntText(
-            value=0, max=len(model.record) - 1, description="Neuron", style=_STYLE
-        ),
+        "alpha": w.FloatSlider(model.alpha, min=0.5, max=1, step=0.01, description=alpha, **fixed),
+        "neuron": w.BoundedIntText(0, max=last, description="Neuron", style=_STYLE),
         "word": w.Text(description="Word", placeholder="such as sail", style=_STYLE),
         "find": w.Button(description="Find neurons", tooltip="Neurons that match the word"),
         "scene": _choice("Scene", [UNCHANGED, *world.SCENES], "Another background scene"),
-        "finish": _choice("Texture", [UNCHANGED, *FINISHES], "Another texture or material"),
+        "finish": _choice("Texture", [UNCHANGED, *world.FINISHES], "Another texture or material"),
         "parts": w.SelectMultiple(description="Remove parts", rows=4, style=_STYLE),
         "thing": w.Checkbox(value=True, description="keep the object beside it"),
+        "across": w.IntRangeSlider(value=(0, 0), description="Cover across, %", **fixed),
+        "down": w.IntRangeSlider(value=(0, 0), description="Cover down, %", **fixed),
         "restore": w.Button(description="Reset", tooltip="Undo all changes"),
     }  # fmt: skip
     for name, control in made.items():
@@ -286,22 +281,14 @@ def _controls(model: Model) -> dict[str, w.Widget]:
     return made
 
 
-def _choice(description: str, options: list, tooltip: str, *value: str) -> w.Dropdown:
-    return w.Dropdown(
-        options=options,
-        **({"value": value[0]} if value else {}),
-        description=description,
-        tooltip=tooltip,
-        style=_STYLE,
-        layout=w.Layout(width="330px"),
-    )
+def _choice(description: str, options: list, tooltip: str, **value: str) -> w.Dropdown:
+    look = {"description": description, "style": _STYLE, "layout": w.Layout(width="330px")}
+    return w.Dropdown(options=options, tooltip=tooltip, **look, **value)
 
 
 def _html(name: str) -> w.HTML:
-    made = w.HTML()
-    made.add_class(f"www-{name}")
-    return made
+    return w.HTML().add_class(f"www-{name}")
 
 
 def _section(title: str, children: list[w.Widget]) -> w.VBox:
-    return w.VBox([w.HTML(markup.title(title)), w.VBox(children)])
+    return w.VBox([w.HTML(markup.templates().title(title)), w.VBox(children)])

@@ -6,7 +6,7 @@ Names of concepts, classes and files are arbitrary strings; the templates escape
 import base64
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from wwwlib.atlas import Atlas, Explanation, Match
+from wwwlib.atlas import Atlas, Explanation
 from wwwlib.atlas.explain import ModelOutput, region_words
 from wwwlib.plots.page import heated, paled, pixels
 from wwwlib.plots.style import look, share
@@ -25,31 +25,20 @@ _BINS, _WIDTH, _HEIGHT = 40, 360, 90  # of the histogram of scores, as in its te
 
 
 @cache
-def _templates():
+def environment():
+    """Return the environment of all templates, which escapes every value."""
     jinja2 = require("jinja2", "explorer")
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=loader, autoescape=True)
-    environment.globals |= {
-        "heat_tile": heat_tile,
-        "img": img,
-        "picture_tile": picture_tile,
-        "region_tile": region_tile,
-        "region_words": region_words,
-        "share": share,
-        "three_digits": "{:.3f}".format,
-        "thumbnails": thumbnails,
-    }
-    return environment.get_template("pages.html").module
+    made = jinja2.Environment(loader=loader, autoescape=True)
+    used = (heat_tile, img, picture_tile, region_tile, region_words, share, thumbnails)
+    made.globals |= {one.__name__: one for one in used} | {"three_digits": "{:.3f}".format}
+    return made
 
 
-def style() -> str:
-    """Return the style sheet of the page, which follows the light or dark theme around it."""
-    return _templates().style()
-
-
-def title(words: str) -> str:
-    """Return a heading."""
-    return _templates().title(words)
+@cache
+def templates():
+    """Return the macros of ``pages.html`` as functions."""
+    return environment().get_template("pages.html").module
 
 
 def img(picture: Image.Image, alt: str, width: int | None = None) -> str:
@@ -58,10 +47,9 @@ def img(picture: Image.Image, alt: str, width: int | None = None) -> str:
     picture.save(buffer, "PNG", compress_level=1)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     size = f' width="{width}"' if width else ""
-    element = require("markupsafe", "explorer").Markup
-    return element('<img alt="{}"{} src="data:image/png;base64,{}">').format(
-        " ".join(alt.split()), element(size), data
-    )
+    element, words = require("markupsafe", "explorer").Markup, " ".join(alt.split())
+    whole = element('<img alt="{}"{} src="data:image/png;base64,{}">')
+    return whole.format(words, element(size), data)
 
 
 @lru_cache(maxsize=4096)
@@ -81,12 +69,12 @@ def explanation(found: Explanation, atlas: Atlas) -> str:
     shown = [neuron.index for track in (found.cls, found.sample) for neuron in track.neurons]
     outlines = {index: place for place, index in enumerate(dict.fromkeys(shown))}
     count = int(atlas.class_count[found.cls.class_index])
-    return _templates().explanation(found, atlas, count, outlines)
+    return templates().explanation(found, atlas, count, outlines)
 
 
 def neuron_page(page, atlas: Atlas) -> str:
     """Return the page of a neuron, a `NeuronPage`."""
-    return _templates().neuron_page(page, atlas, histogram(page))
+    return templates().neuron_page(page, atlas, histogram(page))
 
 
 class Histogram(NamedTuple):
@@ -115,19 +103,11 @@ def histogram(page) -> Histogram:
     return Histogram(bars, _WIDTH * (page.threshold - low) / span, words)
 
 
-def found_neurons(word: str, found: Sequence[Match], atlas: Atlas) -> str:
-    """Return the neurons that match a word."""
-    return _templates().found_neurons(word, found, atlas)
-
-
-def compared(before: ModelOutput, after: ModelOutput, atlas: Atlas) -> str:
-    """Return the effect of a change: both pictures and their predictions."""
-    return _templates().compared(before, after, atlas.classes)
-
-
-def failure(error: object) -> str:
-    """Return an error message."""
-    return _templates().failure(error)
+def compared(before: Explanation, after: Explanation, output: ModelOutput) -> str:
+    """Return the effect of a change: pictures, predictions, heatmaps, r, and neurons' shares."""
+    both = [{n.index: n for n in one.sample.neurons} for one in (before, after)]
+    p = output.p[before.predicted].item()
+    return templates().compared(before, after, p, both, both[0] | both[1])
 
 
 # Small pictures without text, drawn in milliseconds

@@ -8,22 +8,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from PIL import Image
+from PIL import Image, ImageStat
 from torch import Tensor
 
 from wwwlib import world
-from wwwlib.atlas import Atlas, Explanation, LayerRecord, Match, Track, class_name
+from wwwlib.atlas import Atlas, Explanation, LayerRecord, Track
 from wwwlib.atlas.explain import ModelOutput, make_explanation, run_model
 from wwwlib.concepts import ConceptTable, discover, score
 from wwwlib.images import ImageSet, decode
+from wwwlib.images.image_set import Box, box_pixels
 from wwwlib.language import Encoder
+from wwwlib.studies.datasets import class_name
 
 CACHE_SIZE = 64  # outputs of the network that are kept
 
 
 @dataclass(frozen=True)
 class Change:
-    """A change to a scene of the concept world; None leaves a property unchanged.
+    """A change to a picture, all but `box` for scenes of the concept world; None changes nothing.
 
     Attributes
     ----------
@@ -33,12 +35,15 @@ class Change:
         Parts of the object to remove.
     thing : bool
         Whether the distractor stays.
+    box : (left, top, right, bottom) or None
+        What is covered by the picture's mean colour, in fractions of its sides.
     """
 
     scene: str | None = None
     finish: str | None = None
     missing: tuple[str, ...] = ()
     thing: bool = True
+    box: Box | None = None
 
     def __bool__(self) -> bool:
         return self != Change()
@@ -52,6 +57,14 @@ class Change:
             missing=tuple(sorted({*scene.missing, *self.missing})),
             thing=scene.thing if self.thing else None,
         )
+
+    def cover(self, image: Image.Image) -> Image.Image:
+        """Return an image with the box covered."""
+        if self.box is None:
+            return image
+        covered, mean = image.copy(), ImageStat.Stat(image).mean
+        covered.paste(tuple(map(round, mean)), box_pixels(self.box, *image.size))
+        return covered
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +81,9 @@ class NeuronPage:
 
     Attributes
     ----------
-    layer, index : str, int
+    record : LayerRecord
+        Of its layer, with its exemplars, the stability of its first name, and tests.
+    index : int
     names, minor : list of (str, float)
         Major concepts at the chosen alpha, and minor ones at that of the atlas, with scores.
     scores : Tensor, shape (M,)
@@ -77,32 +92,38 @@ class NeuronPage:
         Lowest selected score; nan if the neuron abstains.
     classes : list of (str, float)
         The classes to which it contributes most, with its share of their contributions.
-    exemplars, minor_exemplars : list of int
-        Indices of its exemplars and crops, best first.
-    stability : float or None
-        Share of bootstrap probe sets with the same top concept.
-    test, verified_test : str
-        Tests of the first name, and of the verified name, see `concepts.ConceptTable.test_words`.
-    supported : bool or None
-        Whether the first name does better than chance; None if it was not tested.
-    verified : list of str
-        The name chosen by test images, if any.
     """
 
-    layer: str
+    record: LayerRecord
     index: int
     names: list[tuple[str, float]]
     minor: list[tuple[str, float]]
     scores: Tensor
     threshold: float
     classes: list[tuple[str, float]]
-    exemplars: list[int]
-    minor_exemplars: list[int]
-    stability: float | None
-    test: str
-    supported: bool | None
-    verified: list[str]
-    verified_test: str
+
+
+@dataclass(frozen=True)
+class Match:
+    """A neuron found by `Model.search`.
+
+    Attributes
+    ----------
+    layer, index : str, int
+        Layer and index of the neuron.
+    score : float
+        Score of the word, in [-2, 2] (WWW, Eq. 1).
+    share : float
+        Score divided by that of the neuron's best concept; above 1 the word fits better.
+    names : tuple of str
+        Major concepts of the neuron.
+    """
+
+    layer: str
+    index: int
+    score: float
+    share: float
+    names: tuple[str, ...]
 
 
 @dataclass(eq=False)
@@ -117,7 +138,7 @@ class Model:
         The sets of images to choose from.
     encoder : Encoder or None
         The encoder that the atlases were built with, needed by `search`.
-    network, layer, source, index, upload, change, cls, top, percentile, alpha
+    network, layer, source, index, upload, change, cls, instead, top, percentile, alpha
         The current choices.
     """
 
@@ -132,6 +153,7 @@ class Model:
     uploads: int = 0
     change: Change = field(default_factory=Change)
     cls: int | None = None
+    instead: int | None = None
     top: int = 3
     percentile: float = 90.0
     alpha: float = 0.95
@@ -148,8 +170,9 @@ class Model:
         self.network = name
         if self.layer not in self.book.layers:
             self.layer = self.book.layer().name
-        if self.cls is not None and self.cls >= len(self.book.classes):
-            self.cls = None
+        for side in ("cls", "instead"):
+            if (getattr(self, side) or 0) >= len(self.book.classes):
+                setattr(self, side, None)
 
     def choose_image(self, source: str, index: int) -> None:
         """Choose an image of a set and reset the change."""
@@ -196,28 +219,29 @@ class Model:
     def image(self, change: Change | None = None) -> Image.Image:
         """Return the chosen picture, with the chosen change or a given one."""
         change = self.change if change is None else change
-        if self.upload:
-            return self.upload
         if change and self.scene:
-            return world.render_image(change.of(self.scene))
-        return self.pictures[self.source].images.image(self.index)
+            image = world.render_image(change.of(self.scene))
+        else:
+            image = self.upload or self.pictures[self.source].images.image(self.index)
+        return change.cover(image)
 
     def output(self, change: Change | None = None) -> ModelOutput:
         """Return the output of the network for the picture, from the cache if it has run before."""
         change = self.change if change is None else change
-        which = self.uploads if self.upload else (self.source, self.index, change)
-        return self._run(self.network, self.layer, which)
+        which = (self.uploads if self.upload else 0, self.source, self.index, change)
+        return self._run(self.network, self.layer, which, self.instead)
 
-    def _run(self, network: str, layer: str, which: object) -> ModelOutput:
-        change = None if self.upload else which[2]
-        return run_model(self.book.target, self.record, self.image(change), self.book.signed)
+    def _run(self, network: str, layer: str, which: tuple, instead: int | None) -> ModelOutput:
+        book, record = self.book, self.record
+        kind, image = book.where(record.name), self.image(which[-1])
+        return run_model(book.target, record, image, book.signed, kind, instead)
 
-    def explanation(self) -> Explanation:
-        """Return the explanation for all current choices."""
+    def explanation(self, change: Change | None = None) -> Explanation:
+        """Return the explanation for all current choices, or for another change of the picture."""
         if self.cls is not None:
             self.book.class_with_images(self.cls)
         chosen = (self.top, self.cls, self.label, self.percentile, self.book)
-        found = make_explanation(self.output(), self.record, *chosen)
+        found = make_explanation(self.output(change), self.record, *chosen)
         return replace(found, sample=self._named(found.sample), cls=self._named(found.cls))
 
     def page(self, index: int) -> NeuronPage:
@@ -235,7 +259,7 @@ class Model:
         weight = (record.class_w[:, index] / record.class_w.abs().sum(1)).nan_to_num(0.0)
         best = weight.argsort(descending=True, stable=True)[:5].tolist()
         return NeuronPage(
-            layer=self.layer,
+            record=record,
             index=index,
             names=list(zip(table.names[0], table.scores[0], strict=True)),
             minor=[]
@@ -244,20 +268,47 @@ class Model:
             scores=score(record.v[index : index + 1], book.t, book.t0)[0],
             threshold=float("nan") if table.abstained[0] else table.threshold[0].item(),
             classes=[(book.classes[c], weight[c].item()) for c in best if weight[c] > 0],
-            exemplars=[i for i in record.exemplars.index[index].tolist() if i >= 0],
-            minor_exemplars=[i for i in record.minor_exemplars.index[index].tolist() if i >= 0],
-            stability=None if record.stability is None else record.stability[index].item(),
-            test=record.major.test_words(index),
-            supported=record.major.supported(index),
-            verified=record.verified.names[index] if record.verified else [],
-            verified_test=record.verified.test_words(index) if record.verified else "untested",
         )
 
-    def search(self, word: str) -> list[Match]:
-        """Return the neurons that match a word, see `Atlas.find`."""
-        if self.encoder is None:
+    def search(self, word: str, top: int = 8) -> list[Match]:
+        """Find the neurons that a word fits best, over all layers.
+
+        The word need not be in the concept set: it is embedded in the template and scored like the
+        concepts (WWW, Eq. 1).
+
+        Returns
+        -------
+        list of Match
+            At most `top`, best score first, without neurons that abstain and scores that are not
+            positive.
+
+        Raises
+        ------
+        ValueError
+            If the word is empty, or the encoder missing or not that of the atlas.
+        """
+        book, encoder, word = self.book, self.encoder, " ".join(word.split())
+        if encoder is None:
             raise ValueError("The explorer has no encoder to search with; give it one.")
-        return self.book.find(word, self.encoder)
+        if not word:
+            raise ValueError("The word is empty; give one, such as a colour or a part.")
+        template = book.settings["words"]["template"]
+        sentences = [template.replace("{}", word), template.replace("{}", "").strip()]
+        if own := encoder.name == book.settings["encoder"]:
+            t = encoder.encode_texts(sentences).float().cpu()
+            own = t.shape[1:] == book.t0.shape and (t[1] - book.t0).abs().max() < 0.01
+        if not own:
+            raise ValueError(
+                f"The atlas was built with {book.settings['encoder']}, but the encoder is "
+                f"{encoder.name}, or gives other features; give the one that it was built with."
+            )
+        found = []
+        for name, layer in book.layers.items():
+            for i, s in enumerate(score(layer.v, t[:1], book.t0)[:, 0].tolist()):
+                best = layer.major.scores[i][:1]
+                if best and s > 0:
+                    found.append(Match(name, i, s, s / best[0], tuple(layer.major.names[i])))
+        return sorted(found, key=lambda one: -one.score)[:top]
 
     def _names(self, indices: list[int]) -> ConceptTable:
         book = self.book

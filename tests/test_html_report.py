@@ -1,0 +1,263 @@
+"""The report: what its script computes, what it says, and that names in it are only text."""
+
+import json
+import re
+
+import pytest
+import torch
+from PIL import Image
+from playwright.sync_api import expect
+from torch import nn
+from torchvision.transforms.functional import pil_to_tensor
+
+from wwwlib import atlas, images, language, maps, targets, world
+from wwwlib.atlas.explain import make_explanation, run_model
+from wwwlib.explorer.compare import compare
+from wwwlib.explorer.report import CLASSES, calibration, groups, report
+
+EVIL = ("<script>document.title='hit'</script>", "<img src=x onerror=document.title='hit'>")
+ODD = r"$\frac{a}{b}$ </script> ‮" + "x" * 10_000
+
+
+@pytest.fixture(scope="module")
+def books():
+    """A network with exact contributions, and a transformer with contribution maps."""
+    probe, clip = world.image_set(96), language.encoder("world")
+    known = world.truth(48, 900)
+    words = language.concept_set("world", targets.load("world/conv"))
+    return {
+        name: atlas.build(
+            targets.load(name), probe, clip, words, [layer], k=6, test=known, progress=False
+        )
+        for name, layer in (
+            ("world/conv", "layer4"),
+            ("world/vit", "encoder.layers.encoder_layer_1"),
+        )
+    }
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return world.image_set(4, 7)
+
+
+@pytest.fixture(scope="module")
+def path(books, photos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("report") / "atlas.html"
+    compared = compare(books, world.image_set(96), photos, progress=False)
+    return report(books, out, photos, world.image_set(96), "wwwlib report ...", compared)
+
+
+@pytest.fixture
+def page(browser):
+    """A page that notes every request, error and refusal of its policy."""
+    made = browser.new_page(viewport={"width": 1280, "height": 900})
+    made.noted = []
+    made.on("request", lambda r: r.url.startswith(("data:", "file:")) or made.noted.append(r.url))
+    made.on("pageerror", lambda error: made.noted.append(str(error)))
+    made.on("console", lambda m: m.type in ("error", "warning") and made.noted.append(m.text))
+    yield made
+    made.close()
+
+
+def opened(page, path, state=""):
+    page.goto("about:blank")
+    page.goto(f"{path.as_uri()}#{state}")
+    page.locator("#count").wait_for()
+    return page
+
+
+@pytest.mark.parametrize("view", [0, 1], ids=["activation", "contribution"])
+def test_the_page_computes_what_the_library_does(page, path, books, photos, view):
+    """Breaks if regions, shares, tracks or r differ from those of `Atlas.explain`."""
+    book = list(books.values())[view]
+    record, image = book.layer(), photos.image(1)
+    base = run_model(book.target, record, image, book.signed, book.where())
+    order = base.p.argsort(descending=True)[:CLASSES].tolist()
+    for k, cls, rival in ((5, -1, -1), (3, order[1], -1), (8, -1, order[2]), (1, -1, -1)):
+        opened(page, path, f"pic=1&view={view}&k={k}&cls={cls}&rival={rival}&percentile=80")
+        if rival < 0:
+            own = None if cls < 0 else cls
+            found = make_explanation(base, record, k, own, None, 80.0, book)
+        else:
+            other = run_model(book.target, record, image, book.signed, book.where(), rival)
+            found = make_explanation(other, record, k, None, None, 80.0, book)
+        shown = page.locator("#results .explained")
+        tracks = json.loads(shown.get_attribute("data-tracks"))
+        assert tracks[:2] == [[n.index for n in t.neurons] for t in (found.cls, found.sample)]
+        for shares, track in zip(tracks[2:], (found.cls, found.sample), strict=True):
+            assert shares == pytest.approx([n.contribution for n in track.neurons], abs=1e-5)
+        assert float(shown.get_attribute("data-r")) == pytest.approx(found.r, abs=1e-4)
+        if found.right_r is None:
+            assert "right predictions" not in shown.inner_text()
+        else:
+            assert f"of {len(found.right_r)} right predictions" in shown.inner_text()
+        inside = page.evaluate(
+            "(i) => { const one = state(1), t = explain(one).sample;"
+            "return region(resized(mapOf(one, t.key, t.chosen[i]), ...one.size)); }",
+            0,
+        )
+        expected = found.sample.neurons[0].region.flatten()
+        assert (torch.tensor(inside) != expected).float().mean() < 0.002, "16-bit maps"
+    assert not page.noted
+
+
+def test_a_map_is_resized_as_torch_does(page, path):
+    opened(page, path)
+    a = torch.rand(1, 1, 3, 5)
+    found = page.evaluate(
+        "(a) => [...resized({ h: 3, w: 5, a: Float64Array.from(a) }, 17, 11)]", a.flatten().tolist()
+    )
+    assert torch.allclose(torch.tensor(found), maps.resize(a, (11, 17)).flatten(), atol=1e-6)
+
+
+def test_the_first_screen_answers_in_plain_words(page, path, books, photos):
+    opened(page, path, "pic=1")
+    book = books["world/conv"]
+    found = book.explain(photos.image(1))
+    text = page.locator("#results").inner_text()
+    p = f"{100 * found.probability:.0f}\u00a0%"
+    assert f"Answer: {found.predicted_name}, with a probability of {p}" in text
+    for part in ("Runner-up:", "How far to trust it", "What could not be decided", "AUROC"):
+        assert part in text
+    order = ["Answer:", "How far to trust it", "Sample: this decision"]
+    assert sorted(order, key=text.index) == order
+    body = page.locator("body").inner_text()
+    assert "is how much the score of a class would" in body and "wwwlib report ..." in body
+
+
+def test_controls_change_the_page_and_its_link(page, path):
+    opened(page, path)
+    before = page.locator("#results").inner_text()
+    page.get_by_label("Rather than").select_option(index=1)
+    assert page.locator("#results").inner_text() != before
+    page.get_by_label("Rather than").select_option(index=0)
+    assert page.locator("#results").inner_text() == before
+    page.get_by_label("Neurons").fill("2")
+    assert "Together 2 of" in page.locator("#results").inner_text()
+    page.get_by_label("Beside it").select_option(index=2)
+    assert page.locator("#results .explained").count() == 2
+    link = page.evaluate("location.href")
+    again = page.locator("#results").inner_text()
+    opened(page, path)
+    page.goto("about:blank")
+    page.goto(link)
+    expect(page.locator("#results")).to_have_text(again, use_inner_text=True)
+    page.get_by_role("button", name="Larger type").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save figure").click()
+    assert Image.open(download.value.path()).size[0] > 200
+    assert not page.noted
+
+
+def test_neurons_are_found_by_name_number_and_class(page, path, books):
+    opened(page, path)
+    find = page.get_by_label("Find a concept, a class")
+    record = books["world/conv"].layer()
+    find.fill("neuron 12")
+    assert "Neuron 12" in page.locator("#cards").inner_text() and page.locator(".card").count() == 1
+    word = next(names[0] for names in record.major.names if names)
+    expected = sum(any(word in one for one in names[:12]) for names in record.major.names)
+    find.fill(word)
+    assert page.locator(".card").count() >= min(24, expected) > 0
+    page.locator("#atlas select").select_option("boat")
+    best = record.class_w[world.CLASSES.index("boat")].argmax().item()
+    assert f"Neuron {best}\n" in page.locator(".card").first.inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_accessible_narrow_and_without_script(browser, path, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = browser.new_page(viewport={"width": 360, "height": 700}, color_scheme=scheme)
+    opened(page, path)
+    found = Axe().run(page, options={"rules": {"color-contrast": {"enabled": True}}})
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.close()
+    context = browser.new_context(java_script_enabled=False)
+    plain = context.new_page()
+    plain.goto(path.as_uri())
+    assert "need JavaScript" in plain.locator("noscript").inner_text()
+    assert "AUROC" in plain.locator("table").first.inner_text()
+    context.close()
+
+
+def test_hostile_names_are_text(page, tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    target = targets.wrap(
+        net, lambda i: pil_to_tensor(i.resize((16, 16))).float() / 255, EVIL, EVIL[0]
+    )
+    for i in range(6):
+        folder = tmp_path / "pictures" / f"<img src=x onerror=hit>{i % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        noise = torch.randint(0, 256, (16, 16, 3), dtype=torch.uint8).numpy()
+        Image.fromarray(noise).save(folder / f"<script>{i}.png")
+    probe, words = (
+        images.folder(tmp_path / "pictures"),
+        language.ConceptSet([*EVIL, r"$\frac{a}{b}$ </script>"]),
+    )
+    book = atlas.build(target, probe, language.encoder("world"), words, ["1"], k=2, progress=False)
+    path = report({ODD: book}, tmp_path / "evil.html", probe, probe, f"wwwlib {EVIL[0]}")
+    opened(page, path)
+    for tag, count in {"script": 2, "meta": 3, "style": 1}.items():
+        assert page.locator(tag).count() == count
+    assert page.locator("img:not([src^='data:image/webp'])").count() == 0
+    assert page.title() != "hit" and "onerror" in page.locator("body").inner_text()
+    assert not page.noted
+
+
+def test_the_policy_allows_only_what_the_page_contains(path):
+    text = path.read_text(encoding="utf-8")
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)[1]
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+    assert not re.search(r'(?:src|href)="(?:https?:)?//', text)
+
+
+def test_the_crate_lists_the_page_with_its_digest(path):
+    import hashlib
+
+    crate = json.loads(path.with_name("atlas-ro-crate-metadata.json").read_text())
+    by_id = {one["@id"]: one for one in crate["@graph"]}
+    assert by_id["atlas.html"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert by_id["atlas-ro-crate-metadata.json"]["about"] == {"@id": "./"}
+    assert by_id["#made"]["name"] == "wwwlib report ..."
+    assert "weights" in by_id["#network-0"]["description"]["network"]
+
+
+def test_calibration_counts_right_predictions_by_probability(books):
+    book, probe = books["world/conv"], world.image_set(30)
+    found, expected = calibration(book, probe), {}
+    for i in range(30):
+        x = book.target.preprocess(probe.image(i))[None]
+        p, cls = book.target.probabilities(book.target.model(x).double())[0].max(0)
+        low = max(level for level in (0.0, 0.5, 0.7, 0.9, 0.97) if p >= level)
+        count, right = expected.get(low, (0, 0))
+        expected[low] = count + 1, right + (cls.item() == probe.label(i))
+    assert {low: (n, k) for low, _, n, k in found if n} == expected
+    assert calibration(book, None) == []
+
+
+def test_groups_rank_names_by_what_they_carry_beyond_other_pictures():
+    shares = [torch.tensor(one) for one in ([0.6, 0.1, 0.3], [0.5, 0.2, 0.3], [0.0, 0.7, 0.3])]
+    named = torch.tensor([[True, False], [False, True], [False, False]])
+    rows = [{"top": [[c, 0.9]]} for c in (4, 4, 2)]
+    first, second = groups(shares, named, ["snow", "fur"], rows)
+    assert first["class"] == 4 and first["pictures"] == [0, 1]
+    name, here, everywhere = first["names"][0]
+    assert name == "snow" and here == pytest.approx(0.55) and everywhere == pytest.approx(1.1 / 3)
+    assert second["names"][0][0] == "fur" and groups([], named, ["snow"], []) == []
+
+
+def test_matching_neurons_are_each_others_nearest(books):
+    book = books["world/conv"]
+    found = compare(
+        {"one": book, "two": book}, world.image_set(48), world.image_set(2, 7), progress=False
+    )
+    assert found["pictures"] == [] and found["concepts"]["first"] == []
+    assert all(i == j and r == pytest.approx(1) for i, j, r, *_ in found["matches"])
+    with pytest.raises(ValueError, match="give two"):
+        compare({"one": book}, world.image_set(4))

@@ -1,0 +1,366 @@
+"""One HTML file with explanations of pictures and the atlases that they rest on.
+
+It opens from disk, without network, server or kernel. All that its controls can show is in it as
+JSON: contributions and maps of the pictures; names, exemplars and tests of the neurons. Its script
+computes shares, regions, heatmaps and r from them, as `atlas` and `maps` do.
+
+Names of concepts, classes and files are arbitrary strings: the template escapes them, and the
+script inserts them as text.
+"""
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from wwwlib.atlas import Atlas, LayerRecord
+from wwwlib.atlas.explain import ModelOutput, make_explanation, run_model
+from wwwlib.concepts import discover
+from wwwlib.evaluation import activations
+from wwwlib.explorer import markup
+from wwwlib.images import ImageSet, match_labels, subset
+from wwwlib.maps import ACTIVATION
+from wwwlib.registry import require
+from wwwlib.studies.datasets import class_name
+
+DETAILED = 20  # pictures with tracks and controls; all have a row in the table
+TRACK = 8  # neurons of a track, at most
+CLASSES = 5  # most probable classes for which a picture can be explained
+_ALPHA, _NAMES = 0.5, 12  # lowest alpha of the page, and names of a neuron, at most
+_SIDE = 320  # pixels of the longer side of a picture, at most
+_CHECKED = 400  # labelled images behind the calibration, at most
+_LEVELS = (0.0, 0.5, 0.7, 0.9, 0.97, 1.0)  # of probability, between which predictions are counted
+
+
+def report(
+    books: Mapping[str, Atlas],
+    out: str | Path,
+    photos: ImageSet | None = None,
+    probe: ImageSet | None = None,
+    command: str = "",
+    compared: Mapping | None = None,
+) -> Path:
+    """Write a report: an HTML page, and its provenance as an RO-Crate beside it.
+
+    Parameters
+    ----------
+    books : mapping of str to Atlas
+        The networks, by the names that the page shows.
+    out : path
+        The HTML file.
+    photos : ImageSet, optional
+        Pictures to explain: all in a table and in groups, the first 20 with tracks and controls.
+    probe : ImageSet, optional
+        Labelled images on which probabilities are compared with the share of right predictions,
+        usually the probe set.
+    command : str
+        How the report was made, which it quotes.
+    compared : mapping, optional
+        What `compare` returns for two networks.
+
+    Returns
+    -------
+    Path
+        `out`.
+    """
+    thumbs: dict[str, str] = {}
+    views = [
+        _View(f"{name} · {layer}", number, book, record, thumbs)
+        for number, (name, book) in enumerate(books.items())
+        for layer, record in book.layers.items()
+    ]
+    pictures = []
+    for i in tqdm(range(len(photos or ())), desc="pictures", disable=photos is None):
+        image, name = photos.image(i), photos.names[i]
+        states = [one.explain(image, class_name(photos, i, one.book.classes), i) for one in views]
+        states = states if i < DETAILED else None
+        pictures.append({"name": name, "thumb": _webp(image, 48), "states": states})
+    networks = [_network(name, book, probe) for name, book in books.items()]
+    data = {"views": [one.to_json() for one in views], "pictures": pictures}
+    data |= {"networks": networks, "thumbs": thumbs, "compared": compared}
+    out, now = Path(out), datetime.now(UTC).isoformat(timespec="seconds")
+    page = {"command": command, "created": now, "books": books, "views": views, "photos": photos}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(_page(data, page), encoding="utf-8")
+    crate = out.with_name(f"{out.stem}-ro-crate-metadata.json")
+    crate.write_text(json.dumps(_crate(out, books, command, now), indent=2), encoding="utf-8")
+    return out
+
+
+class _View:
+    """A layer of a network on the page: its neurons, and its explanation of each picture.
+
+    Parameters
+    ----------
+    title : str
+    number : int
+        Of its network.
+    book, record : Atlas, LayerRecord
+    thumbs : dict
+        Of the page, to which those of the layer's exemplars are added.
+    """
+
+    def __init__(self, title: str, number: int, book: Atlas, record: LayerRecord, thumbs: dict):
+        self.title, self.number, self.book, self.record = title, number, book, record
+        self.thumbs, self.class_w, self.kind = thumbs, {}, book.where(record.name)
+        self.rows, self.shares = [], []  # for each picture: the table's, and of contributions (N,)
+        first = [names[0] if names else "" for names in record.major.names]
+        self.words = sorted({*first} - {""})
+        self.named = torch.tensor([[name == word for word in self.words] for name in first])
+
+    def explain(self, image: Image.Image, label: str | None, i: int) -> dict | None:
+        """Explain a picture; return what the controls need, None where no map can be drawn."""
+        book, record = self.book, self.record
+        if self.kind is None:
+            return None
+        label = label if label in book.classes else None
+        base = run_model(book.target, record, image, book.signed, self.kind)
+        found = make_explanation(base, record, 5, None, label, 90.0, book)
+        order = base.p.argsort(descending=True, stable=True)[:CLASSES].tolist()
+        self.shares.append(torch.nn.functional.normalize(base.w.nan_to_num(0), 1, 0).abs())
+        row = {
+            "label": label,
+            "top": [[c, base.p[c].item()] for c in order],
+            "names": [[n.names[0] if n.names else "", n.test] for n in found.sample.neurons],
+            "share": found.sample.share,
+            "r": found.r_words,
+            "warning": found.warning,
+        }
+        self.rows.append(row)
+        return row | self._state(base, order, image) if i < DETAILED else None
+
+    def _state(self, base: ModelOutput, order: list[int], image: Image.Image) -> dict:
+        """Return contributions and maps for every choice of classes."""
+        book, record, shown = self.book, self.record, set()
+        run = partial(run_model, book.target, record, image, book.signed, self.kind)
+        rivals = {c: run(c) for c in order[1:]}
+        for c in order:
+            self.class_w.setdefault(c, _class_side(book, record, c))
+        general = {c: self.class_w[c] for c in order if self.class_w[c] is not None}
+        weights = [base.w, *(one.w for one in rivals.values()), *general.values()]
+        if order[0] in general:
+            weights += [general[order[0]] - one for one in general.values()]
+        for w in weights:
+            order_of = w.nan_to_num(-torch.inf).argsort(descending=True, stable=True)
+            shown |= {*order_of[:TRACK].tolist()}
+        shown = sorted(shown)
+        drawn = {"": base.maps(order[0])}
+        if self.kind != ACTIVATION:
+            drawn |= {f"class {c}": base.maps(c) for c in general}
+            drawn |= {f"rival {c}": one.maps(order[0]) for c, one in rivals.items()}
+        return {
+            "size": base.image.size,
+            "input": _webp(base.image, _SIDE),
+            "w": {"": _floats(base.w), **{c: _floats(one.w) for c, one in rivals.items()}},
+            "shown": shown,
+            "maps": {key: _map(a[0, shown]) for key, a in drawn.items()},
+        }
+
+    def to_json(self) -> dict:
+        """Return the layer's part of the page, after its pictures."""
+        book, record = self.book, self.record
+        right_r = [] if record.right_r is None else record.right_r
+        share = (record.class_w.abs() / record.class_w.abs().sum(1, True)).nan_to_num(0)
+        best, neurons = share.topk(min(TRACK, len(record)), dim=1)
+        return {
+            **{"title": self.title, "network": self.number, "layer": record.name},
+            **{"exact": record.exact, "where": self.kind},
+            "alpha": book.settings["alpha"][0],
+            "right_r": [row[row.isfinite()].round(decimals=5).tolist() for row in right_r],
+            "class_w": {c: None if w is None else _floats(w) for c, w in self.class_w.items()},
+            "classes": torch.stack([neurons, best], 2).tolist(),
+            "neurons": self._neurons(share),
+            "rows": self.rows,
+            "groups": groups(self.shares, self.named, self.words, self.rows),
+        }
+
+    def _neurons(self, share: Tensor) -> list[list]:
+        """Return the neurons, as rows of values to keep the page small."""
+        book, record, rows = self.book, self.record, []
+        table = discover(record.v, book.t, book.t0, book.words, _ALPHA)
+        best, classes = share.topk(min(3, len(share)), dim=0)
+        verified = record.verified
+        for i in range(len(record)):
+            supported = record.minor.supported(i) is not False
+            strongest = zip(classes[:, i].tolist(), best[:, i].tolist(), strict=True)
+            row = [table.names[i][:_NAMES], [round(s, 4) for s in table.scores[i][:_NAMES]]]
+            row += [record.major.test_words(i), record.major.supported(i)]
+            row += [record.minor.names[i][:4] if supported else []]
+            row += [self._thumbs(record.exemplars.index[i].tolist(), False)]
+            row += [self._thumbs(record.minor_exemplars.index[i].tolist(), True)]
+            row += [[[c, s] for c, s in strongest if s > 0]]
+            row += [[*verified.names[i][:1], verified.test_words(i)] if verified else []]
+            rows.append(row)
+        return rows
+
+    def _thumbs(self, indices: list[int], crop: bool) -> list[str]:
+        """Return the keys of four thumbnails, which are added to the page."""
+        kept = self.book.minor_thumbnails if crop else self.book.thumbnails
+        keys = {f"{self.number}{'c' if crop else 'i'}{i}": i for i in indices if i in kept}
+        keys = dict(list(keys.items())[:4])
+        self.thumbs |= {key: _webp(kept[i]) for key, i in keys.items() if key not in self.thumbs}
+        return list(keys)
+
+
+def groups(shares: list[Tensor], named: Tensor, words: list[str], rows: list[dict]) -> list[dict]:
+    """Group pictures by predicted class, and by the names that carry more there than elsewhere.
+
+    A name's share of a decision is the sum over the neurons with that first name. A shortcut, such
+    as snow for a wolf, is a name that carries much of all decisions for one class.
+
+    Parameters
+    ----------
+    shares : list of Tensor
+        (N,) share of each neuron in all contributions, for each of P pictures.
+    named : Tensor
+        (N, M) bool: the neurons of each name.
+    words : list of str
+        The M names.
+    rows : list of dict
+        Of the pictures; the first of "top" is the predicted class.
+
+    Returns
+    -------
+    list of dict
+        For each predicted class, largest first: "class", "pictures" (indices) and "names", up to
+        five of [name, mean share in its pictures, mean share in all], largest difference first.
+    """
+    if not shares or not words:
+        return []
+    carried = torch.stack(shares).double() @ named.double()
+    predicted = torch.tensor([row["top"][0][0] for row in rows])
+    found = []
+    for c in predicted.unique().tolist():
+        own = (predicted == c).nonzero()[:, 0]
+        here, all_of = carried[own].mean(0), carried.mean(0)
+        best = (here - all_of).argsort(descending=True, stable=True)[:5].tolist()
+        names = [[words[j], here[j].item(), all_of[j].item()] for j in best]
+        found.append({"class": c, "pictures": own.tolist(), "names": names})
+    return sorted(found, key=lambda one: -len(one["pictures"]))
+
+
+def calibration(book: Atlas, images: ImageSet | None) -> list[list]:
+    """Count right predictions by probability.
+
+    Returns
+    -------
+    list of [low, high, images, right]
+        For each interval of probability; empty without labelled images.
+    """
+    if images is None:
+        return []
+    matched = match_labels(images, book.target, warn=False)
+    known = [i for i, label in enumerate(matched.labels) if label is not None]
+    if not known:
+        return []
+    chosen = [known[i * len(known) // _CHECKED] for i in range(_CHECKED)]
+    some = subset(matched, sorted({*chosen}))
+    logits = activations(book.target, some, ["logits"])["logits"].double()
+    p, predicted = book.target.probabilities(logits).max(1)
+    right, found = predicted == torch.tensor(some.labels), []
+    for low, high in pairwise(_LEVELS):
+        inside = (p >= low) & ((p < high) | (high == 1))
+        found.append([low, high, int(inside.sum()), int(right[inside].sum())])
+    return found
+
+
+def _class_side(book: Atlas, record: LayerRecord, c: int) -> Tensor | None:
+    """Return class contributions (N,), or the weights of a linear head that stand in for them."""
+    w, head = record.class_w[c], record.head
+    if w.isfinite().any() or head is None:
+        return w if w.isfinite().any() else None
+    return head[c].double() if book.signed else head[c].double().abs()
+
+
+def _network(name: str, book: Atlas, probe: ImageSet | None) -> dict:
+    """Return what the page says about a network as a whole."""
+    return {
+        "name": name,
+        "classes": book.classes,
+        "count": book.class_count.tolist(),
+        "calibration": calibration(book, probe),
+        "facts": _facts(book),
+    }
+
+
+def _facts(book: Atlas) -> dict[str, str]:
+    """Return the provenance of an atlas: what it was computed from."""
+    s, test = book.settings, book.settings["test"]
+    versions = ", ".join(f"{library} {number}" for library, number in s["versions"].items())
+    return {
+        "network": f"{book.target.name}, weights {book.target.digest}",
+        "probe set": f"{s['probe']['name']}, {s['probe']['fingerprint']}",
+        "tests of names": f"{test['name']}, {test['fingerprint']}" if test else "none",
+        "words": f"{len(book.words):,}, {s['words']['digest']}, in {s['words']['template']!r}",
+        "image-text encoder": s["encoder"],
+        "exemplars per neuron": f"{s['k'][0]} images, {s['k'][1]} crops",
+        "alpha": f"{s['alpha'][0]}, for crops {s['alpha'][1]}",
+        "versions": versions,
+    }
+
+
+def _page(data: Mapping, page: Mapping) -> str:
+    """Return the page; its policy allows its own script and style, and images that it contains."""
+    parts = {n: Path(__file__).with_suffix(f".{n}").read_text("utf-8") for n in ("css", "js")}
+    hashes = {
+        name: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        for name, text in parts.items()
+    }
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    data = require("markupsafe", "explorer").Markup(text)
+    made = markup.environment().get_template("report.html")
+    return made.render(**page, **parts, hashes=hashes, data=data)
+
+
+def _crate(out: Path, books: Mapping[str, Atlas], command: str, now: str) -> dict:
+    """Return the provenance as a detached RO-Crate 1.2."""
+    version, page = "https://w3id.org/ro/crate/1.2", {"@id": out.name}
+    about = {"@id": f"{out.stem}-ro-crate-metadata.json", "@type": "CreativeWork"}
+    about |= {"conformsTo": {"@id": version}, "about": {"@id": "./"}}
+    root = {"@id": "./", "@type": "Dataset", "datePublished": now, "hasPart": [page]}
+    root["name"] = f"Decisions and neurons of {', '.join(books)}, explained"
+    file = page | {"@type": "File", "encodingFormat": "text/html"}
+    file["sha256"] = hashlib.sha256(out.read_bytes()).hexdigest()
+    networks = [
+        {"@id": f"#network-{i}", "@type": "CreativeWork", "name": name, "description": _facts(book)}
+        for i, (name, book) in enumerate(books.items())
+    ]
+    action = {"@id": "#made", "@type": "CreateAction", "name": command or __name__, "endTime": now}
+    action |= {"object": [{"@id": one["@id"]} for one in networks], "result": page}
+    return {"@context": f"{version}/context", "@graph": [about, root, file, action, *networks]}
+
+
+# Values in the page ---------------------------------------------------------------------------
+
+
+def _webp(picture: Image.Image, side: int = 64) -> str:
+    """Return a picture as WebP in base64, with at most so many pixels a side."""
+    small, buffer = picture.copy(), io.BytesIO()
+    small.thumbnail((side, side), Image.Resampling.BICUBIC)
+    small.convert("RGB").save(buffer, "WEBP", quality=75 if side > 64 else 60)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _floats(w: Tensor) -> str:
+    """Return numbers as little-endian float32 in base64."""
+    return base64.b64encode(w.numpy().astype("<f4").tobytes()).decode()
+
+
+def _map(a: Tensor) -> dict:
+    """Return maps (n, h, w) as 16-bit integers, each with its own scale."""
+    a = a.double().numpy()
+    peak = np.abs(a).max((1, 2), initial=0)
+    whole = np.round(a / np.where(peak > 0, peak, 1)[:, None, None] * 32767).astype("<i2")
+    text = base64.b64encode(whole.tobytes()).decode()
+    return {"shape": a.shape[1:], "peak": peak.tolist(), "values": text}
