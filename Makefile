@@ -74,7 +74,7 @@ lab: install
 	WWW_STORE="$${WWW_STORE:-$(CURDIR)/papermill_runs/store}" $(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 explorer: install
-	$(BIN)/python papermill_runs/explore.py
+	$(BIN)/python papermill_runs/explore.py $(PROFILE) $(SET)
 
 world: install
 	$(BIN)/python data/train_world.py

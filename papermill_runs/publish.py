@@ -14,15 +14,17 @@ import tempfile
 from pathlib import Path
 
 import nbformat
+import seal
 from profiles import Job, Project
 
 LIMIT = 10_000_000  # bytes in all: every clone of the repository downloads them
 WIDGET = "application/vnd.jupyter.widget-view+json"
-_BAR = re.compile(r"\d+%\|.*\|")  # what tqdm writes
+# What tqdm writes, and the store while another notebook makes what this one needs.
+_PASSING = re.compile(r"\d+%\|.*\||Waiting for another process")
 _SHOWN = re.compile(r"\(papermill_runs/reference/figures/([\w.-]+)\)")
 
 
-def publish(project: Project, jobs: list[Job], folder: Path) -> str:
+def publish(project: Project, profile: str, jobs: list[Job], folder: Path) -> str:
     """Replace the reference copies by the notebooks of a finished run, and return a summary.
 
     Raises ValueError if a notebook failed or was made from other sources, a figure that the README
@@ -43,6 +45,7 @@ def publish(project: Project, jobs: list[Job], folder: Path) -> str:
                 text = f"README.md shows {name}, which no notebook of this run has made"
                 raise ValueError(f"{text}; correct it.")
             shutil.copyfile(made[0], draft / "figures" / name)
+        (draft / seal.FILE).write_text(seal.sealed(profile, seal.scalars(folder, jobs)), "utf-8")
         size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
         if size > LIMIT:
             largest = max(draft.glob("*.ipynb"), key=lambda path: path.stat().st_size)
@@ -72,19 +75,19 @@ def check(project: Project, jobs: list[Job], folder: Path) -> None:
 
 
 def tidy(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Return an executed notebook without run times and progress bars."""
+    """Return an executed notebook without run times, progress bars and messages of waiting."""
     for one in (book, *book.cells):
         one.metadata.pop("papermill", None)
         one.metadata.pop("execution", None)
     for cell in book.cells:
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not _is_bar(output)]
+            cell.outputs = [output for output in cell.outputs if not _is_passing(output)]
     if not any(WIDGET in o.get("data", {}) for c in book.cells for o in c.get("outputs", [])):
         book.metadata.pop("widgets", None)
     return book
 
 
-def _is_bar(output: nbformat.NotebookNode) -> bool:
+def _is_passing(output: nbformat.NotebookNode) -> bool:
     data = output.get("data", {})
     text = data.get("text/plain", "") if WIDGET in data else ""
-    return bool(_BAR.search(output.text if output.get("name") == "stderr" else text))
+    return bool(_PASSING.search(output.text if output.get("name") == "stderr" else text))

@@ -1,15 +1,15 @@
-"""Compare a finished run with the paper's tables, cell by cell, in standard errors.
+"""Compare a finished run with the paper's Tables 2 to 5, cell by cell.
 
-The standard error of the difference is used where both are known. Figures that the file of the
-paper's tables lacks are listed; a run in a setting that the paper did not have is reported as such.
+Each cell of the paper stands beside every figure of the run in the same setting: the difference,
+and whether it is within two standard errors, of the difference where both are known. Where there
+is no such figure, the reason stands there. Cells in settings that the paper does not have follow
+in ``report.csv``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from execute import one_line
@@ -17,71 +17,106 @@ from manifest import RESULTS, Manifest
 
 from wwwlib.studies import literature
 
-KNOWN = ["run", "table", "method", "metric", "ours", "stderr", "paper", "paper stderr", "apart"]
+WHERE = ["target", "probe", "concepts", "method", "metric"]
+DEVIATIONS = {"Places365 test": "on the 36,500 validation images; the paper used the test images"}
+CLAIM = "The paper reports p < .05 for WWW against every other method in every metric. This run:"
 
 
-def cells(folder: Path, tables: Path = literature.PATH) -> pd.DataFrame:
-    """Return the cells of a run: columns `KNOWN`, and the setting in the paper's words or None.
+def cells(folder: Path) -> pd.DataFrame:
+    """Return the cells of a run: columns `WHERE`, in the paper's words, and run, ours, stderr.
 
-    Raises ValueError if there is no such run, or it has no finished tables.
+    Target, probe set and concept set are None in a setting that the paper does not have. Raises
+    ValueError if there is no such run, or it has no finished tables.
     """
-    notebooks, found = Manifest.open(folder).content["notebooks"], []
-    if not notebooks:
-        raise ValueError(f"There is no run in {folder}; run the profile first.")
-    for run, notebook in notebooks.items():
-        path = folder / run / RESULTS
-        if notebook.get("state") == "done" and path.exists():
-            records = json.loads(path.read_text(encoding="utf-8")).get("cells", [])
-            for one in records:
-                rows = [other["method"] for other in records if other["table"] == one["table"]]
-                found.append(_cell(run, one, rows, tables))
+    found = []
+    for run, content in _results(folder).items():
+        records = content.get("cells", [])
+        for one in records:
+            rows = [other["method"] for other in records if other["table"] == one["table"]]
+            setting, method = one["setting"] or [None] * 3, one["method"]
+            if one["setting"]:
+                concepts = "broden" if setting[2] == "Broden" else setting[2]
+                method = literature.row_names(concepts, rows).get(method, f"{method}, another run")
+            names = map(one_line, (method, one["metric"], run, one["table"]))
+            found.append([*setting, *names, one["mean"], one["stderr"]])
     if not found:
         hint = "run 04_quantitative_tables in it."
         raise ValueError(f"The run in {folder} has no finished tables; {hint}")
-    numbers = dict.fromkeys(KNOWN[4:], float)
-    return pd.DataFrame(found, columns=[*KNOWN, "setting"]).astype(numbers)
+    return pd.DataFrame(found, columns=[*WHERE, "run", "title", "ours", "stderr"])
 
 
-def _cell(run: str, record: dict[str, Any], rows: Sequence[str], tables: Path) -> list:
-    setting, theirs, their_stderr = None, None, None
-    if record["setting"]:
-        setting = tuple(record["setting"])
-        concepts = "broden" if setting[2] == "Broden" else setting[2]
-        method = literature.row_names(concepts, rows).get(record["method"])
-        figure = literature.paper_scores(setting, tables).get((method, record["metric"]))
-        theirs, their_stderr = figure or (None, None)
-    ours, stderr = record["mean"], record["stderr"]
-    spread = ((stderr or 0.0) ** 2 + (their_stderr or 0.0) ** 2) ** 0.5
-    apart = (ours - theirs) / spread if theirs is not None and spread else None
-    plain = [run, *(one_line(record[name]) for name in ("table", "method", "metric"))]
-    return [*plain, ours, stderr, theirs, their_stderr, apart, setting and ", ".join(setting)]
+def _results(folder: Path) -> dict[str, dict]:
+    notebooks = Manifest.open(folder).content["notebooks"]
+    if not notebooks:
+        raise ValueError(f"There is no run in {folder}; run the profile first.")
+    paths = {
+        run: folder / run / RESULTS for run, one in notebooks.items() if one["state"] == "done"
+    }
+    return {run: json.loads(p.read_text("utf-8")) for run, p in paths.items() if p.exists()}
 
 
-def text(found: pd.DataFrame, dry_run: str | None = None) -> str:
+def compare(ours: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
+    """Set each of the paper's cells beside those of a run, or beside the reason why there is none.
+
+    Returns a data frame with the columns of the paper's table, and run, ours, our stderr,
+    difference, "within two standard errors" ("yes", "no" or "not known"), and note.
+    """
+    found = []
+    for row in paper.itertuples(index=False):
+        same = ours[ours.target == row.target]
+        if row.method not in literature.OWN:
+            same = same[(same.probe == row.probe) & (same.concepts == row.concepts)]
+        note = DEVIATIONS.get(row.probe, "")
+        here = same[(same.method == row.method) & (same.metric == row.metric)]
+        here = here.drop_duplicates(["run", "ours"])
+        if here.empty:
+            lacks = (
+                f"no row of {row.method}" if row.metric in {*same.metric} else f"no {row.metric}"
+            )
+            lacks = lacks if len(same) else f"no table of {row.target} in this setting"
+            found.append([*row, None, None, None, None, "not run here", lacks])
+        for one in here.itertuples():
+            errors = [e for e in (one.stderr, row.stderr) if pd.notna(e)]
+            spread, gap = sum(e**2 for e in errors) ** 0.5, one.ours - row.value
+            within = ("yes" if abs(gap) <= 2 * spread else "no") if errors else "not known"
+            found.append([*row, one.run, one.ours, one.stderr, gap, within, note])
+    extra = ["run", "ours", "our stderr", "difference", "within two standard errors", "note"]
+    return pd.DataFrame(found, columns=[*paper.columns, *extra])
+
+
+def text(found: pd.DataFrame, leads: dict[str, dict], dry_run: str | None = None) -> str:
     """Return the comparison in Markdown, which reads as plain text, too."""
-    same = found[found["setting"].notna()]
-    known = same[same["paper"].notna()]
+    within, count = (
+        found["within two standard errors"],
+        len(found[found.columns[:6]].drop_duplicates()),
+    )
+    absent = (within == "not run here").sum()
     parts = [f"**{dry_run}**"] if dry_run else []
     parts.append(
-        f"{len(found)} cells; {len(same)} in a setting of the paper's; of {len(known)} of them the "
-        "paper's figure is known."
+        f"The paper's Tables 2 to 5 have {count} cells; {count - absent} have figures here, "
+        f"{(within == 'yes').sum()} of {len(found) - absent} figures within two standard errors; "
+        f"{absent} are not run here."
     )
-    if same.empty:
-        parts.append("No cell is in the paper's setting: nothing here compares with it.")
-    if len(known):
-        form = {"float_format": "{:.4f}".format, "na_rep": "not known"}
-        parts.append(f"```\n{known[KNOWN].to_string(index=False, **form)}\n```")
-    lacking = same[same["paper"].isna()].groupby("setting").size().items()
-    lines = [f"- wwwlib/studies/paper_tables.csv lacks {n} figures of {one}" for one, n in lacking]
-    return "\n\n".join([*parts, *lines]) + "\n"
+    form = {"float_format": "{:.4f}".format, "na_rep": "", "index": False}
+    for number, own in found.groupby("table"):
+        shown = own.drop(columns=["table", "source"]).rename(columns={"value": "paper"})
+        parts.append(f"Table {number}\n\n```\n{shown.to_string(**form)}\n```")
+    lines = [
+        f"- {title}: {metric}: {one}" for title, own in leads.items() for metric, one in own.items()
+    ]
+    return "\n\n".join([*parts, CLAIM, "\n".join(lines) or "- not run here"]) + "\n"
 
 
 def write(folder: Path, tables: Path = literature.PATH) -> str:
     """Write ``report.md`` and ``report.csv`` into a run's folder, and return the former."""
-    found = cells(folder, tables)
-    dry_run = Manifest.open(folder).content.get("dry_run")
-    markdown = text(found, dry_run)
+    ours, dry_run = cells(folder), Manifest.open(folder).content.get("dry_run")
+    found = compare(ours, pd.read_csv(tables))
+    leads = {}
+    for run, content in _results(folder).items():
+        leads |= {f"{run}, {title}": own for title, own in content.get("wins", {}).items()}
+    markdown = text(found, leads, dry_run)
     (folder / "report.md").write_text(markdown, encoding="utf-8")
-    found["setting"] = found["setting"].fillna("none of the paper's")
-    found.assign(dry_run=dry_run or "").to_csv(folder / "report.csv", index=False)
+    others = ours[ours.target.isna()].rename(columns={"stderr": "our stderr", "title": "note"})
+    whole = pd.concat([found, others]).assign(dry_run=dry_run or "")
+    whole.to_csv(folder / "report.csv", index=False)
     return markdown

@@ -20,8 +20,8 @@ longest first, where there are two cores, and a GPU each if they use one.
 A notebook that fails does not stop the others. What is done already, from the same sources,
 parameters and input files, does not run again; input behind a URL may have changed unnoticed, so a
 notebook with such input runs each time. An interrupted run goes on with the same command. The exit
-code is 0 if all went well, 1 if a notebook failed or what it needs is missing, 2 if the command
-cannot be carried out, and 130 after an interruption.
+code is 0 if all went well, 1 if a notebook failed, what it needs is missing, or a value of the
+published profile has moved, 2 if the command cannot be carried out, and 130 after an interruption.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from typing import Any
 
 import execute
 import profiles
+import seal
 from execute import one_line
 from filelock import FileLock, Timeout
 from parameters import behind_url
@@ -188,7 +189,11 @@ class Run:
             if options.publish and code != INTERRUPTED:
                 import publish
 
-                print(publish.publish(self.project, self.jobs, self.folder))
+                print(publish.publish(self.project, self.profile.name, self.jobs, self.folder))
+            elif code == 0 and not options.set:
+                lines = seal.compare(self.project, self.profile.name, self.jobs, self.folder)
+                print(*lines, sep="\n")
+                code = int(len(lines) > 1)
         return code
 
     def beside(self) -> int:

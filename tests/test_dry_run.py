@@ -17,8 +17,8 @@ from parameters import texts
 from PIL import Image
 from profiles import Profile, Project, load, plan
 
-from wwwlib import language, plots, targets
-from wwwlib.studies import datasets, literature, metrics
+from wwwlib import language, targets
+from wwwlib.studies import datasets, figures, literature, metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = "netdissect_resnet50_imagenet_fc", "clip_dissect_resnet50_imagenet_broden"
@@ -87,7 +87,7 @@ def test_stand_ins_have_the_form_of_the_real_thing(staged):
         assert literature.label_rows("torchvision/resnet50", layer, neurons, *labels), layer
     scenes = staged.data / "places365"
     probe = datasets.load("places365", scenes)
-    truth = language.places365_truth(scenes / "categories_places365.txt", "paper")
+    truth = metrics.places365_truth(scenes / "categories_places365.txt", "paper")
     assert len(probe) == dry_run.IMAGES and len(probe.classes) == len(truth) == 365
     assert {*dry_run.SHOWN[:2]} <= {*probe.labels}, "classes that Figure 3 shows"
     assert ["outdoor"] in truth, "the two readings differ"
@@ -97,7 +97,8 @@ def test_stand_ins_have_the_form_of_the_real_thing(staged):
         assert min(map(probe.labels.count, dry_run.SHOWN)) >= 10, "class sides from many images"
     from wwwlib.baselines.network_dissection import broden
 
-    shown, masks = broden(staged.data / "broden1_224")
+    shown = broden(staged.data / "broden1_224")
+    masks = shown.masks
     assert len(shown) == dry_run.IMAGES and len(masks(0)) == 2
     target = targets.load("world/conv")
     for spec in (f"broden:{staged.data / words}", f"wordnet:{staged.data}/wordnet"):
@@ -168,9 +169,9 @@ def test_a_figure_of_a_dry_run_is_marked(tmp_path, monkeypatch):
     """Breaks if a figure copied out of a dry run looks like a result."""
     from matplotlib.figure import Figure
 
-    plain = plots.save(Figure(), tmp_path, "plain", "Nothing.")
+    plain = figures.save(Figure(), tmp_path, "plain", "Nothing.")
     monkeypatch.setenv("WWW_DRY_RUN", BANNER)
-    shown = plots.save(Figure(), tmp_path, "marked", "Nothing.")
+    shown = figures.save(Figure(), tmp_path, "marked", "Nothing.")
     assert not marked(plain.png) and marked(shown.png)
     assert shown.alt == f"{BANNER}: Nothing."
     assert plain.pdf.read_bytes() != shown.pdf.read_bytes()

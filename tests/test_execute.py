@@ -175,9 +175,10 @@ def test_without_ray_its_option_names_the_extra(crowd, monkeypatch, capsys):
 
 
 SERVE = """\
-import sys, explore
-explore.NOTEBOOK = explore.Path(sys.argv.pop(1))
-explore.main()"""
+import sys
+from pathlib import Path
+from wwwlib.explorer.serve import serve
+serve(Path(sys.argv[1]), int(sys.argv[2]))"""
 
 
 def test_a_terminated_explorer_ends_its_server_and_its_kernels(project):
@@ -190,7 +191,7 @@ def test_a_terminated_explorer_ends_its_server_and_its_kernels(project):
         port = str(free.getsockname()[1])
     source = str(project.notebooks / "07_small.ipynb")
     server = subprocess.Popen(
-        [sys.executable, "-c", SERVE, source, "--port", port],
+        [sys.executable, "-c", SERVE, source, port],
         env={**os.environ, "PYTHONPATH": str(ROOT / "papermill_runs")},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -2,10 +2,7 @@
 
 import base64
 import html
-import importlib
-import os
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,13 +14,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from profiles import Project
 from publish import WIDGET
 
-from wwwlib import plots, world
+from wwwlib import world
 from wwwlib.studies import figures
 
 ROOT = Path(__file__).resolve().parents[1]
-CHROMIUM = "/usr/bin/chromium"
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-sync"]
-QUIET += ["--disable-background-networking", "--disable-component-update"]
 EVIL = (
     "<img src=x onerror=document.title='owned'>",
     "<script>document.title='owned'</script>",
@@ -64,7 +58,7 @@ def outputs(folder):
     widget = {"text/plain": "Box()", WIDGET: {"model_id": "x", "version_major": 2}}
     bar = {"text/plain": "images:  0%|          | 0/24 [00:00<?]", WIDGET: {"model_id": "y"}}
     return [
-        show(plots.save(drawn, folder, "fig3", " ".join(EVIL))),
+        show(figures.save(drawn, folder, "fig3", " ".join(EVIL))),
         show(table),
         show(table.style),
         new_output("stream", name="stdout", text="\n".join(EVIL)),
@@ -217,20 +211,6 @@ def test_tables_of_names_reach_pages_as_text():
     assert "<img" not in page and "<script" not in page
     cleaned = pages.nh3.clean("".join(EVIL), **pages._SAFE)
     assert not re.search(r"<(script|svg|iframe|a|meta|link)\b|onerror|javascript:", cleaned)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Debian's chromium, driven by Playwright."""
-    required = os.environ.get("WWW_REQUIRE_BROWSER") == "1"
-    if not shutil.which(CHROMIUM):
-        (pytest.fail if required else pytest.skip)(f"no browser at {CHROMIUM}")
-    load = importlib.import_module if required else pytest.importorskip
-    sync = load("playwright.sync_api")
-    with sync.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

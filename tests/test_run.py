@@ -576,13 +576,19 @@ def test_publish_runs_and_keeps_copies_and_the_figures_of_the_readme(project, ca
     """Breaks if copies differ from what ran, keep the runner's notes, or miss a figure."""
     figure_in(project)
     bar = "import sys\nprint(f'images: {50}%|###   | 1/2', file=sys.stderr)\nprint('kept')"
-    notebook(project, "01_good", WRITE, bar)
+    wait = "import warnings\nwarnings.warn('Waiting for another process or thread')"
+    notebook(project, "01_good", WRITE, bar, wait)
     assert run.main(["tiny", "--publish"], project) == 0
     assert "Published 1 notebooks" in capsys.readouterr().out
-    assert sorted(p.name for p in project.reference.iterdir()) == ["01_good.ipynb", "figures"]
+    assert sorted(p.name for p in project.reference.iterdir()) == [
+        "01_good.ipynb",
+        "expected.json",
+        "figures",
+    ]
     assert (project.reference / "figures/fig1.png").read_bytes() == b"figure"
     text = (project.reference / "01_good.ipynb").read_text()
     assert '"papermill"' not in text and "50%" not in text and "kept" in text
+    assert "UserWarning: Waiting" not in text  # the copy keeps the code, and no message of waiting
     assert str(project.root) not in text
 
 
@@ -612,8 +618,39 @@ def test_publish_refuses_in_one_sentence_and_leaves_what_was_there(project, monk
         figure_in(project, figure="nothing.png")
     said = {"source": "other sources", "failed": "is failed", "large": "MB", "figure": "nothing"}
     with pytest.raises(ValueError, match=said[change]):
-        publish.publish(project, profiles.plan(project, profile, [], {}), folder)
+        publish.publish(project, profile.name, profiles.plan(project, profile, [], {}), folder)
     assert (project.reference / "01_good.ipynb").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "change, code, said",
+    [
+        ({}, 0, "Reproduced: 2 of 2"),
+        ({"b": 0.504}, 0, "Reproduced: 2 of 2"),
+        ({"b": 0.506}, 1, "01_good: b: 0.5 published, 0.506 now"),
+        ({"a": 4}, 1, "01_good: a: 3 published, 4 now"),
+        ({"c": 0.1}, 1, "c: nan published, 0.1 now"),
+        ({"b": None}, 1, "b: 0.5 published, nan now"),
+    ],
+)
+def test_a_run_is_compared_with_the_published_values(project, capsys, change, code, said):
+    """Breaks if a moved, new or missing value passes, or one within tolerance does not."""
+
+    def write(scalars):
+        text = json.dumps({"scalars": scalars})
+        make = "folder = Path(out)\nfolder.mkdir(exist_ok=True)"
+        make += "\n_ = (folder / 'fig1.png').write_bytes(b'')"
+        save = f"_ = (folder / 'results.json').write_text({text!r})"
+        notebook(project, "01_good", f"from pathlib import Path\n{make}\n{save}")
+
+    figure_in(project)
+    write({"a": 3, "b": 0.5})
+    assert run.main(["tiny", "--publish"], project) == 0
+    capsys.readouterr()
+    write({k: v for k, v in ({"a": 3, "b": 0.5} | change).items() if v is not None})
+    assert run.main(["tiny"], project) == code
+    assert said in capsys.readouterr().out
+    assert run.main(["tiny", "--set", "k=4"], project) == 0, "other parameters have other values"
 
 
 def test_publish_takes_a_profile_as_it_stands(project, capsys):
