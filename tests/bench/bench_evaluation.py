@@ -14,12 +14,13 @@ import torch
 from torchvision.models import resnet50
 
 from wwwlib import evaluation
+from wwwlib.studies import examination
 
 MEASURES = {
     "AUROC": evaluation.auroc,
     "MAD": evaluation.mad,
     "Pearson": evaluation.pearson,
-    "F1, IoU, AUPRC": evaluation.binary,
+    "F1, IoU, AUPRC": examination.binary,
     "average precision": evaluation.average_precision,
 }
 
