@@ -342,6 +342,29 @@ def test_attention_heads_are_not_taken_for_maps():
         target.model(torch.randn(2, 3, 64, 64))
 
 
+def test_activation_functions_in_a_sequence_are_arranged_like_the_layer_before_them():
+    """Here every axis has one size, which is that of the patches too: shapes decide nothing."""
+
+    class Ambiguous(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
+            self.last = nn.Sequential(nn.Linear(4, 4), nn.GELU())
+            self.head = nn.Linear(4, 5)
+
+        def forward(self, x):
+            return self.head(self.last(self.stem(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+    def layouts(target, *layers):
+        with capture(target, layers) as captured:
+            target.model(torch.randn(2, 3, 4, 4))
+        return [captured[layer].layout for layer in layers]
+
+    tokens = wrapped(Ambiguous(), 4, prefix_tokens=0, grid=(2, 2))
+    assert layouts(tokens, "stem.1", "stem.2") == ["BNHW"] * 2
+    assert layouts(wrapped(Ambiguous(), 4), "last.0", "last.1") == ["BHWN"] * 2
+
+
 def test_the_fast_path_of_attention_is_noticed():
     """In evaluation mode PyTorch's encoder layer computes its parts without calling them."""
 

@@ -50,7 +50,7 @@ def test_www_and_clip_dissect_answer_as_they_do_alone():
     alone = concepts.discover(own, t, t0, WORDS.words, 0.6).names
     assert found["WWW"].names == alone and alone[3] == []
     bare = Encoder().encode_texts(list(WORDS.words))
-    rival = clip_dissect.soft_wpmi(v, bare, comparison.first(top, 6), WORDS.words, 9).names
+    rival = clip_dissect.soft_wpmi(v, bare, top.first(6), WORDS.words, 9).names
     assert found["CLIP-Dissect top 1"].names == [names[:1] for names in rival]
     assert found["CLIP-Dissect top 5"].names == [names[:5] for names in rival]
 
@@ -97,9 +97,9 @@ def test_network_dissection_answers_and_how_well_it_fits():
 
 def test_first_exemplars_and_no_more_than_there_are():
     _, top = layer()
-    assert torch.equal(comparison.first(top, 3).index, top.index[:, :3])
+    assert torch.equal(top.first(3).index, top.index[:, :3])
     with pytest.raises(ValueError, match="k is 9, but 8 exemplars were collected"):
-        comparison.first(top, 9)
+        top.first(9)
 
 
 # Networks and probe sets ----------------------------------------------------------------------

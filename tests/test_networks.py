@@ -130,7 +130,8 @@ def test_contributions_are_derivatives_and_before_a_linear_head_ablation(name, m
     double = torch.float64
     monkeypatch.setattr(torch.Tensor, "float", lambda a: a if a.dtype == double else single(a))
     target = network(name)
-    x, layer = fixed_batch(target.preprocess, name).double(), last_spatial_layer(target)
+    x = fixed_batch(target.preprocess, name)[:1].double()
+    layer = last_spatial_layer(target)
     for at in dict.fromkeys((layer, blocks(target)[len(blocks(target)) // 2])):
         try:
             found = contribute(target, x, at, 3, signed=True)

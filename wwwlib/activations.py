@@ -131,9 +131,9 @@ def capture(target: Target, layers: str | Iterable[str]) -> Iterator[CapturedLay
             logits = target.model(x)
         captured["layer4"].maps
     """
-    layers = tuple(dict.fromkeys([layers] if isinstance(layers, str) else layers))
+    layers = [layers] if isinstance(layers, str) else layers
     modules = {layer: target.module(layer) for layer in layers}
-    captured, calls, sizes = CapturedLayers(), dict.fromkeys(layers, 0), []
+    captured, calls, sizes = CapturedLayers(), dict.fromkeys(modules, 0), []
 
     def keep(layer: str, module: nn.Module, _, output: object) -> object:
         calls[layer] += 1
@@ -218,13 +218,19 @@ def _map_layout(target: Target, layer: str, module: nn.Module, shape, size, fail
     Maps have the proportions of the input, unless strides differ down and across. The type of the
     module decides where it works channels first. Where both fit, what it contains decides: linear
     layers and layer norms alone work channels last; everything else is read channels first, as is
-    usual in PyTorch. Where strides are uneven, convolutions set the size of the second axis.
+    usual in PyTorch. For activation functions in a sequence, the layer before them decides. Where
+    strides are uneven, convolutions set the size of the second axis.
     """
+    around = target.network.get_submodule(layer.rpartition(".")[0])
+    if isinstance(around, nn.Sequential) and "activation" in type(module).__module__:
+        children = [*around.children()]
+        earlier = children[: children.index(module)]
+        known = (part for part in earlier if isinstance(part, _CHANNELS_FIRST + _CHANNELS_LAST))
+        module = [module, *known][-1]
     parts = [*module.modules()]
     conv = any(isinstance(part, _CHANNELS_FIRST) for part in parts)
     patches = target.grid and target.grid[0] * target.grid[1]
     tokens = {patches, patches and patches + target.prefix_tokens} - {None}
-    around = target.network.get_submodule(layer.rpartition(".")[0])
     heads = getattr(around, "num_heads", 0)
     if heads == shape[1] or (not conv and (heads == shape[3] or tokens & {*shape[1:]})):
         raise fail("with positions inside attention heads; choose the block around it")

@@ -60,7 +60,8 @@ class NameTests:
         if not self.rank[i]:
             return "untested"
         value, rank = f"{self.auroc[i].item():.2f}".removeprefix("0"), int(self.rank[i])
-        return f"AUROC {value}, {rank}{_suffix(rank)} of {self.concepts}"
+        suffix = {1: "st", 2: "nd", 3: "rd"}.get(rank % 10 * (rank // 10 % 10 != 1), "th")
+        return f"AUROC {value}, {rank}{suffix} of {self.concepts}"
 
 
 @dataclass(frozen=True)
@@ -363,7 +364,3 @@ def _check_shapes(v: Tensor, t: Tensor, t0: Tensor | None) -> None:
         raise ValueError(
             f"The bare template's feature has shape {tuple(t0.shape)}; expected {(t.shape[1],)}."
         )
-
-
-def _suffix(rank: int) -> str:
-    return {1: "st", 2: "nd", 3: "rd"}.get(rank % 10 * (rank // 10 % 10 != 1), "th")

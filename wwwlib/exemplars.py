@@ -6,7 +6,7 @@ neurons and K, not on the number of images. The result is that of sorting everyt
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -51,6 +51,15 @@ class Exemplars:
     class_abs: Tensor
     class_count: Tensor
     images: int
+
+    def first(self, k: int) -> "Exemplars":
+        """Return the first k exemplars of each neuron; ValueError if there are fewer."""
+        if not 1 <= k <= self.index.shape[1]:
+            raise ValueError(
+                f"k is {k}, but {self.index.shape[1]} exemplars were collected; give 1 to that, "
+                "or collect more."
+            )
+        return replace(self, index=self.index[:, :k], value=self.value[:, :k])
 
 
 def collect(

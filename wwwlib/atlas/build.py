@@ -237,11 +237,7 @@ def _features(
     v = {layer: F.embedding_bag(row[:, :k], features, mode="mean") for layer, row in rows.items()}
     again = {} if resample is None else rows
     stable = {n: resample(features, index[n], rows=row).share for n, row in again.items()}
-    return {layer: _first(one, k) for layer, one in found.items()}, v, stable
-
-
-def _first(exemplars: Exemplars, k: int) -> Exemplars:
-    return replace(exemplars, index=exemplars.index[:, :k], value=exemplars.value[:, :k])
+    return {layer: one.first(k) for layer, one in found.items()}, v, stable
 
 
 def _class_contributions(

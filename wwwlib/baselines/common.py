@@ -1,7 +1,6 @@
 """Shared by the baselines: tables of names, layers on a probe set, and visible parts of images."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from math import floor
 
 import numpy as np
@@ -13,7 +12,6 @@ from torch import Tensor
 from wwwlib.concepts import ConceptTable
 from wwwlib.contributions import forward
 from wwwlib.distributed import Pass, State, run
-from wwwlib.exemplars import Exemplars
 from wwwlib.images import ImageSet
 from wwwlib.images.image_set import Box, crop_mask
 from wwwlib.targets import Target, denormalize
@@ -74,16 +72,6 @@ def best_of_blocks(blocks: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
         value, order = s.sort(dim=1, descending=True, stable=True)
         value, index = value[:, :k], columns.gather(1, order[:, :k])
     return value, index
-
-
-def first(exemplars: Exemplars, k: int) -> Exemplars:
-    """Keep each neuron's first k exemplars; ValueError if there are fewer."""
-    if not 1 <= k <= exemplars.index.shape[1]:
-        raise ValueError(
-            f"k is {k}, but {exemplars.index.shape[1]} exemplars were collected; give 1 to that, "
-            "or collect more."
-        )
-    return replace(exemplars, index=exemplars.index[:, :k], value=exemplars.value[:, :k])
 
 
 @torch.inference_mode()

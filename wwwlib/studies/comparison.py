@@ -13,7 +13,6 @@ from torch import Tensor
 
 from wwwlib import concepts, targets, world
 from wwwlib.baselines import clip_dissect, milan, network_dissection
-from wwwlib.baselines.common import first
 from wwwlib.baselines.falcon import Captions, Shards, corpus
 from wwwlib.baselines.network_dissection import Dissection
 from wwwlib.exemplars import OK, Exemplars
@@ -117,12 +116,12 @@ def www_and_clip_dissect(
     ValueError
         If there are fewer exemplars than a method uses, or shapes do not fit.
     """
-    features = exemplar_features(v, first(exemplars, k))
+    features = exemplar_features(v, exemplars.first(k))
     own = concepts.discover(features, *words.embed(encoder, store), words.words, alpha).names
     sizes = [len(names) for names in own]
     bare, _ = ConceptSet(words.words, "{}", words.source).embed(encoder, store)
     most = min(len(words), max(*tops, *sizes))
-    ranked = clip_dissect.soft_wpmi(v, bare, first(exemplars, dissect_k), words.words, most).names
+    ranked = clip_dissect.soft_wpmi(v, bare, exemplars.first(dissect_k), words.words, most).names
     methods = {"WWW": MethodNames(own, words.words)}
     for top in tops:
         shorter, size = [names[:top] for names in ranked], min(top, len(words))

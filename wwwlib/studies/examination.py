@@ -11,7 +11,6 @@ from torch import Tensor
 
 from wwwlib import concepts, evaluation
 from wwwlib.baselines import clip_dissect, falcon, milan, network_dissection
-from wwwlib.baselines.common import first
 from wwwlib.concepts import ConceptTable, NameTests
 from wwwlib.evaluation import Truth, name_tests
 from wwwlib.exemplars import Exemplars
@@ -76,7 +75,7 @@ def www(
     v: Tensor, exemplars: Exemplars, words: ConceptSet, encoder: Encoder, k: int, alpha: float = 1.0
 ) -> ConceptTable:
     """Name neurons by WWW with k of the exemplars, from features v (I, D) of all probe images."""
-    features = exemplar_features(v, first(exemplars, k))
+    features = exemplar_features(v, exemplars.first(k))
     return concepts.discover(features, *_embedded(words, encoder), words.words, alpha)
 
 
@@ -103,7 +102,7 @@ def perfect(
     truth = evaluation.from_masks(images, **options)
     v = torch.nn.functional.normalize(truth.present.float(), dim=1)
     t = torch.eye(len(truth.words))
-    features = ((layer, exemplar_features(v, first(own, k))) for layer, own in exemplars.items())
+    features = ((layer, exemplar_features(v, own.first(k))) for layer, own in exemplars.items())
     return {layer: concepts.discover(u, t, None, truth.words, 1.0).names for layer, u in features}
 
 
@@ -137,7 +136,7 @@ def sweep(
     bare, _ = _embedded(ConceptSet(words.words, "{}", words.source), encoder)
     found: Tried = {("WWW", k): www(v, exemplars, words, encoder, k).names for k in ks}
     for k, lam in product(ks, lambdas):
-        ranked = clip_dissect.soft_wpmi(v, bare, first(exemplars, k), words.words, lam=lam)
+        ranked = clip_dissect.soft_wpmi(v, bare, exemplars.first(k), words.words, lam=lam)
         found["CLIP-Dissect", k, lam] = ranked.names
     return found
 
@@ -227,7 +226,7 @@ def rivals(
             grouped = falcon.falcon(target, layer, probe, encoder, texts, **how)
             found[layer]["FALCON", *pair] = grouped.table().names
         if speaker:
-            told = milan.candidates(target, layer, probe, first(own, 15), speaker, **options)
+            told = milan.candidates(target, layer, probe, own.first(15), speaker, **options)
             found[layer]["MILAN",] = milan_names(told.ranked(), words.words).names
     return found
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wwwlib.baselines.common import above, first, layer_maps, thresholds, visible_box
+from wwwlib.baselines.common import above, layer_maps, thresholds, visible_box
 from wwwlib.baselines.milan.networks import Describer, pool
 from wwwlib.distributed import Pass, State, concatenate, run
 from wwwlib.exemplars import OK, Exemplars
@@ -52,7 +52,7 @@ def choose(exemplars: Exemplars, images: ImageSet, k: int) -> Chosen:
             f"The exemplars were collected from {exemplars.images} images, but {images.name!r} has "
             f"{len(images)}; give the probe set that they come from."
         )
-    index = first(exemplars, k).index.cpu()
+    index = exemplars.first(k).index.cpu()
     live = (exemplars.status.cpu() == OK) & (index >= 0).all(1)
     return Chosen(images, index.clamp(min=0), live)
 
