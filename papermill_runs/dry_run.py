@@ -22,6 +22,7 @@ from typing import Any
 import nbformat
 import numpy as np
 import torch
+from paper_networks import ORIGINALS
 from parameters import texts
 from PIL import Image
 from profiles import Profile, Project, load
@@ -63,7 +64,7 @@ def adapted(profile: Profile, project: Project) -> Profile:
 
 def _section(values: Mapping[str, Any], target: str | None, data: Path) -> dict[str, Any]:
     found = {name: _stand_in(name, value, data) for name, value in values.items()}
-    target, weights = values.get("target", target), str(values.get("weights"))
+    target, weights = found.get("target", target), str(values.get("weights"))
     named = {"target", "weights"} & values.keys() and not weights.startswith(str(data))
     if named and target and not target.startswith("world/"):
         found["weights"] = str(network(data, target))
@@ -77,6 +78,8 @@ def _stand_in(name: str, value: Any, data: Path) -> Any:
         return SMALL[name]
     if isinstance(value, list):
         return [_stand_in(name, one, data) for one in value]
+    if name == "target":
+        return ORIGINALS.get(value, value)
     if name == "also_weights":
         return "random"
     if name == "sentences" and value:

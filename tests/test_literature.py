@@ -2,10 +2,12 @@
 
 import csv
 
+import paper_networks
 import pytest
 import torch
+from PIL import Image
 
-from wwwlib import language, scores
+from wwwlib import language, scores, targets
 from wwwlib.studies import literature, metrics
 
 TABLES = literature.PATH
@@ -238,3 +240,15 @@ def test_clip_dissects_published_labels_of_resnet50(real):
     for layer, width in widths.items():
         found = literature.label_rows("torchvision/resnet50", layer, width, None, path)
         assert list(found) == ["CLIP-Dissect as published"]
+
+
+def test_the_paper_s_transformer_differs_from_timm_s_in_its_normalisation_alone(monkeypatch):
+    torch.manual_seed(0)
+    own = targets.load("timm/vit_base_patch16_224.augreg2_in21k_ft_in1k", "random")
+    monkeypatch.setattr(paper_networks.targets, "load", lambda name, weights: own)
+    theirs = paper_networks.vit_b16()
+    image = Image.effect_mandelbrot((300, 260), (-2, -1, 1, 1), 50).convert("RGB")
+    x = own.preprocess(image) * 0.5 + 0.5  # pixels in [0, 1]
+    mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+    assert torch.allclose(theirs.preprocess(image), (x - mean) / std, atol=1e-5)
+    assert theirs.model is own.model and theirs.key() != own.key()

@@ -20,14 +20,11 @@ Known = Mapping[tuple[str, str], tuple[float, float | None]]  # mean, error by m
 _TARGETS = {
     ("torchvision/resnet50", False): "ResNet-50",
     ("timm/vit_base_patch16_224.augreg2_in21k_ft_in1k", False): "ViT-B/16",
+    ("../papermill_runs/paper_networks.py:vit_b16", False): "ViT-B/16",
     ("torchvision/resnet18", True): "ResNet-18 (Places365)",
 }
-_CONCEPTS = {
-    "broden": "Broden",
-    "imagenet": "ImageNet",
-    "places365": "Places365",
-    "wordnet": "WordNet nouns",
-}
+_CONCEPTS = {"broden": "Broden", "imagenet": "ImageNet", "places365": "Places365"}
+_CONCEPTS |= {"wordnet": "WordNet nouns"}
 # Places365's test images have no public labels: its validation images stand in for them.
 _PROBES = {("imagenet", 50_000): "ImageNet val", ("places365", 36_500): "Places365 test"}
 # Methods with probe images and words of their own: their scores belong to any table of a network.
