@@ -8,11 +8,12 @@ PROFILE ?= world
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-test reproduce reference pages test test-slow lint lab explorer world lock clean
+.PHONY: help install install-test reproduce reference pages docs test test-slow lint lab explorer world lock clean
 
 help:
 	@echo 'make reproduce   set up, then run the notebooks of the profile: PROFILE=world, embedded'
 	@echo 'make test        set up, then run the tests: PYTEST="-k store" for some of them'
+	@echo 'make docs        set up, then build the documentation site: build/docs/html/index.html'
 	@echo 'make pages       set up, then make pages of the executed notebooks, to read without network'
 	@echo 'make reference   run the profile world, then keep its notebooks in papermill_runs/reference'
 	@echo 'make test-slow   set up, then run the tests that take minutes: kills, a cluster, no network'
@@ -57,6 +58,10 @@ reference: install
 
 pages: $(VENV)/installed-docs
 	$(BIN)/python papermill_runs/pages.py
+
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -d build/docs/doctrees docs build/docs/html
+	@echo 'Open build/docs/html/index.html in a browser: no network is needed.'
 
 test: install-test
 	$(BIN)/python -m pytest $(PYTEST)

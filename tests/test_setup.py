@@ -114,6 +114,7 @@ PARTS = {  # of the code, and the extras that each may import from, beside the c
     "wwwlib/studies/": ["notebooks"],
     "wwwlib/explorer/": ["explorer"],
     "papermill_runs/": ["notebooks", "docs", "ray"],
+    "docs/": ["docs", "notebooks"],
     "tests/": ["all", "test"],
 }
 
@@ -158,7 +159,11 @@ def files(part):
 def test_whatever_is_imported_is_declared(part):
     """Breaks if code imports a package that was installed only because another one needs it."""
     declared = {canonicalize_name(r.name) for r in CORE + extra(*PARTS[part])}
-    own = {p.stem for f in ("papermill_runs", "tests", "data") for p in (ROOT / f).rglob("*.py")}
+    own = {
+        p.stem
+        for f in ("papermill_runs", "tests", "data", "docs")
+        for p in (ROOT / f).rglob("*.py")
+    }
     own |= {p.name for p in ROOT.iterdir() if p.is_dir()}
     for path in files(part):
         for name in imported(path):
