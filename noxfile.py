@@ -60,5 +60,7 @@ def lowest(session: nox.Session) -> None:
     """Install the wheel with the lowest releases that its ranges allow, and use it."""
     path = built(session, "wheel")
     session.install("uv")
-    session.run("uv", "pip", "install", "--resolution", "lowest-direct", path)
+    project = str(Path(__file__).with_name("pyproject.toml"))
+    session.run("uv", "pip", "install", "--resolution", "lowest-direct", "-r", project)
+    session.install("--no-deps", path)
     use(session)
