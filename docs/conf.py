@@ -61,7 +61,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
     "secondary_sidebar_items": ["page-toc"],
-    "show_nav_level": 1,
+    "navigation_depth": 2,  # without toggles in the navigation, which have no name
     "header_links_before_dropdown": 7,
 }
 

@@ -160,6 +160,20 @@ def test_the_site_opens_from_disk(site, browser, width):
     page.close()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_site_is_accessible(site, browser, scheme):
+    """Breaks on too little contrast, drawings and regions without a name, links without words."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+    for name in ("index", "trust", "api/concepts", "project/architecture"):
+        page.goto((site / f"{name}.html").as_uri())
+        found = Axe().run(page).response["violations"]
+        bad = [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] != "minor"]
+        assert not bad, name
+    page.close()
+
+
 # Examples -------------------------------------------------------------------------------------
 
 
