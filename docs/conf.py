@@ -61,7 +61,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
     "secondary_sidebar_items": ["page-toc"],
-    "navigation_depth": 2,  # without toggles in the navigation, which have no name
+    "collapse_navigation": True,  # without toggles, which have no name for screen readers
     "header_links_before_dropdown": 7,
 }
 
