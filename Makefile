@@ -8,20 +8,24 @@ PROFILE ?= world
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-test reproduce reference pages test test-slow lint lab explorer world lock clean
+.PHONY: help install install-test reproduce reference pages docs test test-slow lint lab explorer world releases lock clean
 
 help:
-	@echo 'make reproduce   set up, then run the notebooks of the profile: PROFILE=world, embedded'
-	@echo 'make test        set up, then run the tests: PYTEST="-k store" for some of them'
-	@echo 'make pages       set up, then make pages of the executed notebooks, to read without network'
-	@echo 'make reference   run the profile world, then keep its notebooks in papermill_runs/reference'
-	@echo 'make test-slow   set up, then run the tests that take minutes: kills, a cluster, no network'
-	@echo 'make lab         set up, then open JupyterLab on 127.0.0.1'
-	@echo 'make explorer    set up, then serve the explorer alone, without code, on 127.0.0.1'
-	@echo 'make world       train the networks of the concept world again'
-	@echo 'make lint        check style and format'
-	@echo 'make lock        renew uv.lock and requirements.lock from pyproject.toml'
-	@echo 'make clean       remove .venv and caches, but no result of a run'
+	@echo 'make reproduce     set up, then run the notebooks of the profile: PROFILE=world, embedded'
+	@echo 'make test          set up, then run the tests: PYTEST="-k store" for some of them'
+	@echo 'make test-slow     set up, then run the tests that take minutes: kills, a cluster, no network'
+	@echo 'make lint          set up, then check style, format and the types of some modules'
+	@echo 'make docs          set up, then build the documentation site: build/docs/html/index.html'
+	@echo 'make pages         set up, then make pages of the executed notebooks, without scripts'
+	@echo 'make lab           set up, then open JupyterLab on 127.0.0.1'
+	@echo 'make explorer      set up, then serve the explorer alone, without code, on 127.0.0.1: PROFILE, SET'
+	@echo 'make reference     run the profile world, then keep its notebooks in papermill_runs/reference'
+	@echo 'make world         train the networks of the concept world again'
+	@echo 'make releases      set up, then test wheel and sdist on each Python that is installed, with nox'
+	@echo 'make lock          renew uv.lock and requirements.lock from pyproject.toml'
+	@echo 'make install       set up .venv for notebooks; make install-test for tests'
+	@echo 'make clean         remove .venv and caches, but no result of a run'
+	@echo 'Another interpreter: make PYTHON=python3.12 test'
 
 # One stamp a kind of installation. Whatever of it is there already and fits is kept: a build of
 # torch without CUDA, put into .venv beforehand, stays.
@@ -58,6 +62,10 @@ reference: install
 pages: $(VENV)/installed-docs
 	$(BIN)/python papermill_runs/pages.py
 
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -d build/docs/doctrees docs build/docs/html
+	@echo 'Open build/docs/html/index.html in a browser: no network is needed.'
+
 test: install-test
 	$(BIN)/python -m pytest $(PYTEST)
 	@echo 'All passed; now: make reproduce'
@@ -68,6 +76,7 @@ test-slow: $(VENV)/installed-slow
 lint: install-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 lab: install
 	@$(BIN)/jupyter labextension disable '@jupyterlab/apputils-extension:announcements'
@@ -79,6 +88,9 @@ explorer: install
 world: install
 	$(BIN)/python data/train_world.py
 	$(BIN)/python data/train_milan.py
+
+releases: install-test
+	$(BIN)/nox --envdir build/nox
 
 lock:
 	$(PYTHON) -m venv build/lock

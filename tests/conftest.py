@@ -22,7 +22,7 @@ FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 ]  # fmt: skip
 # Files with tests of half a minute or more.
-LONG = ["browser", "wheel", "endurance", "literature", "distributed", "execute"]
+LONG = ["browser", "docs", "wheel", "endurance", "literature", "distributed", "execute"]
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that uses the network is a broken test
 # jsonschema checks IRIs, which no notebook has, with a package that takes seconds to import.

@@ -11,24 +11,15 @@ from statistics import median
 
 import nbformat
 import pytest
+from import_graph import CORE, FOLDERS, LIBRARY, MODULES, imports, part
 from parameters import cells, declared
 from profiles import Project, load, names
 
 ROOT = Path(__file__).resolve().parents[1]
-CORE = (
-    "registry", "store", "images", "targets", "activations", "distributed", "exemplars",
-    "language", "concepts", "contributions", "evaluation", "maps", "plots", "atlas", "scores",
-    "short_way", "__main__",
-)  # fmt: skip
-FOLDERS = {  # and the other folders that each may import, beside the core
-    "world": set(),
-    "baselines": set(),
-    "studies": {"world", "baselines"},
-    "explorer": {"world", "baselines", "studies"},
-}
 PROJECT = Project(ROOT)
-LIBRARY = sorted((ROOT / "wwwlib").rglob("*.py"))
-SCRIPTS = sorted([*(ROOT / "papermill_runs").glob("*.py"), *(ROOT / "data").glob("*.py")])
+SCRIPTS = sorted(
+    path for folder in ("papermill_runs", "data", "docs") for path in (ROOT / folder).glob("*.py")
+)
 CODE = LIBRARY + SCRIPTS
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -37,34 +28,6 @@ each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
 
 # Modules ------------------------------------------------------------------------------------
-
-
-def module(path):
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES = {module(path): path for path in LIBRARY}
-
-
-def imports(name):
-    """Return the modules of wwwlib that one of them imports, wherever in it the import stands."""
-    path = MODULES[name]
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1]
-            base = ".".join([*above, *filter(None, [node.module])]) if node.level else node.module
-            inner = {f"{base}.{alias.name}" for alias in node.names} & MODULES.keys()
-            found |= inner or {base}
-    return {one for one in found if one in MODULES} - {"wwwlib", name}
-
-
-def part(name):
-    return name.split(".")[1]
 
 
 @pytest.mark.parametrize("name", sorted(MODULES.keys() - {"wwwlib"}))

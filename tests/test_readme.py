@@ -20,6 +20,8 @@ def test_every_file_it_points_to_is_there():
         assert (ROOT / name).exists(), name
 
 
-def test_every_notebook_is_in_its_table():
+def test_every_notebook_is_in_it_and_in_the_table_of_the_paper():
+    table = (ROOT / "docs" / "howto" / "paper.md").read_text()
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         assert f"`{path.stem}`" in README, path.stem
+        assert f"| `{path.stem}` |" in table, path.stem

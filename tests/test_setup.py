@@ -1,6 +1,8 @@
 """The set-up files agree on what is needed, why, and in which release."""
 
 import ast
+import hashlib
+import json
 import re
 import sys
 import tomllib
@@ -114,7 +116,9 @@ PARTS = {  # of the code, and the extras that each may import from, beside the c
     "wwwlib/studies/": ["notebooks"],
     "wwwlib/explorer/": ["explorer"],
     "papermill_runs/": ["notebooks", "docs", "ray"],
+    "docs/": ["docs", "notebooks"],
     "tests/": ["all", "test"],
+    "noxfile.py": ["test"],
 }
 
 
@@ -158,13 +162,86 @@ def files(part):
 def test_whatever_is_imported_is_declared(part):
     """Breaks if code imports a package that was installed only because another one needs it."""
     declared = {canonicalize_name(r.name) for r in CORE + extra(*PARTS[part])}
-    own = {p.stem for f in ("papermill_runs", "tests", "data") for p in (ROOT / f).rglob("*.py")}
+    own = {
+        p.stem
+        for f in ("papermill_runs", "tests", "data", "docs")
+        for p in (ROOT / f).rglob("*.py")
+    }
     own |= {p.name for p in ROOT.iterdir() if p.is_dir()}
     for path in files(part):
         for name in imported(path):
             if name not in sys.stdlib_module_names | own:
                 found = {canonicalize_name(owner) for owner in owners().get(name, [name])}
                 assert found & declared, f"{path.name} imports {name}, which is not declared for it"
+
+
+def test_set_up_files_name_the_locked_torch():
+    """Breaks if a page or a set-up file tells people to install another release than the lock's."""
+    files = ("README.md", "docs/start.md", ".binder/requirements.txt")
+    for name in files:
+        text = (ROOT / name).read_text()
+        for package in ("torch", "torchvision"):
+            assert set(re.findall(rf"\b{package}==(\S+)", text)) == {str(LOCK[package])}, name
+
+
+def test_every_command_of_make_is_in_its_help():
+    text = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split()
+    shown = "\n".join(re.findall(r"@echo '(.*)'", text))
+    for name in set(phony) - {"help"}:
+        assert re.search(rf"\bmake {name}\b", shown), name
+        assert re.search(rf"^{name}:", text, re.MULTILINE), name
+
+
+def test_the_same_versions_of_python_are_tested_everywhere():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
+    matrix = workflow["jobs"]["tests"]["strategy"]["matrix"]["python"]
+    found = re.search(r"^PYTHONS = (.*)$", (ROOT / "noxfile.py").read_text(), re.MULTILINE)
+    nox = ast.literal_eval(found[1])
+    assert matrix == nox and f">={nox[0]}" == PROJECT["requires-python"]
+    assert "bash .ci/run" in [step.get("run") for step in workflow["jobs"]["tests"]["steps"]]
+
+
+def test_files_for_forges_are_well_formed():
+    """Broken files would be ignored without an error there."""
+    github = ROOT / ".github"
+    forms = sorted((github / "ISSUE_TEMPLATE").glob("*.yml"))
+    for path in forms:
+        form = yaml.safe_load(path.read_text())
+        if path.stem != "config":
+            assert {"name", "description", "body"} <= form.keys(), path.name
+            ids = [field["id"] for field in form["body"]]
+            assert len(ids) == len(set(ids))
+    assert len(forms) == 4
+    assert yaml.safe_load((github / "dependabot.yml").read_text())["version"] == 2
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
+    for command in (container["postCreateCommand"].split()[-1], ".binder/postBuild"):
+        assert (ROOT / command).stat().st_mode & 0o100, f"{command} cannot be executed"
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [repo["repo"] for repo in hooks] == ["local"], "hooks are fetched from nowhere"
+
+
+def test_zenodo_says_what_the_citation_says():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    deposit = json.loads((ROOT / ".zenodo.json").read_text())
+    for name in ("title", "version", "license", "keywords"):
+        assert deposit[name] == citation[name], name
+    assert citation["keywords"] == PROJECT["keywords"]
+
+
+def test_croissant_describes_the_files_and_classes_as_they_are():
+    from wwwlib import world
+
+    described = json.loads((ROOT / "data/croissant.json").read_text())
+    files = {one["contentUrl"]: one for one in described["distribution"]}
+    there = {str(p.relative_to(ROOT / "data")): p for p in world.DATA.rglob("*") if p.is_file()}
+    assert files.keys() == there.keys()
+    for name, path in there.items():
+        assert files[name]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest(), name
+        assert files[name]["contentSize"] == f"{path.stat().st_size} B"
+    classes = next(one for one in described["recordSet"] if one["name"] == "classes")
+    homes = {row["classes/name"]: row["classes/home"] for row in classes["data"]}
+    assert homes == dict(world.HOME)
 
 
 def test_citation_names_the_paper_and_the_version():

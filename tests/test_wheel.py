@@ -1,6 +1,6 @@
 """The built wheel works in an environment that holds nothing but the core's dependencies.
 
-So does the code of the README, which is run as it stands.
+So does the code of the README and of the page on networks, which is run as it stands.
 """
 
 import re
@@ -109,7 +109,8 @@ def test_the_core_the_world_and_the_code_of_the_readme_work(python, tmp_path):
     stands, and prints the output that it shows. One interpreter imports the libraries once.
     """
     readme = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S)
+    networks = (ROOT / "docs" / "howto" / "network.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", readme + networks, re.M | re.S)
     printed = run(python, tmp_path, "\n".join([EVERY_MODULE, *blocks, "print(mine)", EXTRA]))
     first, *_, layers, mine, extra = printed.splitlines()
     assert first == "Target('world/vit': 24 classes, on cpu) 3 64"

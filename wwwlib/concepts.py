@@ -126,6 +126,15 @@ def score(v: Tensor, t: Tensor, t0: Tensor | None = None) -> Tensor:
     References
     ----------
     WWW, Eq. 1.
+
+    Examples
+    --------
+    One neuron with two exemplars, two concepts:
+
+    >>> v = torch.tensor([[[1.0, 0.0], [0.6, 0.8]]])
+    >>> t = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> score(v, t, t0=torch.tensor([0.0, 1.0]))
+    tensor([[0.4000, 0.0000]])
     """
     _check_shapes(v, t, t0)
     mean = v.mean(1) if v.ndim == 3 else v

@@ -261,6 +261,14 @@ def linear_head(z: Tensor, weight: Tensor, classes: int | Tensor, signed: bool =
     References
     ----------
     WWW, Eq. 3.
+
+    Examples
+    --------
+    >>> z, weight = torch.tensor([[2.0, 1.0]]), torch.tensor([[0.5, -3.0]])
+    >>> linear_head(z, weight, 0)
+    tensor([[1., 3.]])
+    >>> linear_head(z, weight, 0, signed=True)
+    tensor([[ 1., -3.]])
     """
     if z.ndim != 2 or weight.ndim != 2 or z.shape[1] != weight.shape[1]:
         raise ValueError(

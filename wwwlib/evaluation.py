@@ -58,6 +58,14 @@ def auroc(z: Tensor, present: Tensor) -> Tensor:
     References
     ----------
     Kopf et al., "CoSy: Evaluating textual explanations of neurons", NeurIPS 2024.
+
+    Examples
+    --------
+    Of the four pairs of an image with the concept and one without, three are in the right order:
+
+    >>> z = torch.tensor([[0.9], [0.4], [0.6], [0.1]])
+    >>> auroc(z, torch.tensor([[True], [True], [False], [False]]))
+    tensor([[0.7500]], dtype=torch.float64)
     """
 
     def block(z: Tensor, c: Tensor, count: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class Exemplars:
         `OK`, `CONSTANT` (the same value on every image) or `NOT_FINITE` (fewer than K finite
         values).
     class_sum, class_abs : Tensor of float64, shape (C, N)
-        Sums of z and of |z| over the images of each class.
+        Sums of z and of ``|z|`` over the images of each class.
     class_count : Tensor of int64, shape (C,)
         Images of each class: by label where an image has one of the network's, else by prediction.
     images : int

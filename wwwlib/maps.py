@@ -303,6 +303,11 @@ def similarity(m1: Tensor, m2: Tensor) -> Tensor:
     References
     ----------
     WWW, section 3.4.
+
+    Examples
+    --------
+    >>> similarity(torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[4.0, 3.0]]]))
+    tensor([0.9600])
     """
     if m1.shape != m2.shape or m1.ndim != 3:
         raise ValueError(

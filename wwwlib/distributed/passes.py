@@ -118,12 +118,18 @@ class Pass:
     --------
     The mean activation of all images, (I, N), for two layers in one forward pass:
 
+    >>> from wwwlib.activations import capture
+    >>> from wwwlib.distributed import concatenate
+    >>> from wwwlib.images import load
+    >>> from wwwlib.targets import load as network
+    >>> target, images = network("world/conv"), load("world", count=6)
     >>> def step(layers, indices, x):
     ...     with torch.inference_mode(), capture(target, layers) as captured:
     ...         target.model(x)
     ...     return {layer: {"z": captured[layer].z.cpu()} for layer in layers}
     >>> activations = Pass(target, images, ["layer3", "layer4"], step, concatenate, "activations")
-    >>> run(activations, batch_size=32, store=Store.default())["layer4"]["z"]
+    >>> run(activations, batch_size=4, progress=False)["layer4"]["z"].shape
+    torch.Size([6, 128])
     """
 
     target: Target
