@@ -259,7 +259,8 @@ def random_directions(a: Tensor, count: int, k: int | None = None, seed: int = 0
 def nmf(a: Tensor, count: int, seed: int = 0) -> Factors:
     """Return non-negative factors of activations (P, D), whose negative part is left out."""
     decomposition = require("sklearn.decomposition", "baselines")
-    model = decomposition.MiniBatchNMF(count, random_state=seed, init="nndsvda", batch_size=4_096)
+    how = {"init": "nndsvda", "batch_size": 4_096, "transform_max_iter": 30}
+    model = decomposition.MiniBatchNMF(count, random_state=seed, **how)
     model.fit(a.clamp(min=0).double().numpy())
     directions = torch.from_numpy(model.components_).to(a)
     return Factors(model, directions, torch.zeros(a.shape[1]).to(a))
