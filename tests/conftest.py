@@ -29,6 +29,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that uses the network is 
 sys.modules.setdefault("rfc3987_syntax", None)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one process more than there are cores: some wait for browsers, servers and children."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items):
     """Run tests that share a fixture of their module in one process, so that it is made once.
 
