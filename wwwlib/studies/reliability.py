@@ -301,8 +301,7 @@ def _auroc(found: np.ndarray) -> np.ndarray:
 
 def _risks(found: np.ndarray) -> np.ndarray:
     """Return (..., n): the error rate among the 1, 2, ..., n least uncertain images."""
-    n = found.shape[-1] - 1
-    return (found[..., -1:] - found[..., :-1])[..., ::-1] / np.arange(1, n + 1)
+    return (found[..., -1:] - found[..., :-1])[..., ::-1] / np.arange(1, found.shape[-1])
 
 
 MEASURES = {"auroc": _auroc, "aurc": lambda found: _risks(found).mean(-1)}
