@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from wwwlib import evaluation, images, scores
+from wwwlib import evaluation, exemplars, images, scores, targets
+from wwwlib.baselines import network_dissection
 from wwwlib.concepts import ConceptTable
 from wwwlib.evaluation import Truth
 from wwwlib.exemplars import Exemplars
@@ -233,6 +234,7 @@ def test_findings_follow_from_the_tests_whichever_way_they_come_out():
     wrong = [[WORDS[(i + 1) % 5]] for i in range(10)]
     for www, rival, above, below in ((right, wrong, 0, 1), (wrong, right, 1, 0)):
         names = {"WWW": www, "WWW, tuned": www, "CLIP-Dissect, tuned": rival}
+        names |= dict.fromkeys((ex.PERFECT, ex.EVEN), right)  # encoders that know the truth
         tested = {
             ("net", "layer"): {m: evaluation.name_tests(n, z, truth) for m, n in names.items()}
         }
@@ -280,3 +282,28 @@ def test_a_single_setting_is_the_tuned_one():
     found, settings = ex.tuned(tried, z, truth)
     assert found["WWW, tuned"] == found["WWW"] == names and settings["WWW: K"] == 3
     assert "Network Dissection, tuned" not in found
+
+
+# Real photographs -----------------------------------------------------------------------------
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("ignore:The number 11 has no name")
+def test_street_scenes_have_detectors_and_names_beyond_what_all_images_show(real, real_weights):
+    """A block of a real network: the raw features name every neuron after what is everywhere."""
+    probe = images.subset(images.load("masks", real / "camvid", progress=False), range(0, 92, 11))
+    file = real_weights / "efficientnet_lite0.safetensors"
+    target, layer = targets.load("timm/tf_efficientnet_lite0", file), "blocks.5"
+    assert len(probe) == 9
+    scan = network_dissection.dissect(target, probe, [layer], progress=False)[layer]
+    detected = [own[0] for own in scan.table().names if own]
+    assert 0 < len(detected) < 96 and 0.04 < scan.iou.max() < 0.4
+    rep = exemplars.collect(target, probe, [layer], 3, progress=False)
+    found, truth = ex.perfect(probe, rep, 3, progress=False)[layer], evaluation.from_masks(probe)
+    everywhere = {w for w, c in zip(truth.words, truth.present.T, strict=True) if c.all()}
+    assert all(own[0] in everywhere for own in found[ex.PERFECT,])
+    named = {word for own in found[ex.EVEN,] for word in own}
+    assert not named & everywhere and len(named) > 1
+    z = evaluation.activations(target, probe, [layer], progress=False)[layer]
+    even, raw = (evaluation.name_tests(found[m,], z, truth) for m in (ex.EVEN, ex.PERFECT))
+    assert ex.summary(even)["AUROC"] > ex.summary(raw)["AUROC"] == 0.5  # on the images that chose

@@ -294,8 +294,7 @@ def _found(place: np.ndarray, wrong: np.ndarray) -> np.ndarray:
 def _auroc(found: np.ndarray) -> np.ndarray:
     """Return the area under the ROC curve, in trapezoids, so that ties count half."""
     errors, n = found[..., -1], found.shape[-1] - 1
-    right = np.arange(n + 1) - found
-    area = np.diff(right, axis=-1) * (found[..., 1:] + found[..., :-1]) / 2
+    area = np.diff(np.arange(n + 1) - found, axis=-1) * (found[..., 1:] + found[..., :-1]) / 2
     return area.sum(-1) / (errors * (n - errors))
 
 
