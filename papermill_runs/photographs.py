@@ -151,9 +151,9 @@ predicted, as pixels are shown on a blurred image (insertion, higher is better) 
 (deletion, lower is better) in the order of the map; random maps are a mean of {DRAWS}. Better than
 random maps in both: {", ".join(better) or "none"}. So few photographs rank no method.
 
-The neurons have no names here. Names take an image-text encoder, which the package index does not
-serve, and a probe set of many photographs. With both, `papermill_runs/photographs.py:network` is
-the network for any command:
+The neurons have no names here. Names take an image-text encoder and a probe set of many
+photographs, which have to come from elsewhere. With both, `papermill_runs/photographs.py:network`
+is the network for any command:
 
     python papermill_runs/run.py photos --set target=papermill_runs/photographs.py:network \\
         --set weights=null --set probe_root=./photos \\
