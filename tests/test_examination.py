@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from wwwlib import evaluation, images, scores
+from wwwlib import evaluation, exemplars, images, scores, targets
+from wwwlib.baselines import network_dissection
 from wwwlib.concepts import ConceptTable
 from wwwlib.evaluation import Truth
 from wwwlib.exemplars import Exemplars
@@ -52,36 +53,67 @@ def table(names, z, truth):
     )
 
 
-def test_a_perfect_encoder_names_by_the_concepts_of_masks():
-    """Breaks if features are not presence of unit length: counted by hand."""
-    shown = {
-        0: ("sea", "boat"),
-        1: ("sea",),
-        2: ("boat", "sail", "sea", "sky"),
-        3: ("boat", "sail"),
-        4: (),
-    }
+def masked_probe(shown, words):
+    """An image set without pixels: image i shows the concepts ``shown[i]``."""
 
     class Masks:
-        categories, fingerprint = dict.fromkeys(("sky", "sea", "sail", "boat"), "object"), "five"
+        categories, fingerprint = dict.fromkeys(words, "object"), "masks"
 
         def __call__(self, i):
             return {word: np.ones((2, 2), bool) for word in shown[i]}
 
-    names = tuple(map(str, range(5)))
-    probe = images.ImageSet("five", "five", names, (None,) * 5, (), Image.new, masks=Masks())
-    index, none = torch.tensor([[0, 1, 4], [3, 2, 4], [2, 3, 0]]), torch.zeros(0, 3)
-    top = Exemplars(
-        index, torch.ones(3, 3), torch.zeros(3).long(), none, none, none[:, 0].long(), 5
-    )
-    expected = []
-    for row in index.tolist():
+    names, none = tuple(map(str, range(len(shown)))), (None,) * len(shown)
+    return images.ImageSet("masked", "masked", names, none, (), Image.new, masks=Masks())
+
+
+def top_images(rows, count):
+    """Exemplars of neurons, given as rows of indices."""
+    index, none = torch.tensor(rows), torch.zeros(0, len(rows))
+    zero = torch.zeros(len(rows)).long()
+    return Exemplars(index, torch.ones(index.shape), zero, none, none, none[:, 0].long(), count)
+
+
+def test_a_perfect_encoder_names_by_the_concepts_of_masks():
+    """Breaks if features are not presence of unit length: counted by hand."""
+    shown = [("sea", "boat"), ("sea",), ("boat", "sail", "sea", "sky"), ("boat", "sail"), ()]
+    probe = masked_probe(shown, ("sky", "sea", "sail", "boat"))
+    rows, expected = [[0, 1, 4], [3, 2, 4], [2, 3, 0]], []
+    for row in rows:
         score = {word: sum((word in shown[i]) / max(len(shown[i]), 1) ** 0.5 for i in row[:2])
-                 for word in Masks.categories}  # fmt: skip
+                 for word in probe.masks.categories}  # fmt: skip
         best = max(score.values())
         expected.append([word for word, value in score.items() if value > best - 1e-6])
-    found = ex.perfect(probe, {"a": top}, 2, progress=False)["a"]
+    found = ex.perfect(probe, {"a": top_images(rows, 5)}, 2, progress=False)["a"][ex.PERFECT,]
     assert [{*own} for own in found] == [{*own} for own in expected]
+
+
+def test_a_standardised_perfect_encoder_favours_no_frequent_concept():
+    """Oracle: the definition, number by number; the sky, which all images show, names nothing."""
+    generator, words = np.random.RandomState(3), ("sky", "road", "car", "boat")
+    chance = dict(zip(words, (1.0, 0.9, 0.5, 0.15), strict=True))
+    shown = [[w for w in words if generator.rand() < chance[w]] for _ in range(40)]
+    boats = [i for i in range(40) if "boat" in shown[i]]
+    rows = [boats[:3], *(generator.permutation(40)[:3].tolist() for _ in range(6))]
+    found = ex.perfect(masked_probe(shown, words), {"a": top_images(rows, 40)}, 3, progress=False)[
+        "a"
+    ]
+    expected = []
+    for row in rows:
+        score = dict.fromkeys(words, 0.0)
+        for i in row:
+            v = {}
+            for word in words:
+                column = [word in own for own in shown]
+                mean = sum(column) / 40
+                deviation = (sum((x - mean) ** 2 for x in column) / 39) ** 0.5
+                v[word] = (column[i] - mean) / deviation if deviation else 0.0
+            norm = sum(x * x for x in v.values()) ** 0.5
+            score = {word: score[word] + v[word] / norm for word in words}
+        best = max(score.values())
+        expected.append({w for w, s in score.items() if s > best - 1e-6 and best > 0})
+    assert [{*own} for own in found[ex.EVEN,]] == expected and expected[0] == {"boat"}
+    assert all("sky" in own for own in found[ex.PERFECT,])
+    assert not any("sky" in own for own in found[ex.EVEN,])
 
 
 def test_every_setting_names_by_its_own_number_of_exemplars_and_prior():
@@ -202,6 +234,7 @@ def test_findings_follow_from_the_tests_whichever_way_they_come_out():
     wrong = [[WORDS[(i + 1) % 5]] for i in range(10)]
     for www, rival, above, below in ((right, wrong, 0, 1), (wrong, right, 1, 0)):
         names = {"WWW": www, "WWW, tuned": www, "CLIP-Dissect, tuned": rival}
+        names |= dict.fromkeys((ex.PERFECT, ex.EVEN), right)  # encoders that know the truth
         tested = {
             ("net", "layer"): {m: evaluation.name_tests(n, z, truth) for m, n in names.items()}
         }
@@ -221,6 +254,26 @@ def test_findings_follow_from_the_tests_whichever_way_they_come_out():
     assert isinstance(compared, pd.DataFrame)
 
 
+@pytest.mark.parametrize(("worse", "counts"), [("given", (2, 0)), ("even", (0, 2))])
+def test_what_the_encoder_costs_follows_from_the_tests(worse, counts):
+    truth, tested = truth_of(), {}
+    for layer, noise in (("one", 0.3), ("two", 0.6)):
+        z = activations(truth, 20, noise)
+        right = [[WORDS[i % 5]] for i in range(20)]
+        wrong = [[WORDS[(i + 1) % 5]] for i in range(20)]
+        given, even = (wrong, right) if worse == "given" else (right, wrong)
+        named = {"given encoder": given, ex.PERFECT: wrong, ex.EVEN: even}
+        tested["net", layer] = {m: evaluation.name_tests(n, z, truth) for m, n in named.items()}
+    first, second = ex.due_to_encoder(tested)
+    means = {m: sorted(own[m].auroc.mean().item() for own in tested.values()) for m in named}
+    best = sorted(own[ex.EVEN].best_auroc.mean().item() for own in tested.values())
+    reach = [f"{low:.2f} to {high:.2f}" for low, high in (*means.values(), best)]
+    assert f"AUROC of {reach[0]}, by the perfect one {reach[1]}," in first
+    assert f"standardised one {reach[2]}; the best concept has {reach[3]}." in first
+    above, below = counts
+    assert second.endswith(f"above the given one in {above} of 2 layers, and below it in {below}.")
+
+
 def test_a_single_setting_is_the_tuned_one():
     """Breaks if a notebook with one K has no tuned names to compare with."""
     truth = truth_of()
@@ -229,3 +282,28 @@ def test_a_single_setting_is_the_tuned_one():
     found, settings = ex.tuned(tried, z, truth)
     assert found["WWW, tuned"] == found["WWW"] == names and settings["WWW: K"] == 3
     assert "Network Dissection, tuned" not in found
+
+
+# Real photographs -----------------------------------------------------------------------------
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("ignore:The number 11 has no name")
+def test_street_scenes_have_detectors_and_names_beyond_what_all_images_show(real, real_weights):
+    """A block of a real network: the raw features name every neuron after what is everywhere."""
+    probe = images.subset(images.load("masks", real / "camvid", progress=False), range(0, 92, 11))
+    file = real_weights / "efficientnet_lite0.safetensors"
+    target, layer = targets.load("timm/tf_efficientnet_lite0", file), "blocks.5"
+    assert len(probe) == 9
+    scan = network_dissection.dissect(target, probe, [layer], progress=False)[layer]
+    detected = [own[0] for own in scan.table().names if own]
+    assert 0 < len(detected) < 96 and 0.04 < scan.iou.max() < 0.4
+    rep = exemplars.collect(target, probe, [layer], 3, progress=False)
+    found, truth = ex.perfect(probe, rep, 3, progress=False)[layer], evaluation.from_masks(probe)
+    everywhere = {w for w, c in zip(truth.words, truth.present.T, strict=True) if c.all()}
+    assert all(own[0] in everywhere for own in found[ex.PERFECT,])
+    named = {word for own in found[ex.EVEN,] for word in own}
+    assert not named & everywhere and len(named) > 1
+    z = evaluation.activations(target, probe, [layer], progress=False)[layer]
+    even, raw = (evaluation.name_tests(found[m,], z, truth) for m in (ex.EVEN, ex.PERFECT))
+    assert ex.summary(even)["AUROC"] > ex.summary(raw)["AUROC"] == 0.5  # on the images that chose

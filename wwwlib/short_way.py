@@ -124,8 +124,7 @@ def load(
     ValueError
         If the atlas is damaged, the network is another one, or cannot be loaded by name.
     """
-    target = None if model is None else _target(model, preprocess, classes)
-    found = Atlas.load(folder, target)
+    found = Atlas.load(folder, None if model is None else _target(model, preprocess, classes))
     found.target.to(_device(device))
     return found
 

@@ -90,8 +90,7 @@ def soft_wpmi(
     value = torch.full((len(live), k), -torch.inf, dtype=torch.float64)
     columns = torch.zeros(len(live), k, dtype=torch.int64)
     if live.any():
-        blocks = _wpmi_blocks(v, t, index, weights, temperature, lam)
-        best, places = best_of_blocks(blocks, k)
+        best, places = best_of_blocks(_wpmi_blocks(v, t, index, weights, temperature, lam), k)
         value[live], columns[live] = best.to(value), places.to(columns)
     return ranked_table(value, columns, [words] * len(live))
 

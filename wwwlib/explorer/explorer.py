@@ -178,8 +178,7 @@ class Explorer(w.VBox):
             self.quiet = False
 
     def _turn(self, by: int) -> None:
-        count = len(self.model.pictures[self.model.source].images)
-        last = (count - 1) // _STRIP * _STRIP
+        last = (len(self.model.pictures[self.model.source].images) - 1) // _STRIP * _STRIP
         self.first = min(max(self.first + by, 0), last)
         self._show_strip()
 

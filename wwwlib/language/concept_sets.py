@@ -355,8 +355,7 @@ def _parse(line: str, number: int, path: Path) -> Synset:
         raise ValueError(
             f"Line {number} of {str(path)!r} is no noun synset of WordNet ({line[:40].strip()!r})."
         ) from None
-    names = tuple(lemma.replace("_", " ") for lemma in lemmas)
-    return Synset(f"n{fields[0]}", names, hypernyms)
+    return Synset(f"n{fields[0]}", tuple(lemma.replace("_", " ") for lemma in lemmas), hypernyms)
 
 
 # By name --------------------------------------------------------------------------------------

@@ -59,8 +59,7 @@ def select_overall(s: Tensor, total: int) -> list[Tensor]:
     """
     if not total:
         return select_top(s, [0] * len(s))
-    threshold = s.flatten().topk(total).values[-1]
-    return select_top(s, (s >= threshold).sum(1).tolist())
+    return select_top(s, (s >= s.flatten().topk(total).values[-1]).sum(1).tolist())
 
 
 def equivalent_alpha(alpha: float, template: Tensor, best: Tensor) -> Tensor:

@@ -47,8 +47,7 @@ def binary(z: Tensor, present: Tensor, share: float = 0.05) -> dict[str, Tensor]
         raise ValueError(f"share is {share}; give a number between 0 and 1, such as .05.")
 
     def block(z: Tensor, c: Tensor, count: Tensor) -> Tensor:
-        least = z.topk(math.ceil(share * len(z)), 0).values[-1]
-        active = (z >= least).double()
+        active = (z >= z.topk(math.ceil(share * len(z)), 0).values[-1]).double()
         both, size = active.T @ c, active.sum(0)[:, None]
         f1, iou = 2 * both / (size + count), both / (size + count - both)
         auprc = both**2 / (size * count) + (1 - both / size) * size / len(z)
@@ -62,7 +61,7 @@ MEASURES = {"Pearson": evaluation.pearson, "cosine": evaluation.cosine}
 MEASURES |= {n: lambda z, c, name=n: binary(z, c)[name] for n in ("AUPRC", "F1", "IoU")}
 MEASURES |= {"average precision": evaluation.average_precision, "AUROC": evaluation.auroc}
 MEASURES |= {"MAD": evaluation.mad}
-PERFECT = "WWW, perfect encoder"
+PERFECT, EVEN = "WWW, perfect encoder", "WWW, standardised perfect encoder"
 # What is tuned of each method, in the order of the keys of `sweep` and `rivals`.
 SETTINGS = {"WWW": ("K",), "CLIP-Dissect": ("K", "λ"), "FALCON": ("σ", "cohesion")}
 Layer = tuple[str, str]  # network and layer
@@ -81,12 +80,13 @@ def www(
 
 def perfect(
     images: ImageSet, exemplars: Mapping[str, Exemplars], k: int, **options: object
-) -> dict[str, Words]:
+) -> dict[str, Tried]:
     """Name neurons by WWW with a perfect encoder of the concepts whose masks are known.
 
     The features of an image are its concepts, as a vector of unit length, and those of a concept
     are the unit vector of its axis. What is wrong in these names is due to the score, which ignores
-    how frequent a concept is.
+    how frequent a concept is. With standardised features, in which each concept has mean zero and
+    standard deviation one over the images before they get unit length, no concept is favoured.
 
     Parameters
     ----------
@@ -98,12 +98,20 @@ def perfect(
         Exemplars used.
     **options
         Fields of `distributed.Options`.
+
+    Returns
+    -------
+    dict of layer to dict of (method,) to list of list of str
+        The methods are `PERFECT` and `EVEN`, the standardised one.
     """
-    truth = evaluation.from_masks(images, **options)
-    v = torch.nn.functional.normalize(truth.present.float(), dim=1)
-    t = torch.eye(len(truth.words))
-    features = ((layer, exemplar_features(v, own.first(k))) for layer, own in exemplars.items())
-    return {layer: concepts.discover(u, t, None, truth.words, 1.0).names for layer, u in features}
+    truth, found = evaluation.from_masks(images, **options), {layer: {} for layer in exemplars}
+    c, t = truth.present.float(), torch.eye(len(truth.words))
+    for method, v in ((PERFECT, c), (EVEN, (c - c.mean(0)) / c.std(0).clamp_min(1e-6))):
+        v = torch.nn.functional.normalize(v, dim=1)
+        for layer, own in exemplars.items():
+            u = exemplar_features(v, own.first(k))
+            found[layer][method,] = concepts.discover(u, t, None, truth.words, 1.0).names
+    return found
 
 
 def sweep(
@@ -214,7 +222,7 @@ def rivals(
         for layer, one in scans.items():
             found[layer]["Network Dissection",] = dissection_names(one, words.words).names
     for layer, names in perfect(probe, exemplars, k, **options).items() if probe.masks else ():
-        found[layer][PERFECT,] = names
+        found[layer] |= names
     texts = captions and comparison.captions(captions, encoder)
     speaker = milan.load(describer) if describer else None
     hidden = [layer for layer in exemplars if layer != LOGITS]
@@ -254,8 +262,7 @@ def values(tests: NameTests) -> dict[str, Tensor]:
 def summary(tests: NameTests) -> dict[str, float]:
     """Return the means of a layer's tests, beside the best concept's and the shuffled names'."""
     supported = [bool(tests.supported(i)) for i in range(len(tests.rank))]
-    found = {"neurons": len(tests.rank)}
-    found |= {name: value.mean().item() for name, value in values(tests).items()}
+    found = {"neurons": len(tests.rank)} | {n: v.mean().item() for n, v in values(tests).items()}
     found |= {"best concept": tests.best_auroc.nanmean().item(), "shuffled": tests.shuffled}
     found["untested"] = (tests.rank == 0).double().mean().item()
     return found | {"supported": sum(supported) / len(supported)}
@@ -291,6 +298,31 @@ def compare(tested: Tested, reference: str = "WWW", seed: int = 0) -> DataFrame:
     for (row, name), gap in compare_pairs(pairs, seed).iterrows():
         rows[row] |= {f"{name} gap": gap.difference, f"{name} p": gap.p}
     return DataFrame(rows)
+
+
+def due_to_encoder(tested: Tested, seed: int = 0) -> list[str]:
+    """Return in two sentences how far names are bad because of the encoder.
+
+    Parameters
+    ----------
+    tested : mapping of (network, layer) to mapping of method to NameTests
+        "given encoder", `PERFECT` and `EVEN`, in the same words.
+    seed : int
+        See `scores.compare`.
+    """
+    table = compare(tested, "given encoder", seed)
+    rows = table.pivot(index=["network", "layer"], columns="method", values="AUROC")
+    rows["best"] = [summary(tested[at][EVEN])["best concept"] for at in rows.index]
+    reach = {n: f"{own.min():.2f} to {own.max():.2f}" for n, own in rows.items()}
+    even = table[table.method == EVEN]
+    firm = even[even["AUROC p"] < 0.05]["AUROC gap"]
+    return [
+        f"By layer, names by the given encoder have a mean AUROC of {reach['given encoder']}, by "
+        f"the perfect one {reach[PERFECT]}, and by the standardised one {reach[EVEN]}; the best "
+        f"concept has {reach['best']}.",
+        f"The standardised encoder is significantly above the given one in {(firm > 0).sum()} of "
+        f"{len(even)} layers, and below it in {(firm < 0).sum()}.",
+    ]
 
 
 def label_checks(z: Tensor, truth: Truth, seed: int = 0) -> DataFrame:
@@ -361,8 +393,7 @@ def guaranteed_sets(
     generator, covered, sizes = torch.Generator().manual_seed(seed), [], []
     for _ in range(rounds):
         order = torch.randperm(len(fit), generator=generator)
-        reach = own[order[:half]].sort().values[place]
-        sets = gap[order[half:]] <= reach
+        sets = gap[order[half:]] <= own[order[:half]].sort().values[place]
         covered.append(sets.gather(1, best[order[half:]]).double().mean().item())
         sizes.append(sets.sum(1).double().mean().item())
     return sum(covered) / rounds, sum(sizes) / rounds
@@ -384,6 +415,7 @@ def findings(tested: Tested, verified: Mapping[Layer, ConceptTable], table: Data
     low, high = rows.min(), rows.max()
     one = next(iter(tested.values()))["WWW"]
     supported = (rows.supported * rows.neurons).sum() / rows.neurons.sum()
+    table = table[~table.method.isin((PERFECT, EVEN))]  # no methods, since they know the masks
     best = table.groupby(["network", "layer"]).AUROC.transform("max") == table.AUROC
     alone = table[best].drop_duplicates(["network", "layer"], keep=False)
     rival = table[table.method == "CLIP-Dissect, tuned"]

@@ -273,8 +273,7 @@ def single_deletion(share: Tensor, fall: Tensor, parts: Tensor) -> Tensor:
 
 def _centred_ranks(v: Tensor, valid: Tensor) -> Tensor:
     """Twice the ranks among valid values, less their mean; 0 for values that are not valid."""
-    above = (v[..., :, None] - v[..., None, :]).sign()
-    return (above * valid[..., None, :]).sum(-1) * valid
+    return ((v[..., :, None] - v[..., None, :]).sign() * valid[..., None, :]).sum(-1) * valid
 
 
 def part_checks(

@@ -294,15 +294,13 @@ def _found(place: np.ndarray, wrong: np.ndarray) -> np.ndarray:
 def _auroc(found: np.ndarray) -> np.ndarray:
     """Return the area under the ROC curve, in trapezoids, so that ties count half."""
     errors, n = found[..., -1], found.shape[-1] - 1
-    right = np.arange(n + 1) - found
-    area = np.diff(right, axis=-1) * (found[..., 1:] + found[..., :-1]) / 2
+    area = np.diff(np.arange(n + 1) - found, axis=-1) * (found[..., 1:] + found[..., :-1]) / 2
     return area.sum(-1) / (errors * (n - errors))
 
 
 def _risks(found: np.ndarray) -> np.ndarray:
     """Return (..., n): the error rate among the 1, 2, ..., n least uncertain images."""
-    n = found.shape[-1] - 1
-    return (found[..., -1:] - found[..., :-1])[..., ::-1] / np.arange(1, n + 1)
+    return (found[..., -1:] - found[..., :-1])[..., ::-1] / np.arange(1, found.shape[-1])
 
 
 MEASURES = {"auroc": _auroc, "aurc": lambda found: _risks(found).mean(-1)}

@@ -190,6 +190,5 @@ def curves(
 
 def chosen(found: DataFrame, tuning: Sequence[str]) -> DataFrame:
     """Return each order's row of `curves` with the highest mean accuracy on the `tuning` sets."""
-    mean = found[[*tuning]].mean(axis=1)
-    best = found.loc[mean.groupby("order", sort=False).idxmax()]
+    best = found.loc[found[[*tuning]].mean(axis=1).groupby("order", sort=False).idxmax()]
     return best.drop(columns=[*tuning]).reset_index("removed")

@@ -212,6 +212,5 @@ def named_tracks(
 
 def distinct(images: ImageSet) -> ImageSet:
     """Remove images whose content equals that of an earlier image with another name."""
-    first = {image_set.content(images, i): i for i in reversed(range(len(images)))}
-    kept = sorted(first.values())
+    kept = sorted({image_set.content(images, i): i for i in reversed(range(len(images)))}.values())
     return images if len(kept) == len(images) else subset(images, kept)

@@ -291,6 +291,5 @@ class _Scenery:
         self._paint((_X + self.rng.randint(0, 14)) % 14 < 3, wall * 0.88)
         boards = ((_X // 2 + 9 * (_Y // 10)) % 18 < 1) * 1.0
         horizon = self.rng.randint(42, 50)
-        floor = _blend((172, 122, 74), (142, 96, 54), boards)
-        self._paint(_below(horizon), floor, "wood")
+        self._paint(_below(horizon), _blend((172, 122, 74), (142, 96, 54), boards), "wood")
         self._paint(_below(horizon) & ~_below(horizon + 2), (250, 246, 238))

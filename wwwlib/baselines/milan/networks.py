@@ -101,8 +101,7 @@ class Decoder(nn.Module):
 
     def step(self, word: Tensor, state: State, memory: Tensor) -> tuple[Tensor, State]:
         """Return log p (B, V) of the word after `word` (B,), and the next state."""
-        weights = self.attend(memory, state[0])
-        context = (weights[:, :, None] * memory).sum(1)
+        context = (self.attend(memory, state[0])[:, :, None] * memory).sum(1)
         h, c = self.cell(torch.cat([self.embed(word), context], 1), state)
         return self.out(self.drop(torch.cat([h, context], 1))).log_softmax(1), (h, c)
 

@@ -225,8 +225,7 @@ def approximation(layers: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure
     figure = Figure(figsize=(WIDTH, 0.55 + len(ways) * (side + 0.35)), layout="constrained")
     grid = figure.subplots(len(ways), len(layers), squeeze=False)
     for column, (layer, values) in enumerate(layers.items()):
-        title = fit(layer, side - 0.5, BODY, bold=True, lines=2)
-        grid[0, column].set_title("\n".join(title))
+        grid[0, column].set_title("\n".join(fit(layer, side - 0.5, BODY, bold=True, lines=2)))
         for row, way in enumerate(ways):
             pair = np.array([values["ablation"], values[way]], float)
             _against(grid[row, column], pair, looks(row + 1)[row])

@@ -58,8 +58,7 @@ def called(neurons: Sequence, grading: str) -> Figure:
     heights = []
     for one in neurons:
         pictures = -(-max(1, len(one.pictures)) // across) * (_SIDE + _GAP)
-        lines = (1 + len(one.names)) * leading()
-        heights.append(leading(BODY) + 0.06 + max(pictures, lines))
+        heights.append(leading(BODY) + 0.06 + max(pictures, (1 + len(one.names)) * leading()))
     figure, grid = page.grid([_WIDE], heights, (0, 0.14), foot=0.16 + (1 + len(foot)) * leading())
     for row, one in enumerate(neurons):
         axes = blank(figure, grid[row, 0])
@@ -273,8 +272,7 @@ def failures(rows: Sequence[tuple]) -> Figure:
         rule(axes, -0.08)
         y = 0.0
         for before, track in (("predicted", guess.cls), ("true", true.cls)):
-            name = fit(f"{before} {track.class_name}", words, bold=True)
-            y = write(axes, name, y, bold=True)
+            y = write(axes, fit(f"{before} {track.class_name}", words, bold=True), y, bold=True)
             y = write(axes, f"({share(track.probability)})", y, colour=GREY)
         write(axes, fit(guess.r_words, words, lines=3), y + 0.05)
         draw(figure.add_subplot(grid[row, 1]), guess.image)
