@@ -30,7 +30,7 @@ sys.modules.setdefault("rfc3987_syntax", None)
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return one process more than there are cores: some wait for browsers, servers and children."""
+    """Return one process more than cores: some wait for browsers, servers and children."""
     return (os.cpu_count() or 1) + 1
 
 
