@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -65,6 +66,17 @@ def test_explain_prints_a_sentence_a_picture_and_writes_a_page(run, place):
         "explain", "photos/0.png", *WORLD, "--images", "probe", "--instead-of", "hat"
     )
     assert code == 1 and "no class 'hat'" in output.splitlines()[-1]
+
+
+def test_a_page_and_its_sentences_come_from_one_explanation(run, monkeypatch):
+    """Breaks if `--report` explains pictures again, or says something else than without it."""
+    words = ["explain", "photos", *WORLD, "--images", "probe", "--instead-of", "boat"]
+    alone = re.findall(r"\d\.png: Predicted.*", run(*words)[1])
+    monkeypatch.setattr("wwwlib.atlas.Atlas.explain", None)
+    code, output = run(*words, "--report", "e.html")
+    assert code == 0 and len(alone) == 3
+    assert re.findall(r"\d\.png: Predicted.*", output) == alone
+    assert all('rather than "boat"' in line for line in alone)
 
 
 def test_report_and_compare_write_pages(run, place):
