@@ -12,7 +12,7 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache, partial
 from itertools import pairwise
@@ -90,8 +90,7 @@ def report(
     ]
     first = next(iter(books.values()))
     told = next(one for one in views if one.record is first.layer())
-    known = first.class_index if told.record.exact else first.class_with_images
-    rival = None if instead_of is None else known(instead_of)
+    rival = None if instead_of is None else first.class_index(instead_of)
     pictures = []
     for i in tqdm(range(len(photos or ())), desc="pictures", disable=photos is None):
         image, name = photos.image(i), photos.names[i]
@@ -100,9 +99,13 @@ def report(
             label = class_name(photos, i, one.book.classes)
             wanted = partial(say, name) if say and one is told else None
             states.append(one.explain(image, label, i, wanted, rival))
-        states = states if i < DETAILED else None
-        pictures.append({"name": name, "thumb": _webp(image, 48), "states": states})
-    networks = [_network(name, book, probe) for name, book in books.items()]
+        detail = states if i < DETAILED else None
+        pictures.append({"name": name, "thumb": _webp(image, 48), "states": detail})
+    networks = [
+        {"name": name, "classes": book.classes, "count": book.class_count.tolist()}
+        | {"calibration": calibration(book, probe), "facts": _facts(book)}
+        for name, book in books.items()
+    ]
     data = {"views": [one.to_json() for one in views], "pictures": pictures}
     listed = {i for one in data["views"] for own in one["groups"] for i in own["pictures"][:LISTED]}
     for i in {*range(DETAILED, len(pictures))} - listed:
@@ -135,9 +138,7 @@ class _View:
         self.thumbs, self.class_w, self.kind = thumbs, {}, book.where(record.name)
         self.rows, self.w = [], []  # for each picture: the table's, and contributions (N,)
 
-    def explain(
-        self, image: Image.Image, label: str | None, i: int, say=None, instead_of: int | None = None
-    ) -> dict | None:
+    def explain(self, image, label: str | None, i: int, say=None, instead_of=None) -> dict | None:
         """Explain picture `i`, to `say` also; return what the controls need.
 
         Returns None where no map can be drawn, which is an error if there is something to say.
@@ -196,6 +197,7 @@ class _View:
         right_r = [] if record.right_r is None else record.right_r
         share = (record.class_w.abs() / record.class_w.abs().sum(1, True)).nan_to_num(0)
         best, neurons = share.topk(min(TRACK, len(record)), dim=1)
+        predicted = [row["top"][0][0] for row in self.rows]
         return {
             **{"title": self.title, "network": self.number, "layer": record.name},
             **{"exact": record.exact, "where": self.kind},
@@ -205,11 +207,7 @@ class _View:
             "classes": torch.stack([neurons, best], 2).tolist(),
             "neurons": self._neurons(share),
             "rows": self.rows,
-            "groups": groups(
-                torch.stack(self.w) if self.w else torch.empty(0, len(record)),
-                record.verified or record.major,
-                torch.tensor([row["top"][0][0] for row in self.rows]),
-            ),
+            "groups": groups(self.w, record.verified or record.major, predicted),
         }
 
     def _neurons(self, share: Tensor) -> list[list]:
@@ -240,7 +238,7 @@ class _View:
         return list(keys)
 
 
-def groups(w: Tensor, table: ConceptTable, predicted: Tensor) -> list[dict]:
+def groups(w: Sequence[Tensor], table: ConceptTable, predicted: Sequence[int]) -> list[dict]:
     """Group pictures by predicted class, and rank names by what they carry there beyond elsewhere.
 
     A name's share of a decision is the sum over the neurons with that first name; names that fail
@@ -249,13 +247,13 @@ def groups(w: Tensor, table: ConceptTable, predicted: Tensor) -> list[dict]:
 
     Parameters
     ----------
-    w : Tensor
-        (P, N) contributions of N neurons to the decisions for P pictures.
+    w : sequence of Tensor
+        (N,) contributions of N neurons to the decision for each of P pictures.
     table : ConceptTable
         Names of the neurons. Those chosen by test images find more shortcuts, see
         `evaluation.verify`.
-    predicted : Tensor
-        (P,) the predicted classes.
+    predicted : sequence of int
+        The P predicted classes.
 
     Returns
     -------
@@ -268,7 +266,8 @@ def groups(w: Tensor, table: ConceptTable, predicted: Tensor) -> list[dict]:
     if not len(w) or not words:
         return []
     named = torch.tensor([[name == word for word in words] for name in first]).double()
-    carried = torch.nn.functional.normalize(w.double().nan_to_num(0), 1, 1).abs() @ named
+    w, predicted = torch.stack([*w]).double().nan_to_num(0), torch.as_tensor(predicted)
+    carried = torch.nn.functional.normalize(w, 1, 1).abs() @ named
     found, all_of = [], carried.mean(0)
     for c in predicted.unique().tolist():
         own = (predicted == c).nonzero()[:, 0]
@@ -287,10 +286,9 @@ def calibration(book: Atlas, images: ImageSet | None) -> list[list]:
     list of [low, high, images, right]
         For each interval of probability; empty without labelled images.
     """
-    if images is None:
-        return []
-    matched = match_labels(images, book.target, warn=False)
-    known = [i for i, label in enumerate(matched.labels) if label is not None]
+    matched = None if images is None else match_labels(images, book.target, warn=False)
+    labels = () if matched is None else matched.labels
+    known = [i for i, label in enumerate(labels) if label is not None]
     if not known:
         return []
     chosen = [known[i * len(known) // _CHECKED] for i in range(_CHECKED)]
@@ -310,17 +308,6 @@ def _class_side(book: Atlas, record: LayerRecord, c: int) -> Tensor | None:
     if w.isfinite().any() or head is None:
         return w if w.isfinite().any() else None
     return head[c].double() if book.signed else head[c].double().abs()
-
-
-def _network(name: str, book: Atlas, probe: ImageSet | None) -> dict:
-    """Return what the page says about a network as a whole."""
-    return {
-        "name": name,
-        "classes": book.classes,
-        "count": book.class_count.tolist(),
-        "calibration": calibration(book, probe),
-        "facts": _facts(book),
-    }
 
 
 def _facts(book: Atlas) -> dict[str, str]:
@@ -391,5 +378,5 @@ def _map(a: Tensor) -> dict:
     a = a.double().numpy()
     peak = np.abs(a).max((1, 2), initial=0)
     whole = np.round(a / np.where(peak > 0, peak, 1)[:, None, None] * 32767).astype("<i2")
-    text = base64.b64encode(whole.tobytes()).decode()
-    return {"shape": a.shape[1:], "peak": peak.tolist(), "values": text}
+    values = base64.b64encode(whole.tobytes()).decode()
+    return {"shape": a.shape[1:], "peak": peak.tolist(), "values": values}
