@@ -1,5 +1,6 @@
 """The command line: its output files, its configuration file, and errors of one sentence."""
 
+import ast
 import json
 import os
 import re
@@ -135,6 +136,32 @@ def test_the_package_runs_as_a_module(tmp_path):
     line = [sys.executable, "-m", "wwwlib", "--version"]
     done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env={**os.environ})
     assert done.returncode == 0 and "wwwlib" in done.stdout
+
+
+def test_hostile_words_are_inert_in_tables_and_on_the_terminal(run, place):
+    odd = [
+        "=boat",
+        "<script>rabbit</script>",
+        r"$\frac{sea}{night}$",
+        "@forest",
+        "+desert",
+        "boat",
+        "sea",
+    ]
+    (place / "odd.txt").write_text("\n".join(odd), "utf-8")
+    words = [*WORLD, "--images", "probe", "--words", "odd.txt"]
+    assert run("names", *words, "--out", "odd.csv")[0] == 0
+    table = pd.read_csv(place / "odd.csv", dtype=str, keep_default_na=False)
+    found = {name for names in table.names for name in ast.literal_eval(names)}
+    assert found and found <= set(odd)
+    (place / "turned.txt").write_text("\u202egnp.exe", "utf-8")
+    code, output = run("names", *words[:-1], "turned.txt", "--out", "odd.csv")
+    assert code == 1 and "\u202e" not in output
+    cells = [cell for row in table.to_numpy().tolist() for cell in row]
+    for cell in cells:
+        assert cell[:1] not in ("=", "+", "-", "@") or float(cell) < 0, cell
+    code, output = run("explain", "photos/0.png", *words)
+    assert code == 0 and "Predicted" in output and "\u202e" not in output
 
 
 def test_escapes_in_names_do_not_reach_the_terminal(run, place):

@@ -18,6 +18,12 @@ from wwwlib.explorer.compare import compare
 from wwwlib.explorer.report import CLASSES, calibration, groups, report
 
 EVIL = ("<script>document.title='hit'</script>", "<img src=x onerror=document.title='hit'>")
+DRAWN = """async () => {  // whether all is drawn within ten seconds
+  for (let n = 0; n < 400; n++) {
+    if ([...document.querySelectorAll("canvas")].every((one) => one.drawn)) return true;
+    await new Promise((done) => setTimeout(done, 25));
+  }
+}"""
 ODD = r"$\frac{a}{b}$ </script> ‮" + "x" * 10_000
 
 
@@ -186,6 +192,89 @@ def test_the_page_is_accessible_narrow_and_without_script(browser, path, scheme)
     context.close()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_the_answer_is_on_the_first_screen_and_nothing_is_cut(browser, path, width, scheme):
+    page = opened(
+        browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme), path
+    )
+    verdict = page.locator(".verdict").first.bounding_box()
+    assert verdict["y"] + verdict["height"] < 800, "the answer is below the first screen"
+    assert "[object" not in page.locator("body").inner_text()
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    cut = page.evaluate(
+        "[...document.querySelectorAll('body *')].filter((one) => !one.closest('.scroll, .strip, "
+        ".skip') && one.getBoundingClientRect().right > innerWidth + 1).map((one) => one.outerHTML)"
+    )
+    assert not cut, cut[0][:200]
+    ink, paper = page.evaluate(
+        "['color', 'backgroundColor'].map((key) => getComputedStyle(document.body)[key])"
+    )
+    light = [sum(map(int, re.findall(r"\d+", one)[:3])) for one in (ink, paper)]
+    assert (light[0] < light[1]) == (scheme == "light")
+    page.close()
+
+
+def test_the_keyboard_reaches_and_operates_every_control(page, path):
+    """Breaks if a control cannot be reached, shows no focus, or loses it when it is used."""
+    opened(page, path)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    reached, closed = set(), page.get_by_text("Change what is shown")
+    closed.focus()
+    page.keyboard.press("Enter")
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        name, outline = page.evaluate(
+            "[document.activeElement.getAttribute('aria-label') || document.activeElement.id, "
+            "getComputedStyle(document.activeElement).outlineWidth]"
+        )
+        assert outline == "3px", f"no focus is seen on {name!r}"
+        reached.add(name)
+        if name == "Neurons":
+            page.keyboard.press("ArrowLeft")
+            assert page.evaluate("shown.k") == 4
+        if name == "choice Rather than":
+            page.keyboard.press("ArrowDown")
+            assert page.evaluate("shown.rival") >= 0
+            assert page.evaluate("document.activeElement.id") == name, "the focus is lost"
+    sliders = {"Neurons", "Percentile of regions", "Alpha of names"}
+    lists = {f"choice {one}" for one in ("Network and layer", "Class side", "Rather than")}
+    assert reached >= {*sliders, *lists, "choice Beside it"}
+    page.locator("#pictures button").nth(2).focus()
+    page.keyboard.press("Space")
+    assert page.evaluate("[shown.pic, document.activeElement.id]") == [2, "picture 2"]
+    assert not page.noted
+
+
+def test_a_screen_reader_hears_what_every_control_and_picture_is(page, path):
+    opened(page, path)
+    page.get_by_text("Change what is shown").click()
+    tree = page.locator("body").aria_snapshot()
+    for part in ("heading \"Why these decisions?\"", "slider \"Neurons\"", "main:",
+                 "combobox \"Rather than\"", "searchbox \"Find a concept", "status",
+                 "img \"where neuron", "img \"heatmap of the sample", "table"):  # fmt: skip
+        assert part in tree, part
+    assert not re.search(r"- (button|combobox|slider|link|searchbox)(:| \[|$)", tree, re.M)
+
+
+def test_controls_are_quick_and_drawings_follow(page, path):
+    """Breaks if a control waits for drawings, or if these are not made, or made again."""
+    opened(page, path)
+    assert page.evaluate(DRAWN)
+    took = page.evaluate(
+        "[3, 6, 3, 6].map((k) => { const start = performance.now(); shown.k = k; results();"
+        "return performance.now() - start; })"
+    )
+    assert min(took) < 100, took
+    assert page.evaluate(DRAWN)
+    first = page.evaluate("window.kept_one = document.querySelector('#results .neuron canvas'), 0")
+    page.evaluate("shown.alpha = 0.6; results();")
+    again = "document.querySelector('#results .neuron canvas') === window.kept_one"
+    assert first == 0 and page.evaluate(again), "a region is drawn again for another alpha"
+
+
 def test_hostile_names_are_text(page, tmp_path):
     torch.manual_seed(0)
     net = nn.Sequential(
@@ -209,7 +298,10 @@ def test_hostile_names_are_text(page, tmp_path):
     for tag, count in {"script": 2, "meta": 3, "style": 1}.items():
         assert page.locator(tag).count() == count
     assert page.locator("img:not([src^='data:image/webp'])").count() == 0
-    assert page.title() != "hit" and "onerror" in page.locator("body").inner_text()
+    text = page.locator("body").inner_text()
+    assert page.title() != "hit" and "onerror" in text and "\u202e" not in page.title() + text
+    assert "\ufffd" + "x" * 10_000 in text and page.evaluate(DRAWN)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
     assert not page.noted
 
 

@@ -178,8 +178,7 @@ class Explorer(w.VBox):
             self.quiet = False
 
     def _turn(self, by: int) -> None:
-        count = len(self.model.pictures[self.model.source].images)
-        last = (count - 1) // _STRIP * _STRIP
+        last = (len(self.model.pictures[self.model.source].images) - 1) // _STRIP * _STRIP
         self.first = min(max(self.first + by, 0), last)
         self._show_strip()
 
@@ -237,8 +236,7 @@ class Explorer(w.VBox):
         self.explanation.value = markup.explanation(found, model.book)
         self.repaint.layout.display = "" if model.scene else "none"
         before = model.explanation(Change()) if model.change else None
-        compared = markup.compared(before, found, model.output()) if before else ""
-        self.change_result.value = compared
+        self.change_result.value = markup.compared(before, found, model.output()) if before else ""
         self._update_neuron()
 
     def _update_neuron(self) -> None:

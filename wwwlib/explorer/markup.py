@@ -20,6 +20,7 @@ from wwwlib.plots.page import heated, paled, pixels
 from wwwlib.plots.style import look, share
 from wwwlib.registry import require
 
+_TURNS = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F), "\ufffd")
 _BINS, _WIDTH, _HEIGHT = 40, 360, 90  # of the histogram of scores, as in its template
 
 
@@ -28,10 +29,15 @@ def environment():
     """Return the environment of all templates, which escapes every value."""
     jinja2 = require("jinja2", "explorer")
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    made = jinja2.Environment(loader=loader, autoescape=True)
+    made = jinja2.Environment(loader=loader, autoescape=True, finalize=_without_turns)
     used = (heat_tile, img, picture_tile, region_tile, region_words, share, thumbnails)
     made.globals |= {one.__name__: one for one in used} | {"three_digits": "{:.3f}".format}
     return made
+
+
+def _without_turns(value: object) -> object:
+    """Replace characters that turn the direction of the text around them."""
+    return value.translate(_TURNS) if isinstance(value, str) else value
 
 
 @cache

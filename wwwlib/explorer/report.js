@@ -2,7 +2,9 @@
 // The controls of a report. Regions, heatmaps, shares and r are computed here as in wwwlib's `maps`
 // and `atlas`; strings of the data become text nodes, never markup.
 
-const DATA = JSON.parse(document.getElementById("data").textContent);
+// Characters that turn the direction of what follows are replaced: names contain what they like.
+const TURNS = /\\u(202[a-e]|206[6-9]|200[ef])/g;
+const DATA = JSON.parse(document.getElementById("data").textContent.replace(TURNS, "\\ufffd"));
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f"];
 const ROWS = 100; // of the table of decisions, at first
 const LEVEL = "does no better than chance";

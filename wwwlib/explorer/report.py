@@ -287,8 +287,7 @@ def calibration(book: Atlas, images: ImageSet | None) -> list[list]:
         For each interval of probability; empty without labelled images.
     """
     matched = None if images is None else match_labels(images, book.target, warn=False)
-    labels = () if matched is None else matched.labels
-    known = [i for i, label in enumerate(labels) if label is not None]
+    known = [i for i, label in enumerate(matched.labels if matched else ()) if label is not None]
     if not known:
         return []
     chosen = [known[i * len(known) // _CHECKED] for i in range(_CHECKED)]
