@@ -416,7 +416,7 @@ function groupSection() {
     el("h2", {}, "Pictures grouped by decision, and what carries them"),
     el("p", {}, "For each class, the names that carry more of its decisions than of all. If the first of them is no part of the object, but for example its surroundings, the network may take a shortcut: look at these pictures, and at others of the class without it."),
     rows.map((one) => el("section", {}, el("h3", {}, `${one.pictures.length} pictures as ${network().classes[one.class]}`),
-      el("p", {}, one.names.map(([name, here, all]) => `“${name}” ${percent(here)} (all pictures: ${percent(all)})`).join("; ") + "."),
+      el("p", {}, one.names.filter(([, here, all]) => here > all).map(([name, here, all]) => `“${name}” ${percent(here)} (all pictures: ${percent(all)})`).join("; ") || "No name carries more here than in all pictures."),
       el("div", { class: "strip" }, one.pictures.slice(0, 24).map((i) => picture(DATA.pictures[i].thumb, DATA.pictures[i].name, 48))))),
   ] : []);
 }
