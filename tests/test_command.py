@@ -1,7 +1,9 @@
 """The command line: its output files, its configuration file, and errors of one sentence."""
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -67,6 +69,17 @@ def test_explain_prints_a_sentence_a_picture_and_writes_a_page(run, place):
     assert code == 1 and "no class 'hat'" in output.splitlines()[-1]
 
 
+def test_a_page_and_its_sentences_come_from_one_explanation(run, monkeypatch):
+    """Breaks if `--report` explains pictures again, or says something else than without it."""
+    words = ["explain", "photos", *WORLD, "--images", "probe", "--instead-of", "boat"]
+    alone = re.findall(r"\d\.png: Predicted.*", run(*words)[1])
+    monkeypatch.setattr("wwwlib.atlas.Atlas.explain", None)
+    code, output = run(*words, "--report", "e.html")
+    assert code == 0 and len(alone) == 3
+    assert re.findall(r"\d\.png: Predicted.*", output) == alone
+    assert all('rather than "boat"' in line for line in alone)
+
+
 def test_report_and_compare_write_pages(run, place):
     options = [*WORLD, "--images", "probe", "--no-store"]
     code, output = run(
@@ -123,6 +136,32 @@ def test_the_package_runs_as_a_module(tmp_path):
     line = [sys.executable, "-m", "wwwlib", "--version"]
     done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env={**os.environ})
     assert done.returncode == 0 and "wwwlib" in done.stdout
+
+
+def test_hostile_words_are_inert_in_tables_and_on_the_terminal(run, place):
+    odd = [
+        "=boat",
+        "<script>rabbit</script>",
+        r"$\frac{sea}{night}$",
+        "@forest",
+        "+desert",
+        "boat",
+        "sea",
+    ]
+    (place / "odd.txt").write_text("\n".join(odd), "utf-8")
+    words = [*WORLD, "--images", "probe", "--words", "odd.txt"]
+    assert run("names", *words, "--out", "odd.csv")[0] == 0
+    table = pd.read_csv(place / "odd.csv", dtype=str, keep_default_na=False)
+    found = {name for names in table.names for name in ast.literal_eval(names)}
+    assert found and found <= set(odd)
+    (place / "turned.txt").write_text("\u202egnp.exe", "utf-8")
+    code, output = run("names", *words[:-1], "turned.txt", "--out", "odd.csv")
+    assert code == 1 and "\u202e" not in output
+    cells = [cell for row in table.to_numpy().tolist() for cell in row]
+    for cell in cells:
+        assert cell[:1] not in ("=", "+", "-", "@") or float(cell) < 0, cell
+    code, output = run("explain", "photos/0.png", *words)
+    assert code == 0 and "Predicted" in output and "\u202e" not in output
 
 
 def test_escapes_in_names_do_not_reach_the_terminal(run, place):

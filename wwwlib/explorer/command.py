@@ -14,9 +14,10 @@ from pathlib import Path
 
 import click
 import pandas as pd
+from tqdm import tqdm
 
 from wwwlib import language, short_way, targets, world
-from wwwlib.atlas import Atlas
+from wwwlib.atlas import Atlas, Explanation
 from wwwlib.images import ImageSet, folder
 from wwwlib.images.files import list_files, open_files
 from wwwlib.registry import EXTENSIONS, expanded
@@ -89,6 +90,10 @@ class _Sentences(click.Group):
             raise click.ClickException(_printable(str(error))) from error
 
 
+def _say(name: str, found: Explanation) -> None:
+    tqdm.write(_printable(f"{name}: {found}"))
+
+
 def _printable(text: str) -> str:
     """Return a text without control characters, which a terminal would obey."""
     return "".join(c if c.isprintable() else " " for c in text)
@@ -128,13 +133,17 @@ def names(network: str, weights: str | None, out: str, **how: object) -> None:
 @_with(_ONE, _WHY)
 def explain(photos, network, weights, report: str | None, instead_of: str | None, **how) -> None:
     """Explain pictures, or folders of them, in a sentence each, and in a page."""
+    from wwwlib.studies.datasets import class_name
+
     pictures = _pictures(photos)
     book, probe = _build(network, weights, **how)
-    for i, name in enumerate(pictures.names):
-        found = book.explain(pictures.image(i), instead_of=instead_of)
-        click.echo(_printable(f"{name}: {found}"))
     if report:
-        _write({network: book}, report, pictures, probe)
+        _write({network: book}, report, pictures, probe, instead_of=instead_of, say=_say)
+        return
+    for i, name in enumerate(pictures.names):
+        label = class_name(pictures, i, book.classes)
+        label = label if label in book.classes else None
+        _say(name, book.explain(pictures.image(i), label=label, instead_of=instead_of))
 
 
 @main.command(epilog=f"wwwlib report --network world/conv {_WORLD} --out a.html --photo b.jpg")
@@ -158,7 +167,7 @@ def compare(networks: tuple, weights: tuple, out: str, photos: tuple, **how: obj
     for i, network in enumerate(networks):
         own = weights[i] if i < len(weights) else None
         books[f"{network}, {own}" if own else network], probe = _build(network, own, **how)
-    _write(books, out, pictures, probe, compared(books, probe, pictures))
+    _write(books, out, pictures, probe, compared(books, probe))
 
 
 @main.command(epilog=f"wwwlib serve --network world/conv {_WORLD}")
@@ -212,9 +221,9 @@ def _pictures(paths: Sequence[str]) -> ImageSet:
     return open_files(root, names, [None] * len(names), [], tolerate=0.0)
 
 
-def _write(books: Mapping[str, Atlas], out: str, pictures, probe, compared=None) -> None:
+def _write(books: Mapping[str, Atlas], out: str, pictures, probe, compared=None, **how) -> None:
     from wwwlib.explorer.report import report as write
 
     line = shlex.join(["wwwlib", *sys.argv[1:]])
-    path = write(books, expanded(out), pictures, probe, line, compared)
+    path = write(books, expanded(out), pictures, probe, line, compared, **how)
     click.echo(f"{path}, {path.stat().st_size / 1e6:.1f} MB: open it in a browser.")

@@ -5,16 +5,15 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor
 
-from wwwlib.atlas import Atlas, LayerRecord
+from wwwlib.atlas import Atlas
+from wwwlib.concepts import ConceptTable
 from wwwlib.evaluation import activations
 from wwwlib.images import ImageSet
 
 _LISTED = 60  # matching neurons, at most
 
 
-def compare(
-    books: Mapping[str, Atlas], probe: ImageSet, photos: ImageSet | None = None, **options: object
-) -> dict:
+def compare(books: Mapping[str, Atlas], probe: ImageSet, **options: object) -> dict:
     """Compare the last hidden layers of two networks on the same images and words.
 
     Parameters
@@ -23,8 +22,6 @@ def compare(
         Two networks, whose neurons were named with the same words.
     probe : ImageSet
         Images on which activations are correlated.
-    photos : ImageSet, optional
-        Pictures to explain with both.
     **options
         Fields of `distributed.Options`.
 
@@ -34,7 +31,7 @@ def compare(
         JSON values: "layers", their titles; "concepts", first names that do not fail their test,
         "shared" or of the "first" or "second" network only; "matches", rows of (neuron, neuron,
         correlation, name, name) for neurons that are nearest to each other, highest correlation
-        first; "pictures", rows of (picture, decision, decision) where class or all names differ.
+        first. The page adds the pictures that the networks decide differently.
 
     Raises
     ------
@@ -50,7 +47,8 @@ def compare(
         activations(book.target, probe, [record.name], **options)[record.name]
         for book, record in zip(books.values(), records, strict=True)
     ]
-    first, second = ({*_names(record)} - {""} for record in records)
+    named = [first_names(record.major) for record in records]
+    first, second = ({*names} - {""} for names in named)
     return {
         "layers": [f"{n} · {record.name}" for n, record in zip(books, records, strict=True)],
         "concepts": {
@@ -58,14 +56,12 @@ def compare(
             "first": sorted(first - second),
             "second": sorted(second - first),
         },
-        "matches": _matches(z, [_names(record) for record in records]),
-        "pictures": [] if photos is None else _differing(books, photos),
+        "matches": _matches(z, named),
     }
 
 
-def _names(record: LayerRecord) -> list[str]:
+def first_names(table: ConceptTable) -> list[str]:
     """Return the first name of every neuron; empty if it has none, or one that fails its test."""
-    table = record.major
     return [
         "" if not names or table.supported(i) is False else names[0]
         for i, names in enumerate(table.names)
@@ -80,16 +76,3 @@ def _matches(z: list[Tensor], names: list[list[str]]) -> list[list]:
     rows = sorted(([i, int(there[i]), best[i].item()] for i in mutual), key=lambda row: -row[2])
     both = [[one or "no name" for one in own] for own in names]
     return [[i, j, r, both[0][i], both[1][j]] for i, j, r in rows[:_LISTED]]
-
-
-def _differing(books: Mapping[str, Atlas], photos: ImageSet) -> list[list[str]]:
-    rows = []
-    for i, name in enumerate(photos.names):
-        found = [book.explain(photos.image(i)) for book in books.values()]
-        own = [[n.names[0] for n in one.sample.neurons if n.names] for one in found]
-        if found[0].predicted_name != found[1].predicted_name or not {*own[0]} & {*own[1]}:
-            pairs = zip(found, own, strict=True)
-            rows.append(
-                [name, *(f"{e.predicted_name}: {', '.join(dict.fromkeys(n))}" for e, n in pairs)]
-            )
-    return rows

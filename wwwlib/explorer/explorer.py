@@ -236,8 +236,7 @@ class Explorer(w.VBox):
         self.explanation.value = markup.explanation(found, model.book)
         self.repaint.layout.display = "" if model.scene else "none"
         before = model.explanation(Change()) if model.change else None
-        compared = markup.compared(before, found, model.output()) if before else ""
-        self.change_result.value = compared
+        self.change_result.value = markup.compared(before, found, model.output()) if before else ""
         self._update_neuron()
 
     def _update_neuron(self) -> None:

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterable
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.colors import to_rgb
@@ -21,6 +20,7 @@ from wwwlib.plots.page import heated, paled, pixels
 from wwwlib.plots.style import look, share
 from wwwlib.registry import require
 
+_TURNS = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F), "\ufffd")
 _BINS, _WIDTH, _HEIGHT = 40, 360, 90  # of the histogram of scores, as in its template
 
 
@@ -29,10 +29,15 @@ def environment():
     """Return the environment of all templates, which escapes every value."""
     jinja2 = require("jinja2", "explorer")
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    made = jinja2.Environment(loader=loader, autoescape=True)
+    made = jinja2.Environment(loader=loader, autoescape=True, finalize=_without_turns)
     used = (heat_tile, img, picture_tile, region_tile, region_words, share, thumbnails)
     made.globals |= {one.__name__: one for one in used} | {"three_digits": "{:.3f}".format}
     return made
+
+
+def _without_turns(value: object) -> object:
+    """Replace characters that turn the direction of the text around them."""
+    return value.translate(_TURNS) if isinstance(value, str) else value
 
 
 @cache
@@ -77,19 +82,20 @@ def neuron_page(page, atlas: Atlas) -> str:
     return templates().neuron_page(page, atlas, histogram(page))
 
 
-class Histogram(NamedTuple):
-    """Bars (x, height), position of the threshold, and a description."""
+def histogram(page) -> tuple[list[tuple[float, float]], float | None, str]:
+    """Compute the histogram of a neuron's scores, with square-root heights.
 
-    bars: list[tuple[float, float]]
-    line: float | None
-    words: str
-
-
-def histogram(page) -> Histogram:
-    """Compute the histogram of a neuron's scores, with square-root heights."""
+    Returns
+    -------
+    bars : list of (x, height)
+    line : float or None
+        Position of the threshold.
+    words : str
+        A description.
+    """
     scores = page.scores[page.scores.isfinite()].double()
     if not len(scores):
-        return Histogram([], None, "")
+        return [], None, ""
     low, high = scores.min().item(), scores.max().item()
     span = (high - low) or 1.0
     counts = scores.histc(_BINS, low, low + span)
@@ -97,10 +103,10 @@ def histogram(page) -> Histogram:
     bars = [(i * _WIDTH / _BINS, height) for i, height in enumerate(heights) if height]
     words = f"Scores of {len(scores):,} concepts from {low:.2f} to {high:.2f}; "
     if math.isnan(page.threshold):
-        return Histogram(bars, None, f"{words}none is selected")
+        return bars, None, f"{words}none is selected"
     kept = int((scores >= page.threshold).sum())
     words += f"{kept:,} reach the threshold {page.threshold:.3f}"
-    return Histogram(bars, _WIDTH * (page.threshold - low) / span, words)
+    return bars, _WIDTH * (page.threshold - low) / span, words
 
 
 def compared(before: Explanation, after: Explanation, output: ModelOutput) -> str:

@@ -311,8 +311,8 @@ class Model:
         return sorted(found, key=lambda one: -one.score)[:top]
 
     def _names(self, indices: list[int]) -> ConceptTable:
-        book = self.book
-        return discover(self.record.v[indices], book.t, book.t0, book.words, self.alpha)
+        v, book = self.record.v[indices], self.book
+        return discover(v, book.t, book.t0, book.words, self.alpha)
 
     def _named(self, track: Track) -> Track:
         """Return a track with the names that are selected at the chosen alpha."""

@@ -2,8 +2,11 @@
 // The controls of a report. Regions, heatmaps, shares and r are computed here as in wwwlib's `maps`
 // and `atlas`; strings of the data become text nodes, never markup.
 
-const DATA = JSON.parse(document.getElementById("data").textContent);
+// Characters that turn the direction of what follows are replaced: names contain what they like.
+const TURNS = /\\u(202[a-e]|206[6-9]|200[ef])/g;
+const DATA = JSON.parse(document.getElementById("data").textContent.replace(TURNS, "\\ufffd"));
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f"];
+const ROWS = 100; // of the table of decisions, at first
 const LEVEL = "does no better than chance";
 const shown = { pic: 0, view: 0, cls: -1, rival: -1, k: 5, percentile: 90, alpha: 0, beside: -1, find: "" };
 
@@ -15,17 +18,22 @@ function el(name, attributes = {}, ...children) {
     if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
     else if (value !== null && value !== false) made.setAttribute(key, value === true ? "" : value);
   }
-  made.append(...children.flat().filter((one) => one !== null && one !== ""));
+  made.append(...children.flat(Infinity).filter((one) => one !== null && one !== ""));
   return made;
 }
-const fill = (id, ...children) => document.getElementById(id).replaceChildren(...children.flat());
+// Replace an element's children; what had the focus keeps it.
+function fill(id, ...children) {
+  const focused = document.activeElement.id;
+  document.getElementById(id).replaceChildren(...children.flat(Infinity).filter((one) => one !== null));
+  if (focused && document.activeElement.id !== focused) document.getElementById(focused)?.focus({ preventScroll: true });
+}
 const picture = (data, alt, width) => el("img", { src: "data:image/webp;base64," + data, alt, width });
 const percent = (p) => `${(100 * p).toFixed(Math.abs(p) < 0.1 && p !== 0 ? 1 : 0)}\u00a0%`;
 const quoted = (names) => (names.length ? names.map((one) => `“${one}”`).join(", ") : "no concept");
 const digits = (x, n = 2) => x.toFixed(n).replace(/^(-?)0\./, "$1.");
 
 function choice(label, options, value, set) {
-  const list = el("select", { onchange: (event) => set(event.target.value) });
+  const list = el("select", { id: `choice ${label}`, onchange: (event) => set(event.target.value) });
   for (const [key, text] of options) list.append(el("option", { value: key, selected: String(key) === String(value) }, text));
   return el("label", {}, label, list);
 }
@@ -46,6 +54,18 @@ function bytes(text) {
   return Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
 }
 const floats = (text) => new Float32Array(bytes(text));
+
+// Keep the last things of a kind that were computed or drawn.
+const LIMITS = { explained: 12, tile: 80, thumbs: 600 };
+const kept = Object.fromEntries(Object.keys(LIMITS).map((kind) => [kind, new Map()]));
+function keep(kind, key, make) {
+  const all = kept[kind], found = all.has(key) ? all.get(key) : make();
+  all.delete(key);
+  all.set(key, found);
+  if (all.size > LIMITS[kind]) all.delete(all.keys().next().value);
+  return found;
+}
+const layerKey = (...more) => [shown.view, ...more].join("|");
 const finite = (x) => (Number.isFinite(x) ? x : -Infinity);
 const view = () => DATA.views[shown.view];
 const network = () => DATA.networks[view().network];
@@ -69,9 +89,9 @@ function minus(u, v) {
 
 function mapOf(one, key, neuron) {
   const found = one.maps[key] ?? one.maps[""];
-  const place = one.shown.indexOf(neuron), [h, w] = found.shape;
-  const whole = new Int16Array(bytes(found.values), 2 * place * h * w, h * w);
-  return { h, w, a: Float64Array.from(whole, (x) => Math.max(0, (x / 32767) * found.peak[place])) };
+  const place = one.shown.indexOf(neuron), [h, w] = found.shape, scale = found.peak[place] / 32767;
+  found.whole ??= new Int16Array(bytes(found.values));
+  return { h, w, a: Float64Array.from(found.whole.subarray(place * h * w, (place + 1) * h * w), (x) => Math.max(0, x * scale)) };
 }
 
 // Bilinear, with corners not aligned, as torch.nn.functional.interpolate.
@@ -81,21 +101,25 @@ function resized({ h, w, a }, width, height) {
     const x = Math.max(0, ((i + 0.5) * from) / size - 0.5), low = Math.min(Math.floor(x), from - 1);
     return [low, Math.min(low + 1, from - 1), x - low];
   });
-  const columns = at(width, w);
-  at(height, h).forEach(([top, bottom, t], y) => columns.forEach(([left, right, s], x) => {
-    const upper = a[top * w + left] * (1 - s) + a[top * w + right] * s;
-    const lower = a[bottom * w + left] * (1 - s) + a[bottom * w + right] * s;
-    out[y * width + x] = upper * (1 - t) + lower * t;
-  }));
+  const columns = at(width, w), rows = at(height, h);
+  for (let y = 0, i = 0; y < height; y++) {
+    const [top, bottom, t] = rows[y];
+    for (let x = 0; x < width; x++, i++) {
+      const [left, right, s] = columns[x];
+      const upper = a[top * w + left] * (1 - s) + a[top * w + right] * s;
+      const lower = a[bottom * w + left] * (1 - s) + a[bottom * w + right] * s;
+      out[i] = upper * (1 - t) + lower * t;
+    }
+  }
   return out;
 }
 
 // What lies strictly above a nearest-rank percentile; the maximum where that is the percentile.
-function region(m) {
-  const sorted = Float64Array.from(m).sort(), n = m.length;
+function region(m, sorted = Float64Array.from(m).sort()) {
+  const n = m.length, top = sorted[n - 1], low = sorted[0], inside = new Uint8Array(n);
   const level = sorted[Math.max(1, Math.ceil((shown.percentile / 100) * n - 1e-9)) - 1];
-  const top = sorted[n - 1], low = sorted[0];
-  return Array.from(m, (x) => (level < top ? x > level : x === top && low < top));
+  for (let i = 0; i < n; i++) inside[i] = level < top ? m[i] > level : m[i] === top && low < top;
+  return inside;
 }
 
 function heatmap(one, key, w, chosen) {
@@ -112,12 +136,13 @@ function heatmap(one, key, w, chosen) {
 
 function cosine(u, v) {
   let product = 0, uu = 0, vv = 0;
-  u.forEach((x, i) => { product += x * v[i]; uu += x * x; vv += v[i] * v[i]; });
+  for (let i = 0; i < u.length; i++) { product += u[i] * v[i]; uu += u[i] * u[i]; vv += v[i] * v[i]; }
   return uu && vv ? product / Math.sqrt(uu * vv) : NaN;
 }
 
 // One explanation: both tracks, their heatmaps and r.
-function explain(one) {
+const explain = (one) => keep("explained", layerKey(one.index, shown.cls, shown.rival, shown.k), () => explainAnew(one));
+function explainAnew(one) {
   const predicted = one.top[0][0], rival = shown.rival, cls = rival >= 0 || shown.cls < 0 ? predicted : shown.cls;
   const side = (c) => (view().class_w[c] ? floats(view().class_w[c]) : null);
   const w = { sample: floats(one.w[rival >= 0 ? rival : ""]), class: rival >= 0 ? minus(side(cls), side(rival)) : side(cls) };
@@ -157,55 +182,83 @@ function loadedPicture(data) {
   return loaded.get(data);
 }
 
-// Draw a picture, then change its pixels: change(pixels, place) for each.
-function canvas(one, alt, change, side = 150) {
-  const [width, height] = one.size, made = el("canvas", { width, height, role: "img", "aria-label": alt });
+// Drawings wait for a moment without other work, so that controls stay quick.
+const waiting = [];
+let drawing = false;
+function drawSome() {
+  const start = performance.now();
+  while (waiting.length && performance.now() - start < 8) waiting.shift()();
+  drawing = waiting.length > 0;
+  if (drawing) setTimeout(drawSome);
+}
+function later(work) {
+  waiting.push(work);
+  if (!drawing) setTimeout(drawSome);
+  drawing = true;
+}
+
+// Draw a picture, then change its pixels; one canvas for each key, drawn when it is first shown.
+function canvas(one, key, alt, change, side = 150) {
+  const [width, height] = one.size, made = keep("tile", key, () => el("canvas", { width, height, role: "img" }));
+  made.setAttribute("aria-label", alt);
   made.style.width = `${Math.round((side * width) / Math.max(width, height))}px`;
-  loadedPicture(one.input).then((image) => {
+  const draw = (image) => {
+    if (made.drawn || !made.isConnected) return;
     const context = made.getContext("2d", { willReadFrequently: true });
     context.drawImage(image, 0, 0, width, height);
     const data = context.getImageData(0, 0, width, height);
-    for (let i = 0; i < width * height; i++) change(data.data, i);
+    change(data.data, width, height);
     context.putImageData(data, 0, 0);
-  });
+    made.drawn = true;
+  };
+  if (!made.drawn) loadedPicture(one.input).then((image) => later(() => draw(image)));
   return made;
 }
 
+// Whether a pixel of a row, or column, has one inside at most `thick` steps away.
+function widened(inside, width, height, thick, step) {
+  const found = new Uint8Array(inside.length), [along, across] = step === 1 ? [width, height] : [height, width];
+  const other = step === 1 ? width : 1;
+  for (let y = 0; y < across; y++) for (let x = 0; x < along; x++) {
+    if (!inside[y * other + x * step]) continue;
+    for (let u = Math.max(0, x - thick); u <= Math.min(along - 1, x + thick); u++) found[y * other + u * step] = 1;
+  }
+  return found;
+}
+
 function regionTile(one, track, neuron, colour, alt) {
-  const [width, height] = one.size, inside = region(resized(mapOf(one, track.key, neuron), width, height));
-  const line = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16)), thick = Math.max(1, Math.round(width / 75));
-  const near = (i) => {
-    const x = i % width, y = (i - x) / width;
-    for (let dy = -thick; dy <= thick; dy++) for (let dx = -thick; dx <= thick; dx++) {
-      const u = x + dx, v = y + dy;
-      if (u >= 0 && v >= 0 && u < width && v < height && inside[v * width + u]) return true;
+  const line = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+  const key = layerKey("region", one.index, track.kind, track.key, neuron, colour, shown.percentile);
+  return canvas(one, key, alt, (pixels, width, height) => {
+    const m = resized(mapOf(one, track.key, neuron), width, height), inside = region(m);
+    const thick = Math.max(1, Math.round(width / 75)), near = widened(widened(inside, width, height, thick, 1), width, height, thick, width);
+    for (let i = 0; i < inside.length; i++) if (!inside[i]) {
+      for (let c = 0; c < 3; c++) pixels[4 * i + c] = near[i] ? line[c] : 0.3 * pixels[4 * i + c] + 178.5;
     }
-    return false;
-  };
-  return canvas(one, alt, (pixels, i) => {
-    if (inside[i]) return;
-    const edge = near(i);
-    for (let c = 0; c < 3; c++) pixels[4 * i + c] = edge ? line[c] : 0.3 * pixels[4 * i + c] + 0.7 * 255;
   });
 }
 
 const HEAT = [[20, 11, 52], [132, 32, 107], [229, 92, 48], [246, 215, 70]];
-function heatTile(one, heat, alt) {
-  const peak = heat.reduce((s, x) => Math.max(s, x), 0) || 1;
-  return canvas(one, alt, (pixels, i) => {
-    const grey = 0.3 * pixels[4 * i] + 0.59 * pixels[4 * i + 1] + 0.11 * pixels[4 * i + 2];
-    const value = heat[i] / peak, place = Math.min(2, Math.floor(3 * value)), part = 3 * value - place;
-    for (let c = 0; c < 3; c++) {
-      const hue = HEAT[place][c] * (1 - part) + HEAT[place + 1][c] * part;
-      pixels[4 * i + c] = (0.35 + 0.4 * value) * hue + (0.65 - 0.4 * value) * grey;
+function heatTile(one, track, heat, alt) {
+  const key = layerKey("heat", one.index, track.kind, track.key, shown.k);
+  return canvas(one, key, alt, (pixels) => {
+    let peak = 0;
+    for (const x of heat) peak = Math.max(peak, x);
+    for (let i = 0; i < heat.length; i++) {
+      const grey = 0.3 * pixels[4 * i] + 0.59 * pixels[4 * i + 1] + 0.11 * pixels[4 * i + 2];
+      const value = peak ? heat[i] / peak : 0, place = Math.min(2, Math.floor(3 * value)), part = 3 * value - place;
+      for (let c = 0; c < 3; c++) {
+        const hue = HEAT[place][c] * (1 - part) + HEAT[place + 1][c] * part;
+        pixels[4 * i + c] = (0.35 + 0.4 * value) * hue + (0.65 - 0.4 * value) * grey;
+      }
     }
-  });
+  }, 130);
 }
 
 // A picture explained --------------------------------------------------------------------------
 
-function thumbs(keys, words) {
-  return el("p", { class: "thumbs" }, keys.map((key, i) => picture(DATA.thumbs[key], `${words} ${i + 1}`, 44)));
+function thumbs(keys, words, ...slot) {
+  return keep("thumbs", layerKey(words, ...slot), () => el("p", { class: "thumbs" }, keys.map((key, i) => picture(DATA.thumbs[key], `${words} ${i + 1}`, 44))));
 }
 
 function neuronRow(one, track, place, colour) {
@@ -215,7 +268,7 @@ function neuronRow(one, track, place, colour) {
   return el("div", { class: "neuron" }, tile, el("div", {},
     el("h4", {}, `Neuron ${i}: ${percent(track.shares[place])} of the contribution`),
     el("p", { class: supported === false ? "unsupported" : null }, el("b", {}, quoted(own)), own.length ? ` (${test}${supported === false ? `: ${LEVEL}` : ""})` : ""),
-    thumbs(images, "probe picture"), el("p", {}, `in crops: ${quoted(minor)}`), thumbs(crops, "crop"),
+    thumbs(images, "probe picture", track.kind, one.index, i), el("p", {}, `in crops: ${quoted(minor)}`), thumbs(crops, "crop", track.kind, one.index, i),
     el("button", { onclick: () => find(`neuron ${i}`) }, `About neuron ${i}`)));
 }
 
@@ -229,13 +282,14 @@ function trackSection(one, track, title, colours) {
 function answer(one, found) {
   const classes = network().classes, [[first, p], second] = one.top;
   const right = one.label === null ? "The true class is not known." : one.label === classes[first] ? "That is right." : `That is wrong: it is “${one.label}”.`;
-  const own = [...new Set(found.sample.chosen.map((i) => names(view().neurons[i])[0]).filter(Boolean))];
-  const share = found.sample.shares.reduce((s, x) => s + Math.abs(x), 0);
+  const chosen = found.sample.chosen.map((i) => view().neurons[i]).filter((one) => one[3] !== false);
+  const own = [...new Set(chosen.map((one) => names(one)[0]).filter(Boolean))], count = found.sample.chosen.length;
+  const share = percent(found.sample.shares.reduce((s, x) => s + Math.abs(x), 0));
   const decides = shown.rival >= 0 ? `Rather than “${classes[shown.rival]}”, the decision rests` : "The decision rests";
   return [
-    el("p", {}, el("b", {}, `Answer: ${classes[first]}, with a probability of ${percent(p)}.`),
+    el("p", { class: "verdict" }, el("b", {}, `Answer: ${classes[first]}, with a probability of ${percent(p)}.`),
       second ? ` Runner-up: ${classes[second[0]]}, ${percent(second[1])}. ` : " ", right),
-    el("p", {}, own.length ? `${decides} most on regions that activate neurons named ${quoted(own)}; the ${found.sample.chosen.length} shown here carry ${percent(share)} of it.` : `${decides} most on neurons without a name.`),
+    el("p", {}, `${decides} most on ${own.length ? `neurons that respond to ${quoted(own)}` : "neurons that no word fits"}: the ${count} strongest of ${view().neurons.length} carry ${share} of it.`),
     one.warning ? el("p", { class: "warning" }, one.warning) : null,
   ];
 }
@@ -244,10 +298,11 @@ function trust(one, found) {
   const neurons = found.sample.chosen.map((i) => view().neurons[i]).filter((one) => names(one).length);
   const tested = neurons.filter((one) => one[3] !== null), held = tested.filter((one) => one[3]);
   const p = one.top[0][1], near = network().calibration.find(([low, high]) => p >= low && (p < high || high === 1));
+  const right = near && near[3] / near[2], error = near && 2 * Math.sqrt((right * (1 - right) + 1 / near[2]) / near[2]);
   return [
+    near && near[2] ? `Of ${near[2]} labelled probe pictures with a probability between ${percent(near[0])} and ${percent(near[1])}, ${percent(right)} are classified right.${right + error < near[0] ? " So this network’s probabilities are too high." : ""}` : null,
     tested.length ? `${held.length} of ${tested.length} tested names fit their neurons better than chance on other pictures.` : "No name was tested on other pictures.",
     `The heatmap of this decision, compared with that of its class in general: ${found.words}. A low r means other regions than usual.`,
-    near && near[2] ? `Of ${near[2]} labelled probe pictures with a probability between ${percent(near[0])} and ${percent(near[1])}, ${percent(near[3] / near[2])} are classified right.` : null,
     one.warning || (view().right_r.length ? "The picture is not unusual among the probe pictures." : null),
   ].filter(Boolean);
 }
@@ -265,6 +320,7 @@ function undecided(one, found) {
     found.class.chosen.length ? null : "How the class is decided in general: there are no pictures of it.",
     found.byWeights && found.class.chosen.length ? "How pictures of the class are decided: there are none, so the weights of the last layer stand in for them." : null,
     network().calibration.length ? null : "How far the probability can be trusted: there are no labelled pictures.",
+    "Whether the decision would change without what the regions show: no picture was altered.",
   ].filter(Boolean);
 }
 
@@ -278,20 +334,22 @@ function explained(pic, heading) {
   const one = state(pic), name = DATA.pictures[pic].name;
   if (!one) return el("section", {}, el("h2", {}, name), el("p", {}, `No map of ${view().layer} explains a decision: the logits depend on no position of this layer.`));
   const found = explain(one), colours = new Map();
-  for (const i of [...found.class.chosen, ...found.sample.chosen]) if (!colours.has(i)) colours.set(i, COLOURS[colours.size % COLOURS.length]);
+  const both = [found.sample.chosen, found.class.chosen]; // in turns, so that more neurons change no colour
+  for (const i of both[0].flatMap((i, place) => [i, ...both[1].slice(place, place + 1)])) if (!colours.has(i)) colours.set(i, COLOURS[colours.size % COLOURS.length]);
   const count = network().count[found.cls], cls = network().classes[found.cls];
   const source = found.byWeights ? "by weights of the last layer" : `from ${count} picture${count === 1 ? "" : "s"}`;
   const list = (title, items) => (items.length ? el("section", {}, el("h3", {}, title), el("ul", {}, items.map((one) => el("li", {}, one)))) : null);
-  const heats = ["class", "sample"].filter((kind) => found[kind].heat).map((kind) =>
-    el("figure", {}, heatTile(one, found[kind].heat, `heatmap of the ${kind}`), el("figcaption", {}, kind === "class" ? `${cls} in general` : "this decision")));
+  const heats = ["sample", "class"].filter((kind) => found[kind].heat).map((kind) =>
+    el("figure", {}, heatTile(one, found[kind], found[kind].heat, `heatmap of the ${kind}, bright where it has most weight`), el("figcaption", {}, kind === "class" ? `${cls} in general` : "this decision")));
   const block = el("section", { class: "explained" }, el("h2", {}, heading ?? name),
-    el("div", { class: "row" }, el("figure", {}, picture(one.input, `input of the network: ${name}`, 200)), el("div", {}, answer(one, found), bars(one))),
+    el("div", { class: "row" }, el("figure", {}, picture(one.input, `input of the network: ${name}`, 200)), el("div", {}, answer(one, found), bars(one)),
+      el("div", {}, el("h3", {}, "Where the decision comes from"), el("div", { class: "strip" }, heats))),
     el("div", { class: "columns" },
-      el("div", {}, el("h3", {}, "Where the decision comes from"), el("div", { class: "row" }, heats)),
-      el("div", {}, list("How far to trust it", trust(one, found)), list("What could not be decided", undecided(one, found)))),
+      el("div", {}, list("How far to trust it", trust(one, found))),
+      el("div", {}, list("What could not be decided", undecided(one, found)))),
     el("div", { class: "columns" },
-      found.class.chosen.length ? trackSection(one, found.class, `Class: ${cls}, ${source}`, colours) : null,
-      trackSection(one, found.sample, "Sample: this decision", colours)));
+      trackSection(one, found.sample, "Sample: this decision", colours),
+      found.class.chosen.length ? trackSection(one, found.class, `Class: ${cls} in general, ${source}`, colours) : null));
   block.dataset.r = found.r;
   block.dataset.tracks = JSON.stringify([found.class.chosen, found.sample.chosen, found.class.shares, found.sample.shares]);
   return block;
@@ -336,7 +394,7 @@ function controls() {
 function strip() {
   const known = DATA.pictures.map((p, i) => [p, i]).filter(([p]) => p.states);
   fill("pictures", known.length > 1 ? el("div", { class: "strip controls", role: "group", "aria-label": "Pictures" }, known.map(([p, i]) =>
-    el("button", { "aria-pressed": String(i === shown.pic), onclick: () => choose(i) }, picture(p.thumb, ""), p.name.split("/").pop()))) : []);
+    el("button", { id: `picture ${i}`, "aria-pressed": String(i === shown.pic), onclick: () => choose(i) }, picture(p.thumb, ""), p.name.split("/").pop()))) : []);
 }
 function choose(pic) {
   if (shown.beside === pic) shown.beside = -1;
@@ -356,16 +414,27 @@ function groupSection() {
   if (!document.getElementById("groups")) return;
   fill("groups", rows.length ? [
     el("h2", {}, "Pictures grouped by decision, and what carries them"),
-    el("p", {}, "For each class, the names that carry more of its decisions than of others. A name that is no part of the object, such as its surroundings, is a possible shortcut: look at these pictures."),
+    el("p", {}, "For each class, the names that carry more of its decisions than of all. If the first of them is no part of the object, but for example its surroundings, the network may take a shortcut: look at these pictures, and at others of the class without it."),
     rows.map((one) => el("section", {}, el("h3", {}, `${one.pictures.length} pictures as ${network().classes[one.class]}`),
-      el("p", {}, one.names.map(([name, here, all]) => `“${name}” ${percent(here)} (all pictures: ${percent(all)})`).join("; ") + "."),
+      el("p", {}, one.names.filter(([, here, all]) => here > all).map(([name, here, all]) => `“${name}” ${percent(here)} (all pictures: ${percent(all)})`).join("; ") || "No name carries more here than in all pictures."),
       el("div", { class: "strip" }, one.pictures.slice(0, 24).map((i) => picture(DATA.pictures[i].thumb, DATA.pictures[i].name, 48))))),
   ] : []);
 }
 
+// Pictures that two layers decide differently: another class, or no name in common.
+function differing(titles) {
+  const both = titles.map((title) => DATA.views.find((one) => one.title === title)), found = [];
+  const decisions = both.map((one) => one.rows.map(({ top, names }) => [DATA.networks[one.network].classes[top[0][0]], [...new Set(names.map(([name]) => name).filter(Boolean))]]));
+  decisions[0].slice(0, decisions[1].length).forEach(([cls, own], i) => {
+    const [other, its] = decisions[1][i];
+    if (cls !== other || !own.some((name) => its.includes(name))) found.push([DATA.pictures[i].name, `${cls}: ${own.join(", ")}`, `${other}: ${its.join(", ")}`]);
+  });
+  return found;
+}
+
 function comparedSection() {
   if (!DATA.compared) return;
-  const { concepts, matches, pictures, layers } = DATA.compared;
+  const { concepts, matches, layers } = DATA.compared, pictures = differing(layers);
   const table = (head, rows) => el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": head[0] }, el("table", {},
     el("thead", {}, el("tr", {}, head.map((one) => el("th", {}, one)))), el("tbody", {}, rows.map((row) => el("tr", {}, row.map((one) => el("td", {}, one)))))));
   const words = (list) => (list.length ? list.map((one) => `“${one}”`).join(", ") : "none");
@@ -382,7 +451,7 @@ function card(i) {
   return el("section", { class: "card" }, el("h3", {}, `Neuron ${i}`),
     el("p", { class: supported === false ? "unsupported" : null }, el("b", {}, quoted(own)), own.length ? `; ${test}${supported === false ? `, ${LEVEL}` : ""}` : ""),
     verified.length > 1 ? el("p", { class: "quiet" }, `Chosen by test pictures: ${quoted(verified.slice(0, -1))} (${verified.at(-1)})`) : null,
-    thumbs(images, "probe picture"), el("p", {}, `in crops: ${quoted(minor)}`), thumbs(crops, "crop"),
+    thumbs(images, "probe picture", "card", i), el("p", {}, `in crops: ${quoted(minor)}`), thumbs(crops, "crop", "card", i),
     el("p", {}, "Contributes most to ", classes.length ? classes.map(([c, s], at) => [at ? ", " : "", el("button", { onclick: () => find(network().classes[c]) }, `${network().classes[c]} (${percent(s)})`)]) : "no class"));
 }
 
@@ -404,7 +473,7 @@ function atlas() {
   const classes = network().classes.map((one) => [one, one]);
   fill("atlas", el("h2", {}, `The neurons of ${view().title}`),
     el("p", { class: "controls" }, el("label", {}, "Find a concept, a class or “neuron 12”", input),
-      choice("Class", [["", "any"], ...classes], shown.find, (value) => find(value))),
+      choice("Class", [["", "any"], ...classes], shown.find, (value) => { shown.find = value; listed = 24; atlas(); })),
     el("p", { id: "count", role: "status" }), el("div", { class: "cards", id: "cards" }),
     el("p", { class: "controls" }, el("button", { id: "more", onclick: () => { listed += 48; list(); } }, "More")));
   list();
@@ -445,6 +514,7 @@ function saveFigure() {
 }
 
 function start() {
+  DATA.pictures.forEach((one, index) => one.states?.forEach((own) => { if (own) own.index = index; }));
   for (const [key, value] of new URLSearchParams(location.hash.slice(1))) {
     if (key === "find") shown.find = value;
     else if (key in shown && Number.isFinite(Number(value))) shown[key] = Number(value);
@@ -461,11 +531,27 @@ function start() {
     detail(0) ? el("button", { onclick: saveFigure }, "Save figure") : "",
     el("button", { onclick: () => print() }, "Print"));
   if (detail(0)) {
-    fill("picture", el("div", { class: "controls", id: "choices" }), el("div", { id: "results" }));
+    const chosen = shown.cls >= 0 || shown.rival >= 0 || shown.beside >= 0;
+    fill("picture", el("details", { open: chosen }, el("summary", {}, "Change what is shown"),
+      el("div", { class: "controls", id: "choices" })), el("div", { id: "results" }));
     strip();
     redraw();
   }
   comparedSection();
   atlas();
+  shortened();
+  const terms = document.getElementById("terms");
+  terms.open = innerWidth > 700;
+  addEventListener("beforeprint", () => { terms.open = true; });
+}
+
+// Long tables begin with their first rows.
+function shortened() {
+  for (const body of document.querySelectorAll("#decisions tbody")) {
+    const rest = [...body.rows].slice(ROWS);
+    if (!rest.length) continue;
+    rest.forEach((row) => { row.hidden = true; });
+    body.closest(".scroll").after(el("button", { onclick: (event) => { rest.forEach((row) => { row.hidden = false; }); event.target.remove(); } }, `Show all ${body.rows.length} decisions`));
+  }
 }
 start();

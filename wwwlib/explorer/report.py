@@ -12,9 +12,9 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,10 +25,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from wwwlib.atlas import Atlas, LayerRecord
-from wwwlib.atlas.explain import ModelOutput, make_explanation, run_model
-from wwwlib.concepts import discover
+from wwwlib.atlas.explain import Explanation, ModelOutput, make_explanation, run_model
+from wwwlib.concepts import ConceptTable, discover
 from wwwlib.evaluation import activations
 from wwwlib.explorer import markup
+from wwwlib.explorer.compare import first_names
 from wwwlib.images import ImageSet, match_labels, subset
 from wwwlib.maps import ACTIVATION
 from wwwlib.registry import require
@@ -36,6 +37,7 @@ from wwwlib.studies.datasets import class_name
 
 DETAILED = 20  # pictures with tracks and controls; all have a row in the table
 TRACK = 8  # neurons of a track, at most
+LISTED = 24  # pictures of a group that are shown
 CLASSES = 5  # most probable classes for which a picture can be explained
 _ALPHA, _NAMES = 0.5, 12  # lowest alpha of the page, and names of a neuron, at most
 _SIDE = 320  # pixels of the longer side of a picture, at most
@@ -50,6 +52,8 @@ def report(
     probe: ImageSet | None = None,
     command: str = "",
     compared: Mapping | None = None,
+    instead_of: int | str | None = None,
+    say: Callable[[str, Explanation], object] | None = None,
 ) -> Path:
     """Write a report: an HTML page, and its provenance as an RO-Crate beside it.
 
@@ -68,6 +72,10 @@ def report(
         How the report was made, which it quotes.
     compared : mapping, optional
         What `compare` returns for two networks.
+    instead_of : int or str, optional
+        Class that the decisions passed to `say` are compared with, see `Atlas.explain`.
+    say : callable, optional
+        Takes name and `Explanation` of each picture, in the default layer of the first network.
 
     Returns
     -------
@@ -80,14 +88,28 @@ def report(
         for number, (name, book) in enumerate(books.items())
         for layer, record in book.layers.items()
     ]
+    first = next(iter(books.values()))
+    told = next(one for one in views if one.record is first.layer())
+    rival = None if instead_of is None else first.class_index(instead_of)
     pictures = []
     for i in tqdm(range(len(photos or ())), desc="pictures", disable=photos is None):
         image, name = photos.image(i), photos.names[i]
-        states = [one.explain(image, class_name(photos, i, one.book.classes), i) for one in views]
-        states = states if i < DETAILED else None
-        pictures.append({"name": name, "thumb": _webp(image, 48), "states": states})
-    networks = [_network(name, book, probe) for name, book in books.items()]
+        states = []
+        for one in views:
+            label = class_name(photos, i, one.book.classes)
+            wanted = partial(say, name) if say and one is told else None
+            states.append(one.explain(image, label, i, wanted, rival))
+        detail = states if i < DETAILED else None
+        pictures.append({"name": name, "thumb": _webp(image, 48), "states": detail})
+    networks = [
+        {"name": name, "classes": book.classes, "count": book.class_count.tolist()}
+        | {"calibration": calibration(book, probe), "facts": _facts(book)}
+        for name, book in books.items()
+    ]
     data = {"views": [one.to_json() for one in views], "pictures": pictures}
+    listed = {i for one in data["views"] for own in one["groups"] for i in own["pictures"][:LISTED]}
+    for i in {*range(DETAILED, len(pictures))} - listed:
+        del pictures[i]["thumb"]
     data |= {"networks": networks, "thumbs": thumbs, "compared": compared}
     out, now = Path(out), datetime.now(UTC).isoformat(timespec="seconds")
     page = {"command": command, "created": now, "books": books, "views": views, "photos": photos}
@@ -114,21 +136,24 @@ class _View:
     def __init__(self, title: str, number: int, book: Atlas, record: LayerRecord, thumbs: dict):
         self.title, self.number, self.book, self.record = title, number, book, record
         self.thumbs, self.class_w, self.kind = thumbs, {}, book.where(record.name)
-        self.rows, self.shares = [], []  # for each picture: the table's, and of contributions (N,)
-        first = [names[0] if names else "" for names in record.major.names]
-        self.words = sorted({*first} - {""})
-        self.named = torch.tensor([[name == word for word in self.words] for name in first])
+        self.rows, self.w = [], []  # for each picture: the table's, and contributions (N,)
 
-    def explain(self, image: Image.Image, label: str | None, i: int) -> dict | None:
-        """Explain a picture; return what the controls need, None where no map can be drawn."""
+    def explain(self, image, label: str | None, i: int, say=None, instead_of=None) -> dict | None:
+        """Explain picture `i`, to `say` also; return what the controls need.
+
+        Returns None where no map can be drawn, which is an error if there is something to say.
+        """
         book, record = self.book, self.record
-        if self.kind is None:
+        if self.kind is None and say is None:
             return None
         label = label if label in book.classes else None
-        base = run_model(book.target, record, image, book.signed, self.kind)
-        found = make_explanation(base, record, 5, None, label, 90.0, book)
+        run = cache(partial(run_model, book.target, record, image, book.signed, self.kind))
+        chosen, base = (record, 5, None, label, 90.0, book), run()
+        found = make_explanation(base, *chosen)
+        if say:
+            say(found if instead_of is None else make_explanation(run(instead_of), *chosen))
         order = base.p.argsort(descending=True, stable=True)[:CLASSES].tolist()
-        self.shares.append(torch.nn.functional.normalize(base.w.nan_to_num(0), 1, 0).abs())
+        self.w.append(base.w)
         row = {
             "label": label,
             "top": [[c, base.p[c].item()] for c in order],
@@ -138,12 +163,11 @@ class _View:
             "warning": found.warning,
         }
         self.rows.append(row)
-        return row | self._state(base, order, image) if i < DETAILED else None
+        return row | self._state(run, order) if i < DETAILED else None
 
-    def _state(self, base: ModelOutput, order: list[int], image: Image.Image) -> dict:
+    def _state(self, run: Callable[..., ModelOutput], order: list[int]) -> dict:
         """Return contributions and maps for every choice of classes."""
-        book, record, shown = self.book, self.record, set()
-        run = partial(run_model, book.target, record, image, book.signed, self.kind)
+        book, record, shown, base = self.book, self.record, set(), run()
         rivals = {c: run(c) for c in order[1:]}
         for c in order:
             self.class_w.setdefault(c, _class_side(book, record, c))
@@ -173,6 +197,7 @@ class _View:
         right_r = [] if record.right_r is None else record.right_r
         share = (record.class_w.abs() / record.class_w.abs().sum(1, True)).nan_to_num(0)
         best, neurons = share.topk(min(TRACK, len(record)), dim=1)
+        predicted = [row["top"][0][0] for row in self.rows]
         return {
             **{"title": self.title, "network": self.number, "layer": record.name},
             **{"exact": record.exact, "where": self.kind},
@@ -182,7 +207,7 @@ class _View:
             "classes": torch.stack([neurons, best], 2).tolist(),
             "neurons": self._neurons(share),
             "rows": self.rows,
-            "groups": groups(self.shares, self.named, self.words, self.rows),
+            "groups": groups(self.w, record.verified or record.major, predicted),
         }
 
     def _neurons(self, share: Tensor) -> list[list]:
@@ -213,22 +238,22 @@ class _View:
         return list(keys)
 
 
-def groups(shares: list[Tensor], named: Tensor, words: list[str], rows: list[dict]) -> list[dict]:
-    """Group pictures by predicted class, and by the names that carry more there than elsewhere.
+def groups(w: Sequence[Tensor], table: ConceptTable, predicted: Sequence[int]) -> list[dict]:
+    """Group pictures by predicted class, and rank names by what they carry there beyond elsewhere.
 
-    A name's share of a decision is the sum over the neurons with that first name. A shortcut, such
-    as snow for a wolf, is a name that carries much of all decisions for one class.
+    A name's share of a decision is the sum over the neurons with that first name; names that fail
+    their test do not count. A shortcut, such as snow for a wolf, is a name that carries more of the
+    decisions for one class than of all.
 
     Parameters
     ----------
-    shares : list of Tensor
-        (N,) share of each neuron in all contributions, for each of P pictures.
-    named : Tensor
-        (N, M) bool: the neurons of each name.
-    words : list of str
-        The M names.
-    rows : list of dict
-        Of the pictures; the first of "top" is the predicted class.
+    w : sequence of Tensor
+        (N,) contributions of N neurons to the decision for each of P pictures.
+    table : ConceptTable
+        Names of the neurons. Those chosen by test images find more shortcuts, see
+        `evaluation.verify`.
+    predicted : sequence of int
+        The P predicted classes.
 
     Returns
     -------
@@ -236,14 +261,17 @@ def groups(shares: list[Tensor], named: Tensor, words: list[str], rows: list[dic
         For each predicted class, largest first: "class", "pictures" (indices) and "names", up to
         five of [name, mean share in its pictures, mean share in all], largest difference first.
     """
-    if not shares or not words:
+    first = first_names(table)
+    words = sorted({*first} - {""})
+    if not len(w) or not words:
         return []
-    carried = torch.stack(shares).double() @ named.double()
-    predicted = torch.tensor([row["top"][0][0] for row in rows])
-    found = []
+    named = torch.tensor([[name == word for word in words] for name in first]).double()
+    w, predicted = torch.stack([*w]).double().nan_to_num(0), torch.as_tensor(predicted)
+    carried = torch.nn.functional.normalize(w, 1, 1).abs() @ named
+    found, all_of = [], carried.mean(0)
     for c in predicted.unique().tolist():
         own = (predicted == c).nonzero()[:, 0]
-        here, all_of = carried[own].mean(0), carried.mean(0)
+        here = carried[own].mean(0)
         best = (here - all_of).argsort(descending=True, stable=True)[:5].tolist()
         names = [[words[j], here[j].item(), all_of[j].item()] for j in best]
         found.append({"class": c, "pictures": own.tolist(), "names": names})
@@ -258,10 +286,8 @@ def calibration(book: Atlas, images: ImageSet | None) -> list[list]:
     list of [low, high, images, right]
         For each interval of probability; empty without labelled images.
     """
-    if images is None:
-        return []
-    matched = match_labels(images, book.target, warn=False)
-    known = [i for i, label in enumerate(matched.labels) if label is not None]
+    matched = None if images is None else match_labels(images, book.target, warn=False)
+    known = [i for i, label in enumerate(matched.labels if matched else ()) if label is not None]
     if not known:
         return []
     chosen = [known[i * len(known) // _CHECKED] for i in range(_CHECKED)]
@@ -281,17 +307,6 @@ def _class_side(book: Atlas, record: LayerRecord, c: int) -> Tensor | None:
     if w.isfinite().any() or head is None:
         return w if w.isfinite().any() else None
     return head[c].double() if book.signed else head[c].double().abs()
-
-
-def _network(name: str, book: Atlas, probe: ImageSet | None) -> dict:
-    """Return what the page says about a network as a whole."""
-    return {
-        "name": name,
-        "classes": book.classes,
-        "count": book.class_count.tolist(),
-        "calibration": calibration(book, probe),
-        "facts": _facts(book),
-    }
 
 
 def _facts(book: Atlas) -> dict[str, str]:
@@ -362,5 +377,5 @@ def _map(a: Tensor) -> dict:
     a = a.double().numpy()
     peak = np.abs(a).max((1, 2), initial=0)
     whole = np.round(a / np.where(peak > 0, peak, 1)[:, None, None] * 32767).astype("<i2")
-    text = base64.b64encode(whole.tobytes()).decode()
-    return {"shape": a.shape[1:], "peak": peak.tolist(), "values": text}
+    values = base64.b64encode(whole.tobytes()).decode()
+    return {"shape": a.shape[1:], "peak": peak.tolist(), "values": values}
