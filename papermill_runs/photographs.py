@@ -133,7 +133,7 @@ The weights of EfficientNet-Lite0, trained on ImageNet, are in a package under t
     python papermill_runs/photographs.py
 
 draws this page and its picture. The photographs, with their authors and licences, are in
-[data/photos](../data/README.md).
+[data/photos](project/data.md).
 
 ![Photographs with activation maps, contribution maps and Grad-CAM](photographs.jpg)
 
