@@ -176,16 +176,17 @@ def _merge(k: int, one: State, other: State) -> State:
 
 
 def _finish(k: int, classes: int, state: State) -> State:
-    totals = class_totals(state, classes)
+    parts = (state | {"sum": state["sum"][:, :, i]} for i in (0, 1))
+    sums, sizes = (class_totals(part, classes) for part in parts)
     status = torch.full_like(state["finite"], OK, dtype=torch.int8)
     status[state["low"] == state["high"]] = CONSTANT
     status[state["finite"] < k] = NOT_FINITE
     return {
         **_best(k, state["value"], state["index"]),
         "status": status,
-        "class_sum": totals["sum"][:, 0],
-        "class_abs": totals["sum"][:, 1],
-        "class_count": totals["count"],
+        "class_sum": sums["sum"],
+        "class_abs": sizes["sum"],
+        "class_count": sums["count"],
     }
 
 
