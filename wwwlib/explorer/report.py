@@ -89,7 +89,7 @@ def report(
         for layer, record in book.layers.items()
     ]
     first = next(iter(books.values()))
-    told = next(one for one in views if one.record is first.layer())
+    default = next(one for one in views if one.record is first.layer())
     rival = None if instead_of is None else first.class_index(instead_of)
     pictures = []
     for i in tqdm(range(len(photos or ())), desc="pictures", disable=photos is None):
@@ -97,7 +97,7 @@ def report(
         states = []
         for one in views:
             label = class_name(photos, i, one.book.classes)
-            wanted = partial(say, name) if say and one is told else None
+            wanted = partial(say, name) if say and one is default else None
             states.append(one.explain(image, label, i, wanted, rival))
         detail = states if i < DETAILED else None
         pictures.append({"name": name, "thumb": _webp(image, 48), "states": detail})

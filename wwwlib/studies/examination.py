@@ -234,8 +234,8 @@ def rivals(
             grouped = falcon.falcon(target, layer, probe, encoder, texts, **how)
             found[layer]["FALCON", *pair] = grouped.table().names
         if speaker:
-            told = milan.candidates(target, layer, probe, own.first(15), speaker, **options)
-            found[layer]["MILAN",] = milan_names(told.ranked(), words.words).names
+            words_of = milan.candidates(target, layer, probe, own.first(15), speaker, **options)
+            found[layer]["MILAN",] = milan_names(words_of.ranked(), words.words).names
     return found
 
 

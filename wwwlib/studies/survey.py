@@ -206,8 +206,8 @@ def named_tracks(
     found = run(contributions, **options)[layer]
     # The strongest neurons of every image, by its own contributions and by those of its class.
     both = [maps.strongest(one, top)[0].tolist() for one in (found["w"], w[found["predicted"]])]
-    told = ([[name for i in row for name in names[i]] for row in rows] for rows in both)
-    return NamedTracks(found["predicted"], *told)
+    named = ([[name for i in row for name in names[i]] for row in rows] for rows in both)
+    return NamedTracks(found["predicted"], *named)
 
 
 def distinct(images: ImageSet) -> ImageSet:
