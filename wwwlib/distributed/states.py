@@ -6,6 +6,7 @@ each number at two fixed places into a coarse and a fine part, each a multiple o
 small enough that no addition of parts rounds. Adding parts is commutative and associative.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,8 +67,11 @@ def merge_class_sums(one: State, other: State) -> State:
 
 def class_totals(state: State, number: int) -> State:
     """Return the sums (C, ...) float64 and image counts (C,) int64 of classes 0 to C - 1."""
-    found = {"sum": state["sum"].sum(1), "count": state["count"]}
-    return {
-        name: own.new_zeros(number, *own.shape[1:]).index_copy_(0, state["classes"], own)
-        for name, own in found.items()
-    }
+    totals = {}
+    for name, own in {"sum": state["sum"].sum(1), "count": state["count"]}.items():
+        own = own.numpy(force=True)
+        # Rows of NumPy's zeros take no time and no memory until they are written.
+        dense = np.zeros((number, *own.shape[1:]), own.dtype)
+        dense[state["classes"].numpy(force=True)] = own
+        totals[name] = torch.from_numpy(dense)
+    return totals
