@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from wwwlib import contributions, evaluation, images, maps, targets, world
+from wwwlib.baselines.craft import Craft
 from wwwlib.studies import interventions as iv
 
 
@@ -213,6 +214,20 @@ def test_heatmaps_are_those_of_each_method(conv):
     assert all(v.min() >= 0 and v.shape[1:] == (3, 64, 64) for v in found.values())
     other = iv.explain(replace(own, classes=(own.classes + 1) % 24), "layer4", 2, 3, 4)
     assert not torch.allclose(found["integrated gradients"], other["integrated gradients"])
+
+
+def test_crafts_heatmaps_are_those_of_each_image_s_class(conv):
+    """Every image has the heatmap of the concepts of the class that is asked about."""
+    own = iv.decide(conv, images.subset(world.image_set(8, seed=3), [1, 3, 5]))
+    own = replace(own, classes=torch.tensor([3, 1, 3]))
+    bank, importance = torch.rand(2, 4, 128).double(), torch.rand(2, 4).double()
+    known = {c: Craft("layer4", bank[j], importance[j], 0.0, (), ()) for j, c in enumerate((1, 3))}
+    found = iv.explain(own, "layer4", 2, 3, 2, decomposed=known)["CRAFT"]
+    assert found.shape == (1, 3, 64, 64)
+    for i, c in enumerate((3, 1, 3)):
+        alone = known[c].heatmap(conv, own.x[i : i + 1])[0]
+        torch.testing.assert_close(found[0, i], alone.float())
+    assert "CRAFT" not in iv.explain(own, "layer4", 2, 3, 2)
 
 
 def test_hiding_pixels_equals_doing_so_one_by_one(conv):

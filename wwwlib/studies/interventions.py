@@ -25,6 +25,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from wwwlib import evaluation, images, maps, world
 from wwwlib.activations import capture
 from wwwlib.baselines import shapley
+from wwwlib.baselines.craft import Craft
 from wwwlib.contributions import contribute, forward, masked_forward
 from wwwlib.images import ImageSet, batches
 from wwwlib.registry import require, whole_number
@@ -83,7 +84,13 @@ def decide(target: Target, images: ImageSet, batch_size: int = 64) -> Decisions:
 
 
 def explain(
-    own: Decisions, layer: str, top: int = 5, draws: int = 50, steps: int = 8, seed: int = 0
+    own: Decisions,
+    layer: str,
+    top: int = 5,
+    draws: int = 50,
+    steps: int = 8,
+    seed: int = 0,
+    decomposed: Mapping[int, Craft] | None = None,
 ) -> Tensors:
     """Compute heatmaps by several methods, and random ones.
 
@@ -100,6 +107,8 @@ def explain(
         Of the path of integrated gradients, which begins at x = 0 (Sundararajan et al., ICML 2017).
     seed : int
         Of the random maps.
+    decomposed : mapping of int to Craft, optional
+        CRAFT's concepts of every class, for its heatmaps.
 
     Returns
     -------
@@ -113,6 +122,10 @@ def explain(
     gradients = method(lambda x: forward(own.target, x, [])[0])
     parts = [gradients.attribute(x, target=c, n_steps=steps).sum(1) for x, c in pairs]
     found["integrated gradients"] = torch.cat(parts).detach().clamp(min=0).float().cpu()
+    if decomposed:
+        both = zip(own.x, own.classes.tolist(), strict=True)
+        heat = [decomposed[c].heatmap(own.target, x[None]) for x, c in both]
+        found["CRAFT"] = torch.cat(heat).float()
     noise = torch.rand(draws, len(own.x), 8, 8, generator=torch.Generator().manual_seed(seed))
     return {name: m[None] for name, m in found.items()} | {RANDOM: maps.resize(noise, size)}
 
