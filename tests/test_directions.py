@@ -1,9 +1,14 @@
 """Directions as a layer of their own: values, gradients, ablation, and the verbs that take them."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -276,6 +281,90 @@ def test_other_dictionaries_reconstruct_as_they_should():
     unlike = dictionaries.random_directions(a, 5, seed=1)
     assert dictionaries.stability(own, unlike) < 0.95
     assert dictionaries.quality(dictionaries.random_directions(a, 7, 2), a)["L0"] <= 2
+
+
+def saved(path, layout, width=6, count=9):
+    """Write random weights in a published layout, with settings beside them; returns both."""
+    torch.manual_seed(3)
+    state = {"W_enc": torch.randn(width, count), "b_enc": torch.randn(count)}
+    state |= {"W_dec": torch.randn(count, width), "b_dec": torch.randn(width)}
+    if layout == "overcomplete":
+        state = {
+            "encoder.final_block.0.weight": torch.randn(count, width),
+            "encoder.final_block.0.bias": torch.randn(count),
+            "dictionary._weights": torch.randn(count, width),
+            "dictionary.multiplier": torch.tensor(0.3),
+        }
+    save_file(state, path)
+    settings = {"normalize_activations": "none", "activation_fn_str": "relu"}
+    return state, settings | {"activation_fn_kwargs": {}}
+
+
+def reconstruction(own, a):
+    return own.encode(a) @ own.directions + own.bias
+
+
+def test_published_autoencoders_reconstruct_as_their_own_code_does(tmp_path):
+    """The formulas of both libraries, written out: ReLU, the k largest, layer normalisation."""
+    path, a = tmp_path / "sae.safetensors", torch.randn(40, 6) * 3 + 1
+    state, settings = saved(path, "prisma")
+    beside = tmp_path / "config.json"
+    beside.write_text(json.dumps(settings))
+    w, b, v, c = (state[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
+    expected = ((a - c) @ w + b).relu() @ v + c
+    torch.testing.assert_close(reconstruction(dictionaries.load(path), a), expected)
+
+    settings |= {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 2}}
+    beside.write_text(json.dumps(settings | {"normalize_activations": "layer_norm"}))
+    own = dictionaries.load(path)
+    deviation = a.std(1, keepdim=True)
+    x = (a - a.mean(1, keepdim=True)) / (deviation + 1e-5)
+    codes = (x - c) @ w + b
+    codes = torch.where(codes >= codes.sort(1).values[:, -2:-1], codes.relu(), 0)
+    expected = (codes @ v + c) * deviation + a.mean(1, keepdim=True)
+    added = c * deviation + a.mean(1, keepdim=True)  # the part that no direction has
+    torch.testing.assert_close(own.encode(a) @ own.directions + added, expected)
+    assert ((own.encode(a) > 0).sum(1) <= 2).all()
+
+    state, _ = saved(path, "overcomplete")
+    weight, offset, directions, multiplier = state.values()
+    expected = (a @ weight.T + offset).relu() @ (directions * multiplier.exp())
+    torch.testing.assert_close(reconstruction(dictionaries.load(path), a), expected)
+    assert ((dictionaries.load(path, k=3).encode(a) > 0).sum(1) <= 3).all()
+
+
+def test_autoencoders_of_other_kinds_are_refused(tmp_path):
+    path, beside = tmp_path / "sae.safetensors", tmp_path / "config.json"
+    _, settings = saved(path, "prisma")
+    with pytest.raises(FileNotFoundError, match=r"config.json.*standardised"):
+        dictionaries.load(path)
+    assert dictionaries.load(path, standardised=False).k == 9
+    for change in (
+        {"normalize_activations": "constant_norm_rescale"},
+        {"activation_fn_str": "tanh"},
+    ):
+        beside.write_text(json.dumps(settings | change))
+        with pytest.raises(ValueError, match=next(iter(change.values()))):
+            dictionaries.load(path)
+    save_file({"W_enc": torch.zeros(2, 3), "b_gate": torch.zeros(3)}, path)
+    with pytest.raises(ValueError, match=r"holds W_enc, b_gate; the layouts that are read"):
+        dictionaries.load(path)
+
+
+def test_probes_separate_concepts_along_their_normals():
+    """Each direction is the normal that scikit-learn fits to standardised activations."""
+    a = torch.randn(80, 5) * torch.tensor([1.0, 2, 3, 0.1, 1]) + 4
+    present = torch.stack([a[:, 0] > 4.5, a[:, 3] > 4], 1)
+    own = dictionaries.probes(a, present)
+    for j in range(2):
+        scaled = StandardScaler().fit(a)
+        scaled.scale_ = a.std(0).numpy()
+        fit = LogisticRegression(class_weight="balanced", max_iter=1_000)
+        fit.fit(scaled.transform(a), present[:, j])
+        normal = torch.from_numpy(fit.coef_[0]) / a.std(0)
+        torch.testing.assert_close(own.directions[j], (normal / normal.norm()).float())
+        assert roc_auc_score(present[:, j], own.encode(a)[:, j]) > 0.95
+    torch.testing.assert_close(own.encode(a).mean(0), torch.zeros(2), atol=1e-5, rtol=0)
 
 
 def test_codes_of_photographs_are_evaluated_like_neurons(shards):

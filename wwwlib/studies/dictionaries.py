@@ -6,10 +6,13 @@ on positions from shards, which a store keeps on disk, so that a set of any size
 `targets.with_directions` makes a layer of the codes.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,12 +20,18 @@ from tqdm.auto import tqdm
 
 from wwwlib.activations import capture
 from wwwlib.images import ImageSet, batches, subset
-from wwwlib.registry import require
+from wwwlib.registry import existing_file, require
 from wwwlib.store import Slot, Store
 from wwwlib.targets import Dictionary, Target
+from wwwlib.targets.library import read_weights
 
 _SHARD = 1_024  # images whose positions are one artifact
 _PARTS = ("weight", "offset", "directions", "bias")
+_PRISMA = ("W_enc", "b_enc", "W_dec", "b_dec")
+_OVERCOMPLETE = (
+    "encoder.final_block.0.weight", "encoder.final_block.0.bias",
+    "dictionary._weights", "dictionary.multiplier",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +47,9 @@ class Linear:
     directions, bias : Tensor, shapes (M, D) and (D,)
     k : int or None
         Number of codes that are kept at a position, if positive; None keeps all, with their signs.
+    standardised : bool
+        Whether the encoder is for activations of mean 0 and deviation 1 over neurons; codes are
+        then multiplied by the deviation of the activation, so that directions add up to it.
     """
 
     weight: Tensor
@@ -45,11 +57,16 @@ class Linear:
     directions: Tensor
     bias: Tensor
     k: int | None = None
+    standardised: bool = False
 
     def encode(self, a: Tensor) -> Tensor:
         """Return the codes (P, M) of activations (P, D)."""
         weight, offset, bias = (one.to(a) for one in (self.weight, self.offset, self.bias))
+        if self.standardised:
+            deviation = a.std(1, keepdim=True)
+            a = (a - a.mean(1, keepdim=True)) / (deviation + 1e-5)
         codes = (a - bias) @ weight.T + offset
+        codes = codes * deviation if self.standardised else codes
         if self.k is None:
             return codes
         value, index = codes.topk(min(self.k, codes.shape[1]), dim=1)
@@ -239,6 +256,79 @@ def _revive(parts: dict, sides: dict, a: Tensor, k: int) -> None:
 
 
 # Others ---------------------------------------------------------------------------------------
+
+
+def load(path: str | Path, k: int | None = None, standardised: bool | None = None) -> Linear:
+    """Load a published sparse autoencoder with a linear encoder from its state dict.
+
+    Parameters
+    ----------
+    path : path
+        A file that `targets.read_weights` reads, in the layout of ViT-Prisma's standard
+        architecture (``W_enc``, ``b_enc``, ``W_dec``, ``b_dec``) or of overcomplete's linear
+        encoder (``encoder.final_block.0`` and ``dictionary``).
+    k : int, optional
+        Number of codes that are kept at a position; by default all that are positive.
+    standardised : bool, optional
+        Whether activations are standardised before they are encoded. ViT-Prisma's files state
+        this and `k` in a ``config.json`` beside them, which is read where it is not given.
+
+    Raises
+    ------
+    ValueError
+        If the file has another layout, or the settings beside it are others than these.
+    FileNotFoundError
+        If there is no such file, or no ``config.json`` where one is needed.
+    """
+    path, state = Path(path), {n: own.float() for n, own in read_weights(path).items()}
+    if set(state) == {*_PRISMA}:
+        parts = [state["W_enc"].T, *(state[n] for n in ("b_enc", "W_dec", "b_dec"))]
+        if standardised is None:
+            where = existing_file(path.with_name("config.json"), "settings; or give standardised=")
+            found = json.loads(where.read_text())
+            kind, activation = found["normalize_activations"], found["activation_fn_str"]
+            if kind not in ("none", "layer_norm") or activation not in ("relu", "topk"):
+                raise ValueError(f"{where} has {kind!r} and {activation!r}, which are not read.")
+            standardised, k = kind == "layer_norm", k or found["activation_fn_kwargs"].get("k")
+    elif set(state) == {*_OVERCOMPLETE}:
+        weight, offset, directions, multiplier = (state[name] for name in _OVERCOMPLETE)
+        parts = [weight, offset, directions * multiplier.exp(), torch.zeros(weight.shape[1])]
+    else:
+        raise ValueError(
+            f"{path} holds {', '.join(state)[:200]}; the layouts that are read have "
+            f"{', '.join(_PRISMA)} or {', '.join(_OVERCOMPLETE)}."
+        )
+    return Linear(*parts, k=k or len(parts[1]), standardised=bool(standardised))
+
+
+def probes(a: Tensor, present: Tensor) -> Linear:
+    """Return the normals of linear classifiers of concepts, also called concept activation vectors.
+
+    Parameters
+    ----------
+    a : Tensor
+        (I, D) activations of images.
+    present : Tensor
+        (I, M) bool, the concepts of each image; each has images with and without it.
+
+    Returns
+    -------
+    Linear
+        Unit directions (M, D), named by their concepts; a code is the signed distance from the
+        mean activation along its direction.
+
+    References
+    ----------
+    Kim et al., "Interpretability beyond feature attribution: quantitative testing with concept
+    activation vectors (TCAV)", ICML 2018.
+    """
+    model = require("sklearn.linear_model", "baselines").LogisticRegression
+    bias, scale = a.mean(0), a.std(0).clamp(min=1e-6)
+    z = ((a - bias) / scale).double().cpu().numpy()
+    fits = (model(class_weight="balanced", max_iter=1_000).fit(z, own) for own in present.T.cpu())
+    normals = torch.from_numpy(np.concatenate([fit.coef_ for fit in fits])).to(a) / scale
+    directions = F.normalize(normals, dim=1)
+    return Linear(directions, torch.zeros(len(directions)).to(a), directions, bias)
 
 
 def principal(a: Tensor, count: int) -> Linear:
