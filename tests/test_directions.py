@@ -276,6 +276,8 @@ def test_other_dictionaries_reconstruct_as_they_should():
         "nmf": dictionaries.quality(dictionaries.nmf(a, 5), a),
     }
     assert quality["pca"]["R2"] > 0.9999 and quality["nmf"]["R2"] > 0.9
+    more = dictionaries.nmf(a, 20)  # than neurons
+    assert more.directions.shape == (20, 12) and (more.directions >= 0).all()
     own = dictionaries.principal(a, 5)
     assert dictionaries.stability(own, own) == pytest.approx(1)
     unlike = dictionaries.random_directions(a, 5, seed=1)

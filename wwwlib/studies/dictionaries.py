@@ -349,7 +349,8 @@ def random_directions(a: Tensor, count: int, k: int | None = None, seed: int = 0
 def nmf(a: Tensor, count: int, seed: int = 0) -> Factors:
     """Return non-negative factors of activations (P, D), whose negative part is left out."""
     decomposition = require("sklearn.decomposition", "baselines")
-    how = {"init": "nndsvda", "batch_size": 4_096, "transform_max_iter": 30}
+    init = "nndsvda" if count <= min(a.shape) else "random"  # more factors than neurons
+    how = {"init": init, "batch_size": 4_096, "transform_max_iter": 30}
     model = decomposition.MiniBatchNMF(count, random_state=seed, **how)
     model.fit(a.clamp(min=0).double().numpy())
     directions = torch.from_numpy(model.components_).to(a)
