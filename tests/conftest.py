@@ -10,6 +10,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread a test process, one process a core
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # tests start many interpreters: compile once
 
 import numpy as np
 import pytest
