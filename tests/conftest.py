@@ -10,6 +10,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread a test process, one process a core
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # tests start many interpreters: compile once
 
 import numpy as np
 import pytest
@@ -34,7 +35,8 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items, config):
     """Run tests that share a fixture of their module in one process, so that it is made once.
 
     All other tests go to whichever process is idle (`--dist loadgroup`), in this order: those that
@@ -42,12 +44,24 @@ def pytest_collection_modifyitems(items):
     """
     order = {f"test_{name}": place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
-    for item in items:
+    for item in items if hasattr(config, "workerinput") else []:
         shared = (d for own in item._fixtureinfo.name2fixturedefs.values() for d in own)
         if "processes" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("processes"))
+            _group(item, "processes")
         elif any(fixture.scope == "module" for fixture in shared):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            _group(item, item.path.stem)
+
+
+def _group(item, name):
+    """Put a test in a group: xdist reads it at the end of the node id.
+
+    From a mark xdist 3.8 writes it to `_nodeid`, which pytest 9.2 reads no more.
+    """
+    if hasattr(item, "_id"):
+        item._id = item._id.parse(f"{item.nodeid}@{name}")
+    else:
+        item._nodeid = f"{item.nodeid}@{name}"
+    assert item.nodeid.endswith(f"@{name}"), "tests that share a fixture would be distributed"
 
 
 def _need(variable: str, default: Path, what: str) -> Path:

@@ -101,7 +101,7 @@ HARMLESS = {"pickle", "pickle.UnpicklingError"}  # what torch.load raises on a f
 
 
 def unsafe(source):
-    """Yield what has no place in this house: unpickling, running text, one maker's devices."""
+    """Yield unsafe code: unpickling, running text, devices of one maker."""
     for node in ast.walk(ast.parse(source)):
         line = getattr(node, "lineno", "?")
         if isinstance(node, ast.Import | ast.ImportFrom):

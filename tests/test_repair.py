@@ -87,20 +87,28 @@ def test_only_tested_names_count_as_scenery():
     assert repair.named_after(tested, ["sea"]).tolist() == [True, False, False]
 
 
-def test_a_new_last_layer_is_fitted_to_independent_scenes(own):
+def test_a_new_last_layer_is_fitted_to_independent_scenes(own, monkeypatch):
     """Breaks if the layer is fitted to other scenes, or scored on those it was fitted to."""
-    tested = world.image_set(48, 2, swap=True)
+    tested, first, made, asked = world.image_set(48, 2, swap=True), 240, world.image_set, []
+
+    def fewer(count, *which):
+        asked.append((count, *which))
+        return made(first, *which)
+
+    monkeypatch.setattr(world, "image_set", fewer)
     found = repair.retrained(own.target, "layer4", {"moved": tested}, 6, progress=False)["moved"]
+    assert asked == [(1_200, 6)], "the first scenes of these are enough to see which they are"
     z = []
-    for images in (world.image_set(1_200, 6), tested):
+    for images in (made(first, 6), tested):
         x = torch.stack([own.target.preprocess(images.image(i)) for i in range(len(images))])
         with torch.no_grad(), capture(own.target, "layer4") as seen:
             own.target.model(x)
         z.append(seen["layer4"].z.numpy())
     mean, spread = z[0].mean(0), z[0].std(0)
-    labels = [i % 24 for i in range(1_200)]
+    labels = [i % 24 for i in range(first)]
     fitted = LogisticRegression(max_iter=2_000).fit((z[0] - mean) / spread, labels)
-    assert found == pytest.approx(fitted.score((z[1] - mean) / spread, labels[:48]), abs=0.03)
+    expected = fitted.score((z[1] - mean) / spread, labels[:48])
+    assert found == pytest.approx(expected, abs=0.03)
 
 
 def test_the_number_of_neurons_is_chosen_on_other_scenes():

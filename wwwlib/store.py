@@ -1,4 +1,4 @@
-"""Artifacts on disk that know the arguments which made them.
+"""Artifacts on disk, each kept with the arguments that made it.
 
 An artifact is two files, ``<root>/<kind>/<digest of key>.safetensors`` with the tensors and a
 ``.json`` sidecar with key, record, and checksums of both. An equal key loads it; any other key,

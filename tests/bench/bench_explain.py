@@ -3,7 +3,7 @@
     python tests/bench/bench_explain.py [--repeats 15]
 
 Prints a table and one JSON line. Explaining is all of `Atlas.explain`: preprocessing, the network,
-both tracks with maps and regions, and the picture as the network saw it. The yardstick is what
+both tracks with maps and regions, and the picture as it was preprocessed. The reference is what
 `loss.backward()` costs: one forward pass and the gradients of all weights. Times are medians over
 repeats that take turns, on an untrained ResNet-18 and 24 images of noise.
 """
@@ -76,7 +76,7 @@ def seconds(call):
 
 
 def measure(made, repeats):
-    """Return the median seconds of the yardstick and of explaining with each layer, in turns."""
+    """Return the median seconds of the reference and of explaining with each layer, in turns."""
     image = noise(0)
     calls = {"forward + backward": lambda: forward_and_backward(made.target, image)}
     for layer in made.layers:

@@ -4,7 +4,7 @@
 
 Prints a table and one JSON line. Each control of the page is moved to a value that it has not had,
 and everything that hangs on it is told again: HTML and pictures included, the browser left out.
-Only another picture, or a changed one, runs the network; what that costs is the yardstick, and no
+Only another picture, or a changed one, runs the network; what that costs is the reference, and no
 control that leaves the picture alone should come near it. Times are medians over repeats, on
 `world/conv`; `--words` fills its vocabulary up with invented words.
 """

@@ -415,7 +415,7 @@ def findings(tested: Tested, verified: Mapping[Layer, ConceptTable], table: Data
     low, high = rows.min(), rows.max()
     one = next(iter(tested.values()))["WWW"]
     supported = (rows.supported * rows.neurons).sum() / rows.neurons.sum()
-    table = table[~table.method.isin((PERFECT, EVEN))]  # no methods, since they know the masks
+    table = table[~table.method.isin((PERFECT, EVEN))]  # no methods: they use the masks
     best = table.groupby(["network", "layer"]).AUROC.transform("max") == table.AUROC
     alone = table[best].drop_duplicates(["network", "layer"], keep=False)
     rival = table[table.method == "CLIP-Dissect, tuned"]

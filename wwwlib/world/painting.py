@@ -232,9 +232,6 @@ class _Scenery:
     def _paint(self, where, fill, *concepts):
         self.canvas.paint(where, fill, {self.name, *concepts})
 
-    def _shape(self, shape, coordinates, box, colour, *concepts):
-        self._paint(shape_mask(shape, coordinates, box), colour, *concepts)
-
     def _drawn(self, value):
         """Return a number, or for a pair one that is drawn from this range."""
         return self.rng.randint(*value) if isinstance(value, list) else value
@@ -279,7 +276,7 @@ class _Scenery:
             top, shade = self.rng.randint(0, 18), self.rng.randint(-14, 14)
             colour = (24 + shade // 2 + 14, 74 + shade, 44 + shade // 2)
             for step in (0, 9, 18):
-                self._shape("polygon", _TRIANGLE, (left, top + step, 18), colour)
+                self._paint(shape_mask("polygon", _TRIANGLE, (left, top + step, 18)), colour)
 
     def _dashes(self):
         line = abs(_Y - 2 * (self.horizon + 14)) < 3
