@@ -1,4 +1,4 @@
-"""Naming methods on equal terms: networks and probe sets, names of each method, caveats."""
+"""Naming methods on equal terms: networks and probe sets, names of each method."""
 
 from dataclasses import replace
 
@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from wwwlib import concepts, language, world
-from wwwlib.baselines import clip_dissect, milan
+from wwwlib.baselines import clip_dissect
 from wwwlib.baselines.falcon import Captions
 from wwwlib.baselines.network_dissection import Dissection
 from wwwlib.concepts import ConceptTable
 from wwwlib.exemplars import Exemplars
-from wwwlib.studies import comparison, conclusions, literature, tables
+from wwwlib.studies import comparison, conclusions, literature
 from wwwlib.studies.tables import MethodNames
 
 PLACES = "/a/airfield 0\n/b/balcony/exterior 1\n/c/car_interior 2\n"
@@ -181,33 +181,3 @@ def test_labels_of_broden_are_within_reach_of_its_clean_list(real):
     raw = sum(language.fold(own[0]) in held for own in labels)
     clean = sum(language.fold(own[0]) in held for own in comparison.match_spelling(labels, words))
     assert raw < 0.6 * len(labels) and clean > 0.95 * len(labels)
-
-
-# Caveats --------------------------------------------------------------------------------------
-
-
-def noted(methods, **settings):
-    """The caveats about some rows, another of which was not run."""
-    given = {method: MethodNames([["a"]], ["a"]) for method in methods}
-    table = tables.assemble("t", {**given, "WWW": MethodNames()}, [["a"]], {})
-    return " ".join(conclusions.caveats([table, table], **{"dissect_k": 100, **settings}))
-
-
-def test_remarks_are_true_of_the_run():
-    """Each follows from a setting, changes with it, and stands once."""
-    assert "100 images per neuron, as do its authors" in noted([conclusions.EQUAL])
-    told = noted([conclusions.EQUAL], dissect_k=1)
-    assert "1 image per neuron, its authors 100" in told and "as do" not in told
-    told = noted(["FALCON"], grouping={"sigmas": 2.5})
-    assert "are 2.5 standard deviations" in told and "of 0.8 (its authors': 5 and 0.8)" in told
-    assert noted(["Network Dissection"]).count("sees no parts") == 1
-    told = noted(["MILAN"], describer=milan.load())
-    assert "image encoder is world/conv." in told and "Not run here: WWW." in told
-
-
-def test_rows_are_matched_by_their_whole_name():
-    """Nothing that is true of a method here is said of its published labels."""
-    told = noted(
-        ["MILAN as published", "Network Dissection as published", "CLIP-Dissect as published"]
-    )
-    assert told.startswith("Not run here: WWW. Labels as published") and told.count(".") == 2

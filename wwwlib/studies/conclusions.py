@@ -1,13 +1,11 @@
-"""Conclusions that tables allow, derived from their scores and from the settings of the run."""
+"""Conclusions that tables allow, derived from their scores."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
-from wwwlib.baselines import falcon, milan
 from wwwlib.studies.tables import Table, compare_pairs
 
 EQUAL = "CLIP-Dissect equal k"
 LEVEL = 0.05  # of the p-values after correction
-DISSECT_K = 100  # images per neuron of CLIP-Dissect's authors
 
 
 def winner(table: Table, metric: str, seed: int = 0) -> str:
@@ -43,55 +41,6 @@ def winner(table: Table, metric: str, seed: int = 0) -> str:
     p = compare_pairs({method: (best, own) for method, own in rest.items()}, seed).p
     near = [*p.index[p >= LEVEL]]
     return leaders[0] + (f", not significantly above {_short(near)}" if near else "")
-
-
-def caveats(
-    tables: Iterable[Table],
-    *,
-    dissect_k: int,
-    grouping: Mapping[str, float] | None = None,
-    describer: milan.Describer | None = None,
-) -> list[str]:
-    """Return the caveats about the methods of some tables of the final layer, each once.
-
-    Parameters
-    ----------
-    tables : iterable of Table
-    dissect_k : int
-        Images per neuron of CLIP-Dissect.
-    grouping : mapping of str to float, optional
-        FALCON's `sigmas` and `cohesive`, by default its authors'.
-    describer : Describer, optional
-        MILAN's.
-    """
-    rows = {row.method: row for table in tables for row in table.rows}
-    run = [method for method, row in rows.items() if row.scores]
-    missing = [method for method in rows if method not in run]
-    lines = [f"Not run here: {_join(missing)}."] if missing else []
-    lines += [
-        f"{method} gives {rows[method].size} names per neuron, so it does not compete in hit rate."
-        for method in run
-        if (rows[method].size or 1) > 1
-    ]
-    theirs = "as do its authors" if dissect_k == DISSECT_K else f"its authors {DISSECT_K}"
-    images = f"{dissect_k} image{'s' * (dissect_k > 1)} per neuron"
-    used = {"sigmas": falcon.SIGMAS, "cohesive": falcon.COHESIVE, **(grouping or {})}
-    texts = {
-        EQUAL: f"CLIP-Dissect uses {images}, {theirs}, and else its authors' settings.",
-        "Network Dissection": "Final neurons have one value per image, so Network Dissection sees "
-        "no parts.",
-        "FALCON": "FALCON takes words from captions, not from the concept set, and leaves neurons "
-        f"in none of its groups without a name. Its thresholds are {used['sigmas']:g} standard "
-        f"deviations and a coherence of {used['cohesive']:g} (its authors': {falcon.SIGMAS:g} and "
-        f"{falcon.COHESIVE:g}).",
-        "MILAN": describer
-        and "MILAN's names are words of the concept set in its free text. Its decoder was trained "
-        f"on masks and names of the concept world, its image encoder is {describer.encoder.name}.",
-    }
-    lines += [text for method, text in texts.items() if method in run and text]
-    if any(method.endswith("as published") for method in run):
-        lines.append("Labels as published may come from other images and weights than these.")
-    return lines
 
 
 def _short(names: Sequence[str]) -> str:
