@@ -5,7 +5,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from scipy.optimize import minimize
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
@@ -127,25 +126,6 @@ def test_the_heatmap_points_at_the_boat(conv, boats):
         place = divmod(int(m.argmax()), m.shape[1])
         hits.append(bool(world.render(world.sample(i, 77)).masks["boat"][place]))
     assert sum(hits) >= 10, f"{sum(hits)} of 12"
-
-
-def test_every_class_is_decomposed_from_images_with_its_label():
-    """Each class has what `craft` finds in the images with its label alone."""
-    target = network([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    shown = [Image.new("RGB", (12, 12), (255 - 9 * i, 9 * i, 20 * i)) for i in range(1, 8)]
-    shown += [Image.new("RGB", (12, 12), (9 * i, 255 - 9 * i, 20 * i)) for i in range(1, 8)]
-    names, labels = tuple(map(str, range(14))), (0,) * 7 + (1,) * 7
-    given = images.ImageSet("colours", "colours", names, labels, ("a", "b"), shown.__getitem__)
-    settings = {"concepts": 2, "samples": 4}
-    found = craft.every_class(target, "0", given, **settings)
-    assert set(found) == {0, 1}
-    for c, one in found.items():
-        own = images.subset(given, range(7 * c, 7 * c + 7))
-        expected = craft.craft(target, "0", own, c, **settings)
-        assert torch.equal(one.bank, expected.bank) and torch.equal(
-            one.importance, expected.importance
-        )
-    assert not torch.equal(found[0].bank, found[1].bank)
 
 
 def test_a_transformer_is_taken_apart_where_its_values_are_not_negative():

@@ -22,7 +22,7 @@ from wwwlib.baselines.common import layer_maps
 from wwwlib.contributions import forward, replaced_output
 from wwwlib.distributed import Options
 from wwwlib.evaluation import activations
-from wwwlib.images import ImageSet, subset
+from wwwlib.images import ImageSet
 from wwwlib.registry import require, whole_number
 from wwwlib.targets import LOGITS, Target
 
@@ -155,14 +155,6 @@ def craft(
     kept = tuple(tuple(patches[i] for i in best[:, r]) for r in order)
     error = float(nmf.reconstruction_err_ / np.linalg.norm(a.numpy()))
     return Craft(layer, bank[order], importance[order], error, kept, tuple(index))
-
-
-def every_class(target: Target, layer: str, images: ImageSet, **settings) -> dict[int, Craft]:
-    """Decompose each class from the images with its label; `settings` are those of `craft`."""
-    labels, count = images.labels, len(target.classes)
-    sets = ([i for i, label in enumerate(labels) if label == c] for c in range(count))
-    found = enumerate(subset(images, own) for own in sets)
-    return {c: craft(target, layer, own, c, **settings) for c, own in found}
 
 
 def crops(x: Tensor, patch: float) -> tuple[Tensor, list[Patch]]:
