@@ -284,13 +284,8 @@ def test_a_question_without_an_answer_is_marked(drawn):
 
 
 def test_what_cannot_be_drawn_is_refused():
-    picture = world.image_set(1).image(0)
     with pytest.raises(ValueError, match="There is no neuron to draw"):
         figures.called([], "")
-    with pytest.raises(ValueError, match="There is no reply to draw"):
-        figures.demonstration(picture, "", "", [])
-    with pytest.raises(ValueError, match=r"map of A has shape \(2, 2\), but the image is 64 x 64"):
-        figures.demonstration(picture, "", "", [LocalExplanation("A", where=torch.rand(2, 2))])
 
 
 def test_failures_name_both_classes_and_their_evidence(tmp_path):

@@ -144,20 +144,7 @@ def demonstration(image, title: str, about: str, replies: Sequence) -> Figure:
     -------
     Figure
         After WWW, Table 1. A question that a method does not answer is marked so.
-
-    Raises
-    ------
-    ValueError
-        If there is no reply, or a map does not fit the image.
     """
-    if not replies:
-        raise ValueError("There is no reply to draw; give at least one.")
-    for reply in replies:
-        if reply.where is not None and tuple(reply.where.shape) != (image.height, image.width):
-            raise ValueError(
-                f"The map of {reply.method} has shape {tuple(reply.where.shape)}, but the image is "
-                f"{image.height} x {image.width}; resize it with `maps.resize`."
-            )
     rows = [_texts(reply) for reply in replies]
     heights = [height for *_, height in rows]
     figure, grid = page.grid(_COLUMNS, [1.1, leading(BODY), *heights], (0.1, 0.12), foot=0.25)
