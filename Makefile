@@ -14,7 +14,7 @@ help:
 	@echo 'make reproduce     set up, then run the notebooks of the profile: PROFILE=world, embedded'
 	@echo 'make test          set up, then run the tests: PYTEST="-k store" for some of them'
 	@echo 'make test-slow     set up, then run the tests that take minutes: kills, a cluster, no network'
-	@echo 'make lint          set up, then check style, format and the types of some modules'
+	@echo 'make lint          set up, then check style, format and the types of the core'
 	@echo 'make docs          set up, then build the documentation site: build/docs/html/index.html'
 	@echo 'make pages         set up, then make pages of the executed notebooks, without scripts'
 	@echo 'make lab           set up, then open JupyterLab on 127.0.0.1'
