@@ -308,7 +308,7 @@ def similarity(m1: Tensor, m2: Tensor) -> Tensor:
     tensor([0.9600])
     """
     if m1.shape != m2.shape or m1.ndim != 3:
-        raise ValueError(f"{tuple(m1.shape)} and {tuple(m2.shape)} are not of one shape (B, H, W).")
+        raise ValueError(f"{tuple(m1.shape)} and {tuple(m2.shape)} need the same shape (B, H, W).")
     u, v = _unit(m1), _unit(m2)
     product, chord = (u * v).sum(1), (u - v).square().sum(1)
     # Both are the cosine, but near 1 the product rounds: equal maps would differ by chance.

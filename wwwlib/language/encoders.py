@@ -413,5 +413,5 @@ def _unit_rows(features: Tensor, count: int, encoder: Encoder) -> Tensor:
     norm = features.norm(dim=1)
     wrong = ~((norm - 1).abs() < 0.01)  # true for NaN, too
     if wrong.any():
-        raise ValueError(f"{encoder.name!r} gave a feature of norm {norm[wrong][0]:.4g}, not of 1.")
+        raise ValueError(f"{encoder.name!r} gave a feature of norm {norm[wrong][0]:.4g}; give 1.")
     return F.normalize(features, dim=1)  # half-precision encoders are off by up to a thousandth

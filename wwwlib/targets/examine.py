@@ -124,7 +124,7 @@ def adapted(model: nn.Module, x: Tensor, classes: int, name: str, outputs: str) 
             f"{classes} class names; pass a classifier, and one name for each of its logits."
         )
     if classes == 1 and outputs == "softmax":
-        raise ValueError(f"{name} has one output, whose softmax is 1; pass outputs='sigmoid'.")
+        raise ValueError(f"{name} has a single output, with softmax 1; pass outputs='sigmoid'.")
     within = bool(((y >= 0) & (y <= 1)).all()) and not (y == y[0]).all()
     sums = bool(((y.sum(-1) - 1).abs() < 1e-2).all())
     if within and outputs == "softmax" and not sums:
