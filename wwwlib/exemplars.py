@@ -128,7 +128,7 @@ def check_k(k: int, images: ImageSet, warn: bool = True) -> int:
     """Return k as int; raise the errors of `collect` about it, and give its warning."""
     k = whole_number("k", k)
     if len(images) < k:
-        raise ValueError(f"k = {k} exceeds the {len(images)} images of {images.name!r}; give less.")
+        raise ValueError(f"k = {k} exemplars exceed the {len(images)} images of {images.name!r}.")
     if warn and k > 1 and k > len(images) / 5:
         warnings.warn(
             f"k = {k} exemplars are {k / len(images):.0%} of the {len(images)} images of "
