@@ -8,13 +8,14 @@ PROFILE ?= world
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-test reproduce reference pages docs test test-slow lint lab explorer world releases lock clean
+.PHONY: help install install-test reproduce reference pages docs test test-slow coverage lint lab explorer world releases lock clean
 
 help:
 	@echo 'make reproduce     set up, then run the notebooks of the profile: PROFILE=world, embedded'
 	@echo 'make test          set up, then run the tests: PYTEST="-k store" for some of them'
 	@echo 'make test-slow     set up, then run the tests that take minutes: kills, a cluster, no network'
-	@echo 'make lint          set up, then check style, format and the types of some modules'
+	@echo 'make lint          set up, then check style, format and the types of the core'
+	@echo 'make coverage      set up, then run the tests of the core and list the lines that none of them runs'
 	@echo 'make docs          set up, then build the documentation site: build/docs/html/index.html'
 	@echo 'make pages         set up, then make pages of the executed notebooks, without scripts'
 	@echo 'make lab           set up, then open JupyterLab on 127.0.0.1'
@@ -72,6 +73,14 @@ test: install-test
 
 test-slow: $(VENV)/installed-slow
 	$(BIN)/python -m pytest -m slow -n 0 $(PYTEST)
+
+CORE := activations atlas choices concepts contributions decoding directions distributed evaluation \
+	exemplars images language maps masks plots scores short_way store targets
+coverage: install-test
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n 0 $(or $(PYTEST),$(CORE:%=tests/test_%.py))
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 lint: install-test
 	$(BIN)/ruff check .

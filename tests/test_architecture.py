@@ -6,6 +6,7 @@ import io
 import re
 import subprocess
 import tokenize
+import tomllib
 from pathlib import Path
 from statistics import median
 
@@ -68,6 +69,15 @@ def test_core_and_package_keep_their_budgets_of_lines():
     core = sum(n for path, n in counted.items() if path.relative_to(ROOT).parts[1] not in FOLDERS)
     assert core <= 5_000, f"the core has {core} lines of code"
     assert sum(counted.values()) <= 10_000, f"the package has {sum(counted.values())} lines of code"
+
+
+def test_the_types_of_the_whole_core_are_checked():
+    """Breaks if a new module of the core is not among the files that mypy reads."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["files"]
+    found = [path for one in listed for path in ROOT.glob(one)]
+    checked = {path for one in found for path in ([one] if one.is_file() else one.rglob("*.py"))}
+    core = {path for path in LIBRARY if path.relative_to(ROOT).parts[1] not in FOLDERS}
+    assert checked == core
 
 
 @each_module

@@ -283,3 +283,19 @@ def test_drawn_sets_do_not_reach_further_than_said(k):
         count = torch.randint(1000, (1000,), generator=generator).bincount(minlength=1000)
         assert count[: concepts.bootstrap_depth(k, 1000)].sum() >= k
     assert concepts.bootstrap_depth(k, 30) == min(30, 3 * k + 20)
+
+
+def test_the_test_of_a_name_is_told_in_words():
+    nan = torch.nan
+    tests = concepts.NameTests(
+        auroc=torch.tensor([0.976, 0.5, 1.0, nan]), pearson=torch.zeros(4),
+        rank=torch.tensor([1, 22, 12, 0]), p=torch.tensor([0.01, 0.04, 0.06, nan]),
+        best_auroc=torch.ones(4), shuffled=0.5, best=("a",) * 4, concepts=103, images=9,
+    )  # fmt: skip
+    names, scores = [["a"], ["b"], ["c"], ["d"]], [[1.0]] * 4
+    table = concepts.ConceptTable(names, scores, torch.ones(4), torch.zeros(4).bool(), tests)
+    words = ["AUROC .98, 1st of 103", "AUROC .50, 22nd of 103", "AUROC 1.00, 12th of 103"]
+    assert [table.test_words(i) for i in range(4)] == [*words, "untested"]
+    assert [table.supported(i) for i in range(4)] == [True, True, False, None]
+    bare = concepts.ConceptTable(names, scores, torch.ones(4), torch.zeros(4).bool())
+    assert bare.test_words(0) == "untested" and bare.supported(0) is None

@@ -400,6 +400,14 @@ def test_wrong_classes(classes, word):
         linear_head(torch.zeros(2, 6), torch.zeros(5, 6), classes)
 
 
+def test_contributions_of_a_linear_head_have_no_maps():
+    target = plain(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
+    x = images(target)
+    with pytest.raises(ValueError, match="pass linear=False"):
+        _ = contribute(target, x, "0").maps
+    assert contribute(target, x, "0", linear=False).maps.shape[:2] == (2, 6)
+
+
 def test_other_mistakes_are_sentences():
     target = plain(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
     x = images(target)
@@ -413,7 +421,7 @@ def test_other_mistakes_are_sentences():
         linear_head(torch.zeros(2, 6), torch.zeros(5, 7), 0)
     with pytest.raises(ValueError, match=r"expected \(B, 3, H, W\)"):
         taylor(target, x[0], "0")
-    with pytest.raises(ValueError, match="no predicted class"):
+    with pytest.raises(ValueError, match="not finite; pass classes="):
         taylor(target, x * torch.nan, "0")
     target.model.train()
     with pytest.raises(ValueError, match="training mode"):

@@ -52,8 +52,9 @@ def test_options_out_of_range_are_refused(name, value):
 
 
 def test_ray_needs_a_store_and_pillow(tmp_path):
-    with pytest.raises(ValueError, match="needs a store"):
-        Options(actors=2)
+    for store in (None, Store(None)):
+        with pytest.raises(ValueError, match="needs a store"):
+            Options(actors=2, store=store)
     with pytest.raises(ValueError, match="decoder='pillow'"):
         Options(actors=2, store=Store(tmp_path), decoder="torchvision")
 

@@ -246,6 +246,16 @@ def test_classes_and_synonyms(tmp_path):
     assert language.synonyms(path) == truth
     assert language.synonyms([["tench", "Tinca tinca"], ["crane", "Crane"], ["crane"]]) == truth
     assert metrics.truth("classes", target) == truth
+
+
+def test_concept_sets_are_found_by_name():
+    target = SimpleNamespace(name="net", classes=("tench, Tinca tinca", "crane"))
+    own, known = (language.concept_set(name, target) for name in ("classes", "imagenet"))
+    assert own.words == ("tench", "Tinca tinca", "crane") and own.source == "classes of net"
+    assert known.words[:2] == ("tench", "Tinca tinca") and len(known) > 1000
+    for name in ("broden", "places365", "file"):
+        with pytest.raises(ValueError, match=f"needs a file: write {name}:path"):
+            language.concept_set(name, target)
     concepts = language.concept_set("classes", target)
     assert concepts.words == ("tench", "Tinca tinca", "crane")
     assert concepts.source == "classes of net"

@@ -284,7 +284,7 @@ def test_wrong_input_is_refused():
         figures.where(PROBE.image(0), torch.zeros(1, 64, 64), ["a"])
     with pytest.raises(ValueError, match=r"\(2, 3, 64, 64\) for 1 images"):
         figures.heatmaps([PROBE.image(0)], _maps(), [["one", "two", "three"]], ["image"])
-    with pytest.raises(ValueError, match="expected a PIL image"):
+    with pytest.raises(ValueError, match="give PIL or uint8"):
         pixels(np.zeros((4, 4)))
 
 

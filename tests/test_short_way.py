@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -116,7 +117,7 @@ def test_an_explanation_without_an_atlas_cannot_be_drawn(photos):
     from dataclasses import replace
 
     e = build(photos, store=False).explain(picture(99))
-    with pytest.raises(ValueError, match="no atlas to take example images from"):
+    with pytest.raises(ValueError, match="No atlas has example images"):
         replace(e, atlas=None).plot()
 
 
@@ -134,6 +135,19 @@ def test_a_dataset_is_a_probe_set(photos):
         torch.testing.assert_close(ours.class_w, theirs.class_w)
         assert ours.major.names == theirs.major.names
     assert pairs.class_count.tolist() == [8, 8, 8]
+
+
+def test_truth_and_concepts_may_be_given_ready_made(photos, monkeypatch):
+    given = images.folder(photos)
+    truth = short_way._truth(given, None, Store(None))
+    assert truth.words == given.classes
+    assert truth.present.long().argmax(1).tolist() == [*given.labels]
+    assert short_way._truth(truth, None, Store(None)) is truth
+    words = short_way.ConceptSet(WORDS)
+    assert short_way._concepts(words, None) is words
+    world = SimpleNamespace(truth=lambda store: ("truth of the world", store))
+    monkeypatch.setattr(short_way, "extension", {"world": world}.get)
+    assert short_way._truth("world", None, "kept") == ("truth of the world", "kept")
 
 
 def test_the_probe_set_can_be_an_image_set(photos):

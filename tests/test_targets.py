@@ -401,7 +401,7 @@ def test_classes_that_do_not_exclude_each_other_have_their_own_probabilities(ins
     [
         (Around(lambda y: y, 1), {"classes": ["dog"]}, "single output.*outputs='sigmoid'"),
         (Around(torch.sigmoid), {}, r"in \[0, 1\] and do not add up to 1.*outputs='sigmoid'"),
-        (Around(lambda y: (y, y)), {}, "returns a tuple in which the logits are not named"),
+        (Around(lambda y: (y, y)), {}, "returns a tuple without named logits"),
         (Around(lambda y: y), {"classes": list("abcd")}, r"\(6, 3\).*4 class names"),
         (Around(lambda y: y[..., None].expand(-1, 3, 2)), {}, r"\(6, 3, 2\).*a classifier"),
         (Around(lambda y: y), {"outputs": "logits"}, "outputs is 'logits'; use one of softmax"),

@@ -133,15 +133,16 @@ def capture(target: Target, layers: str | Iterable[str]) -> Iterator[CapturedLay
     """
     layers = [layers] if isinstance(layers, str) else layers
     modules = {layer: target.module(layer) for layer in layers}
-    captured, calls, sizes = CapturedLayers(), dict.fromkeys(modules, 0), []
+    captured, calls = CapturedLayers(), dict.fromkeys(modules, 0)
+    sizes: list[torch.Size] = []
 
-    def keep(layer: str, module: nn.Module, _, output: object) -> object:
+    def keep(layer: str, module: nn.Module, _: tuple, output: object) -> Tensor:
         calls[layer] += 1
         if not sizes:
             raise RuntimeError(f"{target.name} ran without hooks; call target.model(x).")
         captured[layer] = read(target, layer, module, output, sizes[-1])
         # The network continues with a copy: an in-place ReLU would overwrite the capture.
-        return output.clone()
+        return captured[layer].raw.clone()
 
     def prepare(model: nn.Module, args: tuple) -> tuple:
         sizes.append(args[0].shape)
@@ -212,7 +213,7 @@ def read(
     return Activations(layer, output, layout, prefix, grid, target.class_token)
 
 
-def _map_layout(target: Target, layer: str, module: nn.Module, shape, size, fail) -> str | None:
+def _map_layout(target: Target, layer: str, module: nn.Module, shape, size, fail) -> str:
     """Distinguish (B, N, h, w) from (B, h, w, N).
 
     Maps have the proportions of the input, unless strides differ down and across. The type of the
@@ -230,7 +231,7 @@ def _map_layout(target: Target, layer: str, module: nn.Module, shape, size, fail
     parts = [*module.modules()]
     conv = any(isinstance(part, _CHANNELS_FIRST) for part in parts)
     patches = target.grid and target.grid[0] * target.grid[1]
-    tokens = {patches, patches and patches + target.prefix_tokens} - {None}
+    tokens = {patches, patches and patches + (target.prefix_tokens or 0)} - {None}
     heads = getattr(around, "num_heads", 0)
     if heads == shape[1] or (not conv and (heads == shape[3] or tokens & {*shape[1:]})):
         raise fail("with positions inside attention heads; choose the block around it")
@@ -248,9 +249,7 @@ def _map_layout(target: Target, layer: str, module: nn.Module, shape, size, fail
         return "BNHW"
     if first_fits or last_fits:
         return "BNHW" if first_fits else "BHWN"
-    raise fail(
-        f"without two axes in the proportions of the input {tuple(size[2:])}; pass layouts= for it"
-    )
+    raise fail(f"without two axes in the proportions of the input {tuple(size[2:])}; pass layouts=")
 
 
 def _is_convolutional(module: nn.Module, shape: tuple[int, ...]) -> bool:
@@ -261,7 +260,7 @@ def _is_convolutional(module: nn.Module, shape: tuple[int, ...]) -> bool:
     return not normed and shape[1] in widths and shape[3] not in widths
 
 
-def _fits(cells, pixels) -> bool:
+def _fits(cells: tuple[int, ...], pixels: tuple[int, ...]) -> bool:
     """Return whether h x w cells cover H x W pixels evenly, up to one cell."""
     (h, w), (height, width) = cells, pixels
     return abs(h * width - w * height) < max(height, width)
@@ -271,9 +270,7 @@ def _token_grid(target: Target, tokens: int, fail) -> tuple[int, tuple[int, int]
     """Return prefix and grid of a layer with this many tokens, from the target's attributes."""
     prefix, grid = target.prefix_tokens, target.grid
     if prefix is None:
-        raise fail(
-            f"which may be tokens; give prefix_tokens= and grid= (rows, columns){_hint(tokens)}"
-        )
+        raise fail(f"which may be tokens; give prefix_tokens= and grid={_hint(tokens)}")
     rows, columns = grid or (1, 1)
     for before in (prefix, 0) if grid else (prefix,):
         # Stages that merge patches keep the proportions of the grid.

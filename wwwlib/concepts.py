@@ -333,9 +333,7 @@ def _threshold(s: Tensor, alpha: float | Tensor) -> Tensor:
         raise ValueError(f"The scores are {tuple(s.shape)}; expected a matrix (N, M) with M >= 1.")
     each = torch.as_tensor(alpha).double()
     if ((each <= 0) | (each > 1)).any() or (each.ndim == 0 and each.isnan()):
-        raise ValueError(
-            f"alpha = {alpha} lies outside (0, 1]; the paper uses .95 (major) and .90 (minor)."
-        )
+        raise ValueError(f"alpha = {alpha} lies outside (0, 1]; the paper uses .95 and .90.")
     if each.ndim and each.shape != s.shape[:1]:
         raise ValueError(
             f"{tuple(each.shape)} alphas do not match {len(s)} neurons; give one, or one for each."
@@ -370,6 +368,4 @@ def _check_shapes(v: Tensor, t: Tensor, t0: Tensor | None) -> None:
     if v.ndim == 3 and v.shape[1] == 0:
         raise ValueError("There are no exemplars (K = 0); collect at least one for each neuron.")
     if t0 is not None and t0.shape != t.shape[1:]:
-        raise ValueError(
-            f"The bare template's feature has shape {tuple(t0.shape)}; expected {(t.shape[1],)}."
-        )
+        raise ValueError(f"The bare template is {tuple(t0.shape)}; expected {(t.shape[1],)}.")

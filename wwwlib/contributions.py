@@ -20,6 +20,7 @@ from wwwlib.activations import LOCK, Activations, capture
 from wwwlib.targets import LOGITS, Target
 from wwwlib.targets.examine import fixed_batch
 
+Classes = int | Tensor | None  # one for all images, one for each, or None: the predicted ones
 Linear = tuple[Tensor, Tensor]  # weight (C, N) and bias (C,)
 
 
@@ -56,6 +57,8 @@ class Contributions:
 
         Class and register tokens have no position, and are left out.
         """
+        if self.gradient is None:
+            raise ValueError("A linear head gave w without a gradient, so pass linear=False.")
         return self.activations.to_maps(self.activations.raw * self.gradient)
 
 
@@ -63,7 +66,7 @@ def contribute(
     target: Target,
     x: Tensor,
     layer: str,
-    classes: int | Tensor | None = None,
+    classes: Classes = None,
     signed: bool = False,
     linear: Linear | Literal[False] | None = None,
 ) -> Contributions:
@@ -106,7 +109,7 @@ def contribute_all(
     target: Target,
     x: Tensor,
     layers: Iterable[str],
-    classes: int | Tensor | None = None,
+    classes: Classes = None,
     signed: bool = False,
     linear: Mapping[str, Linear | Literal[False] | None] | None = None,
 ) -> dict[str, Contributions]:
@@ -129,7 +132,9 @@ def contribute_all(
     given = {layer: (linear or {}).get(layer) for layer in layers}
     heads = {layer: head(target, layer, x) if it is None else it for layer, it in given.items()}
     deep = [layer for layer in layers if not heads[layer]]
-    with _differentiable(x, bool(deep)) as x:
+    # With gradients even in no_grad or inference mode, if they are wanted.
+    with torch.inference_mode(False), torch.set_grad_enabled(bool(deep)):
+        x = x.detach().clone().requires_grad_(bool(deep))
         logits, captured = forward(target, x, layers)
         c = resolve_classes(classes, logits)
         gradients = dict(zip(deep, _gradients(logits, c, captured, deep), strict=True))
@@ -137,17 +142,17 @@ def contribute_all(
     for layer in layers:
         activations = replace(captured[layer], raw=captured[layer].raw.detach())
         gradient = gradients.get(layer)
-        if gradient is None:
-            w = linear_head(activations.z, heads[layer][0], c, signed=True)
+        if own := heads[layer]:
+            w = linear_head(activations.z, own[0], c, signed=True)
         else:
-            w = _per_neuron(activations, activations.raw * gradient)
+            w = _per_neuron(activations, activations.raw * gradients[layer])
         w = w if signed else w.abs()
         found[layer] = Contributions(w, c, logits.detach(), gradient is None, activations, gradient)
     return found
 
 
 def taylor(
-    target: Target, x: Tensor, layer: str, classes: int | Tensor | None = None, signed: bool = False
+    target: Target, x: Tensor, layer: str, classes: Classes = None, signed: bool = False
 ) -> Tensor:
     """Compute first-order contributions ``|sum over positions of a_i * d f_c / d a_i|``, (B, N).
 
@@ -165,7 +170,7 @@ def ablation(
     target: Target,
     x: Tensor,
     layer: str,
-    classes: int | Tensor | None = None,
+    classes: Classes = None,
     neurons: Sequence[int] | Tensor | None = None,
     signed: bool = False,
     batch_size: int = 64,
@@ -207,11 +212,7 @@ def ablation(
 
 
 def masked_forward(
-    target: Target,
-    x: Tensor,
-    layer: str,
-    classes: int | Tensor | None = None,
-    fill: Tensor | float = 0.0,
+    target: Target, x: Tensor, layer: str, classes: Classes = None, fill: Tensor | float = 0.0
 ) -> Callable[[Tensor], Tensor]:
     """Return a function from masks of neurons to the logit of the class.
 
@@ -272,7 +273,7 @@ def linear_head(z: Tensor, weight: Tensor, classes: int | Tensor, signed: bool =
     """
     if z.ndim != 2 or weight.ndim != 2 or z.shape[1] != weight.shape[1]:
         raise ValueError(
-            f"z {tuple(z.shape)} and weight {tuple(weight.shape)} do not match (B, N) and (C, N)."
+            f"{tuple(z.shape)} and {tuple(weight.shape)} do not match (B, N) and (C, N)."
         )
     w = weight[_checked_classes(classes, len(z), len(weight), weight.device)] * z
     return w if signed else w.abs()
@@ -299,7 +300,7 @@ def head(target: Target, layer: str, x: Tensor | None = None) -> Linear | None:
         (C, N) and (C,), sharing memory with the model; the identity for the logits themselves.
         None if anything else follows the layer, or its values differ from W z + b.
     """
-    generator = torch.Generator().manual_seed(0)
+    seeded = torch.Generator().manual_seed(0)
     x = fixed_batch(target.preprocess, target.name) if x is None else x
     x = x[:8].to(target.device)  # enough to refute a head
     with torch.no_grad():
@@ -308,14 +309,14 @@ def head(target: Target, layer: str, x: Tensor | None = None) -> Linear | None:
         candidates = list(_linear_layers(target.model, logits.shape[1], real.neurons))
         if logits.shape[1] == (n := real.neurons):
             candidates.append((torch.eye(n).to(logits), logits.new_zeros(n)))
-        noise, raw_noise = (
-            torch.randn(like.shape, generator=generator).to(like) for like in (x, real.raw)
-        )
-        pairs = [(logits, real.z)]
-        for images, raw in ((x, 4 * real.raw), (noise, raw_noise)):
+        noise, raw = (torch.randn(one.shape, generator=seeded).to(one) for one in (x, real.raw))
+
+        def tried(images: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
             # A copy: `out += identity` of a residual block would change what z is computed from.
-            with replaced_output(target, layer, lambda _, raw=raw: raw.clone()):
-                pairs.append((forward(target, images, [])[0], replace(real, raw=raw).z))
+            with replaced_output(target, layer, lambda _: raw.clone()):
+                return forward(target, images, [])[0], replace(real, raw=raw).z
+
+        pairs = [(logits, real.z), tried(x, 4 * real.raw), tried(noise, raw)]
     return next((c for c in candidates if all(_is_head(*pair, *c) for pair in pairs)), None)
 
 
@@ -348,7 +349,7 @@ def replaced_output(
         yield
 
 
-def resolve_classes(classes: int | Tensor | None, logits: Tensor) -> Tensor:
+def resolve_classes(classes: Classes, logits: Tensor) -> Tensor:
     """Return one class per image, (B,) int64: `classes` if given, else the predicted ones.
 
     Raises
@@ -360,13 +361,11 @@ def resolve_classes(classes: int | Tensor | None, logits: Tensor) -> Tensor:
         return _checked_classes(classes, len(logits), logits.shape[1], logits.device)
     broken = (~logits.isfinite()).any(1).nonzero()[:, 0].tolist()
     if broken:
-        raise ValueError(
-            f"The logits of image {broken[0]} are not finite: no predicted class; pass classes=."
-        )
+        raise ValueError(f"The logits of image {broken[0]} are not finite; pass classes=.")
     return logits.argmax(1)
 
 
-def _checked_classes(classes: int | Tensor, size: int, count: int, device) -> Tensor:
+def _checked_classes(classes: int | Tensor, size: int, count: int, device: torch.device) -> Tensor:
     c = torch.as_tensor(classes, device=device)
     if c.is_floating_point() or c.dtype == torch.bool or c.shape not in ((), (size,)):
         raise ValueError(
@@ -392,14 +391,7 @@ def checked_neurons(neurons: Sequence[int] | Tensor | None, count: int, layer: s
     return index
 
 
-@contextmanager
-def _differentiable(x: Tensor, wanted: bool) -> Iterator[Tensor]:
-    """Yield images that require gradients even in no_grad or inference mode, if wanted."""
-    with torch.inference_mode(False), torch.set_grad_enabled(wanted):
-        yield x.detach().clone().requires_grad_(wanted)
-
-
-def _gradients(logits: Tensor, classes: Tensor, captured: Mapping, layers: list[str]):
+def _gradients(logits: Tensor, classes: Tensor, captured: Mapping, layers: list[str]) -> tuple:
     """Return d f_c / d raw of each layer; images are independent, so one sum gives them all."""
     if not layers:
         return ()
@@ -424,8 +416,8 @@ def _per_neuron(activations: Activations, values: Tensor) -> Tensor:
 
 
 def _masked_forward(
-    target: Target, x: Tensor, layer: str, classes, fill: Tensor | float = 0.0
-) -> tuple[Callable, int]:
+    target: Target, x: Tensor, layer: str, classes: Classes, fill: Tensor | float = 0.0
+) -> tuple[Callable[[Tensor], Tensor], int]:
     """Return the function of `masked_forward` and the number of neurons."""
     x = x.detach()
     with torch.no_grad():

@@ -12,6 +12,7 @@ and additional labels must lower a score.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -249,7 +250,7 @@ def from_masks(
     least: float = 0.0,
     boxes: Sequence[Box] = (),
     least_in_crops: float = 0.02,
-    **options: object,
+    **options: Any,
 ) -> Truth:
     """Make a truth of pixel masks.
 
@@ -448,7 +449,7 @@ def verify(
 
 
 def activations(
-    target: Target, images: ImageSet, layers: Sequence[str], **options
+    target: Target, images: ImageSet, layers: Sequence[str], **options: object
 ) -> dict[str, Tensor]:
     """Compute the neuron activations of layers on all images of a set.
 

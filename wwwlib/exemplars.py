@@ -6,6 +6,7 @@ neurons and K, not on the number of images. The result is that of sorting everyt
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -65,7 +66,7 @@ class Exemplars:
 def collect(
     target: Target,
     images: ImageSet,
-    layers,
+    layers: Sequence[str],
     k: int = 40,
     precision: str = "float32",
     depth: int | None = None,
@@ -127,9 +128,7 @@ def check_k(k: int, images: ImageSet, warn: bool = True) -> int:
     """Return k as int; raise the errors of `collect` about it, and give its warning."""
     k = whole_number("k", k)
     if len(images) < k:
-        raise ValueError(
-            f"k = {k} exemplars exceed the {len(images)} images of {images.name!r}; give fewer."
-        )
+        raise ValueError(f"k = {k} exemplars exceed the {len(images)} images of {images.name!r}.")
     if warn and k > 1 and k > len(images) / 5:
         warnings.warn(
             f"k = {k} exemplars are {k / len(images):.0%} of the {len(images)} images of "

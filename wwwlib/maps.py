@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wwwlib.contributions import Contributions, contribute
+from wwwlib.contributions import Classes, Contributions, contribute
 from wwwlib.registry import whole_number
 from wwwlib.targets import LOGITS, Target
 from wwwlib.targets.examine import fixed_batch, run
@@ -188,9 +188,7 @@ def heatmap(a: Tensor, w: Tensor, top: int = 5, size: Size = None, weighted: boo
     return _resized(m[:, None], size)[:, 0]
 
 
-def contribution(
-    target: Target, x: Tensor, layer: str, classes: int | Tensor | None = None
-) -> Tensor:
+def contribution(target: Target, x: Tensor, layer: str, classes: Classes = None) -> Tensor:
     """Compute contribution maps ``a_i * d f_c / d a_i``: where neurons contributed to a logit.
 
     Parameters
@@ -239,9 +237,9 @@ def default_kinds(target: Target, layers: Iterable[str]) -> dict[str, str | None
     dict of str to {"activation", "contribution"} or None
         None for a layer whose positions do not reach the logits.
     """
-    x, found = fixed_batch(target.preprocess, target.name).to(target.device), {}
-    for layer in layers:
-        found[layer] = ACTIVATION
+    x = fixed_batch(target.preprocess, target.name).to(target.device)
+    found: dict[str, str | None] = dict.fromkeys(layers, ACTIVATION)
+    for layer in found:
         with suppress(ValueError, RuntimeError):  # no gradient: activation maps at least
             one = contribute(target, x, layer, linear=False)
             if one.activations.layout == "BTN":
@@ -310,9 +308,7 @@ def similarity(m1: Tensor, m2: Tensor) -> Tensor:
     tensor([0.9600])
     """
     if m1.shape != m2.shape or m1.ndim != 3:
-        raise ValueError(
-            f"Heatmaps of {tuple(m1.shape)} and {tuple(m2.shape)} need the same shape (B, H, W)."
-        )
+        raise ValueError(f"{tuple(m1.shape)} and {tuple(m2.shape)} need the same shape (B, H, W).")
     u, v = _unit(m1), _unit(m2)
     product, chord = (u * v).sum(1), (u - v).square().sum(1)
     # Both are the cosine, but near 1 the product rounds: equal maps would differ by chance.
@@ -373,7 +369,7 @@ def _unit(m: Tensor) -> Tensor:
 def _resized(m: Tensor, size: Size) -> Tensor:
     if size is None:
         return m
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    size = (size, size) if isinstance(size, int) else size
     return functional.interpolate(m, size, mode="bilinear", align_corners=False)
 
 

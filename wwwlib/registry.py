@@ -16,10 +16,11 @@ import difflib
 import importlib.util
 import operator
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any, SupportsIndex
 
 EXTENSIONS = {"world": "wwwlib.world"}
 
@@ -53,7 +54,7 @@ def require(module: str, extra: str) -> ModuleType:
         ) from error
 
 
-def call(spec: str, what: str, *args: object, **kwargs: object) -> object:
+def call(spec: str, what: str, *args: object, **kwargs: object) -> Any:
     """Call a function of the user's.
 
     Parameters
@@ -87,13 +88,14 @@ def _import_file(place: str, what: str) -> ModuleType:
     path = existing_file(place, f"one that defines the {what}'s function")
     name = f"wwwlib.loaded.{path.stem}"  # does not collide with importable modules
     spec = importlib.util.spec_from_file_location(name, path)
+    assert spec and spec.loader, "the suffix .py has a loader"
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look the module up there
     spec.loader.exec_module(module)
     return module
 
 
-def whole_number(name: str, value: object, least: int = 1) -> int:
+def whole_number(name: str, value: SupportsIndex, least: int = 1) -> int:
     """Return an argument as int; a ValueError names it if it is no whole number or too small."""
     try:
         number = operator.index(value)
@@ -104,7 +106,7 @@ def whole_number(name: str, value: object, least: int = 1) -> int:
     return number
 
 
-def one_of(name: str, value: object, known: Iterable[str]) -> None:
+def one_of(name: str, value: object, known: Collection[str]) -> None:
     """Raise a ValueError, which lists the choices, if an argument is none of them."""
     if value not in known:
         raise ValueError(f"{name} is {value!r}; use one of {', '.join(known)}.")

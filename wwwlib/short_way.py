@@ -7,6 +7,7 @@ and ``wwwlib.load``.
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -37,7 +38,7 @@ def build(
     test: str | Path | ImageSet | Dataset | Truth | None = None,
     device: str | torch.device | None = None,
     store: bool | str | Path | Store = True,
-    **settings: object,
+    **settings: Any,
 ) -> Atlas:
     """Build the atlas of a network.
 
@@ -135,9 +136,9 @@ def _device(device: str | torch.device | None) -> torch.device:
 
 def _store(store: bool | str | Path | Store) -> Store | None:
     if isinstance(store, Store) or not store:
-        return store or None
+        return store if isinstance(store, Store) else None
     found = Store.default() if store is True else Store(expanded(store))
-    if not Path(found.root).exists():
+    if found.root and not Path(found.root).exists():
         print(
             f"wwwlib keeps intermediate results in {str(found.root)!r}, to reuse them and to "
             "resume interrupted runs; pass store=False to keep none, or store=<folder>."

@@ -235,7 +235,7 @@ class Store:
         if "versions" in key:
             raise ValueError("The key has an entry 'versions', which the store adds; rename it.")
         full = {**key, "versions": {**versions(), "artifact format": FORMAT}}
-        return Slot(self.root and Path(self.root), kind, _parse(_canonical(full, "key")))
+        return Slot(Path(self.root) if self.root else None, kind, _parse(_canonical(full, "key")))
 
 
 def _sidecar(kind: str, key: dict, record: dict, tensors: str) -> bytes:
@@ -274,8 +274,8 @@ def _own(tensors: Tensors) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"tensors[{name!r}] is a {type(tensor).__name__}, not a Tensor.")
-    how = {"device": "cpu", "copy": True, "memory_format": contiguous_format}
-    return {name: tensors[name].detach().to(**how) for name in sorted(tensors)}
+    parts = ((name, tensors[name].detach()) for name in sorted(tensors))
+    return {name: x.to("cpu", copy=True, memory_format=contiguous_format) for name, x in parts}
 
 
 def _read(path: str) -> bytes:

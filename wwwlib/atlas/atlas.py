@@ -108,7 +108,7 @@ class Thumbnails:
             raise KeyError(f"There is no thumbnail of image {i}: no neuron has it as an exemplar.")
         return Image.fromarray(self.pixels[place[0, 0]].numpy())
 
-    def __contains__(self, i: object) -> bool:
+    def __contains__(self, i: int) -> bool:
         return bool((self.index == i).any())
 
 
@@ -202,7 +202,7 @@ class Atlas:
 
         record = self.layer(layer)
         tests, verified, n = record.major.tests, record.verified, len(record)
-        columns = {
+        columns: dict[str, object] = {
             "neuron": range(n),
             "names": record.major.names,
             "scores": [[round(s, 4) for s in row] for row in record.major.scores],
@@ -213,7 +213,8 @@ class Atlas:
             value = torch.nan if tests is None else getattr(tests, name)
             columns[name] = value.numpy() if isinstance(value, Tensor) else value
         columns["verified"] = verified.names if verified else [[]] * n
-        columns["verified_auroc"] = verified.tests.auroc.numpy() if verified else torch.nan
+        known = verified.tests if verified else None
+        columns["verified_auroc"] = torch.nan if known is None else known.auroc.numpy()
         return DataFrame(columns)
 
     def class_index(self, cls: int | str) -> int:
@@ -321,7 +322,7 @@ class Atlas:
         OSError
             If it cannot be written; an earlier atlas stays unchanged.
         """
-        tensors, number = {}, {word: j for j, word in enumerate(self.words)}
+        tensors, number = dict[str, Tensor](), {word: j for j, word in enumerate(self.words)}
         pack = partial(_pack, tensors=tensors, number=number)
         record = {
             "format": FORMAT,
@@ -415,9 +416,7 @@ def _check_target(record: dict, target: Target, folder: str | Path) -> None:
             )
 
 
-def _pack(
-    value: object, path: str, tensors: dict[str, Tensor], number: Mapping[str, int]
-) -> object:
+def _pack(value: object, path: str, tensors: dict[str, Tensor], number: dict[str, int]) -> object:
     """Return a part of an atlas as JSON values; tensors, by their path, are put beside it."""
     if isinstance(value, Tensor):
         tensors[path] = value

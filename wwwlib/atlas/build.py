@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ def build(
     thumbnail: int = 64,
     rounds: int = 20,
     seed: int = 0,
-    **options: object,
+    **options: Any,
 ) -> Atlas:
     """Build the atlas of a network: names and class contributions of the neurons of its layers.
 
@@ -133,7 +134,7 @@ def build(
     known = exemplars if labelled is probe else None
     class_w, count = _class_contributions(target, labelled, heads, known, signed, options)
     kinds = maps.default_kinds(target, layers)
-    usual = _usual_values(target, labelled, class_w, count, heads, signed, kinds, options)
+    right_r, usual = _usual_values(target, labelled, class_w, count, heads, signed, kinds, options)
     naming = partial(discover, t=t, t0=t0, words=words.words)
     found = {
         layer: LayerRecord(
@@ -147,7 +148,8 @@ def build(
             class_w=class_w[layer],
             head=heads[layer],
             stability=stable.get(layer),
-            **usual.get(layer, {}),
+            right_r=right_r.get(layer),
+            usual_z=usual.get(layer),
         )
         for layer in layers
     }
@@ -172,7 +174,7 @@ def build(
     }
     shrink = partial(_thumbnails, shown=shown, side=thumbnail, progress=how.progress)
     pictures = shrink(probe, exemplars), shrink(cropped, small)
-    return Atlas(target, found, count, words.words, t, t0, *pictures, settings)
+    return Atlas(target, found, count, tuple(words.words), t, t0, *pictures, settings)
 
 
 def _checked(target: Target, layers: Sequence[str], *alphas: float) -> tuple[str, ...]:
@@ -235,8 +237,9 @@ def _features(
     # Row 0 is the zero of a missing image, since -1 sorts before every index.
     rows = {layer: torch.searchsorted(distinct, one, right=True) for layer, one in index.items()}
     v = {layer: F.embedding_bag(row[:, :k], features, mode="mean") for layer, row in rows.items()}
-    again = {} if resample is None else rows
-    stable = {n: resample(features, index[n], rows=row).share for n, row in again.items()}
+    stable = {}
+    if resample is not None:
+        stable = {n: resample(features, index[n], rows=row).share for n, row in rows.items()}
     return {layer: one.first(k) for layer, one in found.items()}, v, stable
 
 
@@ -252,16 +255,16 @@ def _class_contributions(
 
     `known` are exemplars of the same images, if available, which have the sums already.
     """
-    exact = [layer for layer, weight in heads.items() if weight is not None]
+    exact = {layer: weight for layer, weight in heads.items() if weight is not None}
     others = [layer for layer, weight in heads.items() if weight is None]
-    found, count = {}, None
+    found: dict[str, Tensor] = {}
     if others:
         found, count = class_contributions(target, images, others, signed, **options)
     if exact:
-        sums = known or collect(target, images, exact, 1, **options)
-        for layer in exact:
-            found[layer] = head_class_contributions(sums[layer], heads[layer], signed)
-        count = sums[exact[0]].class_count
+        sums = known or collect(target, images, [*exact], 1, **options)
+        for layer, weight in exact.items():
+            found[layer] = head_class_contributions(sums[layer], weight, signed)
+            count = sums[layer].class_count
     return found, count
 
 
@@ -296,7 +299,7 @@ def _thumbnails(
 
 
 def class_contributions(
-    target: Target, images: ImageSet, layers: Sequence[str], signed: bool = False, **options: object
+    target: Target, images: ImageSet, layers: Sequence[str], signed: bool = False, **options: Any
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Compute the class contributions of any layers, with one pass over labelled images.
 
@@ -326,7 +329,6 @@ def class_contributions(
     """
     images = match_labels(images, target)
     labels = torch.tensor([-1 if label is None else label for label in images.labels])
-    no_heads = dict.fromkeys(layers, False)
 
     def step(layers: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
         classes = labels[indices].to(x.device)
@@ -335,8 +337,8 @@ def class_contributions(
             with torch.no_grad():
                 logits, _ = forward(target, x[unknown], [])
             classes[unknown] = resolve_classes(None, logits)
-        classes = None if unknown.all() else classes
-        found = contribute_all(target, x, layers, classes, signed, no_heads)
+        given = None if unknown.all() else classes
+        found = contribute_all(target, x, layers, given, signed, dict.fromkeys(layers, False))
         return {
             layer: class_sums(one.w.where(one.w.isfinite(), 0), one.classes)
             for layer, one in found.items()
@@ -373,7 +375,7 @@ def label_source(images: ImageSet) -> str:
 
 def _usual_values(
     target: Target, images: ImageSet, class_w, count, heads, signed: bool, kinds, options: Mapping
-) -> dict[str, dict[str, Tensor | None]]:
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Compute r of right predictions and activations of images, to which explanations compare.
 
     An image that is part of its class mean is similar to it for that reason: each image is
@@ -398,16 +400,16 @@ def _usual_values(
 
     Returns
     -------
-    dict of str to dict
-        `LayerRecord.right_r`, None without labels, and `LayerRecord.usual_z` of each layer whose
-        positions reach the logits.
+    right_r, usual_z : dict of str to Tensor
+        Those of `LayerRecord`, of each layer whose positions reach the logits; `right_r` is empty
+        without labels.
     """
     class_w = {layer: class_w[layer] for layer, kind in kinds.items() if kind}
     labels = torch.tensor([-1 if label is None else label for label in images.labels])
     known = labels.argsort(stable=True)[(labels < 0).sum() % len(labels) :]
     spread = torch.linspace(0, len(known) - 1, min(len(known), _IMAGES)).round().long()
     if not class_w:
-        return {}
+        return {}, {}
     chosen, labelled = known[spread].sort().values, bool(labels.max() >= 0)
     contributing = {layer for layer, kind in kinds.items() if kind == maps.CONTRIBUTION}
 
@@ -430,11 +432,11 @@ def _usual_values(
     key = {"signed": signed, "class_w": tensor_digest(class_w), "kinds": kinds}
     some, about = subset(images, chosen.tolist()), ("usual-values", key)
     p = Pass(target, some, list(class_w), step, concatenate, *about, label="similarity to classes")
-    found = {}
+    right_r, usual_z = {}, {}
     for layer, state in run(p, **options).items():
         r = state["r"][~state["r"].isnan().all(1)].T.sort(1).values.contiguous()
-        found[layer] = {"right_r": r if labelled else None, "usual_z": state["z"]}
-    return found
+        right_r[layer], usual_z[layer] = r, state["z"]
+    return right_r if labelled else {}, usual_z
 
 
 @torch.no_grad()

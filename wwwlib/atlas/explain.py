@@ -31,7 +31,6 @@ from wwwlib.targets import Target, denormalize
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
 _FEWEST = 20  # right predictions among which an r is placed
 UNLIKE = 0.01  # share of probe images as far from the others below which an image is unlike them
 
@@ -217,9 +216,7 @@ class Explanation:
             If the explanation was not made by `Atlas.explain`.
         """
         if self.atlas is None:
-            raise ValueError(
-                "There is no atlas to take example images from; use plots.two_tracks(e, atlas)."
-            )
+            raise ValueError("No atlas has example images for it; use plots.two_tracks(e, atlas).")
         from wwwlib import plots
 
         return plots.two_tracks(self, self.atlas)
@@ -288,7 +285,7 @@ class ModelOutput:
     w: Tensor
     p: Tensor
     z: Tensor
-    where: str = maps.ACTIVATION
+    where: str = "activation"
     instead_of: int | None = None
 
     @property
@@ -432,7 +429,7 @@ def make_explanation(
     sample = _track(output, record, "sample", predicted, output.w, top, percentile)
     pair = [record.class_w[c] for c in (cls, other) if c is not None]
     by_weights = record.exact and not all(w.isfinite().any() for w in pair)
-    if by_weights:
+    if by_weights and record.head is not None:
         pair = [record.head[c].double() for c in (cls, other) if c is not None]
         pair = pair if atlas.signed else [w.abs() for w in pair]
     w = pair[0] - pair[1] if len(pair) > 1 else pair[0]
@@ -488,7 +485,7 @@ def _track(output, record, kind: str, cls: int, w: Tensor, top: int, percentile:
     order = w.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)
     chosen = order[w[order].isfinite()][:top]
     a, size = output.maps(cls)[:, chosen], output.image.size[::-1]
-    neurons, heatmap = (), torch.zeros(size, dtype=a.dtype)
+    neurons, heatmap = tuple[Neuron, ...](), torch.zeros(size, dtype=a.dtype)
     if len(chosen):
         maps.check_finite(a, chosen[None], f" of {record.name!r}")
         weighted = output.where == maps.ACTIVATION
@@ -499,8 +496,7 @@ def _track(output, record, kind: str, cls: int, w: Tensor, top: int, percentile:
             _neuron(record, i, w[i].item() / total if total else 0.0, region, drawing)
             for i, region, drawing in zip(chosen.tolist(), regions, drawn, strict=True)
         )
-    p, size = output.p[cls].item(), len(w)
-    return Track(kind, cls, output.classes[cls], p, neurons, heatmap, size)
+    return Track(kind, cls, output.classes[cls], output.p[cls].item(), neurons, heatmap, len(w))
 
 
 def _neuron(record, i: int, contribution: float, region: Tensor, drawing: Tensor) -> Neuron:

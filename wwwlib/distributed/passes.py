@@ -4,9 +4,9 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,9 +15,9 @@ from tqdm.auto import tqdm
 from wwwlib.distributed.states import State
 from wwwlib.distributed.workers import Ranks, map_on_actors, ranks
 from wwwlib.images import Fitting, ImageSet, batches, subset
+from wwwlib.images.batches import Preprocess
 from wwwlib.registry import whole_number
 from wwwlib.store import Slot, Store, digest, from_bytes, to_bytes
-from wwwlib.targets import Target
 
 _STRETCHES = "stretches"  # the kind of artifacts of a pass on Ray that is not finished
 _RAY_IMAGES = 256  # in a stretch, which travels decoded: 150 MB at 224 x 224 pixels
@@ -59,7 +59,7 @@ class Options:
     batch_size: int = 64
     workers: int = 0
     progress: bool = True
-    store: Store | None = None
+    store: Store = field(default=Store(None))
     decoder: str = "pillow"
     checkpoint_seconds: float = 20.0
     actors: int = 0
@@ -67,20 +67,35 @@ class Options:
     def __new__(cls, **given: object) -> "Options":
         """Refuse unknown names before the generated `__init__` does so less readably."""
         known = [each.name for each in fields(cls)]
-        for name in given:
-            if name not in known:
-                raise TypeError(f"There is no option {name!r}; use one of {', '.join(known)}.")
+        if unknown := [name for name in given if name not in known]:
+            raise TypeError(f"There is no option {unknown[0]!r}; use one of {', '.join(known)}.")
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("workers", 0), ("actors", 0)):
             whole_number(name, getattr(self, name), least)
-        if self.actors and (self.store is None or self.decoder != "pillow"):
-            raise ValueError(
-                f"actors is {self.actors}, which needs a store for results, and decoder='pillow'."
-            )
         if self.store is None:
             object.__setattr__(self, "store", Store(None))
+        if self.actors and (self.store.root is None or self.decoder != "pillow"):
+            raise ValueError(f"actors is {self.actors}, which needs a store and decoder='pillow'.")
+
+
+class Runner(Protocol):
+    """What a pass needs of a `Target`, or of anything in its place."""
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """Maps a PIL RGB image to a tensor (3, H, W)."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where images go."""
+
+    def key(self) -> dict:
+        """Return what its results depend on, as JSON values."""
+
+    def to(self, device: str | torch.device) -> object:
+        """Move it to a device, in place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +105,7 @@ class Pass:
     Attributes
     ----------
     target : Target
-        Images are preprocessed for it and moved to its device. Anything with `preprocess`,
-        `device`, `key()` and `to(device)` will do.
+        Images are preprocessed for it and moved to its device. Any `Runner` will do.
     images : ImageSet
     layers : sequence of str
         Names of the results, each an artifact of its own. A pass that reads no layers has one
@@ -132,7 +146,7 @@ class Pass:
     torch.Size([6, 128])
     """
 
-    target: Target
+    target: Runner
     images: ImageSet
     layers: Sequence[str]
     step: Callable[[list[str], Tensor, Tensor], dict[str, State]]
@@ -148,7 +162,7 @@ class Pass:
         object.__setattr__(self, "layers", tuple(dict.fromkeys(self.layers)))
 
 
-def run(p: Pass, **options: object) -> dict[str, State]:
+def run(p: Pass, **options: Any) -> dict[str, State]:
     """Return the result of a pass, from the store as far as it holds it.
 
     All layers that the store does not hold share one forward pass. A pass that was killed resumes
@@ -171,11 +185,11 @@ def run(p: Pass, **options: object) -> dict[str, State]:
     RuntimeError
         If not even one image fits into memory, or a rank makes another pass than rank 0.
     """
-    options, here = Options(**options), ranks()
+    how, here = Options(**options), ranks()
     key = {"target": p.target.key(), "images": p.images.fingerprint, **p.key}
-    key |= {} if options.decoder == "pillow" else {"decoder": options.decoder}
+    key |= {} if how.decoder == "pillow" else {"decoder": how.decoder}
     keys = {layer: {**key, "layer": layer} for layer in sorted(p.layers)}
-    one = _Run(p, keys, options, here)
+    one = _Run(p, keys, how, here)
     found = one.follow() if here.rank else one.lead()
     return {layer: found[layer] for layer in p.layers}
 
@@ -273,8 +287,8 @@ class _Run:
             if done:
                 slot.save(_flat(work.total(parts)), {**identity, "done": done})
 
-        how = {"workers": options.workers, "decoder": options.decoder, "device": target.device}
-        loaded = batches(images, target.preprocess, options.batch_size, start=done, **how)
+        read = partial(batches, images, target.preprocess, options.batch_size, options.workers)
+        loaded = read(start=done, decoder=options.decoder, device=target.device)
         hidden = self.ranks.rank > 0 or not options.progress
         bar = tqdm(total=len(images), initial=done, desc=self.p.label, unit="image", disable=hidden)
         try:
@@ -307,9 +321,11 @@ class _Run:
             for one, result in map_on_actors(work, left, self.options.actors):
                 store.save(_STRETCHES, keys[one], from_bytes(result))
             target.to(device)
-        state = {}
+        state: dict[str, State] = {}
         for one in stretches:
-            state = work.merge(state, _nested(store.load(_STRETCHES, keys[one]).tensors))
+            kept = store.load(_STRETCHES, keys[one])
+            assert kept, "it was saved above"
+            state = work.merge(state, _nested(kept.tensors))
         return state
 
 
@@ -348,7 +364,8 @@ class _Work:
         return torch.cat([x for _, x in batches(images, preprocess, self.batch_size)])
 
     def compute(self, stretch: range, x: Tensor) -> bytes:
-        step, parts, size = Fitting(self.add, self.p.target.device), [], self.batch_size
+        step, size = Fitting(self.add, self.p.target.device), self.batch_size
+        parts: list[dict[str, State]] = []
         indices = torch.arange(stretch.start, stretch.stop)
         for some, part in zip(indices.split(size), x.split(size), strict=True):
             parts = step(parts, some, part)

@@ -69,9 +69,9 @@ def class_totals(state: State, number: int) -> State:
     """Return the sums (C, ...) float64 and image counts (C,) int64 of classes 0 to C - 1."""
     totals = {}
     for name, own in {"sum": state["sum"].sum(1), "count": state["count"]}.items():
-        own = own.numpy(force=True)
+        rows = own.numpy(force=True)
         # Rows of NumPy's zeros take no time and no memory until they are written.
-        dense = np.zeros((number, *own.shape[1:]), own.dtype)
-        dense[state["classes"].numpy(force=True)] = own
+        dense = np.zeros((number, *rows.shape[1:]), rows.dtype)
+        dense[state["classes"].numpy(force=True)] = rows
         totals[name] = torch.from_numpy(dense)
     return totals

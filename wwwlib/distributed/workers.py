@@ -65,12 +65,15 @@ def ranks() -> Ranks:
         place = {"store": distributed.PrefixStore(prefix, store), "rank": rank, "world_size": size}
         distributed.init_process_group("gloo", timeout=_PATIENCE, **place)
         # Threads that outlive the interpreter abort a process whose work is done.
-        atexit.register(
-            lambda: distributed.is_initialized() and distributed.destroy_process_group()
-        )
+        atexit.register(_leave)
     own = distributed.get_backend() != "gloo"
     group = distributed.new_group(backend="gloo", timeout=_PATIENCE) if own else None
     return Ranks(distributed.get_rank(), distributed.get_world_size(), group)
+
+
+def _leave() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def map_on_actors(
@@ -123,7 +126,7 @@ def _decode(row: dict, shared: Any) -> dict:
 
 
 class _Actor:
-    def __init__(self, shared: Any):
+    def __init__(self, shared: Any) -> None:
         ray = require("ray", "ray")
         self.work = ray.get(shared)
         self.work.p.target.to("cuda" if ray.get_gpu_ids() else "cpu")

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from PIL import Image
@@ -135,9 +135,9 @@ def batches(
     if decoder == "pillow":
         pinned, items = device.type == "cuda", _Items(replace(images, masks=None), preprocess)
         return _in_one_sentence(loader(items, pin_memory=pinned, collate_fn=stack))
-    preprocess = tensor_preprocess(preprocess, device)
+    on_tensors = tensor_preprocess(preprocess, device)
     undecoded = loader(_Items(replace(images, masks=None), None), collate_fn=list)
-    decoded = (_decoded(images, parts, preprocess, device) for parts in undecoded)
+    decoded = (_decoded(images, parts, on_tensors, device) for parts in undecoded)
     return _in_one_sentence(map(stack, decoded))
 
 
@@ -149,7 +149,7 @@ def _in_one_sentence(found: Iterable) -> Iterator:
         raise ValueError(str(error).strip().rpartition("\nValueError: ")[2]) from error
 
 
-class Fitting:
+class Fitting(Generic[State]):
     """Apply a step to batches, halving those that exceed the memory of the device.
 
     Once memory ran out, later batches are split likewise. The result does not depend on the split,
@@ -166,7 +166,7 @@ class Fitting:
 
     def __init__(self, step: Callable[[State, Tensor, Tensor], State], device: torch.device):
         self.step, self.device = step, device
-        self.most = None  # images at once, set when memory runs out
+        self.most: int | None = None  # images at once, set when memory runs out
 
     def __call__(self, state: State, indices: Tensor, x: Tensor) -> State:
         """Process a batch, in one part or in several in their order.
@@ -224,7 +224,7 @@ def _decoded(
     return found
 
 
-def _jpegs(files: list[bytes], device: torch.device) -> list[Tensor | None]:
+def _jpegs(files: list[bytes], device: torch.device) -> Sequence[Tensor | None]:
     """Decode files together, or one by one if that fails; None for those that fail alone."""
     try:
         return _decode_jpegs(files, device) if files else []
@@ -246,7 +246,7 @@ def _decode_jpegs(files: list[bytes], device: torch.device) -> list[Tensor]:
     return [x.to(device) for x in found]
 
 
-def tensor_preprocess(preprocess: Preprocess, device: torch.device) -> TensorPreprocess:
+def tensor_preprocess(preprocess: Callable[..., Tensor], device: torch.device) -> TensorPreprocess:
     """Return the equivalent of `preprocess` for tensors (3, H, W) of uint8 on a device.
 
     That is `preprocess` itself for the transforms of torchvision's weights; in a `Compose` such as
@@ -279,7 +279,7 @@ def tensor_preprocess(preprocess: Preprocess, device: torch.device) -> TensorPre
     )
 
 
-def _scaling_tensors(preprocess: Preprocess) -> Preprocess:
+def _scaling_tensors(preprocess: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Let `ToTensor` in a Compose scale a tensor to [0, 1], as it does a PIL image.
 
     Scaling first would be wrong: a bicubic resize of floats overshoots, that of bytes is clipped.

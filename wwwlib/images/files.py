@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 from PIL import Image
 from tqdm import tqdm
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Place = Union[Path, "UPath"]  # a local path, or one behind a URL
 How = tuple[int, Collection[str], int | None]  # max_pixels, convert and least_side
+Found = TypeVar("Found")
 MAX_PIXELS = 64_000_000  # 192 MB as RGB; below the size at which Pillow itself starts to warn
 MAX_BYTES = 256 * 2**20
 MAX_RATIO = 50  # of the sides: networks resize the shorter one to hundreds of pixels
@@ -61,7 +62,7 @@ def place(where: str | Place) -> Place:
         If no installed package reads this kind of URL.
     """
     if "://" not in str(where):
-        return expanded(where)
+        return expanded(str(where))
     upath = require("upath", "notebooks")
     try:
         found = upath.UPath(str(where))
@@ -165,11 +166,11 @@ def decode(
     if isinstance(source, Image.Image):
         with naming(getattr(source, "filename", "") or "in memory"):
             return _allowed(source, max_pixels, convert).convert("RGB")
-    upload = isinstance(source, bytes | bytearray)
-    if not (upload or isinstance(source, str) or hasattr(source, "read_bytes")):
+    data = bytes(source) if isinstance(source, bytes | bytearray) else source
+    if not (isinstance(data, str | bytes) or hasattr(data, "read_bytes")):
         raise TypeError(f"The image is a {type(source).__name__}; give a PIL image, path or bytes.")
-    with naming("upload" if upload else source):
-        return unpack(bytes(source) if upload else read(source), (max_pixels, convert, None))
+    with naming("upload" if isinstance(data, bytes) else data):
+        return unpack(data if isinstance(data, bytes) else read(data), (max_pixels, convert, None))
 
 
 @contextmanager
@@ -203,23 +204,29 @@ def unchanged(path: Place, sha256: str) -> bytes:
     return data
 
 
-def unpack(data: bytes, how: How, keep_jpeg: bool = False) -> Image.Image | bytes:
+def unpack(data: bytes, how: How) -> Image.Image:
     """Decode bytes to RGB; a ValueError gives the reason if that fails.
 
     A JPEG is decoded at a fraction of its size if `least_side` allows it, see `images.folder`.
-    With `keep_jpeg`, a grey or YCbCr JPEG to be decoded at its full size is returned as it is,
-    since all decoders agree on these.
     """
     max_pixels, convert, least_side = how
     image = opened(data, max_pixels, convert)
-    divisor = _divisor(image, least_side)
-    if keep_jpeg and image.format == "JPEG" and divisor == 1:
-        as_rgb = image.info.get("adobe_transform") == 0  # rare: three channels stored as RGB
-        if image.mode == "L" or (image.mode == "RGB" and not as_rgb):
-            return data
-    if divisor > 1:
+    if (divisor := _divisor(image, least_side)) > 1:
         image.draft(None, (image.width // divisor, image.height // divisor))
     return loaded(image).convert("RGB")
+
+
+def unpack_unless_jpeg(data: bytes, how: How) -> bytes | Image.Image:
+    """Decode as `unpack` does, but return a grey or YCbCr JPEG to be decoded at full size as it is.
+
+    All decoders agree on these.
+    """
+    max_pixels, convert, least_side = how
+    image = opened(data, max_pixels, convert)
+    as_rgb = image.info.get("adobe_transform") == 0  # rare: three channels stored as RGB
+    plain = image.mode == "L" or (image.mode == "RGB" and not as_rgb)
+    keep = plain and image.format == "JPEG" and _divisor(image, least_side) == 1
+    return data if keep else unpack(data, how)
 
 
 def check(data: bytes, max_pixels: int, convert: Collection[str]) -> None:
@@ -261,7 +268,7 @@ def _allowed(image: Image.Image, max_pixels: int, convert: Collection[str]) -> I
         raise ValueError(f"its {width} x {height} pixels exceed {max_pixels:,}; scale it down")
     if max(width, height) > MAX_RATIO * min(width, height):
         raise ValueError(
-            f"the ratio of its sides, {width} x {height} pixels, is above {MAX_RATIO}; crop it"
+            f"the ratio of its sides, {width} x {height}, is above {MAX_RATIO}; crop it"
         )
     if image.mode not in _PLAIN_MODES and image.mode not in convert:
         raise ValueError(
@@ -285,7 +292,7 @@ def loaded(image: Image.Image) -> Image.Image:
 # Folders --------------------------------------------------------------------------------------
 
 
-def folder(root: str | Place, **options) -> ImageSet:
+def folder(root: str | Place, **options: Any) -> ImageSet:
     """Open a folder of images; its subfolders, if any, are classes.
 
     Order, labels and fingerprint do not depend on the file system: names are composed (NFC) and
@@ -310,8 +317,8 @@ def folder(root: str | Place, **options) -> ImageSet:
     root = existing(root)
     paths = list_files(root)
     own = top_folders(paths)
-    classes = sorted({*own} - {None})
-    numbers = {name: i for i, name in enumerate(classes)}
+    classes = sorted({name for name in own if name is not None})
+    numbers: dict[str | None, int] = {name: i for i, name in enumerate(classes)}
     return open_files(root, paths, [numbers.get(name) for name in own], classes, **options)
 
 
@@ -392,12 +399,12 @@ def open_files(
         check(data, max_pixels, convert)
         return hashlib.sha256(data).hexdigest()
 
-    names, where = [shown(path) for path in paths], f"files in {str(root)!r}"
+    names, where = tuple(shown(path) for path in paths), f"files in {str(root)!r}"
     found, skipped = examine_all(examine, names, where, tolerate, progress)
     names, hashes = tuple(names[i] for i in found), tuple(found.values())
     kept, classes = tuple(labels[i] for i in found), tuple(shown(name) for name in classes)
-    content = {"names": names, "sha256": hashes, "labels": kept, "classes": classes}
-    content |= {} if least_side is None else {"least_side": least_side}
+    scale = {} if least_side is None else {"least_side": least_side}
+    content = {"names": names, "sha256": hashes, "labels": kept, "classes": classes, **scale}
     found_at = tuple(paths[i] for i in found)
     reader = _Files(str(root), found_at, hashes, (max_pixels, convert, least_side))
     return ImageSet(name or root.name, digest(content), names, kept, classes, reader, skipped)
@@ -411,32 +418,35 @@ class _Files:
     how: How
 
     def __call__(self, i: int) -> Image.Image:
-        return self.undecoded(i, keep_jpeg=False)
+        return self._read(i, unpack)
 
-    def undecoded(self, i: int, keep_jpeg: bool = True) -> bytes | Image.Image:
+    def undecoded(self, i: int) -> bytes | Image.Image:
+        return self._read(i, unpack_unless_jpeg)
+
+    def _read(self, i: int, unpacked: Callable[[bytes, How], Found]) -> Found:
         path = place(self.root) / self.paths[i]
         with naming(path):
-            return unpack(unchanged(path, self.hashes[i]), self.how, keep_jpeg)
+            return unpacked(unchanged(path, self.hashes[i]), self.how)
 
     def sha256(self, i: int) -> str:
         return self.hashes[i]
 
 
 def examine_all(
-    examine: Callable[[int], object],
+    examine: Callable[[int], Found],
     names: Sequence[str],
     where: str,
     tolerate: float,
     progress: bool,
     threaded: bool = True,
-) -> tuple[dict[int, object], tuple[Skipped, ...]]:
+) -> tuple[dict[int, Found], tuple[Skipped, ...]]:
     """Examine all images; return the results by index, and those that raised a ValueError."""
     if not 0 <= tolerate <= 1:
         raise ValueError(f"tolerate is {tolerate}; give a share in [0, 1].")
     if not names:
         raise ValueError(f"There are no {where}; give a folder or data set that holds images.")
 
-    def attempt(i: int) -> object:
+    def attempt(i: int) -> Found | Skipped:
         try:
             return examine(i)
         except ValueError as error:
@@ -445,8 +455,8 @@ def examine_all(
     quiet = not progress or len(names) < _MANY
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")  # Pillow's; the reasons are in the errors
-        results = (pool.map if threaded else map)(attempt, range(len(names)))
-        results = list(tqdm(results, "checking", len(names), unit="image", disable=quiet))
+        running = (pool.map if threaded else map)(attempt, range(len(names)))
+        results = list(tqdm(running, "checking", len(names), unit="image", disable=quiet))
     found = {i: one for i, one in enumerate(results) if not isinstance(one, Skipped)}
     skipped = tuple(one for one in results if isinstance(one, Skipped))
     if not skipped:

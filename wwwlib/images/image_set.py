@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import index as as_index
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -39,18 +39,15 @@ class Skipped:
 
 
 class Masks(Protocol):
-    """Pixel masks of the images of a set, by index, in the proportions of the images.
+    """Pixel masks of the images of a set, by index, in the proportions of the images."""
 
-    Attributes
-    ----------
-    categories : mapping of str to str
-        The category of each concept, such as "object"; their order is that of results.
-    fingerprint : str
-        SHA-256, equal for equal masks.
-    """
+    @property
+    def categories(self) -> Mapping[str, str]:
+        """The category of each concept, such as "object"; their order is that of results."""
 
-    categories: Mapping[str, str]
-    fingerprint: str
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, equal for equal masks."""
 
     def __call__(self, i: int) -> Mapping[str, np.ndarray]:
         """Return the (H, W) bool mask of each concept that image i shows, all of one size."""
@@ -116,9 +113,7 @@ class ImageSet:
     def known_masks(self) -> Masks:
         """The masks; a ValueError says how to get some where there are none."""
         if self.masks is None:
-            raise ValueError(
-                f"{self.name!r} has no pixel masks; open a set that has some with images.masks."
-            )
+            raise ValueError(f"{self.name!r} has no pixel masks; open a set with images.masks.")
         return self.masks
 
     def undecoded(self, i: int) -> bytes | Image.Image:
@@ -260,7 +255,7 @@ def crops(images: ImageSet, boxes: Sequence[Box] = FIVE_CROPS) -> ImageSet:
     ValueError
         If there is no box, or one that is empty or exceeds the image.
     """
-    boxes = tuple(tuple(float(side) for side in box) for box in boxes)
+    boxes = tuple(cast(Box, tuple(float(side) for side in box)) for box in boxes)
     for box in boxes:
         if len(box) != 4 or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
             raise ValueError(
@@ -329,7 +324,7 @@ def check_apart(known: ImageSet, tested: ImageSet) -> None:
     contents = {content(known, i): name for name, i in index.items()}
     for j, name in enumerate(tested.names):
         i = index.get(name)
-        same = i is not None and np.array_equal(known.image(i), tested.image(j))
+        same = i is not None and np.array_equal(np.array(known.image(i)), np.array(tested.image(j)))
         twin = name if same else contents.get(content(tested, j))
         if twin:
             raise ValueError(

@@ -47,7 +47,7 @@ class FileMasks:
 
     names: Mapping[int, str]
     categories: Mapping[str, str]
-    colours: Mapping[tuple[int, int, int], int] = field(repr=False)
+    colours: Mapping[tuple[int, ...], int] = field(repr=False)
     numbered: bool
     root: str = ""
     paths: tuple[str, ...] = field(default=(), repr=False)
@@ -106,7 +106,7 @@ class CocoMasks:
 
     def __call__(self, i: int) -> dict[str, np.ndarray]:
         """Return the (H, W) bool mask of each concept that image i shows."""
-        coco, found = require("pycocotools.mask", "masks"), {}
+        coco, found = require("pycocotools.mask", "masks"), dict[str, np.ndarray]()
         height, width, shapes = self.entries[i]
         for name, shape in shapes:
             if isinstance(shape, list) or isinstance(shape["counts"], list):
@@ -261,7 +261,8 @@ def _check_sides(path: files.Place, size: tuple[int, int], how: Mapping) -> None
 
 def _read_labels(path: files.Place, ignore: Collection[int]) -> FileMasks:
     """Read ``labels.txt``, see `masks`; files are still to be found."""
-    names, categories, colours, kinds = {}, {}, {}, set()
+    names, categories, kinds = dict[int, str](), dict[str, str](), set[bool]()
+    colours: dict[tuple[int, ...], int] = {}
     lines = enumerate(path.read_text("utf-8-sig").splitlines(), start=1)
     for place, line in ((n, line) for n, line in lines if line.strip()):
         found = _LINE.fullmatch(line.strip())
@@ -278,14 +279,14 @@ def _read_labels(path: files.Place, ignore: Collection[int]) -> FileMasks:
             names[number] = name
             categories.setdefault(name, category or "object")
     if len(kinds) != 1:
-        lines = "lines with numbers and with colours" if kinds else "no lines"
-        raise ValueError(f"{str(path)!r} has {lines}; give {_FORMS}.")
+        what = "lines with numbers and with colours" if kinds else "no lines"
+        raise ValueError(f"{str(path)!r} has {what}; give {_FORMS}.")
     numbered = kinds == {True}
     colours |= {_voc_colour(n): n for n in ignore} if numbered else {}
     return FileMasks(names, categories, colours, numbered)
 
 
-def _voc_colour(number: int) -> tuple[int, int, int]:
+def _voc_colour(number: int) -> tuple[int, ...]:
     """Return the colour of a number in Pascal VOC: bits 0, 3, 6 make red, and so on."""
     bits = [number >> place & 1 for place in range(24)]
     return tuple(sum(bits[3 * i + c] << 7 - i for i in range(8)) for c in range(3))
@@ -297,10 +298,10 @@ def _coco(root: files.Place, path: files.Place, how: dict) -> ImageSet:
         coco = json.loads(path.read_text(encoding="utf-8"))
         names = {own["id"]: own["name"] for own in coco["categories"]}
         above = {own["name"]: own.get("supercategory") or "object" for own in coco["categories"]}
-        entries = {own["id"]: (own["height"], own["width"], []) for own in coco["images"]}
+        drawn = {own["id"]: (own["height"], own["width"], list[tuple]()) for own in coco["images"]}
         for own in coco["annotations"]:
             shape = names[own["category_id"]], own["segmentation"]
-            entries[own["image_id"]][2].extend([shape] if own["segmentation"] else [])
+            drawn[own["image_id"]][2].extend([shape] if own["segmentation"] else [])
         number = {own["file_name"]: own["id"] for own in coco["images"]}
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
@@ -310,7 +311,7 @@ def _coco(root: files.Place, path: files.Place, how: dict) -> ImageSet:
     require("pycocotools.mask", "masks")
 
     def examine(name: str) -> tuple[tuple[int, int], tuple]:
-        height, width, shapes = entries[number[name]]
+        height, width, shapes = drawn[number[name]]
         if wrong := [concept for concept, one in shapes if not _fits(one, [height, width])]:
             raise ValueError(f"an annotation of {wrong[0]!r} has another size or too few points")
         return (height, width), (height, width, tuple(shapes))

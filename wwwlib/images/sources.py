@@ -11,7 +11,7 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -66,10 +66,10 @@ def places365_scenes(path: str | Place) -> list[str]:
             raise ValueError(
                 f"Line {number} of {str(path)!r} is {line.strip()!r}; expected a scene: '/a/bar 5'."
             )
-    return sorted(scenes, key=scenes.get)
+    return sorted(scenes, key=scenes.__getitem__)
 
 
-LAYOUTS = {"folder": folder, "masks": masks}
+LAYOUTS: Mapping[str, Callable[..., ImageSet]] = {"folder": folder, "masks": masks}
 
 
 def load(kind: str, root: str | Place | None = None, **options: object) -> ImageSet:
@@ -154,8 +154,8 @@ def dataset(
     found, skipped = examine_all(examine, names, where, tolerate, progress, threaded=False)
     hashes, labels = zip(*found.values(), strict=True)
     if classes is None:
-        classes = range(max((label for label in labels if label is not None), default=-1) + 1)
-    classes = tuple(map(str, classes))
+        classes = [*map(str, range(1 + max((n for n in labels if n is not None), default=-1)))]
+    classes = tuple(classes)
     kept = tuple(names[i] for i in found)
     content = {"items": kept, "sha256": hashes, "labels": labels, "classes": classes}
     reader = _Items(data, tuple(found), hashes)
@@ -179,7 +179,7 @@ class _Items:
         return self.hashes[i]
 
 
-def _item(data, i: int) -> tuple[Image.Image, int | None]:
+def _item(data: torch.utils.data.Dataset, i: int) -> tuple[Image.Image, int | None]:
     """Return an item as RGB image and label; a ValueError gives the reason if that fails."""
     try:
         image, label = data[i]
@@ -238,8 +238,9 @@ def class_names(given: Iterable[str | Sequence[str]] | Mapping[int, str]) -> tup
 
 
 def _first_of_synonyms(names: object) -> object:
-    several = isinstance(names, tuple | list) and names and all(isinstance(n, str) for n in names)
-    return names[0] if several else names
+    if isinstance(names, tuple | list) and names and all(isinstance(n, str) for n in names):
+        return names[0]
+    return names
 
 
 def match_labels(images: ImageSet, target: Any, warn: bool = True) -> ImageSet:
@@ -303,7 +304,7 @@ def _normalised(*lists: Sequence[str]) -> list[list[str]]:
     Places365 has ``arena/hockey`` and ``army_base``, a network "arena hockey" and "army base". Case
     matters: ImageNet has a Cardigan, a dog, and a cardigan, a garment.
     """
-    lists = [[unicodedata.normalize("NFC", name) for name in names] for names in lists]
-    plain = [[" ".join(_SEPARATORS.split(name)) for name in names] for names in lists]
-    merged = any(len({*new}) < len({*old}) for new, old in zip(plain, lists, strict=True))
-    return lists if merged else plain
+    composed = [[unicodedata.normalize("NFC", name) for name in names] for names in lists]
+    plain = [[" ".join(_SEPARATORS.split(name)) for name in names] for names in composed]
+    merged = any(len({*new}) < len({*old}) for new, old in zip(plain, composed, strict=True))
+    return composed if merged else plain

@@ -6,7 +6,7 @@ Words come from a list, a file, class names with their synonyms, Places365 or Wo
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from wwwlib.images import imagenet_synsets
 from wwwlib.images.sources import places365_scenes
 from wwwlib.language.encoders import Encoder, coarse_digest, embed_texts
 from wwwlib.registry import EXTENSIONS, existing_file, expanded, extension, one_of
-from wwwlib.store import Store, digest
+from wwwlib.store import Slot, Store, digest
 from wwwlib.targets import Target
 
 TEMPLATE = "A photo of a {}"
@@ -45,7 +45,7 @@ class ConceptSet:
 
     Parameters
     ----------
-    words : iterable of str
+    words : sequence of str
         The concepts; the attribute is a tuple of M distinct words.
     template : str
         A sentence with exactly one ``{}``, which the word replaces.
@@ -68,7 +68,7 @@ class ConceptSet:
         the template does not hold exactly one ``{}``.
     """
 
-    words: Iterable[str]
+    words: Sequence[str]
     template: str = TEMPLATE
     source: str = "concept list"
     repeated: tuple[str, ...] = field(init=False)
@@ -141,7 +141,7 @@ class ConceptSet:
             (D,) float32, unit-norm feature of the bare template.
         """
 
-        def make(checkpoint) -> tuple[dict[str, Tensor], dict]:
+        def make(checkpoint: Slot) -> tuple[dict[str, Tensor], dict]:
             t = embed_texts(encoder, self.sentences, batch_size, progress, checkpoint)
             return {"t": t, "t0": check[0]}, {"concepts": len(self)}
 
@@ -232,7 +232,7 @@ def synonyms(classes: Target | str | Path | Iterable[str | Iterable[str]]) -> li
         lines = read_lines(classes)
         classes = lines[:-1] if lines[-1] == "" else lines  # the newline that ends the last class
     truth = []
-    for number, names in enumerate(getattr(classes, "classes", classes)):
+    for number, names in enumerate(classes.classes if hasattr(classes, "classes") else classes):
         words = names.split(", ") if isinstance(names, str) else names
         distinct: dict[str, str] = {}
         for word in filter(None, map(str.strip, words)):

@@ -9,12 +9,12 @@ Encoding images is a pass like any other: it is checkpointed, kept in the store,
 processes, see `wwwlib.distributed`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 from types import ModuleType
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -115,9 +115,9 @@ class OpenClipEncoder:
     """
 
     def __init__(
-        self, name: str, network: nn.Module, transform: Preprocess, tokenizer: Callable, device: str
+        self, name: str, network: nn.Module, transform: Preprocess, tokenizer: Any, device: str
     ):
-        self.network = network.to(device).eval()
+        self.network: Any = network.to(device).eval()  # open_clip's classes have no common base
         self.device = torch.device(device)
         self.tokenizer = tokenizer
         self.context_length = tokenizer.context_length
@@ -209,7 +209,7 @@ def has_quick_gelu(network: nn.Module) -> bool:
     return any(isinstance(module, QuickGELU) for module in network.modules())
 
 
-def count_tokens(tokenizer: Callable[[list[str]], Tensor], text: str) -> int:
+def count_tokens(tokenizer: Any, text: str) -> int:
     """Return the number of tokens of a text before truncation, with start and end tokens."""
     if hasattr(tokenizer, "encode"):  # open_clip's own byte-pair tokenizer adds two
         return len(tokenizer.encode(text)) + 2
@@ -308,7 +308,9 @@ def embed_texts(
     return torch.cat(parts)
 
 
-def image_features(encoder: Encoder, images: ImageSet, indices: Sequence[int], **options) -> Tensor:
+def image_features(
+    encoder: Encoder, images: ImageSet, indices: Sequence[int], **options: object
+) -> Tensor:
     """Encode the images of the given indices.
 
     Parameters
@@ -366,7 +368,9 @@ class _Tower:
         return self
 
 
-def embed_exemplars(encoder: Encoder, images: ImageSet, exemplars: Exemplars, **options) -> Tensor:
+def embed_exemplars(
+    encoder: Encoder, images: ImageSet, exemplars: Exemplars, **options: object
+) -> Tensor:
     """Return the image features v of every neuron's exemplars (WWW, Eq. 1).
 
     Parameters
@@ -409,7 +413,5 @@ def _unit_rows(features: Tensor, count: int, encoder: Encoder) -> Tensor:
     norm = features.norm(dim=1)
     wrong = ~((norm - 1).abs() < 0.01)  # true for NaN, too
     if wrong.any():
-        raise ValueError(
-            f"Encoder {encoder.name!r} gave a feature of norm {norm[wrong][0]:.4g}; it must be 1."
-        )
+        raise ValueError(f"{encoder.name!r} gave a feature of norm {norm[wrong][0]:.4g}; give 1.")
     return F.normalize(features, dim=1)  # half-precision encoders are off by up to a thousandth

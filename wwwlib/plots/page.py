@@ -6,20 +6,22 @@ upper left corner of its axes.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import matplotlib
 import numpy as np
+from matplotlib import transforms
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec, GridSpecFromSubplotSpec, SubplotSpec
-from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 from PIL import Image
 
 from wwwlib.plots.style import GREY, HEAT, INK, RULE, SMALL, WIDTH, look
 
 MARGIN = 0.18  # inches, on every side of a page
+Picture = Image.Image | np.ndarray  # (H, W, 3) uint8
 _LEADING = 1.32  # distance between lines of text, in font sizes
 
 
@@ -74,9 +76,10 @@ def leading(size: float = SMALL) -> float:
     return size * _LEADING / 72
 
 
-def inches(axes: Axes):
+def inches(axes: Axes) -> transforms.Transform:
     """Return the transform of inches from the upper left corner of axes, y pointing up."""
-    return axes.figure.dpi_scale_trans + ScaledTranslation(0, 1, axes.transAxes)
+    corner = cast(transforms.Affine2DBase, axes.transAxes)  # it is, though declared more generally
+    return axes.figure.dpi_scale_trans + transforms.ScaledTranslation(0, 1, corner)
 
 
 def blank(figure: Figure, spec: SubplotSpec) -> Axes:
@@ -108,14 +111,14 @@ def write(
 
 def rule(axes: Axes, y: float, left: float = MARGIN, right: float = WIDTH - MARGIN) -> None:
     """Draw a line across the page, between inches of it and `y` inches below the axes' top."""
-    across = blended_transform_factory(axes.figure.dpi_scale_trans, inches(axes))
+    across = transforms.blended_transform_factory(axes.figure.dpi_scale_trans, inches(axes))
     axes.plot((left, right), (-y, -y), color=RULE, lw=0.8, transform=across, clip_on=False)
 
 
 # Images and what is drawn on them ---------------------------------------------------------------
 
 
-def pixels(picture) -> np.ndarray:
+def pixels(picture: Picture) -> np.ndarray:
     """Return a picture as (H, W, 3) uint8.
 
     Parameters
@@ -129,13 +132,11 @@ def pixels(picture) -> np.ndarray:
     """
     array = np.asarray(picture.convert("RGB") if isinstance(picture, Image.Image) else picture)
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
-        raise ValueError(
-            f"A picture is {array.dtype} {array.shape}; expected a PIL image or uint8 (H, W, 3)."
-        )
+        raise ValueError(f"A picture is {array.dtype} {array.shape}; give PIL or uint8 (H, W, 3).")
     return array
 
 
-def draw(axes: Axes, picture) -> Axes:
+def draw(axes: Axes, picture: Picture) -> Axes:
     """Draw a picture into axes, its proportions kept; see `pixels`."""
     array = pixels(picture)
     axes.imshow(
@@ -160,7 +161,7 @@ def outline(axes: Axes, region, colour, style="-", width=1.6, halo=1.4) -> None:
         )  # fmt: skip
 
 
-def spot(axes: Axes, image, region, place: int) -> None:
+def spot(axes: Axes, image: Picture, region, place: int) -> None:
     """Draw the image, paled, with one region tinted and outlined as series number `place`."""
     colour, style = look(place)
     region = np.asarray(region, bool)
@@ -184,7 +185,7 @@ def swatch(axes: Axes, y: float, place: int) -> None:
     axes.plot((0, 0.3), (-y, -y), transform=inches(axes), **how)
 
 
-def heated(image, heatmap) -> np.ndarray:
+def heated(image: Picture, heatmap) -> np.ndarray:
     """Return the image in grey under a heatmap, its zero dark and its maximum bright."""
     m = np.nan_to_num(np.asarray(heatmap, float)).clip(0)
     m = m / m.max() if m.max() > 0 else m
@@ -200,10 +201,10 @@ def heat_key(axes: Axes, y: float, width: float) -> None:
     bar.set_ticks([0, 1], labels=["none", "most"])
     bar.ax.tick_params(length=0)
     for label, side in zip(bar.ax.get_xticklabels(), ("left", "right"), strict=True):
-        label.set_horizontalalignment(side)
+        label.set(ha=side)
 
 
-def paled(image, colourful: float) -> np.ndarray:
+def paled(image: Picture, colourful: float) -> np.ndarray:
     """Return an image with a share of its colours over light grey."""
     shown = pixels(image).astype(float)
     pale = shown.mean(-1, keepdims=True) * 0.45 + 255 * 0.5

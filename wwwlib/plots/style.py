@@ -58,7 +58,7 @@ def look(place: int) -> tuple:
 # Text -------------------------------------------------------------------------------------------
 
 
-def literal(words) -> str:
+def literal(words: object) -> str:
     """Return a string as one line: line breaks become spaces, invisible characters are removed.
 
     For a character that the font lacks, matplotlib warns and draws a box.
@@ -73,7 +73,7 @@ def fit(words, width: float, size: float = SMALL, bold: bool = False, lines: int
 
     A word wider than a line is broken; what does not fit is replaced by an ellipsis.
     """
-    rest, broken = literal(words), []
+    rest, broken = literal(words), list[str]()
     while rest and len(broken) < lines:
         last = len(broken) == lines - 1
         line = _line(rest, width, size, bold, "…" if last else "")

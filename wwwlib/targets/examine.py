@@ -101,9 +101,7 @@ def output_tensor(output: object) -> Tensor:
     parts = [parts] if isinstance(parts, Tensor) else parts
     if parts and len(parts) == 1 and isinstance(parts[0], Tensor):
         return output_tensor(parts[0])
-    raise ValueError(
-        f"returns a {type(output).__name__} in which the logits are not named; return them alone"
-    )
+    raise ValueError(f"returns a {type(output).__name__} without named logits; return them alone")
 
 
 def adapted(model: nn.Module, x: Tensor, classes: int, name: str, outputs: str) -> nn.Module:
@@ -126,9 +124,7 @@ def adapted(model: nn.Module, x: Tensor, classes: int, name: str, outputs: str) 
             f"{classes} class names; pass a classifier, and one name for each of its logits."
         )
     if classes == 1 and outputs == "softmax":
-        raise ValueError(
-            f"{name} has a single output, of which softmax is always 1; pass outputs='sigmoid'."
-        )
+        raise ValueError(f"{name} has a single output, with softmax 1; pass outputs='sigmoid'.")
     within = bool(((y >= 0) & (y <= 1)).all()) and not (y == y[0]).all()
     sums = bool(((y.sum(-1) - 1).abs() < 1e-2).all())
     if within and outputs == "softmax" and not sums:

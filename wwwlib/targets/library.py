@@ -7,29 +7,31 @@ read without unpickling anything but tensors. A library is imported when a name 
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wwwlib.images import class_names
-from wwwlib.registry import EXTENSIONS, call, check_known, existing_file, extension
-from wwwlib.targets.target import Target, wrap
+from wwwlib.registry import EXTENSIONS, call, check_known, existing_file
+from wwwlib.targets.target import Preprocess, Target, wrap
 
+Weights = str | Path | None
+Names = Sequence[str] | None
 RANDOM = "random"
 HUB = "hf-hub:"
 
 
 def load(
     name: str,
-    weights: str | Path | None = None,
+    weights: Weights = None,
     *,
     classes: Iterable[str] | None = None,
-    **geometry: object,
+    **geometry: Any,
 ) -> Target:
     """Build a target by name.
 
@@ -79,7 +81,7 @@ def load(
     return target
 
 
-def _torchvision(name, model_name, weights, classes, geometry) -> Target:
+def _torchvision(name: str, model_name: str, weights: Weights, classes: Names, geometry) -> Target:
     from torchvision import models
 
     check_known(f"There is no target {name!r}", model_name, models.list_models(module=models))
@@ -95,12 +97,12 @@ def _torchvision(name, model_name, weights, classes, geometry) -> Target:
     else:
         names = ", ".join(repr(choice) for choice in choices.__members__)
         usual = f"pass weights=None for the usual ones, one of {names}, or 'random'"
-        fill_from_file(name, model, weights, chosen.meta["_file_size"], usual)
+        fill_from_file(name, model, weights or wanted, chosen.meta["_file_size"], usual)
     classes = classes or chosen.meta["categories"]
     return wrap(model, chosen.transforms(), classes, name, **geometry)
 
 
-def _architecture(model_name: str, chosen, classes) -> dict:
+def _architecture(model_name: str, chosen: Any, classes: Names) -> dict:
     """Return the arguments that torchvision itself derives from pretrained weights."""
     arguments = {} if classes is None else {"num_classes": len(classes)}
     if model_name in ("googlenet", "inception_v3"):
@@ -110,7 +112,7 @@ def _architecture(model_name: str, chosen, classes) -> dict:
     return arguments
 
 
-def _torchvision_weights(name, chosen) -> dict[str, Tensor]:
+def _torchvision_weights(name: str, chosen: Any) -> dict[str, Tensor]:
     try:
         state = chosen.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except OSError as error:
@@ -126,7 +128,7 @@ def _torchvision_weights(name, chosen) -> dict[str, Tensor]:
     return state
 
 
-def _timm(name, model_name, weights, classes, geometry) -> Target:
+def _timm(name: str, model_name: str, weights: Weights, classes: Names, geometry) -> Target:
     import timm
 
     architecture, _, tag = model_name.partition(".")
@@ -138,11 +140,11 @@ def _timm(name, model_name, weights, classes, geometry) -> Target:
     if weights is None:
         model = _timm_pretrained(name, model_name)
     else:
-        sizes = {} if classes is None else {"num_classes": len(classes)}
-        model = timm.create_model(model_name, pretrained=False, **sizes)
+        count = None if classes is None else len(classes)  # timm's own for None
+        model = timm.create_model(model_name, pretrained=False, num_classes=count)
         usual = "pass weights=None for timm's own or 'random'"
         fill_from_file(name, model, weights, megabytes(model), usual)
-    own = recognize(model)
+    own = _of_timm(model)
     classes = classes or own.classes
     if classes is None:
         outputs = getattr(model, "num_classes", "?")
@@ -150,7 +152,7 @@ def _timm(name, model_name, weights, classes, geometry) -> Target:
     return wrap(model, own.preprocess, classes, name, **geometry)
 
 
-def _timm_pretrained(name, model_name) -> nn.Module:
+def _timm_pretrained(name: str, model_name: str) -> nn.Module:
     import timm
 
     try:
@@ -162,7 +164,8 @@ def _timm_pretrained(name, model_name) -> nn.Module:
                 "name and the connection, or pass weights=<file> with a model of timm's own."
             ) from error
         model = timm.create_model(model_name, pretrained=False)
-        source = model.pretrained_cfg.get("hf_hub_id") or model.pretrained_cfg.get("url")
+        config: Any = model.pretrained_cfg  # not a tensor or module, as PyTorch's stubs have it
+        source = config.get("hf_hub_id") or config.get("url")
         where = f"model.safetensors of {source}" if source else "a weights file (timm has none)"
         raise FileNotFoundError(
             f"The weights of {name} could not be downloaded ({type(error).__name__}): download "
@@ -170,13 +173,14 @@ def _timm_pretrained(name, model_name) -> nn.Module:
         ) from error
 
 
-def _extension(name, model_name, weights, classes, geometry) -> Target:
+def _extension(name: str, model_name: str, weights: Weights, classes: Names, geometry) -> Target:
     if classes is not None or geometry:
         raise ValueError(f"{name} has its own classes and preprocessing; give weights at most.")
-    return extension(name.partition("/")[0]).target(model_name, weights)
+    spec = f"{EXTENSIONS[name.partition('/')[0]]}:target"
+    return call(spec, "network", model_name, weights)
 
 
-def _own(name, weights, classes, geometry) -> Target:
+def _own(name: str, weights: Weights, classes: Names, geometry: dict) -> Target:
     """Build a target by a function of one's own."""
     made = call(name, "network")
     if isinstance(made, Target):
@@ -189,10 +193,10 @@ def _own(name, weights, classes, geometry) -> Target:
 
 def from_module(
     model: nn.Module,
-    preprocess: Callable | None = None,
+    preprocess: Preprocess | None = None,
     classes: Sequence[str] | None = None,
     name: str | None = None,
-    **geometry: object,
+    **geometry: Any,
 ) -> Target:
     """Make a target of a module; what is not given is taken from timm or torchvision.
 
@@ -214,8 +218,8 @@ def from_module(
         preprocess = preprocess or found.preprocess
         classes = classes if classes is not None else found.classes
     name = name or (found.name if found else type(model).__name__)
-    given = {"preprocess=": preprocess, "classes=": classes}
-    if missing := [name for name, value in given.items() if value is None]:
+    if preprocess is None or classes is None:
+        missing = ["preprocess="] * (preprocess is None) + ["classes="] * (classes is None)
         raise ValueError(
             f"This {type(model).__name__} does not have published weights of timm or torchvision "
             f"from which to take preprocessing and class names; pass {' and '.join(missing)}."
@@ -245,7 +249,7 @@ class Published(NamedTuple):
     """
 
     name: str
-    preprocess: Callable
+    preprocess: Preprocess
     classes: Sequence[str] | None
 
 
@@ -275,12 +279,12 @@ def recognize(model: nn.Module) -> Published | None:
 def _of_timm(model: nn.Module) -> Published:
     from timm import data
 
-    config = model.pretrained_cfg
+    config: Any = model.pretrained_cfg  # as in _timm_pretrained
     name = ".".join(filter(None, (config.get("architecture"), config.get("tag"))))
     preprocess = data.create_transform(**data.resolve_model_data_config(model), is_training=False)
     subset = data.infer_imagenet_subset(model)  # the one with as many classes
     labels = data.ImageNetInfo(subset).label_descriptions() if subset else None
-    classes = labels and tuple(text.split(", ")[0] for text in labels)
+    classes = None if labels is None else tuple(text.split(", ")[0] for text in labels)
     return Published(f"timm/{name}", preprocess, classes)
 
 
@@ -294,7 +298,7 @@ def _of_torchvision(model: nn.Module) -> Published | None:
     return Published(f"torchvision/{name}", weights.transforms(), weights.meta["categories"])
 
 
-def _candidates(model: nn.Module) -> Iterator[tuple[str, object]]:
+def _candidates(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Yield name and weights of torchvision's classifiers of this module and size."""
     models = sys.modules["torchvision.models"]
     size = sum(parameter.numel() for parameter in model.parameters())
@@ -305,7 +309,7 @@ def _candidates(model: nn.Module) -> Iterator[tuple[str, object]]:
                     yield name, weights
 
 
-def _is_cached(model: nn.Module, weights) -> bool:
+def _is_cached(model: nn.Module, weights: Any) -> bool:
     """Whether a checkpoint in torch's cache has the first parameter of the model."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     if not path.is_file():
@@ -345,7 +349,7 @@ def read_weights(path: str | Path, hint: str = "") -> dict[str, Tensor]:
     path = existing_file(path, f"the weights{hint}")
     try:
         if path.suffix == ".safetensors":
-            state = load_file(path)
+            state: Any = load_file(path)  # anything: it is checked below
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises nearly anything on invalid bytes

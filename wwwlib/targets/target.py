@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import cast
 
 import torch
 from PIL import Image
@@ -203,7 +204,7 @@ def wrap(
         digest=tensor_digest({k: v for k, v in model.state_dict().items() if torch.is_tensor(v)}),
         layouts=dict(layouts or {}),
         prefix_tokens=prefix_tokens,
-        grid=found_grid if grid is None else tuple(grid),
+        grid=found_grid if grid is None else cast(tuple[int, int], tuple(grid)),  # checked below
         class_token=reads_class_token(model_with_logits, x, prefix_tokens or 0),
         outputs=outputs,
     )
@@ -213,10 +214,8 @@ def wrap(
 
 def _check_materialized(model: nn.Module, name: str) -> None:
     for key, tensor in chain(model.named_parameters(), model.named_buffers()):
-        if tensor.is_meta or isinstance(tensor, nn.parameter.UninitializedTensorMixin):
-            raise ValueError(
-                f"The tensor {key!r} of {name} has no values yet; load weights, or run it once."
-            )
+        if tensor.is_meta or nn.parameter.is_lazy(tensor):
+            raise ValueError(f"{key!r} of {name} has no values yet; load weights, or run it once.")
 
 
 def _check_overrides(target: Target) -> None:
