@@ -203,7 +203,7 @@ def test_alpha_outside_its_range_is_refused(alpha):
         (lambda: concepts.score(torch.ones(2, 4), torch.ones(0, 4)), "M >= 1"),
         (
             lambda: concepts.score(torch.ones(2, 4), torch.ones(5, 4), torch.ones(1, 4)),
-            "bare template",
+            "t0 has the shape",
         ),
         (
             lambda: concepts.discover(torch.ones(2, 4), torch.ones(5, 4), None, ["a"]),

@@ -403,7 +403,7 @@ def test_wrong_classes(classes, word):
 def test_other_mistakes_are_sentences():
     target = plain(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
     x = images(target)
-    with pytest.raises(ValueError, match=r"contains \[6, -1\]; give some of 0 to 5"):
+    with pytest.raises(ValueError, match=r"has \[6, -1\]; give some of 0 to 5"):
         ablation(target, x, "0", neurons=[0, 6, -1])
     with pytest.raises(ValueError, match="contains nothing"):
         ablation(target, x, "0", neurons=[])
@@ -413,7 +413,7 @@ def test_other_mistakes_are_sentences():
         linear_head(torch.zeros(2, 6), torch.zeros(5, 7), 0)
     with pytest.raises(ValueError, match=r"expected \(B, 3, H, W\)"):
         taylor(target, x[0], "0")
-    with pytest.raises(ValueError, match="no predicted class"):
+    with pytest.raises(ValueError, match="are not finite; pass classes="):
         taylor(target, x * torch.nan, "0")
     target.model.train()
     with pytest.raises(ValueError, match="training mode"):

@@ -290,7 +290,7 @@ def test_what_does_not_fit_is_refused(change, sentence):
 
 
 def test_images_without_masks_are_refused():
-    with pytest.raises(ValueError, match="has no pixel masks; open a set that has"):
+    with pytest.raises(ValueError, match="has no pixel masks; open a set with"):
         network_dissection.dissect(network(), pictures(), ["0"], progress=False)
 
 

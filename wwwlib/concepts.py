@@ -204,9 +204,7 @@ def discover(
     """
     _check_shapes(v, t, t0)
     if len(words) != len(t):
-        raise ValueError(
-            f"There are {len(words)} words for {len(t)} concept features; give the embedded words."
-        )
+        raise ValueError(f"There are {len(words)} words for {len(t)} features; give those words.")
     names, scores, thresholds = [], [], [v.new_zeros(0)]
     for part in v.split(max(1, BLOCK // len(t))):
         s = score(part, t, t0)
@@ -333,13 +331,9 @@ def _threshold(s: Tensor, alpha: float | Tensor) -> Tensor:
         raise ValueError(f"The scores are {tuple(s.shape)}; expected a matrix (N, M) with M >= 1.")
     each = torch.as_tensor(alpha).double()
     if ((each <= 0) | (each > 1)).any() or (each.ndim == 0 and each.isnan()):
-        raise ValueError(
-            f"alpha = {alpha} lies outside (0, 1]; the paper uses .95 (major) and .90 (minor)."
-        )
+        raise ValueError(f"alpha = {alpha} lies outside (0, 1]; the paper uses .95, minor .90.")
     if each.ndim and each.shape != s.shape[:1]:
-        raise ValueError(
-            f"{tuple(each.shape)} alphas do not match {len(s)} neurons; give one, or one for each."
-        )
+        raise ValueError(f"{tuple(each.shape)} alphas do not match {len(s)} neurons; give as many.")
     best = s.amax(1)
     damaged = best.isnan()  # a NaN makes the maximum NaN; other concepts of the row still count
     if damaged.any():
@@ -370,6 +364,4 @@ def _check_shapes(v: Tensor, t: Tensor, t0: Tensor | None) -> None:
     if v.ndim == 3 and v.shape[1] == 0:
         raise ValueError("There are no exemplars (K = 0); collect at least one for each neuron.")
     if t0 is not None and t0.shape != t.shape[1:]:
-        raise ValueError(
-            f"The bare template's feature has shape {tuple(t0.shape)}; expected {(t.shape[1],)}."
-        )
+        raise ValueError(f"t0 has the shape {tuple(t0.shape)}; expected {(t.shape[1],)}.")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from wwwlib.activations import LOCK, Activations, capture
 from wwwlib.targets import LOGITS, Target
-from wwwlib.targets.examine import fixed_batch
+from wwwlib.targets.examine import fixed_batch, own_copy
 
 Linear = tuple[Tensor, Tensor]  # weight (C, N) and bias (C,)
 
@@ -129,7 +129,7 @@ def contribute_all(
     given = {layer: (linear or {}).get(layer) for layer in layers}
     heads = {layer: head(target, layer, x) if it is None else it for layer, it in given.items()}
     deep = [layer for layer in layers if not heads[layer]]
-    with _differentiable(x, bool(deep)) as x:
+    with _differentiable(target.model, x, bool(deep)) as x:
         logits, captured = forward(target, x, layers)
         c = resolve_classes(classes, logits)
         gradients = dict(zip(deep, _gradients(logits, c, captured, deep), strict=True))
@@ -271,9 +271,8 @@ def linear_head(z: Tensor, weight: Tensor, classes: int | Tensor, signed: bool =
     tensor([[ 1., -3.]])
     """
     if z.ndim != 2 or weight.ndim != 2 or z.shape[1] != weight.shape[1]:
-        raise ValueError(
-            f"z {tuple(z.shape)} and weight {tuple(weight.shape)} do not match (B, N) and (C, N)."
-        )
+        shapes = f"z {tuple(z.shape)} and weight {tuple(weight.shape)}"
+        raise ValueError(f"{shapes} do not match (B, N) and (C, N).")
     w = weight[_checked_classes(classes, len(z), len(weight), weight.device)] * z
     return w if signed else w.abs()
 
@@ -360,9 +359,7 @@ def resolve_classes(classes: int | Tensor | None, logits: Tensor) -> Tensor:
         return _checked_classes(classes, len(logits), logits.shape[1], logits.device)
     broken = (~logits.isfinite()).any(1).nonzero()[:, 0].tolist()
     if broken:
-        raise ValueError(
-            f"The logits of image {broken[0]} are not finite: no predicted class; pass classes=."
-        )
+        raise ValueError(f"The logits of image {broken[0]} are not finite; pass classes=.")
     return logits.argmax(1)
 
 
@@ -386,17 +383,15 @@ def checked_neurons(neurons: Sequence[int] | Tensor | None, count: int, layer: s
     index = torch.arange(count) if neurons is None else torch.as_tensor(neurons).long().cpu()
     wrong = index[(index < 0) | (index >= count)].tolist()
     if wrong or not len(index):
-        raise ValueError(
-            f"neurons contains {wrong or 'nothing'}; give some of 0 to {count - 1} in {layer!r}."
-        )
+        raise ValueError(f"neurons has {wrong}; give some of 0 to {count - 1} in {layer!r}.")
     return index
 
 
 @contextmanager
-def _differentiable(x: Tensor, wanted: bool) -> Iterator[Tensor]:
+def _differentiable(model: nn.Module, x: Tensor, wanted: bool) -> Iterator[Tensor]:
     """Yield images that require gradients even in no_grad or inference mode, if wanted."""
     with torch.inference_mode(False), torch.set_grad_enabled(wanted):
-        yield x.detach().clone().requires_grad_(wanted)
+        yield own_copy(model, x.detach()).requires_grad_(wanted)
 
 
 def _gradients(logits: Tensor, classes: Tensor, captured: Mapping, layers: list[str]):
@@ -405,12 +400,18 @@ def _gradients(logits: Tensor, classes: Tensor, captured: Mapping, layers: list[
         return ()
     for layer in layers:
         if not (logits.requires_grad and captured[layer].raw.requires_grad):
-            raise ValueError(
-                f"No gradient passes through {layer!r}: it is detached or in no_grad; use ablation."
-            )
+            raise ValueError(f"No gradient passes through {layer!r} (detached); use ablation.")
     score = logits.gather(1, classes[:, None]).sum()
     raws = [captured[layer].raw for layer in layers]
-    return torch.autograd.grad(score, raws, materialize_grads=True)  # zero off the path to f_c
+    try:
+        return torch.autograd.grad(score, raws, materialize_grads=True)  # zero off the path to f_c
+    except RuntimeError as error:
+        if "inplace" not in str(error):
+            raise
+        raise ValueError(
+            f"No gradient passes through {layers[0]!r}, since the network changes in place what "
+            "its own gradient needs; use ablation."
+        ) from error
 
 
 def _neuron_axis(activations: Activations) -> int:

@@ -169,9 +169,7 @@ def heatmap(a: Tensor, w: Tensor, top: int = 5, size: Size = None, weighted: boo
     """
     _check_maps(a)
     if w.shape not in ((a.shape[1],), tuple(a.shape[:2])):
-        raise ValueError(
-            f"w is {tuple(w.shape)}, but the maps need {tuple(a.shape[:2])} or ({a.shape[1]},)."
-        )
+        raise ValueError(f"w is {tuple(w.shape)}; give {tuple(a.shape[:2])} or ({a.shape[1]},).")
     index, share = strongest(w.to(a.device).expand(a.shape[:2]), top)
     if empty := (share[:, 0] == 0).nonzero()[:, 0].tolist():
         warnings.warn(
@@ -310,9 +308,8 @@ def similarity(m1: Tensor, m2: Tensor) -> Tensor:
     tensor([0.9600])
     """
     if m1.shape != m2.shape or m1.ndim != 3:
-        raise ValueError(
-            f"Heatmaps of {tuple(m1.shape)} and {tuple(m2.shape)} need the same shape (B, H, W)."
-        )
+        shapes = f"{tuple(m1.shape)} and {tuple(m2.shape)}"
+        raise ValueError(f"Heatmaps of {shapes} need the same shape (B, H, W).")
     u, v = _unit(m1), _unit(m2)
     product, chord = (u * v).sum(1), (u - v).square().sum(1)
     # Both are the cosine, but near 1 the product rounds: equal maps would differ by chance.

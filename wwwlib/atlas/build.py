@@ -113,7 +113,7 @@ def build(
     WWW, sections 3.2 to 3.4.
     """
     layers = _checked(target, layers, alpha, alpha_minor)
-    for name, value in (("shown", shown), ("rounds", rounds)):
+    for name, value in (("shown", shown), ("rounds", rounds), ("seed", seed)):
         whole_number(name, value, 0)
     how, thumbnail = Options(**options), whole_number("thumbnail", thumbnail)
     k_minor = k if k_minor is None else k_minor

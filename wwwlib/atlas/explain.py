@@ -217,9 +217,7 @@ class Explanation:
             If the explanation was not made by `Atlas.explain`.
         """
         if self.atlas is None:
-            raise ValueError(
-                "There is no atlas to take example images from; use plots.two_tracks(e, atlas)."
-            )
+            raise ValueError("There is no atlas with images; use plots.two_tracks(e, atlas).")
         from wwwlib import plots
 
         return plots.two_tracks(self, self.atlas)

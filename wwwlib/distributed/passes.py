@@ -76,9 +76,7 @@ class Options:
         for name, least in (("batch_size", 1), ("workers", 0), ("actors", 0)):
             whole_number(name, getattr(self, name), least)
         if self.actors and (self.store is None or self.decoder != "pillow"):
-            raise ValueError(
-                f"actors is {self.actors}, which needs a store for results, and decoder='pillow'."
-            )
+            raise ValueError(f"actors is {self.actors}; that needs a store, and decoder='pillow'.")
         if self.store is None:
             object.__setattr__(self, "store", Store(None))
 

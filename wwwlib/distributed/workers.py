@@ -65,9 +65,8 @@ def ranks() -> Ranks:
         place = {"store": distributed.PrefixStore(prefix, store), "rank": rank, "world_size": size}
         distributed.init_process_group("gloo", timeout=_PATIENCE, **place)
         # Threads that outlive the interpreter abort a process whose work is done.
-        atexit.register(
-            lambda: distributed.is_initialized() and distributed.destroy_process_group()
-        )
+        end = distributed.destroy_process_group
+        atexit.register(lambda: distributed.is_initialized() and end())
     own = distributed.get_backend() != "gloo"
     group = distributed.new_group(backend="gloo", timeout=_PATIENCE) if own else None
     return Ranks(distributed.get_rank(), distributed.get_world_size(), group)

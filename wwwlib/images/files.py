@@ -259,10 +259,8 @@ def _allowed(image: Image.Image, max_pixels: int, convert: Collection[str]) -> I
     width, height = image.size
     if width * height > max_pixels:
         raise ValueError(f"its {width} x {height} pixels exceed {max_pixels:,}; scale it down")
-    if max(width, height) > MAX_RATIO * min(width, height):
-        raise ValueError(
-            f"the ratio of its sides, {width} x {height} pixels, is above {MAX_RATIO}; crop it"
-        )
+    if max(width, height) > MAX_RATIO * min(width, height) or not width * height:
+        raise ValueError(f"its sides, {width} x {height}, have a ratio over {MAX_RATIO}; crop it")
     if image.mode not in _PLAIN_MODES and image.mode not in convert:
         raise ValueError(
             f"its mode is {image.mode}, which loses values or colours as 8-bit RGB; convert it, or "
