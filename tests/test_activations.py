@@ -497,6 +497,30 @@ def test_networks_that_work_in_place_leave_the_batch_unchanged():
     assert torch.equal(x, before) and w.any()
 
 
+class Parts(nn.Module):
+    """A network with a part behind a detached output, and a part that nothing reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.aside = (nn.Conv2d(n, 4, 1) for n in (3, 4, 4))
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x):
+        x = self.first(x)
+        self.aside(x)
+        return self.head(self.second(x.detach()).sigmoid().mean((2, 3)))
+
+
+def test_a_detached_output_has_no_gradient_of_zero():
+    """It reaches the logits: contributions of zero would be wrong, unlike those of `aside`."""
+    target, x = wrapped(Parts(), 8), torch.randn(2, 3, 8, 8)
+    assert contributions.ablation(target, x, "first").any()
+    with pytest.raises(ValueError, match="passes through 'first' \\(detached\\); use ablation"):
+        contributions.taylor(target, x, "first")
+    assert not contributions.taylor(target, x, "aside").any()
+    assert contributions.taylor(target, x, "second").any()
+
+
 def test_networks_whose_gradient_they_overwrite_themselves_are_refused():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sigmoid(), nn.Hardtanh(inplace=True))
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))

@@ -405,7 +405,7 @@ def test_other_mistakes_are_sentences():
     x = images(target)
     with pytest.raises(ValueError, match=r"has \[6, -1\]; give some of 0 to 5"):
         ablation(target, x, "0", neurons=[0, 6, -1])
-    with pytest.raises(ValueError, match="contains nothing"):
+    with pytest.raises(ValueError, match=r"neurons has \[\]; give some of 0 to 5"):
         ablation(target, x, "0", neurons=[])
     with pytest.raises(ValueError, match="a column for each neuron of '0'"):
         masked_forward(target, x, "0")(torch.ones(3, 6))

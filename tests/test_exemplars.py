@@ -211,7 +211,7 @@ def test_an_interrupt_from_the_keyboard_loses_nothing(table, tmp_path):
 
     def stop_late(module, args, output):
         seen.append(len(output))
-        if len(seen) == 6:
+        if len(seen) == 7:
             raise KeyboardInterrupt
 
     hook = network.model.register_forward_hook(stop_late)
@@ -221,7 +221,7 @@ def test_an_interrupt_from_the_keyboard_loses_nothing(table, tmp_path):
     hook.remove()
     network.model.register_forward_hook(lambda *_: seen.append(0))
     found = collect(network, numbered(97), ["hidden"], 5, **options)
-    assert len(seen) == (2 + 4) + (2 + 7), "each run begins with two batches of fixed images"
+    assert len(seen) == (3 + 4) + (3 + 7), "each run begins with three batches of fixed images"
     assert torch.equal(found["hidden"].index, literal(table, 5))
 
 

@@ -147,6 +147,8 @@ def test_folders_without_images_are_no_classes(tree):
     for name in ("__MACOSX", "lost+found", ".ipynb_checkpoints", "empty/er"):
         (tree / name).mkdir(parents=True)
     write(tree / "__MACOSX" / "a" / "x.png")
+    for name in ("Thumbs.db", "a/desktop.ini", "b/Thumbs.db"):
+        (tree / name).write_text("of Windows")
     found = images.folder(tree)
     assert found.classes == ("a", "b") and found.fingerprint == expected.fingerprint
 

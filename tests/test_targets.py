@@ -548,6 +548,25 @@ def test_methods_that_return_nothing_do_no_harm():
     assert not target.model.training and target.model(torch.zeros(1, 3, 8, 8)).shape == (1, 3)
 
 
+def test_torchscript_is_refused_and_a_compiled_network_is_the_original():
+    for model in (torch.jit.script(small()), torch.jit.trace(small(), torch.ones(1, 3, 8, 8))):
+        with pytest.raises(TypeError, match="small is TorchScript, without hooks; pass the module"):
+            wrapped(model)
+    model = small()
+    assert wrapped(torch.compile(model, backend="eager")).model is model
+
+
+def test_weights_that_are_quantised_or_sparse_are_part_of_the_key():
+    digests = set()
+    for value in (1.0, 2.0):
+        weight = torch.full((3, 4), value)
+        for other in (torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8), weight.to_sparse()):
+            model = small()
+            model.register_buffer("unused", other)
+            digests.add(wrapped(model).digest)
+    assert len(digests) == 4
+
+
 @pytest.mark.parametrize("model", [small().to("meta"), nn.Sequential(nn.LazyLinear(3))])
 def test_parameters_without_values_are_refused(model):
     with pytest.raises(ValueError, match="has no values yet; load weights"):

@@ -184,10 +184,11 @@ def read(
         If the output is not one tensor of a known layout; the message gives its shape and the
         argument to pass.
     """
-    if not isinstance(output, Tensor):
+    if not isinstance(output, Tensor) or not output.is_floating_point():
+        kind = getattr(output, "dtype", type(output).__name__)
         raise ValueError(
-            f"The layer {layer!r} of {target.name} returns a {type(output).__name__}, not one "
-            "tensor; choose a layer inside it or around it that returns one."
+            f"The layer {layer!r} of {target.name} returns a {kind}, not one tensor of floats; "
+            "choose a layer inside it or around it that returns one."
         )
     shape = tuple(output.shape)
 

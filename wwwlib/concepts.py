@@ -306,7 +306,8 @@ def stability(
         count = drawn.bincount(minlength=images)[present]
         before = count.cumsum(1) - count
         weight = torch.minimum(count, (k - before).clamp(min=0)).float()
-        if index.shape[1] < images and (short := weight.sum(1).min()) < k:
+        enough = weight.sum(1)[(index >= 0).all(1)]  # a constant neuron has no image
+        if index.shape[1] < images and len(enough) and (short := enough.min()) < k:
             raise ValueError(
                 f"A bootstrap probe set has {int(short)} of {k} exemplars among a neuron's "
                 f"{index.shape[1]} best images; give more of them, such as {3 * k + 20}."

@@ -132,7 +132,8 @@ def contribute_all(
     with _differentiable(target.model, x, bool(deep)) as x:
         logits, captured = forward(target, x, layers)
         c = resolve_classes(classes, logits)
-        gradients = dict(zip(deep, _gradients(logits, c, captured, deep), strict=True))
+        found = _gradients(logits, c, captured, deep)
+        gradients = {layer: _known(target, x, layer, found[layer], logits, c) for layer in deep}
     found = {}
     for layer in layers:
         activations = replace(captured[layer], raw=captured[layer].raw.detach())
@@ -307,9 +308,8 @@ def head(target: Target, layer: str, x: Tensor | None = None) -> Linear | None:
         candidates = list(_linear_layers(target.model, logits.shape[1], real.neurons))
         if logits.shape[1] == (n := real.neurons):
             candidates.append((torch.eye(n).to(logits), logits.new_zeros(n)))
-        noise, raw_noise = (
-            torch.randn(like.shape, generator=generator).to(like) for like in (x, real.raw)
-        )
+        both = (x, real.raw)
+        noise, raw_noise = (torch.randn(y.shape, generator=generator).to(y) for y in both)
         pairs = [(logits, real.z)]
         for images, raw in ((x, 4 * real.raw), (noise, raw_noise)):
             # A copy: `out += identity` of a residual block would change what z is computed from.
@@ -394,17 +394,17 @@ def _differentiable(model: nn.Module, x: Tensor, wanted: bool) -> Iterator[Tenso
         yield own_copy(model, x.detach()).requires_grad_(wanted)
 
 
-def _gradients(logits: Tensor, classes: Tensor, captured: Mapping, layers: list[str]):
-    """Return d f_c / d raw of each layer; images are independent, so one sum gives them all."""
+def _gradients(logits: Tensor, classes: Tensor, captured: Mapping, layers: list[str]) -> dict:
+    """Return d f_c / d raw by layer; images are independent, so one sum gives them all."""
     if not layers:
-        return ()
+        return {}
     for layer in layers:
         if not (logits.requires_grad and captured[layer].raw.requires_grad):
             raise ValueError(f"No gradient passes through {layer!r} (detached); use ablation.")
     score = logits.gather(1, classes[:, None]).sum()
     raws = [captured[layer].raw for layer in layers]
     try:
-        return torch.autograd.grad(score, raws, materialize_grads=True)  # zero off the path to f_c
+        return dict(zip(layers, torch.autograd.grad(score, raws, allow_unused=True), strict=True))
     except RuntimeError as error:
         if "inplace" not in str(error):
             raise
@@ -412,6 +412,21 @@ def _gradients(logits: Tensor, classes: Tensor, captured: Mapping, layers: list[
             f"No gradient passes through {layers[0]!r}, since the network changes in place what "
             "its own gradient needs; use ablation."
         ) from error
+
+
+def _known(target: Target, x: Tensor, layer: str, gradient: Tensor | None, logits, c) -> Tensor:
+    """Return the gradient of a layer: zero off the path to f_c, an error if only it is cut."""
+    if gradient is not None:
+        return gradient
+    outputs = []
+    with (
+        torch.no_grad(),
+        replaced_output(target, layer, lambda a: outputs.append(torch.zeros_like(a)) or outputs[0]),
+    ):
+        change = (forward(target, x, [])[0] - logits).gather(1, c[:, None])
+    if change.abs().max() > 1e-6 * logits.abs().max():
+        raise ValueError(f"No gradient passes through {layer!r} (detached); use ablation.")
+    return outputs[0]
 
 
 def _neuron_axis(activations: Activations) -> int:

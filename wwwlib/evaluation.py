@@ -400,10 +400,7 @@ def evaluate(
     if probe is not None:
         check_apart(probe, truth.images)
     z = activations(target, truth.images, list(tables), **options)
-    return {
-        layer: replace(table, tests=name_tests(table.names, z[layer], truth))
-        for layer, table in tables.items()
-    }
+    return {n: replace(t, tests=name_tests(t.names, z[n], truth)) for n, t in tables.items()}
 
 
 @torch.inference_mode()

@@ -270,12 +270,13 @@ def _plain(obj: Any, where: str) -> Any:
 
 
 def _own(tensors: Tensors) -> dict[str, Tensor]:
-    """Copy tensors in order of name: contiguous, on the CPU, sharing memory with nothing."""
+    """Copy tensors in order of name: dense, contiguous, on the CPU, sharing memory with nothing."""
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"tensors[{name!r}] is a {type(tensor).__name__}, not a Tensor.")
     how = {"device": "cpu", "copy": True, "memory_format": contiguous_format}
-    return {name: tensors[name].detach().to(**how) for name in sorted(tensors)}
+    dense = {n: x.dequantize() if x.is_quantized else x.to_dense() for n, x in tensors.items()}
+    return {name: dense[name].detach().to(**how) for name in sorted(dense)}
 
 
 def _read(path: str) -> bytes:

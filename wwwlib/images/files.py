@@ -40,7 +40,8 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _DIVISORS = (8, 4, 2)  # libjpeg decodes at these fractions of the size at a fraction of the cost
 _PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
 # What operating systems put beside files.
-_NOT_IMAGES = {"__MACOSX", "lost+found", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
+_NOT_IMAGES = {"__MACOSX", "lost+found", "@eaDir", "Thumbs.db", "ehthumbs.db", "desktop.ini"}
+_NOT_IMAGES |= {"$RECYCLE.BIN", "System Volume Information"}
 _MANY = 1000  # images from which on a progress bar is shown
 
 

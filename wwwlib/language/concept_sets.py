@@ -350,9 +350,8 @@ def _parse(line: str, number: int, path: Path) -> Synset:
         pairs = zip(pointers[::4], pointers[1::4], strict=True)
         hypernyms = tuple(f"n{target}" for symbol, target in pairs if symbol in ("@", "@i"))
     except (IndexError, ValueError):
-        raise ValueError(
-            f"Line {number} of {str(path)!r} is no noun synset of WordNet ({line[:40].strip()!r})."
-        ) from None
+        found = f"Line {number} of {str(path)!r}, {line[:40].strip()!r},"
+        raise ValueError(f"{found} is no noun synset of WordNet.") from None
     return Synset(f"n{fields[0]}", tuple(lemma.replace("_", " ") for lemma in lemmas), hypernyms)
 
 

@@ -28,6 +28,7 @@ from wwwlib.images import ImageSet, preprocessed, subset
 from wwwlib.images.batches import Preprocess
 from wwwlib.registry import call, check_known, extension
 from wwwlib.store import Slot, digest, tensor_digest
+from wwwlib.targets.examine import own_copy
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
 CONFIG = "open_clip_config.json"
@@ -130,7 +131,7 @@ class OpenClipEncoder:
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Encode (B, 3, H, W) pixels into (B, D) float32 unit-norm features on the device."""
-        return self.network.encode_image(pixels.to(self.device), normalize=True).float()
+        return self.network.encode_image(own_copy(self.network, pixels), normalize=True).float()
 
     @torch.no_grad()
     def encode_texts(self, texts: list[str]) -> Tensor:
@@ -189,9 +190,8 @@ def open_clip(model: str, pretrained: str | None = None, device: str = "cpu") ->
     try:
         if not model.startswith((LOCAL, HUB)):
             _check_tag(backend, model, pretrained)
-        network, _, transform = backend.create_model_and_transforms(
-            model, pretrained, device=device, require_pretrained=True
-        )
+        how = {"device": device, "require_pretrained": True}
+        network, _, transform = backend.create_model_and_transforms(model, pretrained, **how)
     except (RuntimeError, OSError) as error:
         raise FileNotFoundError(
             f"The weights of {model!r} could not be loaded ({str(error).splitlines()[0]}); put "

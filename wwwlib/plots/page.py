@@ -129,9 +129,8 @@ def pixels(picture) -> np.ndarray:
     """
     array = np.asarray(picture.convert("RGB") if isinstance(picture, Image.Image) else picture)
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
-        raise ValueError(
-            f"A picture is {array.dtype} {array.shape}; expected a PIL image or uint8 (H, W, 3)."
-        )
+        found = f"{array.dtype} {array.shape}"
+        raise ValueError(f"A picture is {found}; expected a PIL image or uint8 (H, W, 3).")
     return array
 
 

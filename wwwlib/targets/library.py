@@ -394,10 +394,8 @@ def fill_from_file(
     ValueError
         If a tensor is missing, left over, or of another shape; the message names the first.
     """
-    hint = (
-        f" for {name}: put its state dict there (.pth or .safetensors, about {megabytes:.1f} MB), "
-        f"or {usual}"
-    )
+    size = f"about {megabytes:.1f} MB"
+    hint = f" for {name}: put its state dict there (.pth or .safetensors, {size}), or {usual}"
     if str(weights) != RANDOM:
         _fill(model, read_weights(weights, hint), repr(str(weights)))
 

@@ -187,6 +187,9 @@ def wrap(
     classes = class_names(classes)
     if not classes:
         raise ValueError("classes is empty; give the class names, in the order of the logits.")
+    model = getattr(model, "_orig_mod", model)  # torch.compile has no hooks
+    if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
+        raise TypeError(f"{name} is TorchScript, without hooks; pass the module it was made from.")
     _check_materialized(model, name)
     model.eval()
     x = fixed_batch(preprocess, name)
