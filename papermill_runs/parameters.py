@@ -240,6 +240,15 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+# YAML 1.1 reads 010 as 8 and 12:30 as 750; here digits alone are a number, in base ten.
+_INT = "tag:yaml.org,2002:int"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag != _INT]
+    for first, known in _Loader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_INT, re.compile(r"[-+]?[0-9]+\Z"), list("-+0123456789"))
+_Loader.add_constructor(_INT, lambda _, node: int(node.value))
+
 # The same with every scalar as the text that it is.
 _Texts = type("_Texts", (_Loader,), {"yaml_implicit_resolvers": {}})
 

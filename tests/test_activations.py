@@ -241,9 +241,13 @@ def test_tokens_on_other_grids_follow_the_given_grid():
 @pytest.mark.parametrize(
     ("size", "options", "text"),
     [
-        ((12, 20), {}, r"\(2, 16, 8\).*prefix_tokens=0, grid=\(4, 4\)"),
+        ((12, 20), {}, r"\(2, 16, 8\).*prefix_tokens=1, grid=\(3, 5\)\.$"),
         ((16, 16), {}, r"\(2, 17, 8\).*prefix_tokens=1, grid=\(4, 4\)"),
-        ((12, 20), {"prefix_tokens": 1}, "16 - 1 patch tokens are no square; pass grid="),
+        (
+            (12, 16),
+            {"prefix_tokens": 2},
+            r"13 - 2 patch tokens fit no input \(12, 16\); pass grid=",
+        ),
         ((12, 20), {"prefix_tokens": 1, "grid": (3, 4)}, r"the grid \(3, 4\) make 13"),
         ((12, 20), {"layouts": {"block": "BNHW"}}, "which is not BNHW"),
     ],
@@ -252,6 +256,31 @@ def test_tokens_on_unknown_grids_name_the_argument_to_pass(size, options, text):
     target = wrapped(Tokens(), size, **options)
     with pytest.raises(ValueError, match=text), capture(target, ["block"]):
         target.model(torch.randn(2, 3, *size))
+
+
+def test_without_a_grid_patches_have_the_proportions_of_the_input():
+    """Sixteen patches of a wide picture on a square grid would be a scrambled picture."""
+    target, x = wrapped(Tokens(), (8, 32), prefix_tokens=1), torch.randn(2, 3, 8, 32)
+    with capture(target, ["block"]) as captured:
+        target.model(x)
+    assert captured["block"].grid == (2, 8)
+
+
+@pytest.mark.parametrize("size", [(112, 448), (128, 288), (448, 112), (224, 224)])
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "xcit_nano_12_p16_224"])
+def test_transformers_that_take_any_size_get_the_grid_of_their_input(name, size):
+    """7 x 28 patches are as many as 14 x 14, the grid of the published size."""
+    more = {"depth": 1, "dynamic_img_size": True} if name.startswith("vit") else {"depth": 1}
+    target = wrapped(timm.create_model(name, num_classes=5, **more).eval(), size)
+    x = torch.zeros(2, 3, *size)
+    x[1, :, : size[0] // 4, -(size[1] // 4) :] = torch.randn(3, size[0] // 4, size[1] // 4)
+    with capture(target, ["blocks.0"]) as captured, torch.no_grad():
+        target.model(x)
+    a = captured["blocks.0"].maps
+    changed = (a[0] - a[1]).abs().sum(0)
+    rows, columns = changed.shape
+    assert (rows, columns) == (size[0] // 16, size[1] // 16)
+    assert changed[: rows // 2, columns // 2 :].sum() > 0.5 * changed.sum()
 
 
 def test_a_square_grid_needs_no_grid():
@@ -468,6 +497,50 @@ def test_networks_that_work_in_place_leave_the_batch_unchanged():
     assert torch.equal(x, before) and w.any()
 
 
+class Parts(nn.Module):
+    """A network with a part behind a detached output, and a part that nothing reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.aside = (nn.Conv2d(n, 4, 1) for n in (3, 4, 4))
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x):
+        x = self.first(x)
+        self.aside(x)
+        return self.head(self.second(x.detach()).sigmoid().mean((2, 3)))
+
+
+def test_a_detached_output_has_no_gradient_of_zero():
+    """It reaches the logits: contributions of zero would be wrong, unlike those of `aside`."""
+    target, x = wrapped(Parts(), 8), torch.randn(2, 3, 8, 8)
+    assert contributions.ablation(target, x, "first").any()
+    with pytest.raises(ValueError, match="passes through 'first' \\(detached\\); use ablation"):
+        contributions.taylor(target, x, "first")
+    assert not contributions.taylor(target, x, "aside").any()
+    assert contributions.taylor(target, x, "second").any()
+
+
+def test_networks_whose_gradient_they_overwrite_themselves_are_refused():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sigmoid(), nn.Hardtanh(inplace=True))
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    target = wrapped(nn.Sequential(model, head), 8)
+    with pytest.raises(ValueError, match=r"'0\.0', since the network changes in place"):
+        contributions.taylor(target, torch.randn(2, 3, 8, 8), "0.0")
+
+
+def test_convolutions_in_other_proportions_name_the_argument_to_pass():
+    model = nn.Sequential(nn.Conv2d(3, 6, (1, 9)), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    refused = pytest.raises(ValueError, match=r"pass layouts=\{'0': 'BNHW'\} if its positions")
+    target, x = wrapped(model, 32, classes=6), torch.randn(2, 3, 32, 32)
+    with refused, capture(target, ["0"]):
+        target.model(x)
+    target = wrapped(model, 32, classes=6, layouts={"0": "BNHW"})
+    with capture(target, ["0"]) as captured:
+        target.model(x)
+    assert captured["0"].maps.shape == (2, 6, 32, 24)
+
+
 @pytest.mark.parametrize("stride", [(2, 4), (4, 1), (1, 3)])
 @pytest.mark.parametrize("layer", ["0", "2", "3"])
 def test_convolutions_are_channels_first_whatever_the_shape(stride, layer):
@@ -486,8 +559,11 @@ def test_convolutions_are_channels_first_whatever_the_shape(stride, layer):
 def test_tokens_in_another_order_than_the_patches_are_refused():
     """Hiera's tokens follow its windows: on a grid they would be a scrambled picture."""
     model = timm.create_model("hiera_tiny_224", img_size=64, num_classes=5)
-    target = wrapped(model, 64)
     refused = pytest.raises(ValueError, match="not in the order of the patches")
+    target = wrapped(nn.Sequential(model), 64, prefix_tokens=0, grid=(16, 16))
+    with refused, capture(target, ["0.blocks.0"]):
+        target.model(torch.randn(2, 3, 64, 64))
+    target = wrapped(model, 64)
     with refused, capture(target, ["blocks.0"]):
         target.model(torch.randn(2, 3, 64, 64))
 

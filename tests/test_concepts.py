@@ -203,7 +203,7 @@ def test_alpha_outside_its_range_is_refused(alpha):
         (lambda: concepts.score(torch.ones(2, 4), torch.ones(0, 4)), "M >= 1"),
         (
             lambda: concepts.score(torch.ones(2, 4), torch.ones(5, 4), torch.ones(1, 4)),
-            "bare template",
+            "t0 has the shape",
         ),
         (
             lambda: concepts.discover(torch.ones(2, 4), torch.ones(5, 4), None, ["a"]),
@@ -248,9 +248,11 @@ def test_stability_needs_enough_of_the_best_images():
         concepts.stability(v, index, 100, unit(3, 6, seed=1), None, 5)
 
 
-def test_a_neuron_without_exemplars_stably_abstains():
+@pytest.mark.parametrize("images", [30, 300])
+def test_a_neuron_without_exemplars_stably_abstains(images):
+    """Breaks if a constant neuron is taken for one with too few of its best images."""
     found = concepts.stability(
-        torch.zeros(1, 30, 6).double(), torch.full((1, 30), -1), 30, unit(3, 6), None, 2
+        torch.zeros(1, 30, 6).double(), torch.full((1, 30), -1), images, unit(3, 6), None, 2
     )
     assert found.top.tolist() == [-1] and found.share.tolist() == [1]
 

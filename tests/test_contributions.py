@@ -411,9 +411,9 @@ def test_contributions_of_a_linear_head_have_no_maps():
 def test_other_mistakes_are_sentences():
     target = plain(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
     x = images(target)
-    with pytest.raises(ValueError, match=r"contains \[6, -1\]; give some of 0 to 5"):
+    with pytest.raises(ValueError, match=r"has \[6, -1\]; give some of 0 to 5"):
         ablation(target, x, "0", neurons=[0, 6, -1])
-    with pytest.raises(ValueError, match="contains nothing"):
+    with pytest.raises(ValueError, match=r"neurons has \[\]; give some of 0 to 5"):
         ablation(target, x, "0", neurons=[])
     with pytest.raises(ValueError, match="a column for each neuron of '0'"):
         masked_forward(target, x, "0")(torch.ones(3, 6))

@@ -416,7 +416,7 @@ def test_a_stopped_pass_goes_on_but_not_with_another_decoder(files, tmp_path, ot
 
     def stop_late(*_):
         seen.append(1)
-        if len(seen) == 2 + 4:  # after those of the fingerprint
+        if len(seen) == 3 + 4:  # after those of the fingerprint
             raise KeyboardInterrupt
 
     hook = network.model.register_forward_hook(stop_late)

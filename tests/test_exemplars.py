@@ -173,7 +173,7 @@ def test_many_exemplars_of_few_images_are_warned_of(table, k, said):
 def test_errors_are_sentences_before_any_work(table):
     with pytest.raises(ValueError, match=r"k = 98 exemplars.*97 images"):
         collect(target(table), numbered(97), ["hidden"], 98)
-    for k in (0, 1.5, "3"):
+    for k in (0, 1.5, "3", True):
         with pytest.raises(ValueError, match=f"k is {k!r}; give a whole number, at least 1"):
             collect(target(table), numbered(97), ["hidden"], k)
     with pytest.raises(ValueError, match="give a list of names"):
@@ -211,7 +211,7 @@ def test_an_interrupt_from_the_keyboard_loses_nothing(table, tmp_path):
 
     def stop_late(module, args, output):
         seen.append(len(output))
-        if len(seen) == 6:
+        if len(seen) == 7:
             raise KeyboardInterrupt
 
     hook = network.model.register_forward_hook(stop_late)
@@ -221,7 +221,7 @@ def test_an_interrupt_from_the_keyboard_loses_nothing(table, tmp_path):
     hook.remove()
     network.model.register_forward_hook(lambda *_: seen.append(0))
     found = collect(network, numbered(97), ["hidden"], 5, **options)
-    assert len(seen) == (2 + 4) + (2 + 7), "each run begins with two batches of fixed images"
+    assert len(seen) == (3 + 4) + (3 + 7), "each run begins with three batches of fixed images"
     assert torch.equal(found["hidden"].index, literal(table, 5))
 
 
@@ -317,7 +317,7 @@ def test_a_batch_too_large_for_the_memory_is_halved_and_nothing_else_changes(tab
     ]
     for name in ("index", "value", "class_sum", "class_count"):
         assert torch.equal(getattr(found, name), getattr(plain, name)), name
-    sizes = memory.seen[2:]  # after the fingerprint
+    sizes = memory.seen[3:]  # after the fingerprint
     failed = [size for size in sizes if size > most]
     assert failed == [32, 16, 8, 4, 2][: len(failed)]  # once each: later batches know
     assert sum(size for size in sizes if size <= most) == 97

@@ -16,6 +16,7 @@ from wwwlib.concepts import ConceptTable
 from wwwlib.contributions import contribute
 from wwwlib.explorer.compare import compare
 from wwwlib.explorer.report import CLASSES, calibration, groups, report
+from wwwlib.store import file_digest
 
 EVIL = ("<script>document.title='hit'</script>", "<img src=x onerror=document.title='hit'>")
 DRAWN = """async () => {  // whether all is drawn within ten seconds
@@ -312,15 +313,11 @@ def test_the_policy_allows_only_what_the_page_contains(path):
     assert not re.search(r'(?:src|href)="(?:https?:)?//', text)
 
 
-def test_the_crate_lists_the_page_with_its_digest(path):
-    import hashlib
-
-    crate = json.loads(path.with_name("atlas-ro-crate-metadata.json").read_text())
-    by_id = {one["@id"]: one for one in crate["@graph"]}
-    assert by_id["atlas.html"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert by_id["atlas-ro-crate-metadata.json"]["about"] == {"@id": "./"}
-    assert by_id["#made"]["name"] == "wwwlib report ..."
-    assert "weights" in by_id["#network-0"]["description"]["network"]
+def test_the_provenance_beside_the_page_has_its_digest(path):
+    made = json.loads(path.with_name("atlas-provenance.json").read_text())
+    assert made["page"] == "atlas.html" and made["command"] == "wwwlib report ..."
+    assert made["sha256"] == file_digest(path)
+    assert "weights" in made["networks"]["world/conv"]["network"]
 
 
 def test_calibration_counts_right_predictions_by_probability(books):

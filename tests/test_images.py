@@ -147,6 +147,8 @@ def test_folders_without_images_are_no_classes(tree):
     for name in ("__MACOSX", "lost+found", ".ipynb_checkpoints", "empty/er"):
         (tree / name).mkdir(parents=True)
     write(tree / "__MACOSX" / "a" / "x.png")
+    for name in ("Thumbs.db", "a/desktop.ini", "b/Thumbs.db"):
+        (tree / name).write_text("of Windows")
     found = images.folder(tree)
     assert found.classes == ("a", "b") and found.fingerprint == expected.fingerprint
 
@@ -376,8 +378,14 @@ def test_images_that_resizing_would_blow_up_are_skipped(tree, size):
     found = images.folder(tree, tolerate=0.1)
     (skipped,) = found.skipped
     assert skipped.path == "a/long.png" and "a/wide.png" in found.names
-    assert re.search(f"ratio of its sides, {size[0]} x {size[1]},.* above 50; .*crop", str(skipped))
-    with pytest.raises(ValueError, match="ratio of its sides"):
+    assert re.search(f"sides, {size[0]} x {size[1]}, have a ratio over 50; .*crop", str(skipped))
+    with pytest.raises(ValueError, match="have a ratio over"):
+        images.decode(Image.new("RGB", size))
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 3), (3, 0)])
+def test_images_without_pixels_are_refused(size):
+    with pytest.raises(ValueError, match=f"sides, {size[0]} x {size[1]}, have a ratio"):
         images.decode(Image.new("RGB", size))
 
 

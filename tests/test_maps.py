@@ -353,7 +353,7 @@ def test_position_of_two_corners_is_not_the_centre_between_them():
         (lambda: resize(torch.ones(2, 3, 3), 8), r"expected \(B, N, h, w\)"),
         (lambda: region(torch.ones(1, 1, 2, 2), 100), "percentile is 100"),
         (lambda: region(torch.ones(1, 1, 2, 2), -1), "percentile is -1"),
-        (lambda: heatmap(torch.ones(2, 3, 2, 2), torch.ones(2)), r"need \(2, 3\) or \(3,\)"),
+        (lambda: heatmap(torch.ones(2, 3, 2, 2), torch.ones(2)), r"give \(2, 3\) or \(3,\)"),
         (lambda: heatmap(torch.ones(2, 3, 2, 2), torch.ones(3), 0), "top is 0"),
         (lambda: strongest(torch.ones(1, 2, 3)), r"expected \(B, N\)"),
         (lambda: similarity(torch.ones(1, 2, 2), torch.ones(1, 3, 3)), "same shape"),

@@ -100,6 +100,7 @@ REFUSED = {
     "entry that no profile has": ("notebook: 1\nnotebooks: {01_good: {}}", ["tiny"], "notebooks"),
     "no YAML": ("notebooks: [", ["tiny"], "YAML"),
     "YAML that would build objects": ("notebooks: !!python/name:os.system", ["tiny"], "YAML"),
+    "text that YAML 1.1 calls 750": ("notebooks: {01_good: {k: 12:30}}", ["tiny"], "'12:30'"),
     "a key twice": ("notebooks: {01_good: {k: 1, k: 2}}", ["tiny"], "the key 'k' stands twice"),
     "an alias in itself": (
         "common: &a {table: [*a]}\nnotebooks: {01_good: {}}",

@@ -117,7 +117,7 @@ def test_an_explanation_without_an_atlas_cannot_be_drawn(photos):
     from dataclasses import replace
 
     e = build(photos, store=False).explain(picture(99))
-    with pytest.raises(ValueError, match="No atlas has example images"):
+    with pytest.raises(ValueError, match="no atlas with images"):
         replace(e, atlas=None).plot()
 
 
@@ -217,6 +217,28 @@ def test_concepts_are_words_a_file_or_a_name(photos, tmp_path):
         made = build(photos, concepts=given, store=False)
         assert made.words == WORDS and made.names().equals(by_list.names())
     assert build(photos, concepts="classes", store=False).words == CLASSES
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"concepts": "nowhere.txt"}, FileNotFoundError, "no file 'nowhere.txt'; give a text file"),
+        ({"concepts": Path("nowhere")}, FileNotFoundError, "no file 'nowhere'; give a text file"),
+        ({"encoder": None}, TypeError, "encoder= gave a NoneType, which lacks name, dim"),
+        ({"images": ["a.png"]}, TypeError, "The images are a list; give a folder or a Dataset"),
+        ({"labelled": 5}, TypeError, "The images are a int; give a folder or a Dataset"),
+        ({"device": "gpu"}, ValueError, "device 'gpu' is not here; use 'cpu' or 'cuda'"),
+        ({"device": "cuda:99"}, ValueError, "device 'cuda:99' is not here"),
+    ],
+)
+def test_what_is_of_no_use_is_named(photos, options, error, text):
+    with pytest.raises(error, match=text):
+        build(options.pop("images", photos), store=False, **options)
+
+
+def test_the_images_of_the_class_side_can_be_a_folder(photos):
+    book = build(photos, labelled=str(photos), store=False)
+    assert book.settings["class side"] == book.settings["probe"]
 
 
 def test_the_layer_is_the_last_one_with_positions(photos):

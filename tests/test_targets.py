@@ -16,12 +16,14 @@ from torchvision import models
 from torchvision.transforms import v2
 from torchvision.transforms.functional import pil_to_tensor
 
-from wwwlib import targets, world
+from wwwlib import contributions, targets, world
 from wwwlib.activations import capture
 from wwwlib.images import imagenet_synsets
 from wwwlib.store import digest
 from wwwlib.studies import datasets
 from wwwlib.targets.examine import fixed_images
+
+YCBCR = torch.tensor([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]])
 
 
 def to_tensor(image, size=8):
@@ -157,7 +159,7 @@ def test_hostile_weights_are_refused_and_do_not_run(tmp_path):
 
 def test_a_file_that_holds_no_state_dict_is_refused(tmp_path):
     torch.save([torch.zeros(2)], tmp_path / "list.pth")
-    with pytest.raises(ValueError, match=r"list\.pth.*no state dict"):
+    with pytest.raises(ValueError, match=r"list\.pth.*no single state dict"):
         targets.read_weights(tmp_path / "list.pth")
 
 
@@ -368,6 +370,7 @@ class Output(dict):
         lambda y: Output(logits=y, hidden=y[None]),
         lambda y: y[:, :, None, None],
         lambda y: y.softmax(1),
+        lambda y: 100 * y.softmax(1),
         lambda y: y.log_softmax(1),
     ],
 )
@@ -376,7 +379,7 @@ def test_outputs_in_other_forms_are_read_as_logits(change):
     model, x = Around(change), torch.randn(4, 3, 8, 8)
     with warnings.catch_warnings(record=True) as said:
         target = wrapped(model)
-    is_softmax = torch.is_tensor(model(x)) and bool((model(x).sum() - len(x)).abs() < 1e-3)
+    is_softmax = torch.is_tensor(model(x)) and bool((model(x).flatten(1) > 0).all())
     assert ["taken for probabilities" in str(one.message) for one in said] == [True] * is_softmax
     expected = model.body(x).softmax(1)
     assert torch.allclose(target.probabilities(target.model(x)), expected, atol=1e-6)
@@ -403,6 +406,10 @@ def test_classes_that_do_not_exclude_each_other_have_their_own_probabilities(ins
         (Around(torch.sigmoid), {}, r"in \[0, 1\] and do not add up to 1.*outputs='sigmoid'"),
         (Around(lambda y: (y, y)), {}, "returns a tuple without named logits"),
         (Around(lambda y: y), {"classes": list("abcd")}, r"\(6, 3\).*4 class names"),
+        (Around(lambda y: (100 * y).long()), {}, r"torch\.int64 of shape.*for each real logit"),
+        (Around(lambda y: y > 0), {"outputs": "sigmoid"}, r"torch\.bool of shape"),
+        (Around(lambda y: y.to(torch.complex64)), {}, r"torch\.complex64 of shape"),
+        (Around(lambda y: y.to_sparse()), {}, r"torch\.float32 of shape"),
         (Around(lambda y: y[..., None].expand(-1, 3, 2)), {}, r"\(6, 3, 2\).*a classifier"),
         (Around(lambda y: y), {"outputs": "logits"}, "outputs is 'logits'; use one of softmax"),
         (nn.Linear(4, 3), {}, "raises RuntimeError for images of shape"),
@@ -484,6 +491,38 @@ def test_a_key_changes_with_preprocessing_of_tall_images_alone():
     assert first != second
 
 
+class Squeezed:
+    """Preprocessing with an attribute that its repr does not show."""
+
+    def __init__(self, below=0, above=10_000):
+        self.below, self.above = below, above
+
+    def __call__(self, image):
+        odd = min(image.size) < self.below or max(image.size) > self.above
+        return to_tensor(image.resize((4, 4)) if odd else image)
+
+
+@pytest.mark.parametrize("other", [{"below": 40}, {"above": 1000}])
+def test_a_key_changes_with_preprocessing_of_small_or_large_images_alone(other):
+    model = small()
+    first, second = (wrapped(model, Squeezed(**how)).key() for how in ({}, other))
+    assert first["outputs"] == second["outputs"] and first != second
+
+
+def test_a_key_changes_with_a_limit_that_the_fixed_images_hardly_reach():
+    """As the threshold of ReAct, a plain attribute."""
+    model = small()
+    with torch.no_grad():
+        model[4].weight.normal_()
+    target, x = wrapped(model), targets.examine.fixed_batch(to_tensor, "small")
+    highest = model[:4](x).max().item()
+    keys = []
+    for limit in (1.1 * highest, 1.2 * highest):
+        model[3].forward = lambda a, limit=limit: a.flatten(1).clamp(max=limit)
+        keys.append(target.key()["outputs"])
+    assert keys[0] != keys[1]
+
+
 @pytest.mark.parametrize("body", [nn.BatchNorm2d(3, track_running_stats=False), nn.Identity()])
 def test_networks_that_depend_on_the_batch_or_on_chance_are_refused(body):
     model = nn.Sequential(body, small())
@@ -507,6 +546,25 @@ class Silent(nn.Sequential):
 def test_methods_that_return_nothing_do_no_harm():
     target = wrapped(Silent(*small())).to("cpu")
     assert not target.model.training and target.model(torch.zeros(1, 3, 8, 8)).shape == (1, 3)
+
+
+def test_torchscript_is_refused_and_a_compiled_network_is_the_original():
+    for model in (torch.jit.script(small()), torch.jit.trace(small(), torch.ones(1, 3, 8, 8))):
+        with pytest.raises(TypeError, match="small is TorchScript, without hooks; pass the module"):
+            wrapped(model)
+    model = small()
+    assert wrapped(torch.compile(model, backend="eager")).model is model
+
+
+def test_weights_that_are_quantised_or_sparse_are_part_of_the_key():
+    digests = set()
+    for value in (1.0, 2.0):
+        weight = torch.full((3, 4), value)
+        for other in (torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8), weight.to_sparse()):
+            model = small()
+            model.register_buffer("unused", other)
+            digests.add(wrapped(model).digest)
+    assert len(digests) == 4
 
 
 @pytest.mark.parametrize("model", [small().to("meta"), nn.Sequential(nn.LazyLinear(3))])
@@ -551,6 +609,8 @@ def test_weights_of_wrapped_networks_are_unwrapped(tmp_path):
         wrapped_state = {f"{prefix}{key}": value for key, value in state.items()}
         if prefix.startswith("module"):
             wrapped_state["n_averaged"] = torch.tensor(3)
+        if prefix == "model.":
+            wrapped_state["criterion.weight"] = torch.ones(3)
         save_file(wrapped_state, tmp_path / "a.safetensors")
         target = targets.load(
             "torchvision/resnet18", tmp_path / "a.safetensors", classes=list("abc")
@@ -565,6 +625,10 @@ def test_weights_of_wrapped_networks_are_unwrapped(tmp_path):
         ("bn1.running_var", lambda v: -v, "negative variances"),
         ("fc.weight", lambda v: v.to(torch.int8), "torch.int8, expected torch.float32"),
         ("fc.weight", lambda v: v.to(torch.complex64), "torch.complex64"),
+        ("fc.weight", lambda v: v.double() + 1e300, "not finite as torch.float32"),
+        ("fc.weight", lambda v: v.to_sparse(), "sparse_coo"),
+        ("fc.weight", lambda v: v.to("meta"), "meta"),
+        ("fc.weight", lambda v: (v * torch.nan).to(torch.float8_e4m3fn), "not finite"),
     ],
 )
 def test_weights_that_are_no_weights_are_refused(tmp_path, name, change, text):
@@ -572,6 +636,26 @@ def test_weights_that_are_no_weights_are_refused(tmp_path, name, change, text):
     torch.save({**state, name: change(state[name])}, tmp_path / "a.pth")
     with pytest.raises(ValueError, match=f"'{name}'.*{text}|{text}.*'{name}'"):
         targets.load("torchvision/resnet18", tmp_path / "a.pth", classes=list("abc"))
+
+
+@pytest.mark.parametrize("entry", ["net", "model_state_dict", "params"])
+def test_the_only_state_dict_of_a_checkpoint_is_taken(tmp_path, entry):
+    state = models.resnet18(num_classes=3).state_dict()
+    torch.save({entry: state, "epoch": 3, "optimizer": {"lr": 0.1}}, tmp_path / "a.pth")
+    target = targets.load("torchvision/resnet18", tmp_path / "a.pth", classes=list("abc"))
+    assert torch.equal(target.model.fc.weight, state["fc.weight"])
+
+
+def test_of_two_networks_in_a_checkpoint_none_is_taken(tmp_path):
+    state = models.resnet18(num_classes=3).state_dict()
+    both = {f"{prefix}.{key}": v for prefix in ("student", "teacher") for key, v in state.items()}
+    for content, text in (
+        ({"student": state, "teacher": state}, r"no single state dict.*\['student', 'teacher'\]"),
+        (both, "below student, teacher, do not fit"),
+    ):
+        torch.save(content, tmp_path / "a.pth")
+        with pytest.raises(ValueError, match=text):
+            targets.load("torchvision/resnet18", tmp_path / "a.pth", classes=list("abc"))
 
 
 def test_weights_whose_names_are_numbers_are_refused(tmp_path):
@@ -593,16 +677,49 @@ def test_loading_takes_the_geometry_of_wrap():
         lambda x: (x - x.mean()) / (x.std() + 1e-6),
         lambda x: (x - x.amin()) / (x.amax() - x.amin() + 1e-6),
         lambda x: x / (x.amax() + 1e-6),
+        lambda x: (x - x.mean()) / x.std(),
+        lambda x: x[[2, 1, 0]] * 255 - torch.tensor([104.0, 117.0, 123.0])[:, None, None],
+        lambda x: torch.einsum("ij,jhw->ihw", YCBCR, x),
+        lambda x: torch.einsum("ij,jhw->ihw", torch.eye(3) + 0.2, x),
+        lambda x: x * 0,
         v2.Normalize([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]),
     ],
 )
 def test_the_picture_is_that_of_the_network_for_any_normalisation(normalise):
-    """Where normalisation cannot be undone, the resized original is shown, never a black one."""
+    """Never a black one, nor one with other colours."""
     target = wrapped(preprocess=lambda image: normalise(to_tensor(image, 32)))
     photo = fixed_images()[0]
     shown = targets.denormalize(target, photo, target.preprocess(photo))
     expected = pil_to_tensor(photo.resize((32, 32))).double()
     assert (pil_to_tensor(shown).double() - expected).abs().mean() < 3
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_the_picture_is_cropped_as_that_of_the_network(power):
+    """Maps over the whole picture would be out of place."""
+    crop = v2.Compose([v2.Resize(64), v2.CenterCrop(40)])
+    photo = fixed_images()[0]
+
+    def preprocess(image):
+        x = (pil_to_tensor(crop(image)) / 255) ** power
+        return (x - x.mean()) / x.std()
+
+    target = wrapped(preprocess=preprocess)
+    shown = pil_to_tensor(targets.denormalize(target, photo, preprocess(photo))).double()
+    both = torch.stack([shown.flatten(), pil_to_tensor(crop(photo)).double().flatten()])
+    assert torch.corrcoef(both)[0, 1] > 0.97
+
+
+def test_pixels_that_are_whole_numbers_and_preprocessing_in_place():
+    def preprocess(image):
+        image.paste((0, 0, 0), (0, 0, image.width // 2, image.height))
+        return pil_to_tensor(image.resize((16, 16)))
+
+    before = fixed_images()[0].tobytes()
+    target, x = wrapped(preprocess=preprocess), preprocess(fixed_images()[1].copy())[None]
+    assert fixed_images()[0].tobytes() == before, "other networks are examined with it, too"
+    w = contributions.contribute(target, x, "1", linear=False, signed=True).w
+    assert torch.allclose(w, contributions.ablation(target, x, "1", signed=True), rtol=1e-3)
 
 
 def test_networks_of_the_hub_are_looked_for_there(monkeypatch):

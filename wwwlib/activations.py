@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from math import isqrt
 
 import torch
 from torch import Tensor, nn
@@ -186,10 +185,11 @@ def read(
         If the output is not one tensor of a known layout; the message gives its shape and the
         argument to pass.
     """
-    if not isinstance(output, Tensor):
+    if not isinstance(output, Tensor) or not output.is_floating_point():
+        kind = getattr(output, "dtype", type(output).__name__)
         raise ValueError(
-            f"The layer {layer!r} of {target.name} returns a {type(output).__name__}, not one "
-            "tensor; choose a layer inside it or around it that returns one."
+            f"The layer {layer!r} of {target.name} returns a {kind}, not one tensor of floats; "
+            "choose a layer inside it or around it that returns one."
         )
     shape = tuple(output.shape)
 
@@ -207,9 +207,9 @@ def read(
         raise fail(f"which is not {layout or 'BN, BTN, BNHW or BHWN'}; choose another one")
     if layout != "BTN":
         return Activations(layer, output, layout)
-    if hasattr(target.network, "unroll"):
+    if any(hasattr(part, "unroll") for part in target.network.modules()):  # Hiera
         raise fail("whose tokens are not in the order of the patches; choose another layer")
-    prefix, grid = _token_grid(target, shape[1], fail)
+    prefix, grid = _token_grid(target, shape[1], size[2:], fail)
     return Activations(layer, output, layout, prefix, grid, target.class_token)
 
 
@@ -242,7 +242,10 @@ def _map_layout(target: Target, layer: str, module: nn.Module, shape, size, fail
     if isinstance(module, _CHANNELS_FIRST):
         if first_fits or uneven:
             return "BNHW"
-        raise fail("whose positions are not those of the image; choose the block around it")
+        raise fail(
+            f"without the proportions of the input {tuple(size[2:])}; choose the block around it, "
+            f"or pass layouts={{{layer!r}: 'BNHW'}} if its positions are those of the image"
+        )
     if first_fits and last_fits:
         return "BHWN" if last and not conv else "BNHW"
     if uneven and not first_fits and _is_convolutional(module if conv else target.network, shape):
@@ -266,31 +269,29 @@ def _fits(cells: tuple[int, ...], pixels: tuple[int, ...]) -> bool:
     return abs(h * width - w * height) < max(height, width)
 
 
-def _token_grid(target: Target, tokens: int, fail) -> tuple[int, tuple[int, int]]:
+def _token_grid(target: Target, tokens: int, size, fail) -> tuple[int, tuple[int, int]]:
     """Return prefix and grid of a layer with this many tokens, from the target's attributes."""
     prefix, grid = target.prefix_tokens, target.grid
+    # The grids that have the proportions of the input, as the end of a message.
+    fitting = [(n, found) for n in range(9) if (found := _grid(tokens - n, *size))]
+    offers = [f"prefix_tokens={n}, grid={found}" for n, found in fitting if max(found) > 1]
+    hint = f", such as {' or '.join(offers)}" if offers else ""
     if prefix is None:
-        raise fail(f"which may be tokens; give prefix_tokens= and grid={_hint(tokens)}")
-    rows, columns = grid or (1, 1)
+        raise fail(f"which may be tokens; give prefix_tokens= and grid={hint}")
     for before in (prefix, 0) if grid else (prefix,):
         # Stages that merge patches keep the proportions of the grid.
-        scale = (max(tokens - before, 0) / (rows * columns)) ** 0.5
-        h, w = round(rows * scale), round(columns * scale)
-        if h and w and h * w == tokens - before and h * columns == w * rows:
-            return before, (h, w)
+        if found := _grid(tokens - before, *(grid or size)):
+            return before, found
     if grid is None:
-        raise fail(f"and {tokens} - {prefix} patch tokens are no square; pass grid=")
+        raise fail(f"and {tokens} - {prefix} patch tokens fit no input {tuple(size)}; pass grid=")
     raise fail(
-        f"but {prefix} prefix tokens and the grid {grid} make {prefix + rows * columns}; correct "
-        f"them with prefix_tokens= and grid={_hint(tokens)}"
+        f"but {prefix} prefix tokens and the grid {grid} make {prefix + grid[0] * grid[1]}; "
+        f"correct them with prefix_tokens= and grid={hint}"
     )
 
 
-def _hint(tokens: int) -> str:
-    """Return the square grids that fit a number of tokens, as the end of an error message."""
-    offers = [
-        f"prefix_tokens={prefix}, grid=({side}, {side})"
-        for prefix in range(9)
-        if (side := isqrt(max(tokens - prefix, 0))) > 1 and side * side == tokens - prefix
-    ]
-    return f", such as {' or '.join(offers)}" if offers else ""
+def _grid(patches: int, rows: int, columns: int) -> tuple[int, int] | None:
+    """Return the grid of so many patches in the proportions rows : columns, None without one."""
+    scale = (max(patches, 0) / (rows * columns)) ** 0.5
+    h, w = round(rows * scale), round(columns * scale)
+    return (h, w) if h and w and h * w == patches and h * columns == w * rows else None

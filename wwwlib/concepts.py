@@ -204,9 +204,7 @@ def discover(
     """
     _check_shapes(v, t, t0)
     if len(words) != len(t):
-        raise ValueError(
-            f"There are {len(words)} words for {len(t)} concept features; give the embedded words."
-        )
+        raise ValueError(f"There are {len(words)} words for {len(t)} features; give those words.")
     names, scores, thresholds = [], [], [v.new_zeros(0)]
     for part in v.split(max(1, BLOCK // len(t))):
         s = score(part, t, t0)
@@ -308,7 +306,8 @@ def stability(
         count = drawn.bincount(minlength=images)[present]
         before = count.cumsum(1) - count
         weight = torch.minimum(count, (k - before).clamp(min=0)).float()
-        if index.shape[1] < images and (short := weight.sum(1).min()) < k:
+        enough = weight.sum(1)[(index >= 0).all(1)]  # a constant neuron has no image
+        if index.shape[1] < images and len(enough) and (short := enough.min()) < k:
             raise ValueError(
                 f"A bootstrap probe set has {int(short)} of {k} exemplars among a neuron's "
                 f"{index.shape[1]} best images; give more of them, such as {3 * k + 20}."
@@ -333,11 +332,9 @@ def _threshold(s: Tensor, alpha: float | Tensor) -> Tensor:
         raise ValueError(f"The scores are {tuple(s.shape)}; expected a matrix (N, M) with M >= 1.")
     each = torch.as_tensor(alpha).double()
     if ((each <= 0) | (each > 1)).any() or (each.ndim == 0 and each.isnan()):
-        raise ValueError(f"alpha = {alpha} lies outside (0, 1]; the paper uses .95 and .90.")
+        raise ValueError(f"alpha = {alpha} lies outside (0, 1]; the paper uses .95, minor .90.")
     if each.ndim and each.shape != s.shape[:1]:
-        raise ValueError(
-            f"{tuple(each.shape)} alphas do not match {len(s)} neurons; give one, or one for each."
-        )
+        raise ValueError(f"{tuple(each.shape)} alphas do not match {len(s)} neurons; give as many.")
     best = s.amax(1)
     damaged = best.isnan()  # a NaN makes the maximum NaN; other concepts of the row still count
     if damaged.any():
@@ -368,4 +365,4 @@ def _check_shapes(v: Tensor, t: Tensor, t0: Tensor | None) -> None:
     if v.ndim == 3 and v.shape[1] == 0:
         raise ValueError("There are no exemplars (K = 0); collect at least one for each neuron.")
     if t0 is not None and t0.shape != t.shape[1:]:
-        raise ValueError(f"The bare template is {tuple(t0.shape)}; expected {(t.shape[1],)}.")
+        raise ValueError(f"t0 has the shape {tuple(t0.shape)}; expected {(t.shape[1],)}.")

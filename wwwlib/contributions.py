@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from wwwlib.activations import LOCK, Activations, capture
 from wwwlib.targets import LOGITS, Target
-from wwwlib.targets.examine import fixed_batch
+from wwwlib.targets.examine import fixed_batch, own_copy
 
 Classes = int | Tensor | None  # one for all images, one for each, or None: the predicted ones
 Linear = tuple[Tensor, Tensor]  # weight (C, N) and bias (C,)
@@ -134,10 +134,11 @@ def contribute_all(
     deep = [layer for layer in layers if not heads[layer]]
     # With gradients even in no_grad or inference mode, if they are wanted.
     with torch.inference_mode(False), torch.set_grad_enabled(bool(deep)):
-        x = x.detach().clone().requires_grad_(bool(deep))
+        x = own_copy(target.model, x.detach()).requires_grad_(bool(deep))
         logits, captured = forward(target, x, layers)
         c = resolve_classes(classes, logits)
-        gradients = dict(zip(deep, _gradients(logits, c, captured, deep), strict=True))
+        found = _gradients(logits, c, captured, deep)
+        gradients = {n: _known(target, x, n, captured[n].raw, found[n], logits, c) for n in deep}
     found = {}
     for layer in layers:
         activations = replace(captured[layer], raw=captured[layer].raw.detach())
@@ -272,9 +273,8 @@ def linear_head(z: Tensor, weight: Tensor, classes: int | Tensor, signed: bool =
     tensor([[ 1., -3.]])
     """
     if z.ndim != 2 or weight.ndim != 2 or z.shape[1] != weight.shape[1]:
-        raise ValueError(
-            f"{tuple(z.shape)} and {tuple(weight.shape)} do not match (B, N) and (C, N)."
-        )
+        shapes = f"z {tuple(z.shape)} and weight {tuple(weight.shape)}"
+        raise ValueError(f"{shapes} do not match (B, N) and (C, N).")
     w = weight[_checked_classes(classes, len(z), len(weight), weight.device)] * z
     return w if signed else w.abs()
 
@@ -385,24 +385,48 @@ def checked_neurons(neurons: Sequence[int] | Tensor | None, count: int, layer: s
     index = torch.arange(count) if neurons is None else torch.as_tensor(neurons).long().cpu()
     wrong = index[(index < 0) | (index >= count)].tolist()
     if wrong or not len(index):
-        raise ValueError(
-            f"neurons contains {wrong or 'nothing'}; give some of 0 to {count - 1} in {layer!r}."
-        )
+        raise ValueError(f"neurons has {wrong}; give some of 0 to {count - 1} in {layer!r}.")
     return index
 
 
-def _gradients(logits: Tensor, classes: Tensor, captured: Mapping, layers: list[str]) -> tuple:
-    """Return d f_c / d raw of each layer; images are independent, so one sum gives them all."""
+def _gradients(logits: Tensor, classes: Tensor, captured: Mapping, layers: list[str]) -> dict:
+    """Return d f_c / d raw by layer; images are independent, so one sum gives them all."""
     if not layers:
-        return ()
+        return {}
     for layer in layers:
         if not (logits.requires_grad and captured[layer].raw.requires_grad):
-            raise ValueError(
-                f"No gradient passes through {layer!r}: it is detached or in no_grad; use ablation."
-            )
+            raise ValueError(f"No gradient passes through {layer!r} (detached); use ablation.")
     score = logits.gather(1, classes[:, None]).sum()
     raws = [captured[layer].raw for layer in layers]
-    return torch.autograd.grad(score, raws, materialize_grads=True)  # zero off the path to f_c
+    try:
+        return dict(zip(layers, torch.autograd.grad(score, raws, allow_unused=True), strict=True))
+    except RuntimeError as error:
+        if "inplace" not in str(error):
+            raise
+        raise ValueError(
+            f"No gradient passes through {layers[0]!r}, since the network changes in place what "
+            "its own gradient needs; use ablation."
+        ) from error
+
+
+def _known(
+    target: Target,
+    x: Tensor,
+    layer: str,
+    raw: Tensor,
+    gradient: Tensor | None,
+    logits: Tensor,
+    c: Tensor,
+) -> Tensor:
+    """Return the gradient of a layer: zero off the path to f_c, an error if only it is cut."""
+    if gradient is not None:
+        return gradient
+    zeros = torch.zeros_like(raw)
+    with torch.no_grad(), replaced_output(target, layer, lambda _: zeros.clone()):
+        change = (forward(target, x, [])[0] - logits).gather(1, c[:, None])
+    if change.abs().max() > 1e-6 * logits.abs().max():
+        raise ValueError(f"No gradient passes through {layer!r} (detached); use ablation.")
+    return zeros
 
 
 def _neuron_axis(activations: Activations) -> int:

@@ -157,10 +157,8 @@ def cosine(z: Tensor, present: Tensor) -> Tensor:
 def measured(block: Callable, z: Tensor, present: Tensor) -> Tensor:
     """Apply ``block(z, c, count)``, one block of neurons after the other."""
     if z.ndim != 2 or present.ndim != 2 or len(z) != len(present) or not z.numel():
-        raise ValueError(
-            f"z has shape {tuple(z.shape)} and present {tuple(present.shape)}; expected (I, N) and "
-            "(I, M), for the same I images."
-        )
+        shapes = f"{tuple(z.shape)} and present {tuple(present.shape)}"
+        raise ValueError(f"z has shape {shapes}; expected (I, N) and (I, M), with the same I.")
     if present.dtype != torch.bool:
         raise ValueError(f"present is {present.dtype}; give bool, true where an image shows it.")
     c = present.to(z.device, torch.float64)
@@ -403,10 +401,7 @@ def evaluate(
     if probe is not None:
         check_apart(probe, truth.images)
     z = activations(target, truth.images, list(tables), **options)
-    return {
-        layer: replace(table, tests=name_tests(table.names, z[layer], truth))
-        for layer, table in tables.items()
-    }
+    return {n: replace(t, tests=name_tests(t.names, z[n], truth)) for n, t in tables.items()}
 
 
 @torch.inference_mode()

@@ -56,10 +56,8 @@ class Exemplars:
     def first(self, k: int) -> "Exemplars":
         """Return the first k exemplars of each neuron; ValueError if there are fewer."""
         if not 1 <= k <= self.index.shape[1]:
-            raise ValueError(
-                f"k is {k}, but {self.index.shape[1]} exemplars were collected; give 1 to that, "
-                "or collect more."
-            )
+            count = self.index.shape[1]
+            raise ValueError(f"k is {k}, but {count} exemplars were collected; collect more.")
         return replace(self, index=self.index[:, :k], value=self.value[:, :k])
 
 
@@ -128,7 +126,7 @@ def check_k(k: int, images: ImageSet, warn: bool = True) -> int:
     """Return k as int; raise the errors of `collect` about it, and give its warning."""
     k = whole_number("k", k)
     if len(images) < k:
-        raise ValueError(f"k = {k} exemplars exceed the {len(images)} images of {images.name!r}.")
+        raise ValueError(f"k = {k} exceeds the {len(images)} images of {images.name!r}; give less.")
     if warn and k > 1 and k > len(images) / 5:
         warnings.warn(
             f"k = {k} exemplars are {k / len(images):.0%} of the {len(images)} images of "

@@ -169,9 +169,7 @@ def heatmap(a: Tensor, w: Tensor, top: int = 5, size: Size = None, weighted: boo
     """
     _check_maps(a)
     if w.shape not in ((a.shape[1],), tuple(a.shape[:2])):
-        raise ValueError(
-            f"w is {tuple(w.shape)}, but the maps need {tuple(a.shape[:2])} or ({a.shape[1]},)."
-        )
+        raise ValueError(f"w is {tuple(w.shape)}; give {tuple(a.shape[:2])} or ({a.shape[1]},).")
     index, share = strongest(w.to(a.device).expand(a.shape[:2]), top)
     if empty := (share[:, 0] == 0).nonzero()[:, 0].tolist():
         warnings.warn(

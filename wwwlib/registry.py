@@ -49,9 +49,8 @@ def require(module: str, extra: str) -> ModuleType:
         return import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        raise ImportError(
-            f"{package} is not installed ({error}); install it with: pip install 'wwwlib[{extra}]'."
-        ) from error
+        text = f"{package} is not installed ({error}); install it with:"
+        raise ImportError(f"{text} pip install 'wwwlib[{extra}]'.") from error
 
 
 def call(spec: str, what: str, *args: object, **kwargs: object) -> Any:
@@ -101,7 +100,7 @@ def whole_number(name: str, value: SupportsIndex, least: int = 1) -> int:
         number = operator.index(value)
     except TypeError:
         number = least - 1
-    if number < least:
+    if number < least or isinstance(value, bool):
         raise ValueError(f"{name} is {value!r}; give a whole number, at least {least}.")
     return number
 

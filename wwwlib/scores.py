@@ -150,10 +150,7 @@ def text_cosine(pred: Words, truth: Words, encode: Encode) -> Score:
     """
     pairs = word_sets(pred, truth)
     features = word_features([words for pair in pairs for words in pair], encode)
-    values = [
-        (features(names).mean(0) @ features(right).mean(0)).item() if names else 0.0
-        for names, right in pairs
-    ]
+    values = [(features(a).mean(0) @ features(b).mean(0)).item() if a else 0.0 for a, b in pairs]
     return score_names("text cosine", pairs, values)
 
 

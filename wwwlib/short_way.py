@@ -19,6 +19,7 @@ from wwwlib.atlas import Atlas
 from wwwlib.evaluation import Truth, from_labels
 from wwwlib.images import ImageSet
 from wwwlib.language import ConceptSet, Encoder
+from wwwlib.language.encoders import checked
 from wwwlib.registry import expanded, extension
 from wwwlib.store import Store
 from wwwlib.targets import Target
@@ -77,7 +78,8 @@ def build(
         Where intermediate results are kept, so that a second build is fast and an interrupted one
         resumes: by default in the folder of `Store.default`; False keeps nothing.
     **settings
-        Other parameters of `atlas.build`, such as `k`, `alpha` or `batch_size`.
+        Other parameters of `atlas.build`, such as `k`, `alpha` or `batch_size`; `labelled` is given
+        like `images`.
 
     Returns
     -------
@@ -93,10 +95,13 @@ def build(
     target = _target(model, preprocess, classes).to(device)
     layers = [maps.last_spatial_layer(target)] if layers is None else layers
     probe, words = image_set(images, target), _concepts(concepts, target)
+    if (labelled := settings.get("labelled")) is not None:
+        settings["labelled"] = image_set(labelled, target)
     encoder = language.encoder(encoder, str(device)) if isinstance(encoder, str) else encoder
     kept = _store(store)
     known = None if test is None else _truth(test, target, kept)
-    return atlas.build(target, probe, encoder, words, layers, test=known, store=kept, **settings)
+    how = {"test": known, "store": kept, **settings}
+    return atlas.build(target, probe, checked(encoder, "encoder="), words, layers, **how)
 
 
 def load(
@@ -131,7 +136,11 @@ def load(
 
 
 def _device(device: str | torch.device | None) -> torch.device:
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return found if device is None else torch.empty(0, device=found).device
+    except (RuntimeError, AssertionError) as error:  # torch knows more devices than there are
+        raise ValueError(f"device {device!r} is not here; use 'cpu' or 'cuda'.") from error
 
 
 def _store(store: bool | str | Path | Store) -> Store | None:
@@ -154,6 +163,8 @@ def image_set(given: str | Path | ImageSet | Dataset, target: Target) -> ImageSe
         return images.dataset(given, classes=getattr(given, "classes", target.classes))
     if provided := extension(str(given)):
         return provided.image_set(None, 0)
+    if not hasattr(given, "joinpath") and not isinstance(given, str):
+        raise TypeError(f"The images are a {type(given).__name__}; give a folder or a Dataset.")
     return images.folder(given)
 
 
@@ -169,7 +180,7 @@ def _concepts(given: str | Path | Iterable[str] | ConceptSet, target: Target) ->
     if isinstance(given, ConceptSet):
         return given
     if isinstance(given, str | Path):
-        is_file = Path(given).is_file()
+        is_file = isinstance(given, Path) or Path(given).suffix == ".txt" or Path(given).is_file()
         return language.from_file(given) if is_file else language.concept_set(str(given), target)
     return ConceptSet(tuple(given))
 
@@ -180,7 +191,5 @@ def _target(model: nn.Module | str | Target, preprocess, classes) -> Target:
     if isinstance(model, str):
         return targets.load(model, classes=classes)
     if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"model is a {type(model).__name__}; give a Module, 'torchvision/resnet50' or a Target."
-        )
+        raise TypeError(f"model is a {type(model).__name__}; give a Module, a name or a Target.")
     return targets.from_module(model, preprocess, classes)

@@ -270,11 +270,12 @@ def _plain(obj: Any, where: str) -> Any:
 
 
 def _own(tensors: Tensors) -> dict[str, Tensor]:
-    """Copy tensors in order of name: contiguous, on the CPU, sharing memory with nothing."""
+    """Copy tensors in order of name: dense, contiguous, on the CPU, sharing memory with nothing."""
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"tensors[{name!r}] is a {type(tensor).__name__}, not a Tensor.")
-    parts = ((name, tensors[name].detach()) for name in sorted(tensors))
+    dense = {n: x.dequantize() if x.is_quantized else x.to_dense() for n, x in tensors.items()}
+    parts = ((name, dense[name].detach()) for name in sorted(dense))
     return {name: x.to("cpu", copy=True, memory_format=contiguous_format) for name, x in parts}
 
 

@@ -28,7 +28,7 @@ from wwwlib.targets.examine import same_fingerprint
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FORMAT = 6
+FORMAT = 7
 _SHARED = ("class_count", "t", "t0", "thumbnails", "minor_thumbnails")  # saved for all layers
 
 

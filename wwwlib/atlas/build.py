@@ -114,7 +114,7 @@ def build(
     WWW, sections 3.2 to 3.4.
     """
     layers = _checked(target, layers, alpha, alpha_minor)
-    for name, value in (("shown", shown), ("rounds", rounds)):
+    for name, value in (("shown", shown), ("rounds", rounds), ("seed", seed)):
         whole_number(name, value, 0)
     how, thumbnail = Options(**options), whole_number("thumbnail", thumbnail)
     k_minor = k if k_minor is None else k_minor
@@ -226,14 +226,11 @@ def _features(
     """
     deep = None if resample is None else bootstrap_depth(k, len(images))
     found = collect(target, images, layers, k, depth=deep, **options)
-    index = {
-        layer: torch.where(one.status.unsqueeze(1) == OK, one.index, -1)
-        for layer, one in found.items()
-    }
+    index = {n: one.index.where(one.status.unsqueeze(1) == OK, -1) for n, one in found.items()}
     union = torch.cat([one.flatten() for one in index.values()]).unique()
     distinct = union[union >= 0]
     encoded = image_features(encoder, images, distinct, **options)
-    features = torch.cat([torch.zeros(1, encoder.dim), encoded])
+    features = torch.cat([encoded.new_zeros(1, encoder.dim), encoded])
     # Row 0 is the zero of a missing image, since -1 sorts before every index.
     rows = {layer: torch.searchsorted(distinct, one, right=True) for layer, one in index.items()}
     v = {layer: F.embedding_bag(row[:, :k], features, mode="mean") for layer, row in rows.items()}
@@ -339,10 +336,7 @@ def class_contributions(
             classes[unknown] = resolve_classes(None, logits)
         given = None if unknown.all() else classes
         found = contribute_all(target, x, layers, given, signed, dict.fromkeys(layers, False))
-        return {
-            layer: class_sums(one.w.where(one.w.isfinite(), 0), one.classes)
-            for layer, one in found.items()
-        }
+        return {n: class_sums(one.w.nan_to_num(0, 0, 0), one.classes) for n, one in found.items()}
 
     finish = partial(class_totals, number=len(target.classes))
     kind, key, label = "class-contributions", {"signed": signed}, "class contributions"
@@ -415,10 +409,7 @@ def _usual_values(
 
     def step(layers: list[str], indices: Tensor, x: Tensor) -> dict[str, State]:
         own, size = labels[chosen[indices]], tuple(x.shape[-2:])
-        linear = {
-            layer: layer not in contributing and without_bias(heads[layer], x.device)
-            for layer in layers
-        }
+        linear = {n: n not in contributing and without_bias(heads[n], x.device) for n in layers}
         classes = own.to(x.device) if labelled else None
         found = contribute_all(target, x, layers, classes, signed, linear)
         return {
@@ -455,7 +446,6 @@ def _to_others(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of heatmaps of zeros, whose r is nan
         for k in range(_TOP):
-            r[right, k] = maps.similarity(
-                *(maps.heatmap(a, v, k + 1, size, not contributing) for v in tracks)
-            ).double()
+            both = (maps.heatmap(a, v, k + 1, size, not contributing) for v in tracks)
+            r[right, k] = maps.similarity(*both).double()
     return r

@@ -216,7 +216,7 @@ class Explanation:
             If the explanation was not made by `Atlas.explain`.
         """
         if self.atlas is None:
-            raise ValueError("No atlas has example images for it; use plots.two_tracks(e, atlas).")
+            raise ValueError("There is no atlas with images; use plots.two_tracks(e, atlas).")
         from wwwlib import plots
 
         return plots.two_tracks(self, self.atlas)

@@ -19,6 +19,8 @@ from wwwlib.baselines.common import best_of_blocks, ranked_table
 from wwwlib.concepts import ConceptTable
 from wwwlib.exemplars import OK, Exemplars
 
+MEMBERSHIP = (0.998, 0.97)  # w of the first and of the last exemplar, linear between them
+TEMPERATURE = 10.0  # of the softmax over concepts, a in the paper
 BLOCK = 2**24  # elements of a block: 64 MiB in float32
 
 
@@ -29,8 +31,6 @@ def soft_wpmi(
     words: Sequence[str],
     k: int = 1,
     *,
-    membership: tuple[float, float] = (0.998, 0.97),
-    temperature: float = 10.0,
     lam: float = 1.0,
 ) -> ConceptTable:
     """Name neurons by soft weighted pointwise mutual information, the default of CLIP-Dissect.
@@ -53,10 +53,6 @@ def soft_wpmi(
         The M concepts.
     k : int
         Number of names per neuron.
-    membership : (float, float)
-        w of the first and of the last exemplar, in [0, 1]; linear between them.
-    temperature : float
-        Of the softmax over concepts, a in the paper.
     lam : float
         Weight of the prior.
 
@@ -70,8 +66,6 @@ def soft_wpmi(
     ValueError
         If the shapes do not fit together or an argument is out of range.
     """
-    if not all(0 <= end <= 1 for end in membership):
-        raise ValueError(f"membership is {membership}; give two probabilities in [0, 1].")
     if v.ndim != 2 or t.ndim != 2 or v.shape[1] != t.shape[1] or len(words) != len(t):
         raise ValueError(
             f"Image features {tuple(v.shape)}, concept features {tuple(t.shape)} and {len(words)} "
@@ -86,27 +80,25 @@ def soft_wpmi(
         raise ValueError(f"k is {k}, but there are {len(t)} concepts; give 1 to {len(t)}.")
     live = (exemplars.status == OK) & (exemplars.index >= 0).all(1)
     index = exemplars.index[live].to(v.device)
-    weights = torch.linspace(*membership, index.shape[1], dtype=v.dtype, device=v.device)
+    weights = torch.linspace(*MEMBERSHIP, index.shape[1], dtype=v.dtype, device=v.device)
     value = torch.full((len(live), k), -torch.inf, dtype=torch.float64)
     columns = torch.zeros(len(live), k, dtype=torch.int64)
     if live.any():
-        best, places = best_of_blocks(_wpmi_blocks(v, t, index, weights, temperature, lam), k)
+        best, places = best_of_blocks(_wpmi_blocks(v, t, index, weights, lam), k)
         value[live], columns[live] = best.to(value), places.to(columns)
     return ranked_table(value, columns, [words] * len(live))
 
 
-def _wpmi_blocks(
-    v: Tensor, t: Tensor, index: Tensor, weights: Tensor, temperature: float, lam: float
-) -> Iterator[Tensor]:
-    """Yield soft-WPMI (N, b) of exemplars `index` (N, K) with membership `weights` (K,)."""
+def _wpmi_blocks(v: Tensor, t: Tensor, index: Tensor, w: Tensor, lam: float) -> Iterator[Tensor]:
+    """Yield soft-WPMI (N, b) of exemplars `index` (N, K) with membership `w` (K,)."""
     rows, position = index.unique(return_inverse=True)
-    v, (neurons, k) = temperature * v[rows], index.shape
+    v, (neurons, k) = TEMPERATURE * v[rows], index.shape
     size = max(1, BLOCK // max(len(v), neurons, k))
     total = v.new_full((len(v),), -torch.inf)
     for part in t.split(size):
         total = total.logaddexp((v @ part.T).logsumexp(1))
     # 1 + w (p - 1) as (1 - w) + w p, in logarithms: nothing cancels, nothing underflows.
-    outside, inside = torch.log1p(-weights).unsqueeze(1), weights.log().unsqueeze(1)
+    outside, inside = torch.log1p(-w).unsqueeze(1), w.log().unsqueeze(1)
     for part in t.split(size):
         log_p = v @ part.T - total.unsqueeze(1)
         several = position.split(max(1, BLOCK // (k * len(part))))

@@ -86,7 +86,7 @@ class _Sentences(click.Group):
         """Run a command; code 2 stands for wrong options."""
         try:
             return super().invoke(context)
-        except (ValueError, TypeError, OSError, ImportError, AttributeError) as error:
+        except (ValueError, TypeError, OSError, ImportError, AttributeError, RuntimeError) as error:
             raise click.ClickException(_printable(str(error))) from error
 
 

@@ -33,6 +33,7 @@ from wwwlib.explorer.compare import first_names
 from wwwlib.images import ImageSet, match_labels, subset
 from wwwlib.maps import ACTIVATION
 from wwwlib.registry import require
+from wwwlib.store import file_digest
 from wwwlib.studies.datasets import class_name
 
 DETAILED = 20  # pictures with tracks and controls; all have a row in the table
@@ -55,7 +56,7 @@ def report(
     instead_of: int | str | None = None,
     say: Callable[[str, Explanation], object] | None = None,
 ) -> Path:
-    """Write a report: an HTML page, and its provenance as an RO-Crate beside it.
+    """Write a report: an HTML page, and its provenance as JSON beside it.
 
     Parameters
     ----------
@@ -115,8 +116,10 @@ def report(
     page = {"command": command, "created": now, "books": books, "views": views, "photos": photos}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(_page(data, page), encoding="utf-8")
-    crate = out.with_name(f"{out.stem}-ro-crate-metadata.json")
-    crate.write_text(json.dumps(_crate(out, books, command, now), indent=2), encoding="utf-8")
+    made = {"page": out.name, "sha256": file_digest(out), "command": command, "created": now}
+    made |= {"networks": {name: _facts(book) for name, book in books.items()}}
+    beside = out.with_name(f"{out.stem}-provenance.json")
+    beside.write_text(json.dumps(made, indent=2), encoding="utf-8")
     return out
 
 
@@ -336,24 +339,6 @@ def _page(data: Mapping, page: Mapping) -> str:
     data = require("markupsafe", "explorer").Markup(text)
     made = markup.environment().get_template("report.html")
     return made.render(**page, **parts, hashes=hashes, data=data)
-
-
-def _crate(out: Path, books: Mapping[str, Atlas], command: str, now: str) -> dict:
-    """Return the provenance as a detached RO-Crate 1.2."""
-    version, page = "https://w3id.org/ro/crate/1.2", {"@id": out.name}
-    about = {"@id": f"{out.stem}-ro-crate-metadata.json", "@type": "CreativeWork"}
-    about |= {"conformsTo": {"@id": version}, "about": {"@id": "./"}}
-    root = {"@id": "./", "@type": "Dataset", "datePublished": now, "hasPart": [page]}
-    root["name"] = f"Decisions and neurons of {', '.join(books)}, explained"
-    file = page | {"@type": "File", "encodingFormat": "text/html"}
-    file["sha256"] = hashlib.sha256(out.read_bytes()).hexdigest()
-    networks = [
-        {"@id": f"#network-{i}", "@type": "CreativeWork", "name": name, "description": _facts(book)}
-        for i, (name, book) in enumerate(books.items())
-    ]
-    action = {"@id": "#made", "@type": "CreateAction", "name": command or __name__, "endTime": now}
-    action |= {"object": [{"@id": one["@id"]} for one in networks], "result": page}
-    return {"@context": f"{version}/context", "@graph": [about, root, file, action, *networks]}
 
 
 # Values in the page ---------------------------------------------------------------------------

@@ -51,11 +51,10 @@ def preprocessed(preprocess: Callable[..., Tensor], image: object, name: str) ->
         If it fails or does not give a tensor (3, H, W); the message names the image.
     """
     try:
-        x = preprocess(image)
+        x = preprocess(image.copy() if isinstance(image, Image.Image) else image)
     except Exception as error:  # a callable may raise anything
-        raise ValueError(
-            f"Preprocessing {name!r} failed with {type(error).__name__}: {_first_line(error)}"
-        ) from error
+        why = f"{type(error).__name__}: {_first_line(error)}"
+        raise ValueError(f"Preprocessing {name!r} failed with {why}") from error
     if not isinstance(x, Tensor) or x.ndim != 3:
         what = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"Preprocessing {name!r} gave {what}; it must give a tensor (3, H, W).")
@@ -262,10 +261,8 @@ def tensor_preprocess(preprocess: Callable[..., Tensor], device: torch.device) -
     try:
         [x] = _decode_jpegs([data], device)
     except RuntimeError as error:
-        raise ValueError(
-            f"torchvision cannot decode JPEG files on {device} ({_first_line(error)}); use "
-            "decoder='pillow'."
-        ) from error
+        why = f"torchvision cannot decode JPEG files on {device} ({_first_line(error)})"
+        raise ValueError(f"{why}; use decoder='pillow'.") from error
     expected, why = preprocess(decode(data)), "the result differs"
     for candidate in (preprocess, _scaling_tensors(preprocess)):
         try:

@@ -41,7 +41,8 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _DIVISORS = (8, 4, 2)  # libjpeg decodes at these fractions of the size at a fraction of the cost
 _PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
 # What operating systems put beside files.
-_NOT_IMAGES = {"__MACOSX", "lost+found", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
+_NOT_IMAGES = {"__MACOSX", "lost+found", "@eaDir", "Thumbs.db", "ehthumbs.db", "desktop.ini"}
+_NOT_IMAGES |= {"$RECYCLE.BIN", "System Volume Information"}
 _MANY = 1000  # images from which on a progress bar is shown
 
 
@@ -266,10 +267,8 @@ def _allowed(image: Image.Image, max_pixels: int, convert: Collection[str]) -> I
     width, height = image.size
     if width * height > max_pixels:
         raise ValueError(f"its {width} x {height} pixels exceed {max_pixels:,}; scale it down")
-    if max(width, height) > MAX_RATIO * min(width, height):
-        raise ValueError(
-            f"the ratio of its sides, {width} x {height}, is above {MAX_RATIO}; crop it"
-        )
+    if max(width, height) > MAX_RATIO * min(width, height) or not width * height:
+        raise ValueError(f"its sides, {width} x {height}, have a ratio over {MAX_RATIO}; crop it")
     if image.mode not in _PLAIN_MODES and image.mode not in convert:
         raise ValueError(
             f"its mode is {image.mode}, which loses values or colours as 8-bit RGB; convert it, or "

@@ -92,10 +92,8 @@ class ImageSet:
         return len(self.names)
 
     def __repr__(self) -> str:
-        return (
-            f"ImageSet({self.name!r}: {len(self)} images, {len(self.classes)} classes, "
-            f"{len(self.skipped)} files skipped)"
-        )
+        rest = f"{len(self.classes)} classes, {len(self.skipped)} files skipped"
+        return f"ImageSet({self.name!r}: {len(self)} images, {rest})"
 
     def image(self, i: int) -> Image.Image:
         """Return image `i`, 0 <= i < len(self), in RGB.
@@ -258,9 +256,8 @@ def crops(images: ImageSet, boxes: Sequence[Box] = FIVE_CROPS) -> ImageSet:
     boxes = tuple(cast(Box, tuple(float(side) for side in box)) for box in boxes)
     for box in boxes:
         if len(box) != 4 or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
-            raise ValueError(
-                f"The crop box {box} must have 0 <= left < right <= 1 and 0 <= top < bottom <= 1."
-            )
+            expected = "0 <= left < right <= 1 and 0 <= top < bottom <= 1"
+            raise ValueError(f"The crop box {box} must have {expected}.")
     if not boxes:
         raise ValueError("There is no crop box; give at least one (left, top, right, bottom).")
     parts = tuple((i, box) for i in range(len(images)) for box in boxes)

@@ -253,10 +253,8 @@ def _check_sides(path: files.Place, size: tuple[int, int], how: Mapping) -> None
         return  # a damaged image is found, and named, when images are opened
     down, across = size
     if abs(across - width * down / height) > 1 + 0.02 * across:
-        raise ValueError(
-            f"its {across} x {down} pixels are not in the proportions of its image, {width} x "
-            f"{height}; masks cover whole images"
-        )
+        pixels = f"its {across} x {down} pixels are not in the proportions of its image"
+        raise ValueError(f"{pixels}, {width} x {height}; masks cover whole images")
 
 
 def _read_labels(path: files.Place, ignore: Collection[int]) -> FileMasks:

@@ -63,9 +63,8 @@ def places365_scenes(path: str | Place) -> list[str]:
         if found:
             scenes[found[1]] = int(found[2])
         elif line.strip():
-            raise ValueError(
-                f"Line {number} of {str(path)!r} is {line.strip()!r}; expected a scene: '/a/bar 5'."
-            )
+            here = f"Line {number} of {str(path)!r} is {line.strip()!r}"
+            raise ValueError(f"{here}; expected a scene: '/a/bar 5'.")
     return sorted(scenes, key=scenes.__getitem__)
 
 

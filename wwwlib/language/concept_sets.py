@@ -25,7 +25,7 @@ PLACES_READINGS = ("paper", "clean")
 LONGEST = 500  # characters in one concept; a longer entry is a paragraph, not a concept
 # Control characters but white space, half characters, and marks that change the direction of text.
 _CONTROL = re.compile(
-    "[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+    "[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
 )
 
 
@@ -76,9 +76,8 @@ class ConceptSet:
 
     def __post_init__(self) -> None:
         if self.template.count("{}") != 1:
-            raise ValueError(
-                f"The template {self.template!r} must hold exactly one '{{}}', as in {TEMPLATE!r}."
-            )
+            text = f"The template {self.template!r} must hold exactly one '{{}}'"
+            raise ValueError(f"{text}, as in {TEMPLATE!r}.")
         words, repeated, blank = _distinct(self.words, self.source)
         vars(self).update(words=words, repeated=repeated, blank=blank)
 
@@ -204,9 +203,8 @@ def read_lines(path: str | Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path.name!r} is not UTF-8 text (byte {error.start}); save it as UTF-8."
-        ) from error
+        found = f"{path.name!r} is not UTF-8 text (byte {error.start})"
+        raise ValueError(f"{found}; save it as UTF-8.") from error
 
 
 def synonyms(classes: Target | str | Path | Iterable[str | Iterable[str]]) -> list[list[str]]:
@@ -352,9 +350,8 @@ def _parse(line: str, number: int, path: Path) -> Synset:
         pairs = zip(pointers[::4], pointers[1::4], strict=True)
         hypernyms = tuple(f"n{target}" for symbol, target in pairs if symbol in ("@", "@i"))
     except (IndexError, ValueError):
-        raise ValueError(
-            f"Line {number} of {str(path)!r} is no noun synset of WordNet ({line[:40].strip()!r})."
-        ) from None
+        found = f"Line {number} of {str(path)!r}, {line[:40].strip()!r},"
+        raise ValueError(f"{found} is no noun synset of WordNet.") from None
     return Synset(f"n{fields[0]}", tuple(lemma.replace("_", " ") for lemma in lemmas), hypernyms)
 
 

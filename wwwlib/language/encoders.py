@@ -28,6 +28,7 @@ from wwwlib.images import ImageSet, preprocessed, subset
 from wwwlib.images.batches import Preprocess
 from wwwlib.registry import call, check_known, extension
 from wwwlib.store import Slot, digest, tensor_digest
+from wwwlib.targets.examine import own_copy
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
 CONFIG = "open_clip_config.json"
@@ -130,7 +131,7 @@ class OpenClipEncoder:
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Encode (B, 3, H, W) pixels into (B, D) float32 unit-norm features on the device."""
-        return self.network.encode_image(pixels.to(self.device), normalize=True).float()
+        return self.network.encode_image(own_copy(self.network, pixels), normalize=True).float()
 
     @torch.no_grad()
     def encode_texts(self, texts: list[str]) -> Tensor:
@@ -189,9 +190,8 @@ def open_clip(model: str, pretrained: str | None = None, device: str = "cpu") ->
     try:
         if not model.startswith((LOCAL, HUB)):
             _check_tag(backend, model, pretrained)
-        network, _, transform = backend.create_model_and_transforms(
-            model, pretrained, device=device, require_pretrained=True
-        )
+        how = {"device": device, "require_pretrained": True}
+        network, _, transform = backend.create_model_and_transforms(model, pretrained, **how)
     except (RuntimeError, OSError) as error:
         raise FileNotFoundError(
             f"The weights of {model!r} could not be loaded ({str(error).splitlines()[0]}); put "
@@ -223,9 +223,8 @@ def _local_folder(model: str) -> Path | None:
     folder = Path(model.removeprefix(LOCAL))
     for needed in (CONFIG, "*.safetensors"):
         if not any(folder.glob(needed)):
-            raise FileNotFoundError(
-                f"The folder {str(folder)!r} holds no {needed}; put {CONFIG} and {WEIGHTS} there."
-            )
+            found = f"The folder {str(folder)!r} holds no {needed}"
+            raise FileNotFoundError(f"{found}; put {CONFIG} and {WEIGHTS} there.")
     return folder
 
 
@@ -264,11 +263,15 @@ def load(spec: str, *args: object, **kwargs: object) -> Encoder:
     TypeError
         If the result lacks members of the protocol; all of them are listed.
     """
-    found = call(spec, "encoder", *args, **kwargs)
+    return checked(call(spec, "encoder", *args, **kwargs), repr(spec))
+
+
+def checked(found: Any, source: str) -> Encoder:
+    """Return an encoder; a TypeError lists all members of the protocol that it lacks."""
     missing = [member for member in MEMBERS if not hasattr(found, member)]
     if missing:
         raise TypeError(
-            f"{spec!r} gave a {type(found).__name__}, which lacks {', '.join(missing)}; see "
+            f"{source} gave a {type(found).__name__}, which lacks {', '.join(missing)}; see "
             "language.Encoder for what an encoder must have."
         )
     return found
@@ -404,14 +407,15 @@ def coarse_digest(features: Tensor) -> str:
 
 def _unit_rows(features: Tensor, count: int, encoder: Encoder) -> Tensor:
     """Return `count` unit-norm rows as float32 on the CPU, or raise what the encoder violates."""
-    if features.ndim != 2 or len(features) != count:
+    if not isinstance(features, Tensor) or features.shape != (count, encoder.dim):
+        found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise ValueError(
-            f"Encoder {encoder.name!r} returned features of shape {tuple(features.shape)} for "
-            f"{count} inputs; it must return one row for each."
+            f"Encoder {encoder.name!r} returned {found} for {count} inputs; it must return a "
+            f"tensor of the shape {(count, encoder.dim)}."
         )
     features = features.detach().to("cpu", torch.float32)
     norm = features.norm(dim=1)
     wrong = ~((norm - 1).abs() < 0.01)  # true for NaN, too
     if wrong.any():
-        raise ValueError(f"{encoder.name!r} gave a feature of norm {norm[wrong][0]:.4g}; give 1.")
+        raise ValueError(f"{encoder.name!r} gave norm {norm[wrong][0]:.4g}; features have norm 1.")
     return F.normalize(features, dim=1)  # half-precision encoders are off by up to a thousandth

@@ -70,10 +70,8 @@ def with_directions(
         raise ValueError(f"{virtual!r} cannot be added; give a hidden layer, and a new name.")
     directions, bias = dictionary.directions.detach(), dictionary.bias.detach()
     if directions.ndim != 2 or bias.shape != directions.shape[1:]:
-        raise ValueError(
-            f"directions {tuple(directions.shape)} and bias {tuple(bias.shape)} do not match "
-            "(M, D) and (D,)."
-        )
+        shapes = f"{tuple(directions.shape)} and bias {tuple(bias.shape)}"
+        raise ValueError(f"directions {shapes} do not match (M, D) and (D,).")
     shape = _shape(target, layer)
     layout = _layout(target, layer, shape, directions.shape[1])
     before, patches = target.prefix_tokens or 0, target.grid and target.grid[0] * target.grid[1]

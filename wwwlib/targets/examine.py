@@ -7,7 +7,7 @@ logits, and class tokens that the head does not read are found before anything d
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache, partial
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from wwwlib.images.batches import preprocessed, stack
 from wwwlib.registry import one_of
+from wwwlib.store import tensor_digest
 
 OUTPUTS = ("softmax", "sigmoid")
 _NUMBERS = 4  # of a fingerprint
@@ -118,25 +119,26 @@ def adapted(model: nn.Module, x: Tensor, classes: int, name: str, outputs: str) 
         y = output_tensor(raw)
     except ValueError as error:
         raise ValueError(f"{name} {error}.") from None
-    if y.shape[1:] != (classes,):
+    if y.shape[1:] != (classes,) or not y.is_floating_point() or y.layout != torch.strided:
         raise ValueError(
-            f"{name} returns the shape {tuple(y.shape)} for {len(y)} images, but there are "
-            f"{classes} class names; pass a classifier, and one name for each of its logits."
+            f"{name} returns {y.dtype} of shape {tuple(y.shape)} for 6 images, but there are "
+            f"{classes} class names; pass a classifier, and a name for each real logit."
         )
     if classes == 1 and outputs == "softmax":
-        raise ValueError(f"{name} has a single output, with softmax 1; pass outputs='sigmoid'.")
-    within = bool(((y >= 0) & (y <= 1)).all()) and not (y == y[0]).all()
-    sums = bool(((y.sum(-1) - 1).abs() < 1e-2).all())
+        raise ValueError(f"{name} has a single output, whose softmax is 1; pass outputs='sigmoid'.")
+    positive, total = bool((y >= 0).all()) and not (y == y[0]).all(), y.sum(-1)
+    within = positive and bool((y <= 1).all())
+    sums = positive and bool(((total - total[0]).abs() < 0.01 * total[0]).all())  # percent, too
     if within and outputs == "softmax" and not sums:
         raise ValueError(
             f"The outputs of {name} lie in [0, 1] and do not add up to 1, as after a sigmoid; pass "
             "outputs='sigmoid' if its classes do not exclude each other, or a model without it."
         )
-    undo = outputs if within and (sums or outputs == "sigmoid") else None
+    undo = outputs if (sums if outputs == "softmax" else within) else None
     if undo == "softmax":
         warnings.warn(
             f"The outputs of {name} are taken for probabilities, since they are never negative and "
-            "add up to 1; what is explained is their logarithms.",
+            f"add up to {total[0]:.3g}; what is explained is their logarithms.",
             stacklevel=3,
         )
     if undo is None and y is raw:
@@ -206,6 +208,27 @@ def reads_class_token(model: nn.Module, x: Tensor, prefix: int) -> bool:
     return bool(slope[:, 0].any() or not slope.any())  # weights of zero show nothing
 
 
+def identity(model: nn.Module, preprocess: Callable, name: str) -> tuple[str, list[float]]:
+    """Return what identifies inputs and outputs: a digest, and the `fingerprint` of the logits.
+
+    The digest is of the preprocessed fixed images and of a small and a large one, since some
+    preprocessing treats these in another way.
+
+    Raises
+    ------
+    ValueError
+        If preprocessing the same image twice gives different results, or as `fingerprint`.
+    """
+    x, again = (fixed_batch(preprocess, name) for _ in range(2))
+    inputs = {"x": x}
+    if tensor_digest(inputs) != tensor_digest({"x": again}):
+        raise ValueError(f"{name}'s preprocessing is random; remove randomness.")
+    for size in ((48, 36), (1200, 900)):
+        with suppress(ValueError):  # where it takes no images of that size
+            inputs[str(size)] = preprocessed(preprocess, fixed_images()[0].resize(size), name)
+    return tensor_digest(inputs), fingerprint(model, x, name)
+
+
 def fingerprint(model: nn.Module, x: Tensor, name: str) -> list[float]:
     """Return a few numbers that change with anything that changes the logits (B, C) of images x.
 
@@ -217,7 +240,8 @@ def fingerprint(model: nn.Module, x: Tensor, name: str) -> list[float]:
     ValueError
         If the logits of an image differ by chance, or with the other images of its batch.
     """
-    y, alone = (output_tensor(run(model, own, name)).double().cpu() for own in (x, x[-1:]))
+    several = (x, 2 * x, x[-1:])  # what limits large activations changes the second one
+    y, large, alone = (output_tensor(run(model, one, name)).double().cpu() for one in several)
     size = y.abs().max().item()
     if not math.isfinite(size) or not size:
         return [size]
@@ -227,6 +251,7 @@ def fingerprint(model: nn.Module, x: Tensor, name: str) -> list[float]:
             "batch; switch dropout and batch statistics off in evaluation mode."
         )
     generator = torch.Generator().manual_seed(0)
+    y = torch.cat([y, large.nan_to_num(0.0, 0.0, 0.0)])
     weights = torch.randn(y.numel(), _NUMBERS, generator=generator, dtype=torch.float64)
     numbers = y.flatten() @ weights / math.sqrt(y.numel())
     digits = 3 - math.floor(math.log10(size))

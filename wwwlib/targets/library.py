@@ -7,6 +7,7 @@ read without unpickling anything but tensors. A library is imported when a name 
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
@@ -64,7 +65,7 @@ def load(
         If the weights are missing and cannot be downloaded; the message gives the file, its size
         and where to put it.
     """
-    classes = None if classes is None else class_names(classes)
+    classes, name = None if classes is None else class_names(classes), str(name)
     if ".py:" in name:
         return _own(name, weights, classes, geometry)
     builders = {"torchvision": _torchvision, "timm": _timm, **dict.fromkeys(EXTENSIONS, _extension)}
@@ -137,11 +138,9 @@ def _timm(name: str, model_name: str, weights: Weights, classes: Names, geometry
         check_known(unknown, architecture, timm.list_models())
         if tag:
             check_known(unknown, model_name, timm.list_pretrained(f"{architecture}.*"))
-    if weights is None:
-        model = _timm_pretrained(name, model_name)
-    else:
-        count = None if classes is None else len(classes)  # timm's own for None
-        model = timm.create_model(model_name, pretrained=False, num_classes=count)
+    sizes = {} if classes is None or weights is None else {"num_classes": len(classes)}
+    model = _timm_model(name, model_name, weights is None, sizes)
+    if weights is not None:
         usual = "pass weights=None for timm's own or 'random'"
         fill_from_file(name, model, weights, megabytes(model), usual)
     own = _of_timm(model)
@@ -152,11 +151,11 @@ def _timm(name: str, model_name: str, weights: Weights, classes: Names, geometry
     return wrap(model, own.preprocess, classes, name, **geometry)
 
 
-def _timm_pretrained(name: str, model_name: str) -> nn.Module:
+def _timm_model(name: str, model_name: str, pretrained: bool, sizes: dict) -> nn.Module:
     import timm
 
     try:
-        return timm.create_model(model_name, pretrained=True)
+        return timm.create_model(model_name, pretrained=pretrained, **sizes)
     except Exception as error:  # the hub, its cache and its network each have their own errors
         if model_name.startswith(HUB):
             raise FileNotFoundError(
@@ -325,7 +324,7 @@ def _is_cached(model: nn.Module, weights: Any) -> bool:
 def read_weights(path: str | Path, hint: str = "") -> dict[str, Tensor]:
     """Read a state dict from ``.safetensors``, ``.pth`` and the like.
 
-    A checkpoint that wraps it under "state_dict" or "model" is unwrapped.
+    A checkpoint that wraps it under "state_dict" or "model", or has no other one, is unwrapped.
 
     Parameters
     ----------
@@ -357,15 +356,22 @@ def read_weights(path: str | Path, hint: str = "") -> dict[str, Tensor]:
             f"The weights file {str(path)!r} is damaged, or holds more than tensors, which could "
             f"run code ({type(error).__name__}); get it again, or save its state_dict."
         ) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    named = isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
-    if not named or not all(torch.is_tensor(v) for v in state.values()):
+    entries = state if isinstance(state, Mapping) else {}
+    inner = {name: one for name, one in entries.items() if _is_state(one)}
+    for wrapper in ("state_dict", "model", *(inner if len(inner) == 1 else ())):
+        state = inner.get(wrapper, state) if state is entries else state
+    if not _is_state(state):
         raise ValueError(
-            f"The weights file {str(path)!r} has no state dict, names with a tensor each; save one."
+            f"The weights file {str(path)!r} has no single state dict, names with a tensor each, "
+            f"but {shorten(repr([*entries]), 200)}; save one."
         )
     return state
+
+
+def _is_state(found: object) -> bool:
+    """Whether it is a state dict: names with a tensor each."""
+    pairs = [*found.items()] if isinstance(found, Mapping) else []
+    return bool(pairs) and all(isinstance(n, str) and torch.is_tensor(v) for n, v in pairs)
 
 
 def fill_from_file(
@@ -392,16 +398,14 @@ def fill_from_file(
     ValueError
         If a tensor is missing, left over, or of another shape; the message names the first.
     """
-    hint = (
-        f" for {name}: put its state dict there (.pth or .safetensors, about {megabytes:.1f} MB), "
-        f"or {usual}"
-    )
+    size = f"about {megabytes:.1f} MB"
+    hint = f" for {name}: put its state dict there (.pth or .safetensors, {size}), or {usual}"
     if str(weights) != RANDOM:
         _fill(model, read_weights(weights, hint), repr(str(weights)))
 
 
 def _fill(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    expected = model.state_dict()
+    expected, roots = model.state_dict(), sorted({name.partition(".")[0] for name in state})
     state = _without_wrappers(state, expected)
     for name, tensor in state.items():
         if name in expected and (fault := _fault(name, tensor, expected[name])):
@@ -411,31 +415,38 @@ def _fill(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     except (RuntimeError, AssertionError) as error:
         complaint = shorten(" ".join(str(error).splitlines()[1:]), 240, placeholder=" ...")
         raise ValueError(
-            f"The weights from {source} do not fit the network or its classes ({complaint})."
+            f"The weights from {source}, below {', '.join(roots)[:80]}, do not fit the network or "
+            f"its classes ({complaint}); give those of this network alone."
         ) from error
 
 
 def _without_wrappers(state: Mapping[str, Tensor], expected: Mapping) -> Mapping[str, Tensor]:
-    """Remove prefixes such as "module." and "_orig_mod." that all names share and none should have.
+    """Remove the prefix, such as "module." and "_orig_mod.", of most of the expected names.
 
-    `AveragedModel` also counts its updates beside the weights.
+    What does not have it, such as a criterion or the counter of `AveragedModel`, is left out; of
+    two networks in one file neither is chosen.
     """
-    while state.keys().isdisjoint(expected):
-        names = state.keys() - {"n_averaged"}
-        prefixes = {name.partition(".")[0] + "." for name in names}
-        if len(prefixes) != 1:
-            break
-        (prefix,) = prefixes
-        state = {name.removeprefix(prefix): state[name] for name in names}
-    return state
+    prefixes = Counter(
+        name.removesuffix(rest)
+        for name in state
+        for rest in (name[i:] for i in range(len(name)) if not i or name[i - 1] == ".")
+        if rest in expected
+    )
+    (prefix, most), (_, second) = [*prefixes.most_common(2), ("", 0), ("", 0)][:2]
+    if not prefix or 2 * second > most:
+        return state
+    return {n.removeprefix(prefix): tensor for n, tensor in state.items() if n.startswith(prefix)}
 
 
 def _fault(name: str, tensor: Tensor, expected: Tensor) -> str | None:
     """Return what is wrong with a tensor of weights, None if nothing is."""
+    if tensor.is_meta or tensor.layout != torch.strided:
+        return f"{name!r} as {'meta' if tensor.is_meta else tensor.layout}, expected all its values"
     if tensor.is_floating_point() != expected.is_floating_point() or tensor.is_complex():
         return f"{name!r} as {tensor.dtype}, expected {expected.dtype}"
+    tensor = tensor.to(expected.dtype)
     if tensor.is_floating_point() and not tensor.isfinite().all() and expected.isfinite().all():
-        return f"values in {name!r} that are not finite"
+        return f"values in {name!r} that are not finite as {expected.dtype}"
     if name.endswith("running_var") and (tensor < 0).any():
         return f"negative variances in {name!r}"
     return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import cast
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from wwwlib.images import class_names
 from wwwlib.registry import check_known, one_of, whole_number
 from wwwlib.store import digest, tensor_digest
-from wwwlib.targets.examine import Adapter, adapted, fingerprint, fixed_batch, reads_class_token
+from wwwlib.targets.examine import Adapter, adapted, fixed_batch, identity, reads_class_token
 
 LOGITS = "logits"  # the name of the final layer, everywhere
 LAYOUTS = ("BNHW", "BHWN", "BTN", "BN")
@@ -121,8 +122,8 @@ class Target:
     def key(self) -> dict:
         """Return what an artifact computed with this target depends on, as JSON values.
 
-        Preprocessing and network are identified by their results on two fixed images, too: code,
-        plain attributes and non-persistent buffers change these alone.
+        Preprocessing and network are identified by their results on fixed images of several sizes,
+        too: code, plain attributes and non-persistent buffers change these alone.
 
         Raises
         ------
@@ -130,18 +131,15 @@ class Target:
             If preprocessing the same image twice gives different results, or logits depend on
             chance or on the other images of a batch.
         """
-        x = fixed_batch(self.preprocess, self.name)
-        first = tensor_digest({"x": x})
-        if first != tensor_digest({"x": fixed_batch(self.preprocess, self.name)}):
-            raise ValueError(f"{self.name}'s preprocessing is random; remove randomness.")
+        inputs, outputs = identity(self.model, self.preprocess, self.name)
         return {
             "name": self.name,
             "weights": self.digest,
             "architecture": digest(_stable_repr(self.model)),
-            "preprocess": [_stable_repr(self.preprocess), first],
+            "preprocess": [_stable_repr(self.preprocess), inputs],
             "layouts": dict(self.layouts),
             "tokens": [self.prefix_tokens, self.grid, self.class_token],
-            "outputs": [self.outputs, fingerprint(self.model, x, self.name)],
+            "outputs": [self.outputs, outputs],
         }
 
 
@@ -190,11 +188,14 @@ def wrap(
     classes = class_names(classes)
     if not classes:
         raise ValueError("classes is empty; give the class names, in the order of the logits.")
+    model = getattr(model, "_orig_mod", model)  # torch.compile has no hooks
+    if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
+        raise TypeError(f"{name} is TorchScript, without hooks; pass the module it was made from.")
     _check_materialized(model, name)
     model.eval()
     x = fixed_batch(preprocess, name)
     model_with_logits = adapted(model, x, len(classes), name, outputs)
-    found_prefix, found_grid = _token_geometry(model)
+    found_prefix, found_grid = _token_geometry(model, x.shape[2:])
     prefix_tokens = found_prefix if prefix_tokens is None else prefix_tokens
     target = Target(
         name=name,
@@ -215,7 +216,7 @@ def wrap(
 def _check_materialized(model: nn.Module, name: str) -> None:
     for key, tensor in chain(model.named_parameters(), model.named_buffers()):
         if tensor.is_meta or nn.parameter.is_lazy(tensor):
-            raise ValueError(f"{key!r} of {name} has no values yet; load weights, or run it once.")
+            raise ValueError(f"The tensor {key!r} of {name} has no values yet; load weights.")
 
 
 def _check_overrides(target: Target) -> None:
@@ -230,7 +231,7 @@ def _check_overrides(target: Target) -> None:
         raise ValueError(f"grid is {target.grid}; give (rows, columns), both at least 1.")
 
 
-def _token_geometry(model: nn.Module) -> tuple[int | None, tuple[int, int] | None]:
+def _token_geometry(model: nn.Module, size) -> tuple[int | None, tuple[int, int] | None]:
     """Return prefix tokens and grid of torchvision's and timm's transformers, else None twice."""
     torchvision = sys.modules.get("torchvision.models")  # imported if the model is one of its own
     if torchvision and isinstance(model, torchvision.VisionTransformer):
@@ -242,7 +243,9 @@ def _token_geometry(model: nn.Module) -> tuple[int | None, tuple[int, int] | Non
     embed = getattr(model, "patch_embed", getattr(model, "stem", None))
     grid, side = (getattr(embed, name, None) for name in ("grid_size", "patch_size"))
     if grid is None and config and isinstance(side, int):
-        grid = [pixels // side for pixels in config["input_size"][1:]]
+        grid = [pixels // side for pixels in size]
+    elif grid and (usual := getattr(embed, "img_size", None)):  # some take other sizes, too
+        grid = [n * pixels // side for n, pixels, side in zip(grid, size, usual, strict=True)]
     prefix = getattr(model, "num_prefix_tokens", None)
     if prefix is None:
         heads = any(hasattr(part, "num_heads") for part in model.modules())
@@ -264,9 +267,11 @@ def denormalize(target: Target, image: Image.Image, x: Tensor) -> Image.Image:
     """Return the preprocessed image with its normalisation undone.
 
     Normalisation is affine in each pixel's colour for nearly all networks. The preprocessed
-    versions of a black and a white image of the same size then determine it, and also which pixels
-    (padding) do not depend on the image. Where the result contradicts this, as for normalisation by
-    the statistics of each image, the original is resized instead.
+    versions of images of one colour and the same size then determine it, also the order of the
+    channels, and which pixels (padding) do not depend on the image. Where the result contradicts
+    this, as for normalisation by the statistics of each image, the input gets the mean and contrast
+    of the resized original, so that it is cropped as the network's; where the two do not even look
+    alike, the resized original is returned.
 
     Parameters
     ----------
@@ -281,13 +286,33 @@ def denormalize(target: Target, image: Image.Image, x: Tensor) -> Image.Image:
     PIL.Image.Image
         RGB, W x H pixels; black where the input does not depend on the image.
     """
-    constant = [Image.new("RGB", image.size, (level,) * 3) for level in (0, 51, 255)]
-    black, dark, white = (target.preprocess(one).double() for one in constant)
-    span = white - black
-    colour = torch.where(span == 0, 0.0, (x.double() - black) / torch.where(span == 0, 1.0, span))
-    straight = torch.allclose(dark, black + 0.2 * span, atol=0.01 * span.abs().max().item())
-    inside = ((colour > -0.3) & (colour < 1.3)).double().mean() > 0.99  # bicubic overshoots
-    if not (straight and inside and span.any()):
-        return image.resize((x.shape[2], x.shape[1]), Image.Resampling.BICUBIC)
+    levels = [(v,) * 3 for v in (0, 51, 255)] + [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    constant = (Image.new("RGB", image.size, level) for level in levels)
+    x, colour = x.double(), _colours(x.double(), *(target.preprocess(c).double() for c in constant))
+    if colour is None:
+        small = image.resize((x.shape[2], x.shape[1]), Image.Resampling.BICUBIC)
+        plain = torch.from_numpy(np.array(small)).permute(2, 0, 1).to(x) / 255
+        (a, u), (b, v) = ((y.mean((1, 2), True), y.std((1, 2), keepdim=True)) for y in (x, plain))
+        unit = (x - a) / u
+        alike = (unit * (plain - b) / v).mean((1, 2)).min() > 0.3
+        colour = unit * v + b if alike else plain
     pixels = (colour.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
     return Image.fromarray(pixels.cpu().contiguous().numpy())
+
+
+def _colours(x: Tensor, black: Tensor, dark: Tensor, white: Tensor, *pure: Tensor) -> Tensor | None:
+    """Return x (3, H, W) as RGB in [0, 1]; None unless normalisation is affine in each colour."""
+    span = white - black
+    if not (span.isfinite().all() and span.flatten(1).any(1).all()):
+        return None
+    whole = torch.where(span == 0, torch.inf, span)  # padding becomes black
+    mix = torch.stack([((one - black) / whole).sum((1, 2)) for one in pure], 1)
+    mix = mix / (span != 0).sum((1, 2)).unsqueeze(1)  # share of each colour in each channel
+    grey = (mix - mix[0]).abs().max() < 0.02
+    straight = torch.allclose(dark, black + 0.2 * span, atol=0.01 * span.abs().max().item())
+    if not straight or not (grey or mix.det().abs() > 0.05):
+        return None
+    colour = (x - black) / whole
+    colour = colour if grey else torch.einsum("ij,jhw->ihw", mix.inverse(), colour)
+    inside = ((colour > -0.3) & (colour < 1.3)).double().mean() > 0.99  # bicubic overshoots
+    return colour if inside else None
