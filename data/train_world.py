@@ -8,11 +8,12 @@ The training images of the unbiased pair show every class in every scene. Nine i
 pair's show the class in its home scene, so that these networks rely on the scene as well as on the
 object: their accuracy in swapped contexts is low, but above chance.
 
-The CLIP is trained on captions alone, in two steps that two cores can afford. First the image
-tower learns which words the full caption of an image contains. Then it is frozen, and the text
-tower and both projections learn to match captions with images contrastively, with nouns that occur
-in no caption as further negatives. Without those, unseen nouns have arbitrary text features and
-win neurons by accident.
+The CLIP is trained on captions, of whole images and of crops, in two steps that two cores can
+afford. First the image tower learns which words the full caption of an image contains, and which
+words cover more than a fiftieth of a crop. Then it is frozen, and the text tower and both
+projections learn to match captions with images and crops contrastively, with nouns that occur in no
+caption as further negatives, and tokens that occur in none keep their random embeddings. Without
+those, unseen nouns have arbitrary text features and win neurons by accident.
 """
 
 import argparse
@@ -32,16 +33,29 @@ from timm.data import ImageNetInfo
 from torch.nn import functional
 from tqdm import tqdm
 
+from wwwlib.images import FIVE_CROPS
+from wwwlib.images.image_set import box_pixels, crop_mask
 from wwwlib.store import file_digest
 from wwwlib.world.networks import MEAN, NETWORKS, STD
 from wwwlib.world.painting import SIZE
-from wwwlib.world.scenes import TRAINING_SEED, render_image, sample
-from wwwlib.world.vocabulary import CLASSES, DATA, SEEN, VOCABULARY, caption, tag
+from wwwlib.world.scenes import TRAINING_SEED, render, render_image, sample
+from wwwlib.world.vocabulary import (
+    CLASSES,
+    DATA,
+    SEEN,
+    SYNONYMS,
+    VOCABULARY,
+    article,
+    caption,
+    tag,
+)
 
 # Share of the biased pair's training images with the class in its home scene. At 1 a network uses
 # nothing but the scene and fails in all others; at this share it uses scene and object, and can be
 # right or wrong because of either.
 BIAS = 0.9
+
+LEAST = 0.02  # share of a crop that a word's mask covers if it is in the crop's caption
 
 # Each set of images: (count, seed, context bias, swapped contexts).
 SETS = {
@@ -51,6 +65,7 @@ SETS = {
     "test-home": (2_400, 200, 1.0, False),
     "test-swapped": (2_400, 200, 0.0, True),
 }
+CLIP_EPOCHS = (8, 4, 12)  # image tower on whole images, then with crops; text tower
 RECIPES = {"conv": {"epochs": 5, "rate": 3e-3}, "vit": {"epochs": 14, "rate": 1e-3}}
 
 
@@ -71,6 +86,10 @@ def render_sets(folder, apply=map):
         parts = [described[i : i + 240] for i in range(0, len(described), 240)]
         bar = tqdm(apply(_pixels, parts), f"drawing {name}", len(parts), unit="batch")
         np.save(folder / f"{name}.npy", np.concatenate(list(bar)))
+        if name == "train":
+            found = zip(*apply(crops, parts), strict=True)
+            for i, own in enumerate(found):
+                np.save(folder / f"crops-{i}.npy", np.concatenate(own))
 
 
 def load_set(folder, name):
@@ -203,41 +222,86 @@ def caption_words(described):
     return contains
 
 
-def resized(x, size):
-    """Resize uint8 images for the image tower and normalise them."""
-    resized = functional.interpolate(x.float(), (size, size), mode="bilinear", antialias=True)
-    return normalise(resized).contiguous(memory_format=torch.channels_last)
+def crop_box(i, rng):
+    """Return one of the five crops that name minor concepts for even scenes, else any other box."""
+    five = FIVE_CROPS[rng.randint(len(FIVE_CROPS))]
+    if i % 2 == 0:
+        return five
+    width, height = rng.uniform(0.25, 0.75, 2)
+    left, top = rng.random_sample(2) * (1 - width, 1 - height)
+    return left, top, left + width, top + height
 
 
-def train_image_tower(trunk, x, words, size, epochs=8, rate=4e-3):
-    """Fit the image tower to predict the (images, words) caption words of an image."""
+def crops(part):
+    """Cut a box from each scene; returns pixels (scenes, 4) and words of `SEEN` (scenes, words)."""
+    boxes = np.zeros((len(part), 4), np.uint8)
+    shown = np.zeros((len(part), len(SEEN)), np.uint8)
+    for row, scene in enumerate(part):
+        box = crop_box(scene.seed[-1], np.random.RandomState([*scene.seed, 3]))
+        boxes[row] = box_pixels(box, SIZE, SIZE)
+        for word, mask in render(scene).masks.items():
+            if crop_mask(mask, box).mean() > LEAST:
+                shown[row, [SEEN.index(name) for name in SYNONYMS.get(word, (word,))]] = 1
+    return boxes, shown
+
+
+def describe(words, rng):
+    """Write a caption of a crop: one of its words, or up to three."""
+    if rng.random_sample() < 0.6:
+        return tag(words[rng.randint(len(words))], rng)
+    return " and ".join(article(word) for word in rng.permutation(words)[: rng.randint(2, 4)])
+
+
+def cut(x, boxes, size):
+    """Cut each image to its box, resize it for the image tower and normalise it."""
+    parts = zip(x, boxes.tolist(), strict=True)
+    cuts = [image[:, y:to, left:end].float()[None] for image, (left, y, end, to) in parts]
+    how = {"size": (size, size), "mode": "bilinear", "antialias": True}
+    resized = normalise(torch.cat([functional.interpolate(one, **how) for one in cuts]))
+    return resized.contiguous(memory_format=torch.channels_last)
+
+
+def train_image_tower(trunk, draw, words, epochs, rate):
+    """Fit the image tower to predict the (pictures, words) that images and crops show."""
     trunk.to(memory_format=torch.channels_last).train()
     head = torch.nn.Linear(trunk.num_features, words.shape[1])
 
     def loss_of(batch, epoch):
-        logits = head(trunk(resized(x[batch], size)))
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = head(trunk(draw(batch))).float()
         loss = functional.binary_cross_entropy_with_logits(logits, words[batch], reduction="none")
         return loss.sum(1).mean()
 
     parameters = [*trunk.parameters(), *head.parameters()]
-    optimise(parameters, loss_of, len(x), epochs, rate, "CLIP, image tower")
+    optimise(parameters, loss_of, len(words), epochs, rate, "CLIP, image tower")
     return trunk.eval()
 
 
 @torch.inference_mode()
-def features(trunk, x, size):
-    """Return the image tower's output before its projection, (images, features)."""
-    return torch.cat([trunk(resized(batch, size)) for batch in x.split(256)])
+def features(trunk, draw, count):
+    """Return the image tower's output before its projection, (pictures, features)."""
+    return torch.cat([trunk(draw(batch)) for batch in torch.arange(count).split(256)])
 
 
-def train_text_tower(model, tokenizer, image_features, described, epochs=36, rate=2e-3):
-    """Match captions with images: symmetric cross-entropy, with unused nouns as negatives."""
+def keep_other_tokens(model, tokenizer, texts):
+    """Let the embeddings of all tokens but those of the texts stay random.
+
+    Those of nouns that occur in no caption are then no different from the ones that are negatives.
+    """
+    embedding = model.token_embedding.weight
+    learned = torch.zeros(len(embedding), 1)
+    learned[tokenizer(texts).unique()] = 1
+    embedding.register_hook(lambda gradient: gradient * learned)
+
+
+def train_text_tower(model, tokenizer, image_features, text_of, epochs, rate=2e-3):
+    """Match captions with pictures: symmetric cross-entropy, with unused nouns as negatives."""
     nouns, rng, batch_size = negative_nouns(), np.random.RandomState(0), 256
     learned = [p for name, p in model.named_parameters() if not name.startswith("visual.trunk")]
 
     def loss_of(batch, epoch):
-        texts = [caption(described[i], epoch) for i in batch.tolist()]
-        texts += [tag(nouns[i], rng) for i in rng.randint(0, len(nouns), batch_size // 2)]
+        texts = [text_of(i, epoch) for i in batch.tolist()]
+        texts += [tag(nouns[i], rng) for i in rng.randint(0, len(nouns), batch_size)]
         return contrastive_loss(model, image_features[batch], tokenizer(texts))
 
     count = len(image_features)
@@ -277,12 +341,33 @@ def train_clip(folder):
     size = config["vision_cfg"]["image_size"]
     model = open_clip.CLIP(**config)
     tokenizer = open_clip.get_tokenizer(f"local-dir:{clip}")
+    tokenizer.clean_fn = str  # captions need no cleaning, which takes longer than a step
     trunk, described = model.visual.trunk, scenes("train")
     x, _ = load_set(folder, "train")
-    train_image_tower(trunk, x, caption_words(described), size)
-    train_text_tower(model, tokenizer, features(trunk, x, size), described)
+    count, whole = len(x), torch.tensor([0, 0, SIZE, SIZE])
+    boxes, shown = (torch.from_numpy(np.load(folder / f"crops-{i}.npy")) for i in range(2))
+    boxes = torch.cat([whole.expand(count, 4), boxes.long()])
+    words = torch.cat([caption_words(described), shown.float()])
+
+    def draw(batch):
+        return cut(x[batch % count], boxes[batch], size)
+
+    def text_of(i, epoch):
+        if i < count:
+            return caption(described[i], epoch)
+        own = [SEEN[j] for j in words[i].nonzero()[:, 0].tolist()]
+        return describe(own, np.random.RandomState([i, epoch]))
+
+    first, second, texts = CLIP_EPOCHS
+    train_image_tower(trunk, draw, words[:count], first, rate=4e-3)
+    train_image_tower(trunk, draw, words, second, rate=2e-3)
+    some = (caption(scene, variant) for scene in described[:2_400] for variant in range(3))
+    keep_other_tokens(model, tokenizer, [*SEEN, "a photo of an", "something and a", *some])
+    train_text_tower(model, tokenizer, features(trunk, draw, len(words)), text_of, texts)
     x, y = load_set(folder, "test")
-    correct = zero_shot(model, tokenizer, features(trunk, x, size), y)
+    boxes = whole.expand(len(x), 4)
+    count = len(x)
+    correct = zero_shot(model, tokenizer, features(trunk, draw, count), y)
     return {"zero-shot accuracy": correct, "sha256": save(model, clip / "open_clip_model")}
 
 

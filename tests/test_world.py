@@ -277,3 +277,51 @@ def _grown(mask):
     padded = np.pad(mask, 1)
     shifts = [padded[y : y + SIZE, x : x + SIZE] for y in range(3) for x in range(3)]
     return np.any(shifts, axis=0)
+
+
+def test_crops_have_the_words_of_what_covers_them():
+    """Literally: the share of the crop's pixels that each mask covers."""
+    part = [world.sample(i, train_world.TRAINING_SEED) for i in range(12)]
+    boxes, shown = train_world.crops(part)
+    size = world.image_set(1).image(0).width
+    quarters = {
+        (x, y, x + size // 2, y + size // 2) for x in (0, size // 2) for y in (0, size // 2)
+    }
+    quarters.add((size // 4, size // 4, 3 * size // 4, 3 * size // 4))
+    assert {tuple(box) for box in boxes[::2].tolist()} <= quarters
+    for scene, (left, top, right, bottom), row in zip(part, boxes.tolist(), shown, strict=True):
+        expected = set()
+        for word, mask in world.render(scene).masks.items():
+            inside = [mask[y][x] for y in range(top, bottom) for x in range(left, right)]
+            if sum(inside) / len(inside) > 0.02:
+                expected |= set(world.SYNONYMS.get(word, (word,)))
+        assert {word for word, there in zip(world.SEEN, row, strict=True) if there} == expected
+
+
+def test_the_clip_is_trained_from_drawing_to_record(monkeypatch, tmp_path, small_sets):
+    """Breaks if a step does not fit the next, or tokens that no caption has are trained."""
+    folder, sizes = small_sets
+    monkeypatch.setattr(train_world, "SETS", sizes)
+    (tmp_path / "clip").mkdir()
+    config = world.DATA / "clip" / "open_clip_config.json"
+    (tmp_path / "clip" / config.name).write_bytes(config.read_bytes())
+    monkeypatch.setattr(train_world, "DATA", tmp_path)
+    monkeypatch.setattr(train_world, "CLIP_EPOCHS", (1, 1, 2))
+    kept, keep = {}, train_world.keep_other_tokens
+
+    def watched(model, tokenizer, texts):
+        keep(model, tokenizer, texts)
+        kept.update(model=model, before=model.token_embedding.weight.detach().clone())
+        kept["learned"] = tokenizer(texts).unique()
+
+    monkeypatch.setattr(train_world, "keep_other_tokens", watched)
+    record = train_world.train_clip(folder)
+    assert file_digest(tmp_path / "clip" / "open_clip_model.safetensors") == record["sha256"]
+    assert 0 <= record["zero-shot accuracy"] <= 1
+    after = kept["model"].token_embedding.weight.detach()
+    ratio = (after / kept["before"]).double()
+    others = torch.ones(len(after), dtype=torch.bool)
+    others[kept["learned"]] = False
+    assert others.sum() > 40_000
+    torch.testing.assert_close(ratio[others], ratio[others][0, 0].expand_as(ratio[others]))
+    assert ratio[~others].std() > 0.01, "those of captions are trained"
