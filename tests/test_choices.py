@@ -53,6 +53,9 @@ def test_cut_keeps_as_many_of_the_best_as_asked():
     chosen = concepts.select(many, 0.8)
     again = choices.select_top(many, [len(index) for index in chosen])
     assert all(torch.equal(a, b) for a, b in zip(again, chosen, strict=True))
+    for sizes in ([1, 2], [1, 2, 5], [1, 2, -1]):
+        with pytest.raises(ValueError, match="do not match scores of shape"):
+            choices.select_top(s, sizes)
 
 
 def test_one_threshold_for_all_keeps_the_best_of_all_neurons():

@@ -114,6 +114,8 @@ def test_the_box_lies_around_the_largest_strong_region(seed):
 
 def test_a_map_of_zeros_keeps_the_whole_image():
     assert groups.largest_region(torch.zeros(4, 4), (30, 20)) == (0, 0, 20, 30)
+    with pytest.raises(ValueError, match="threshold is 1"):
+        groups.largest_region(torch.ones(4, 4), (30, 20), 1.0)
 
 
 def test_a_groups_cam_is_the_sum_of_its_maps_where_features_are_their_means():

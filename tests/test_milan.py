@@ -576,6 +576,8 @@ def test_plurals_are_read_in_the_singular():
     [
         ({"k": K + 1}, "k is 4, but 3 exemplars were collected"),
         ({"k": 0}, "k is 0"),
+        ({"quantile": 1.0}, "quantile is 1.0; it must lie between 0 and 1"),
+        ({"weight": -0.1}, "weight is -0.1; it must be 0 or more"),
         ({"beam": 0}, "beam is 0; give a whole number, at least 1"),
         ({"length": 1}, "length is 1; give a whole number, at least 2"),
     ],

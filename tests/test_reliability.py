@@ -208,6 +208,9 @@ def test_without_errors_there_is_no_auroc_but_still_a_curve():
         (torch.rand(3), torch.zeros(4), [0.1], "same"),
         (torch.tensor([]), torch.tensor([]), [0.1], "at least 2"),
         (torch.tensor([1.0, torch.nan]), torch.tensor([0, 1]), [0.1], "nan for 1 of 2"),
+        (torch.rand(2), torch.tensor([0, 2]), [0.1], "values other than 0 and 1"),
+        (torch.rand(2), torch.tensor([0, 1]), [1.5], "not all in"),
+        (torch.rand(2), torch.tensor([0, 1]), [torch.nan], "not all in"),
     ],
 )
 def test_what_cannot_be_sorted_is_refused_in_a_sentence(u, wrong, rates, words):
@@ -298,7 +301,7 @@ def test_a_stricter_level_widens_the_interval_of_a_gain():
 def test_too_few_errors_give_no_gain_and_infinite_uncertainty_are_refused():
     few = reliability.gain(torch.rand(90), torch.rand(90), torch.arange(90) < 9)
     assert np.isnan(few.difference)
-    with pytest.raises(ValueError, match="infinity"):
+    with pytest.raises(ValueError, match="infinite"):
         reliability.gain(torch.full((9,), torch.inf), torch.rand(9), torch.arange(9) < 4)
 
 

@@ -137,8 +137,14 @@ def contribute_all(
         x = own_copy(target.model, x.detach()).requires_grad_(bool(deep))
         logits, captured = forward(target, x, layers)
         c = resolve_classes(classes, logits)
-        found = _gradients(logits, c, captured, deep)
-        gradients = {n: _known(target, x, n, captured[n].raw, found[n], logits, c) for n in deep}
+        gradients = _gradients(logits, c, captured, deep)
+        for layer in (n for n, known in gradients.items() if known is None):
+            gradients[layer] = torch.zeros_like(captured[layer].raw)
+            # Off the path to f_c; if the logits change without the layer, its gradient is cut.
+            with torch.no_grad(), replaced_output(target, layer, torch.zeros_like):
+                change = (forward(target, x, [])[0] - logits).gather(1, c[:, None])
+            if change.abs().max() > 1e-6 * logits.abs().max():
+                raise ValueError(f"No gradient passes through {layer!r} (detached); use ablation.")
     found = {}
     for layer in layers:
         activations = replace(captured[layer], raw=captured[layer].raw.detach())
@@ -407,26 +413,6 @@ def _gradients(logits: Tensor, classes: Tensor, captured: Mapping, layers: list[
             f"No gradient passes through {layers[0]!r}, since the network changes in place what "
             "its own gradient needs; use ablation."
         ) from error
-
-
-def _known(
-    target: Target,
-    x: Tensor,
-    layer: str,
-    raw: Tensor,
-    gradient: Tensor | None,
-    logits: Tensor,
-    c: Tensor,
-) -> Tensor:
-    """Return the gradient of a layer: zero off the path to f_c, an error if only it is cut."""
-    if gradient is not None:
-        return gradient
-    zeros = torch.zeros_like(raw)
-    with torch.no_grad(), replaced_output(target, layer, lambda _: zeros.clone()):
-        change = (forward(target, x, [])[0] - logits).gather(1, c[:, None])
-    if change.abs().max() > 1e-6 * logits.abs().max():
-        raise ValueError(f"No gradient passes through {layer!r} (detached); use ablation.")
-    return zeros
 
 
 def _neuron_axis(activations: Activations) -> int:

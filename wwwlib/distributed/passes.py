@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial, reduce
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,6 @@ from tqdm.auto import tqdm
 from wwwlib.distributed.states import State
 from wwwlib.distributed.workers import Ranks, map_on_actors, ranks
 from wwwlib.images import Fitting, ImageSet, batches, subset
-from wwwlib.images.batches import Preprocess
 from wwwlib.registry import whole_number
 from wwwlib.store import Slot, Store, digest, from_bytes, to_bytes
 
@@ -80,24 +79,6 @@ class Options:
             raise ValueError(f"actors is {self.actors}, which needs a store and decoder='pillow'.")
 
 
-class Runner(Protocol):
-    """What a pass needs of a `Target`, or of anything in its place."""
-
-    @property
-    def preprocess(self) -> Preprocess:
-        """Maps a PIL RGB image to a tensor (3, H, W)."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where images go."""
-
-    def key(self) -> dict:
-        """Return what its results depend on, as JSON values."""
-
-    def to(self, device: str | torch.device) -> object:
-        """Move it to a device, in place."""
-
-
 @dataclass(frozen=True, eq=False)
 class Pass:
     """A computation over all images of a set.
@@ -105,7 +86,8 @@ class Pass:
     Attributes
     ----------
     target : Target
-        Images are preprocessed for it and moved to its device. Any `Runner` will do.
+        Images are preprocessed for it and moved to its device. Anything with `preprocess`,
+        `device`, `key()` and `to(device)` will do.
     images : ImageSet
     layers : sequence of str
         Names of the results, each an artifact of its own. A pass that reads no layers has one
@@ -146,7 +128,7 @@ class Pass:
     torch.Size([6, 128])
     """
 
-    target: Runner
+    target: Any  # a `Target`, or what has the members above
     images: ImageSet
     layers: Sequence[str]
     step: Callable[[list[str], Tensor, Tensor], dict[str, State]]

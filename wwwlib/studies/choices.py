@@ -27,7 +27,17 @@ def select_top(s: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     -------
     list of Tensor
         Selected indices of each neuron, best first, ties by index.
+
+    Raises
+    ------
+    ValueError
+        If `sizes` has another length or a value outside [0, M].
     """
+    if len(sizes) != len(s) or not all(0 <= size <= s.shape[1] for size in sizes):
+        raise ValueError(
+            f"{len(sizes)} sizes from {min(sizes, default=0)} to {max(sizes, default=0)} do not "
+            f"match scores of shape {tuple(s.shape)}; give one size per neuron, from 0 to M."
+        )
     order = s.argsort(dim=1, descending=True, stable=True)
     return [row[:size] for row, size in zip(order, sizes, strict=True)]
 

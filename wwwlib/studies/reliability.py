@@ -179,6 +179,8 @@ def rejection(
     """
     u, wrong = _checked(uncertainty, wrong)
     rates = np.asarray(rates, float)
+    if not ((rates >= 0) & (rates <= 1)).all():
+        raise ValueError(f"The rates {rates.tolist()} are not all in [0, 1].")
     n, errors = len(u), int(wrong.sum())
     rejected = ((rates + SLACK) * n + 0.5).astype(int).clip(max=n)
 
@@ -304,6 +306,8 @@ def _checked(uncertainty: Values, wrong: Values) -> tuple[np.ndarray, np.ndarray
     u, wrong = (np.asarray(torch.as_tensor(one).detach().cpu()) for one in (uncertainty, wrong))
     if u.ndim != 1 or u.shape != wrong.shape or len(u) < 2:
         raise ValueError(f"Shapes {u.shape} and {wrong.shape}; give twice the same, n at least 2.")
+    if not ((wrong == 0) | (wrong == 1)).all():
+        raise ValueError("wrong holds values other than 0 and 1; give 1 for each misprediction.")
     if unknown := int(np.isnan(u).sum()):
         raise ValueError(f"The uncertainty is nan for {unknown} of {len(u)} images; omit them.")
     value, place = np.unique(u, return_inverse=True)
@@ -357,6 +361,8 @@ def gain(
     """
     (_, wrong), _ = _checked(uncertainty, wrong), _checked(second, wrong)
     pair = np.stack([np.asarray(uncertainty, float), np.asarray(second, float)], 1)
+    if not np.isfinite(pair).all():
+        raise ValueError("An uncertainty is infinite; clamp it, so that a model can be fitted.")
     train, test = halves(wrong.tolist(), seed)
     if _too_few(wrong, 2 * LEAST):
         return Comparison(NAN, (NAN, NAN), NAN)

@@ -426,12 +426,8 @@ def _without_wrappers(state: Mapping[str, Tensor], expected: Mapping) -> Mapping
     What does not have it, such as a criterion or the counter of `AveragedModel`, is left out; of
     two networks in one file neither is chosen.
     """
-    prefixes = Counter(
-        name.removesuffix(rest)
-        for name in state
-        for rest in (name[i:] for i in range(len(name)) if not i or name[i - 1] == ".")
-        if rest in expected
-    )
+    ends = ((n, n[i:]) for n in state for i in range(len(n)) if not i or n[i - 1] == ".")
+    prefixes = Counter(name.removesuffix(rest) for name, rest in ends if rest in expected)
     (prefix, most), (_, second) = [*prefixes.most_common(2), ("", 0), ("", 0)][:2]
     if not prefix or 2 * second > most:
         return state

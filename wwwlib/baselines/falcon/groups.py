@@ -204,6 +204,8 @@ def largest_region(cam: Tensor, size: tuple[int, int], threshold: float = 0.6) -
     """
     from scipy import ndimage
 
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold is {threshold}; give a share of the maximum in [0, 1).")
     m = maps.resize(cam[None, None].float(), size)[0, 0]
     if not m.max() > 0:
         return 0, 0, size[1], size[0]

@@ -72,6 +72,8 @@ class Candidates:
         ValueError
             If an argument is out of range.
         """
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"weight is {weight}; it must be 0 or more, as .2 in the paper.")
         score = torch.where(self.log_p.isfinite(), self.log_p - weight * self.log_prior, -torch.inf)
         return ranked_table(*best_of_blocks([score], 1), self.texts)
 

@@ -86,6 +86,8 @@ def masks(
         If the quantile is out of range, the layer has another number of neurons, or target and
         encoder use different parts of an image.
     """
+    if not 0 < quantile < 1:
+        raise ValueError(f"quantile is {quantile}; it must lie between 0 and 1, as .99 does.")
     image, (n, k) = chosen.images.image(0), chosen.index.shape
     _, neurons, *grid = layer_maps(target, [layer], target.preprocess(image)[None])[layer].shape
     if neurons != n:
