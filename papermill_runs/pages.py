@@ -3,7 +3,8 @@
     python papermill_runs/pages.py                                 the reference copies
     python papermill_runs/pages.py papermill_runs/runs/photos      a run of your own
 
-They go into build/pages, those of a run into build/pages-<its name>. Formulas become MathML when a
+They go into build/pages, those of a run into build/pages-<its name>, with a digest of its path where
+it lies outside papermill_runs/runs. Formulas become MathML when a
 page is made. Outputs hold text from outside, such as concept and file names: their HTML is reduced
 to tables, images and text, and each page's policy forbids scripts and requests.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import hashlib
 import html
 import io
 import os
@@ -88,6 +90,8 @@ def main(argv: list[str] | None = None, project: Project = PROJECT) -> int:
     options = parser.parse_args(argv)
     run = options.source.resolve()
     own = "pages" if run == project.reference.resolve() else f"pages-{run.name}"
+    if run.parent not in (project.runs.resolve(), project.reference.resolve().parent):
+        own += f"-{hashlib.sha256(os.fsencode(run)).hexdigest()[:8]}"
     out = options.out or project.root / "build" / own
     try:
         index = build(options.source, out, project.notebooks / "README.md")

@@ -198,11 +198,14 @@ def test_pages_of_a_run_leave_those_of_others_alone(tmp_path, monkeypatch):
     """Breaks if the pages of a run go into the folder of another one's, or the reference's."""
     project = Project(tmp_path)
     found = set()
-    for source in (project.reference, project.runs / "a", project.runs / "b"):
+    elsewhere = [tmp_path / one / "a" for one in ("x", "y")]
+    for source in (project.reference, project.runs / "a", project.runs / "b", *elsewhere):
         source.mkdir(parents=True)
         monkeypatch.setattr(pages, "build", lambda source, out, teaching: found.add(out) or out)
         assert pages.main([str(source)], project) == 0
-    assert found == {tmp_path / "build" / name for name in ("pages", "pages-a", "pages-b")}
+    names = {path.name for path in found}
+    assert len(names) == 5 and {path.parent for path in found} == {tmp_path / "build"}
+    assert names > {"pages", "pages-a", "pages-b"}
 
 
 def test_tables_of_names_reach_pages_as_text():
