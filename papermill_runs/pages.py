@@ -3,10 +3,10 @@
     python papermill_runs/pages.py                                 the reference copies
     python papermill_runs/pages.py papermill_runs/runs/photos      a run of your own
 
-They go into build/pages, those of a run into build/pages-<its name>, with a digest of its path where
-it lies outside papermill_runs/runs. Formulas become MathML when a
-page is made. Outputs hold text from outside, such as concept and file names: their HTML is reduced
-to tables, images and text, and each page's policy forbids scripts and requests.
+They go into build/pages, those of a run into build/pages-<its name>, with a digest of its path
+where it lies outside papermill_runs/runs. Formulas become MathML when a page is made. Outputs hold
+text from outside, such as concept and file names: their HTML is reduced to tables, images and text,
+and each page's policy forbids scripts and requests.
 """
 
 from __future__ import annotations
