@@ -145,6 +145,12 @@ def test_an_abstaining_neuron_is_marked_no_concept(drawn):
     assert "no concept" in [text.get_text() for text in drawn(CASES["two_tracks"]())]
 
 
+def test_rows_may_be_latents(drawn):
+    figure = figures.neurons(_table(), _exemplars(9), PROBE, [2], unit="latent")
+    words = [text.get_text() for text in drawn(figure)]
+    assert "latent 2" in words and not any("neuron" in word for word in words)
+
+
 def test_tracks_mark_inactive_neurons_and_tests_of_names_and_count_images(drawn):
     """A missing outline, an untested name and a class of few images would all mislead."""
     words = [text.get_text() for text in drawn(CASES["two_tracks"]())]

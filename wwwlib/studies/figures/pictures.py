@@ -160,7 +160,9 @@ def where(image, maps, names: Sequence[str]) -> Figure:
 
 
 @styled
-def neurons(table, exemplars, images, which: Sequence[int], columns: int = 8) -> Figure:
+def neurons(
+    table, exemplars, images, which: Sequence[int], columns: int = 8, unit: str = "neuron"
+) -> Figure:
     """Draw a row for each chosen neuron: index, major concepts with scores, top exemplars.
 
     Parameters
@@ -175,6 +177,8 @@ def neurons(table, exemplars, images, which: Sequence[int], columns: int = 8) ->
         The neurons, each in [0, N).
     columns : int
         Exemplars per row; fewer are drawn where there are fewer.
+    unit : str
+        What stands before the index, such as "latent".
 
     Returns
     -------
@@ -189,7 +193,7 @@ def neurons(table, exemplars, images, which: Sequence[int], columns: int = 8) ->
     ValueError
         If there is no neuron or no column.
     """
-    return _rows(table, exemplars, images, which, columns, "Major concepts", "images")
+    return _rows(table, exemplars, images, which, columns, "Major concepts", "images", unit)
 
 
 @styled
@@ -201,7 +205,7 @@ def minor(table, exemplars, crops, which: Sequence[int], columns: int = 8) -> Fi
     return _rows(table, exemplars, crops, which, columns, "Minor concepts", "crops")
 
 
-def _rows(table, exemplars, images, which, columns, title, things) -> Figure:
+def _rows(table, exemplars, images, which, columns, title, things, unit="neuron") -> Figure:
     which = [int(neuron) for neuron in which]
     if bad := [neuron for neuron in which if not 0 <= neuron < len(table)]:
         raise IndexError(f"Neuron {bad[0]} does not exist; the layer has {len(table)}, from 0.")
@@ -215,7 +219,7 @@ def _rows(table, exemplars, images, which, columns, title, things) -> Figure:
     for place, neuron in enumerate(which):
         axes = page.blank(figure, grid[place, 0])
         rule(axes, -0.06)
-        below = write(axes, f"neuron {neuron}", size=BODY, bold=True)
+        below = write(axes, f"{unit} {neuron}", size=BODY, bold=True)
         if table.names[neuron]:
             test, _, _ = table.test_words(neuron).partition(",")
             write(axes, test, 0, _NAMES, colour=GREY, ha="right")
