@@ -53,7 +53,7 @@ def test_what_a_neuron_is_called_by_hand(probe):
     assert one.title == "here: neuron 0 of l" and one.truth == ("boat",)
     assert one.names == {"WWW": (("Boat", "right"), ("sea", "wrong")), "mute": (), "MILAN": None}
     assert len(one.pictures) == 2, "an exemplar that is missing is left out"
-    other = known.neuron(1, probe, None)
+    other = known.neuron(1, probe, None, "")
     assert other.truth == () and other.names["WWW"] == (("sun", None),)
     assert len(other.pictures) == 3 and not other.hidden and one.hidden
 

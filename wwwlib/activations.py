@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from wwwlib.targets.examine import own_copy
 LOCK = threading.RLock()  # held while hooks that concern one thread are on a network
 _CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm, nn.MaxPool2d, nn.AvgPool2d)
 _CHANNELS_LAST = (nn.Linear, nn.LayerNorm)
+Size = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -213,7 +215,9 @@ def read(
     return Activations(layer, output, layout, prefix, grid, target.class_token)
 
 
-def _map_layout(target: Target, layer: str, module: nn.Module, shape, size, fail) -> str:
+def _map_layout(
+    target: Target, layer: str, module: nn.Module, shape: Size, size: Size, fail: Any
+) -> str:
     """Distinguish (B, N, h, w) from (B, h, w, N).
 
     Maps have the proportions of the input, unless strides differ down and across. The type of the
@@ -269,7 +273,7 @@ def _fits(cells: tuple[int, ...], pixels: tuple[int, ...]) -> bool:
     return abs(h * width - w * height) < max(height, width)
 
 
-def _token_grid(target: Target, tokens: int, size, fail) -> tuple[int, tuple[int, int]]:
+def _token_grid(target: Target, tokens: int, size: Size, fail: Any) -> tuple[int, tuple[int, int]]:
     """Return prefix and grid of a layer with this many tokens, from the target's attributes."""
     prefix, grid = target.prefix_tokens, target.grid
     # The grids that have the proportions of the input, as the end of a message.

@@ -447,11 +447,11 @@ def _masked_forward(
         zero = mask.to(x.device) == 0
         zero = zero.reshape(-1, *[1] * (ndim - 2), count).movedim(-1, axis)
         rounds = len(mask) // size
-        # Replaced, not multiplied: nan and infinity times zero would not be zero.
-        with (
-            torch.no_grad(),
-            replaced_output(target, layer, lambda a: torch.where(zero, fill.to(a), a)),
-        ):
+
+        def filled(a: Tensor) -> Tensor:  # not multiplied: nan times zero is not zero
+            return torch.where(zero, fill.to(a), a)
+
+        with torch.no_grad(), replaced_output(target, layer, filled):
             logits, _ = forward(target, x.repeat(rounds, 1, 1, 1), [])
         return logits.gather(1, c.repeat(rounds)[:, None])[:, 0]
 

@@ -178,18 +178,15 @@ def _finish(k: int, classes: int, state: State) -> State:
     status = torch.full_like(state["finite"], OK, dtype=torch.int8)
     status[state["low"] == state["high"]] = CONSTANT
     status[state["finite"] < k] = NOT_FINITE
-    return {
-        **_best(k, state["value"], state["index"]),
-        "status": status,
-        "class_sum": sums["sum"],
-        "class_abs": sizes["sum"],
-        "class_count": sums["count"],
-    }
+    of_classes = {"class_sum": sums["sum"], "class_abs": sizes["sum"], "class_count": sums["count"]}
+    return {**_best(k, state["value"], state["index"]), "status": status, **of_classes}
 
 
 @torch.inference_mode()
-def _step(target, labels, dtype, layers, indices, x) -> dict[str, State]:
-    lower, classes = dtype is not torch.float32, labels[indices]
+def _step(
+    target: Target, labels: Tensor, dtype: torch.dtype, layers: Sequence[str], i: Tensor, x: Tensor
+) -> dict[str, State]:
+    lower, classes = dtype is not torch.float32, labels[i]
     predicted = classes < 0
     read = (*layers, LOGITS) if predicted.any() else layers
     with torch.autocast(x.device.type, dtype, lower), capture(target, read) as captured:
@@ -197,4 +194,4 @@ def _step(target, labels, dtype, layers, indices, x) -> dict[str, State]:
     if predicted.any():
         classes[predicted] = captured[LOGITS].z.argmax(1).cpu()[predicted]
     classes = classes.to(x.device)
-    return {layer: _state(indices, captured[layer].z.float(), classes) for layer in layers}
+    return {layer: _state(i, captured[layer].z.float(), classes) for layer in layers}

@@ -168,7 +168,7 @@ def image_set(given: str | Path | ImageSet | Dataset, target: Target) -> ImageSe
     return images.folder(given)
 
 
-def _truth(given: str | Path | ImageSet | Dataset | Truth, target: Target, store) -> Truth:
+def _truth(given: str | Path | ImageSet | Dataset | Truth, target: Target, store: Any) -> Truth:
     if isinstance(given, Truth):
         return given
     if isinstance(given, str) and (provided := extension(given)):
@@ -185,7 +185,7 @@ def _concepts(given: str | Path | Iterable[str] | ConceptSet, target: Target) ->
     return ConceptSet(tuple(given))
 
 
-def _target(model: nn.Module | str | Target, preprocess, classes) -> Target:
+def _target(model: nn.Module | str | Target, preprocess: Any, classes: Any) -> Target:
     if isinstance(model, Target):
         return model
     if isinstance(model, str):

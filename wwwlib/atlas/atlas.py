@@ -445,14 +445,10 @@ def _unpack(value: object, path: str, tensors: Mapping[str, Tensor], words: list
 def _in_numbers(table: ConceptTable, number: Mapping[str, int]) -> dict:
     """Return a table as tensors: words by number and scores, neuron after neuron; their counts."""
     scores = [score for row in table.scores for score in row]
-    return {
-        "concept": torch.tensor([number[name] for row in table.names for name in row]).long(),
-        "score": torch.tensor(scores, dtype=torch.float64),
-        "length": torch.tensor([len(row) for row in table.names]),
-        "threshold": table.threshold,
-        "abstained": table.abstained,
-        "tests": table.tests,
-    }
+    concept = torch.tensor([number[name] for row in table.names for name in row]).long()
+    score, length = torch.tensor(scores, dtype=torch.float64), [len(row) for row in table.names]
+    kept = {name: getattr(table, name) for name in ("threshold", "abstained", "tests")}
+    return {"concept": concept, "score": score, "length": torch.tensor(length), **kept}
 
 
 def _in_words(parts: dict, words: list[str]) -> ConceptTable:

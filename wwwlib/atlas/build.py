@@ -368,8 +368,9 @@ def label_source(images: ImageSet) -> str:
 
 
 def _usual_values(
-    target: Target, images: ImageSet, class_w, count, heads, signed: bool, kinds, options: Mapping
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    target: Target, images: Any, class_w: Any, count: Any, heads: Any, signed: bool, kinds: Any,
+    options: Mapping,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:  # fmt: skip
     """Compute r of right predictions and activations of images, to which explanations compare.
 
     An image that is part of its class mean is similar to it for that reason: each image is
@@ -432,10 +433,10 @@ def _usual_values(
 
 @torch.no_grad()
 def _to_others(
-    found: Contributions, labels: Tensor, class_w: Tensor, count: Tensor, size, contributing: bool
+    found: Contributions, labels: Tensor, class_w: Tensor, count: Tensor, size: Any, by_maps: bool
 ) -> Tensor:
     """Return r (B, 8) of images with the others of their class; nan where predictions are wrong."""
-    a, w = (found.maps if contributing else found.activations.maps).cpu(), found.w.double().cpu()
+    a, w = (found.maps if by_maps else found.activations.maps).cpu(), found.w.double().cpu()
     a = a.to(torch.promote_types(a.dtype, torch.float32))
     n = count[labels].double().unsqueeze(1)
     others = (n * class_w[labels] - w) / (n - 1)
@@ -446,6 +447,6 @@ def _to_others(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of heatmaps of zeros, whose r is nan
         for k in range(_TOP):
-            both = (maps.heatmap(a, v, k + 1, size, not contributing) for v in tracks)
+            both = (maps.heatmap(a, v, k + 1, size, not by_maps) for v in tracks)
             r[right, k] = maps.similarity(*both).double()
     return r

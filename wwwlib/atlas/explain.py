@@ -480,8 +480,8 @@ def quoted(name: str) -> str:
     return f'"{text}"'
 
 
-def _track(output, record, kind: str, cls: int, w: Tensor, top: int, percentile: float) -> Track:
-    """Return the track of the neurons with the largest finite w (N,)."""
+def _track(output: Any, record: Any, kind: str, cls: int, w: Tensor, top: int, q: float) -> Track:
+    """Return the track of the neurons with the largest finite w (N,); `q` is the percentile."""
     order = w.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)
     chosen = order[w[order].isfinite()][:top]
     a, size = output.maps(cls)[:, chosen], output.image.size[::-1]
@@ -490,7 +490,7 @@ def _track(output, record, kind: str, cls: int, w: Tensor, top: int, percentile:
         maps.check_finite(a, chosen[None], f" of {record.name!r}")
         weighted = output.where == maps.ACTIVATION
         heatmap = maps.heatmap(a, w[chosen], top, size, weighted)[0]
-        drawn, regions = maps.resize(a, size)[0], maps.region(a, percentile, size)[0]
+        drawn, regions = maps.resize(a, size)[0], maps.region(a, q, size)[0]
         total = w[w.isfinite()].abs().sum().item()
         neurons = tuple(
             _neuron(record, i, w[i].item() / total if total else 0.0, region, drawing)
@@ -499,7 +499,7 @@ def _track(output, record, kind: str, cls: int, w: Tensor, top: int, percentile:
     return Track(kind, cls, output.classes[cls], output.p[cls].item(), neurons, heatmap, len(w))
 
 
-def _neuron(record, i: int, contribution: float, region: Tensor, drawing: Tensor) -> Neuron:
+def _neuron(record: Any, i: int, contribution: float, region: Tensor, drawing: Tensor) -> Neuron:
     return Neuron(
         index=i,
         names=tuple(record.major.names[i]),

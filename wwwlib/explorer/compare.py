@@ -49,13 +49,10 @@ def compare(books: Mapping[str, Atlas], probe: ImageSet, **options: object) -> d
     ]
     named = [first_names(record.major) for record in records]
     first, second = ({*names} - {""} for names in named)
+    concepts = {"shared": first & second, "first": first - second, "second": second - first}
     return {
         "layers": [f"{n} · {record.name}" for n, record in zip(books, records, strict=True)],
-        "concepts": {
-            "shared": sorted(first & second),
-            "first": sorted(first - second),
-            "second": sorted(second - first),
-        },
+        "concepts": {whose: sorted(words) for whose, words in concepts.items()},
         "matches": _matches(z, named),
     }
 

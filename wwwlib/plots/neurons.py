@@ -6,6 +6,7 @@ same colour and line.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -24,7 +25,7 @@ SAMPLE = "SAMPLE: this prediction"
 
 
 @styled
-def two_tracks(explanation, atlas) -> Figure:
+def two_tracks(explanation: Any, atlas: Any) -> Figure:
     """Draw an explanation: the class track on the left, the sample track on the right.
 
     Parameters
@@ -49,7 +50,7 @@ def two_tracks(explanation, atlas) -> Figure:
     return tracks(explanation, atlas, [{title: cls, SAMPLE: sample}], heats, similarities)
 
 
-def _columns(tracks) -> list[tuple[str, Sequence]]:
+def _columns(tracks: Any) -> list[tuple[str, Sequence]]:
     """Return titles and neurons of two columns; one track alone fills both."""
     columns = [(title, track.neurons) for title, track in tracks.items() if track.neurons]
     if len(columns) == 1:
@@ -59,7 +60,7 @@ def _columns(tracks) -> list[tuple[str, Sequence]]:
     return columns
 
 
-def tracks(explanation, atlas, bands, heats, similarities) -> Figure:
+def tracks(explanation: Any, atlas: Any, bands: Any, heats: Any, similarities: Any) -> Figure:
     """Draw tracks by title, a band below the other, heatmaps of tracks, and similarities.
 
     `similarities` maps what r compares to the explanation that has it.
@@ -86,7 +87,7 @@ def tracks(explanation, atlas, bands, heats, similarities) -> Figure:
     return figure
 
 
-def _header(figure: Figure, spec, explanation) -> None:
+def _header(figure: Figure, spec: Any, explanation: Any) -> None:
     """Draw the image, what was predicted, and whether that is right."""
     width = WIDTH - 2 * MARGIN - 1.15
     pair = page.cells(spec, [1.0, width], [1.0], (0.15, 0))
@@ -113,7 +114,7 @@ def _header(figure: Figure, spec, explanation) -> None:
     write(axes, fit(explanation.warning, width, lines=2), y + 0.02, bold=True)
 
 
-def _neuron(figure: Figure, spec, neuron, place: int, image, atlas) -> None:
+def _neuron(figure: Figure, spec: Any, neuron: Any, place: int, image: Any, atlas: Any) -> None:
     """Draw one neuron: region, index, share, and both kinds of concepts with examples."""
     widths = [_SIDE, _GAP, _WORDS, *[_EXAMPLE] * _EXAMPLES]
     parts = page.cells(spec, widths, [leading(BODY), _BLOCK, _BLOCK], (_GAP, 0.015))
@@ -138,7 +139,7 @@ def _neuron(figure: Figure, spec, neuron, place: int, image, atlas) -> None:
             draw(figure.add_subplot(parts[row + 1, column]), pictures[i])
 
 
-def _heatmaps(figure: Figure, spec, explanation, heats, similarities) -> None:
+def _heatmaps(figure: Figure, spec: Any, explanation: Any, heats: Any, similarities: Any) -> None:
     """Draw the heatmaps and, beside them, their similarities."""
     heats = {title: track for title, track in heats.items() if track.neurons}
     room = WIDTH - 2 * MARGIN - len(heats) * (_HEAT + 0.3)

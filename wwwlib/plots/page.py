@@ -6,7 +6,7 @@ upper left corner of its axes.
 """
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
@@ -21,6 +21,7 @@ from PIL import Image
 from wwwlib.plots.style import GREY, HEAT, INK, RULE, SMALL, WIDTH, look
 
 MARGIN = 0.18  # inches, on every side of a page
+Lengths = Sequence[float]
 Picture = Image.Image | np.ndarray  # (H, W, 3) uint8
 _LEADING = 1.32  # distance between lines of text, in font sizes
 
@@ -29,7 +30,7 @@ _LEADING = 1.32  # distance between lines of text, in font sizes
 
 
 def grid(
-    widths: Sequence[float], heights: Sequence[float], gap=(0.1, 0.1), head=0.0, foot=0.0
+    widths: Lengths, heights: Lengths, gap: Lengths = (0.1, 0.1), head: float = 0, foot: float = 0
 ) -> tuple[Figure, GridSpec]:
     """Make a figure of the page's width with a grid of cells, in inches.
 
@@ -56,19 +57,15 @@ def grid(
 
 
 def cells(
-    spec: SubplotSpec, widths: Sequence[float], heights: Sequence[float], gap=(0.1, 0.1)
+    spec: SubplotSpec, widths: Lengths, heights: Lengths, gap: Lengths = (0.1, 0.1)
 ) -> GridSpecFromSubplotSpec:
     """Divide a cell that is as large as these widths, heights and gaps, in inches, together."""
     return spec.subgridspec(len(heights), len(widths), **_ratios(widths, heights, gap))
 
 
-def _ratios(widths, heights, gap) -> dict:
-    return {
-        "width_ratios": widths,
-        "height_ratios": heights,
-        "wspace": gap[0] / np.mean(widths),
-        "hspace": gap[1] / np.mean(heights),
-    }
+def _ratios(widths: Lengths, heights: Lengths, gap: Lengths) -> dict[str, Any]:
+    space = {"wspace": gap[0] / np.mean(widths), "hspace": gap[1] / np.mean(heights)}
+    return {"width_ratios": widths, "height_ratios": heights, **space}
 
 
 def leading(size: float = SMALL) -> float:
@@ -91,7 +88,7 @@ def blank(figure: Figure, spec: SubplotSpec) -> Axes:
 
 def write(
     axes: Axes, lines: str | Sequence[str], y: float = 0.0, x: float = 0.0, size: float = SMALL,
-    bold: bool = False, colour: str = INK, **kwargs,
+    bold: bool = False, colour: str = INK, **kwargs: Any,
 ) -> float:  # fmt: skip
     """Write lines of text, the first one's top `y` inches below the top of the axes.
 
@@ -147,7 +144,9 @@ def draw(axes: Axes, picture: Picture) -> Axes:
     return axes
 
 
-def outline(axes: Axes, region, colour, style="-", width=1.6, halo=1.4) -> None:
+def outline(
+    axes: Axes, region: Any, colour: str, style: Any = "-", width: float = 1.6, halo: float = 1.4
+) -> None:
     """Draw the border of a region (H, W) over a picture, with a white halo; widths in points."""
     region = np.asarray(region, float)
     if not region.any():
@@ -161,7 +160,7 @@ def outline(axes: Axes, region, colour, style="-", width=1.6, halo=1.4) -> None:
         )  # fmt: skip
 
 
-def spot(axes: Axes, image: Picture, region, place: int) -> None:
+def spot(axes: Axes, image: Picture, region: Any, place: int) -> None:
     """Draw the image, paled, with one region tinted and outlined as series number `place`."""
     colour, style = look(place)
     region = np.asarray(region, bool)
@@ -185,7 +184,7 @@ def swatch(axes: Axes, y: float, place: int) -> None:
     axes.plot((0, 0.3), (-y, -y), transform=inches(axes), **how)
 
 
-def heated(image: Picture, heatmap) -> np.ndarray:
+def heated(image: Picture, heatmap: Any) -> np.ndarray:
     """Return the image in grey under a heatmap, its zero dark and its maximum bright."""
     m = np.nan_to_num(np.asarray(heatmap, float)).clip(0)
     m = m / m.max() if m.max() > 0 else m

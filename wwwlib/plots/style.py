@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache, wraps
 from pathlib import Path
+from typing import Any
 
 from matplotlib import font_manager, style
 from matplotlib.figure import Figure
@@ -29,7 +30,7 @@ MARKS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 HEAT = "viridis"
 
 
-def in_style():
+def in_style() -> Any:
     """Return the context in which figures are drawn: this style, independent of user settings."""
     return style.context(["default", Path(__file__).with_suffix(".mplstyle")])
 
@@ -41,7 +42,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """
 
     @wraps(draw)
-    def drawn(*args, **kwargs):
+    def drawn(*args: Any, **kwargs: Any) -> Figure:
         with in_style():
             figure = draw(*args, **kwargs)
             figure.draw_without_rendering()
@@ -68,7 +69,9 @@ def literal(words: object) -> str:
     return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", shown).split())
 
 
-def fit(words, width: float, size: float = SMALL, bold: bool = False, lines: int = 1) -> list[str]:
+def fit(
+    words: Any, width: float, size: float = SMALL, bold: bool = False, lines: int = 1
+) -> list[str]:
     """Break a string into at most `lines` lines of `width` inches.
 
     A word wider than a line is broken; what does not fit is replaced by an ellipsis.
@@ -121,7 +124,7 @@ def _line(rest: str, width: float, size: float, bold: bool, ending: str) -> str:
     if measure(rest, size, bold) <= width:
         return rest
 
-    def wide(count):
+    def wide(count: int) -> float:
         return measure(rest[:count].rstrip() + ending, size, bold)
 
     count = max(1, bisect_right(range(1, len(rest)), width, key=wide))
@@ -132,7 +135,7 @@ def _line(rest: str, width: float, size: float, bold: bool, ending: str) -> str:
 
 
 @cache
-def _font(bold: bool):
+def _font(bold: bool) -> Any:
     weight = "bold" if bold else "normal"
     wanted = font_manager.FontProperties(family=FONT, weight=weight)
     return font_manager.get_font(font_manager.findfont(wanted))

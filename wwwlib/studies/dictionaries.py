@@ -160,16 +160,10 @@ class Positions:
 
 
 def train_topk(
-    shards: Positions,
-    latents: int = 512,
-    k: int = 8,
-    epochs: int = 4,
-    rate: float = 3e-3,
-    batch: int = 1_024,
-    seed: int = 0,
-    device: str = "cpu",
-    progress: bool = True,
-) -> Linear:
+    shards: Positions, latents: int = 512, k: int = 8,
+    epochs: int = 4, rate: float = 3e-3, batch: int = 1_024,
+    seed: int = 0, device: str = "cpu", progress: bool = True,
+) -> Linear:  # fmt: skip
     """Train a TopK sparse autoencoder; a checkpoint after each shard outlives an interruption.
 
     Latents that were never among the top k in an epoch start again, as the directions of the

@@ -174,20 +174,12 @@ def tuned(tried: Tried, z: Tensor, truth: Truth) -> tuple[dict[str, Words], dict
 
 
 def rivals(
-    target: Target,
-    exemplars: Mapping[str, Exemplars],
-    probe: ImageSet,
-    words: ConceptSet,
-    encoder: Encoder,
-    masked: ImageSet | None = None,
-    captions: str | None = None,
-    sigmas: Sequence[float] = (falcon.SIGMAS,),
-    cohesive: Sequence[float] = (falcon.COHESIVE,),
-    grouping: Mapping[str, float] | None = None,
-    describer: str | None = None,
-    k: int = 40,
-    **options: object,
-) -> dict[str, Tried]:
+    target: Target, exemplars: Mapping[str, Exemplars], probe: ImageSet,
+    words: ConceptSet, encoder: Encoder, masked: ImageSet | None = None,
+    captions: str | None = None, sigmas: Sequence[float] = (falcon.SIGMAS,),
+    cohesive: Sequence[float] = (falcon.COHESIVE,), grouping: Mapping[str, float] | None = None,
+    describer: str | None = None, k: int = 40, **options: object,
+) -> dict[str, Tried]:  # fmt: skip
     """Name the neurons of layers by Network Dissection, FALCON and MILAN, as far as they can run.
 
     Parameters

@@ -290,8 +290,9 @@ def _centred_ranks(v: Tensor, valid: Tensor) -> Tensor:
 
 
 def part_checks(
-    share: Tensor, logits: Tensor, exists: Tensor, thresholds=THRESHOLDS, tolerance: float = 0.05
-) -> Tensors:
+    share: Tensor, logits: Tensor, exists: Tensor,
+    thresholds: Sequence[float] = THRESHOLDS, tolerance: float = 0.05,
+) -> Tensors:  # fmt: skip
     """Preservation and deletion checks, and distractibility, at the best threshold of the map.
 
     A region is *marked* if its share of the map exceeds a threshold.

@@ -68,7 +68,7 @@ class LayerNames(NamedTuple):
     methods: Mapping[str, MethodNames]
     truth: Mapping[int, Sequence[str]]
 
-    def neuron(self, i: int, images: ImageSet, tree: Hypernyms | None, prefix="") -> NeuronNames:
+    def neuron(self, i: int, images: ImageSet, tree: Hypernyms | None, prefix: str) -> NeuronNames:
         """Return neuron i with up to eight exemplars; the title begins with `prefix`."""
         truth = tuple(self.truth.get(i, ()))
         names = {
@@ -120,7 +120,7 @@ def neuron_names(
     share = class_contributions(target, images, hidden.name, classes, **options)
     found = []
     for c, row in zip(classes, share, strict=True):
-        found.append(final.neuron(c, images, hypernyms))
+        found.append(final.neuron(c, images, hypernyms, ""))
         for rank, neuron in enumerate(row.argsort(descending=True)[:2].tolist(), start=1):
             part = row[neuron] / row.sum()
             prefix = f"{rank}. {part:.0%} of the contributions to {target.classes[c]}: "

@@ -11,7 +11,7 @@ successes, have no AUROC and are left out.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -371,7 +371,7 @@ def gain(
     return compare(*odds, wrong[test], samples=samples, level=level, seed=seed)
 
 
-def classifier(**options: object):
+def classifier(**options: object) -> Any:
     """Return a logistic regression on standardised features, to be fitted.
 
     Parameters

@@ -9,7 +9,7 @@ output along each direction, and a code set to zero takes its direction's part a
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -102,7 +102,7 @@ class _Codes:
     def __deepcopy__(self, memo: dict) -> "_Codes":
         return self  # a copy of the network has the same virtual layers
 
-    def __call__(self, module: nn.Module, _, output: Tensor) -> Tensor:
+    def __call__(self, module: nn.Module, _: Any, output: Tensor) -> Tensor:
         if not self.virtual._forward_hooks:
             return output  # nothing reads the codes, so that none are computed
         first = self.layout in ("BNHW", "BHWN")

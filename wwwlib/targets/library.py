@@ -69,30 +69,30 @@ def load(
     if ".py:" in name:
         return _own(name, weights, classes, geometry)
     builders = {"torchvision": _torchvision, "timm": _timm, **dict.fromkeys(EXTENSIONS, _extension)}
-    library, _, model_name = name.partition("/")
-    if library not in builders or not model_name:
+    library, _, entry = name.partition("/")
+    if library not in builders or not entry:
         raise ValueError(
             f"The target {name!r} is not of the form library/model with library one of "
             f"{', '.join(builders)}; use targets.wrap for a network of your own."
         )
-    target = builders[library](name, model_name, weights, classes, geometry)
+    target = builders[library](name, entry, weights, classes, geometry)
     for part in target.model.modules():
         if isinstance(part, nn.Conv2d):  # the memory order in which convolutions are fastest
             part.to(memory_format=torch.channels_last)
     return target
 
 
-def _torchvision(name: str, model_name: str, weights: Weights, classes: Names, geometry) -> Target:
+def _torchvision(name: str, entry: str, weights: Weights, classes: Names, geometry: Any) -> Target:
     from torchvision import models
 
-    check_known(f"There is no target {name!r}", model_name, models.list_models(module=models))
-    choices = models.get_model_weights(model_name)
+    check_known(f"There is no target {name!r}", entry, models.list_models(module=models))
+    choices = models.get_model_weights(entry)
     wanted = str(weights or "DEFAULT").removeprefix(f"{choices.__name__}.")
     published = wanted in choices.__members__
     # The preprocessing of a file is that of the published weights with its name, or the default.
     named = (c for c in choices if Path(c.url).name == Path(wanted).name)
     chosen = choices[wanted] if published else next(named, choices.DEFAULT)
-    model = models.get_model(model_name, weights=None, **_architecture(model_name, chosen, classes))
+    model = models.get_model(entry, weights=None, **_architecture(entry, chosen, classes))
     if published:
         _fill(model, _torchvision_weights(name, chosen), str(chosen))
     else:
@@ -103,12 +103,12 @@ def _torchvision(name: str, model_name: str, weights: Weights, classes: Names, g
     return wrap(model, chosen.transforms(), classes, name, **geometry)
 
 
-def _architecture(model_name: str, chosen: Any, classes: Names) -> dict:
+def _architecture(entry: str, chosen: Any, classes: Names) -> dict:
     """Return the arguments that torchvision itself derives from pretrained weights."""
     arguments = {} if classes is None else {"num_classes": len(classes)}
-    if model_name in ("googlenet", "inception_v3"):
+    if entry in ("googlenet", "inception_v3"):
         arguments |= {"transform_input": True, "aux_logits": True, "init_weights": False}
-    if model_name.startswith("vit_"):
+    if entry.startswith("vit_"):
         arguments |= {"image_size": chosen.meta["min_size"][0]}
     return arguments
 
@@ -129,17 +129,17 @@ def _torchvision_weights(name: str, chosen: Any) -> dict[str, Tensor]:
     return state
 
 
-def _timm(name: str, model_name: str, weights: Weights, classes: Names, geometry) -> Target:
+def _timm(name: str, entry: str, weights: Weights, classes: Names, geometry: Any) -> Target:
     import timm
 
-    architecture, _, tag = model_name.partition(".")
-    if not model_name.startswith(HUB):
+    architecture, _, tag = entry.partition(".")
+    if not entry.startswith(HUB):
         unknown = f"There is no target {name!r}"
         check_known(unknown, architecture, timm.list_models())
         if tag:
-            check_known(unknown, model_name, timm.list_pretrained(f"{architecture}.*"))
+            check_known(unknown, entry, timm.list_pretrained(f"{architecture}.*"))
     sizes = {} if classes is None or weights is None else {"num_classes": len(classes)}
-    model = _timm_model(name, model_name, weights is None, sizes)
+    model = _timm_model(name, entry, weights is None, sizes)
     if weights is not None:
         usual = "pass weights=None for timm's own or 'random'"
         fill_from_file(name, model, weights, megabytes(model), usual)
@@ -151,18 +151,18 @@ def _timm(name: str, model_name: str, weights: Weights, classes: Names, geometry
     return wrap(model, own.preprocess, classes, name, **geometry)
 
 
-def _timm_model(name: str, model_name: str, pretrained: bool, sizes: dict) -> nn.Module:
+def _timm_model(name: str, entry: str, pretrained: bool, sizes: dict) -> nn.Module:
     import timm
 
     try:
-        return timm.create_model(model_name, pretrained=pretrained, **sizes)
+        return timm.create_model(entry, pretrained=pretrained, **sizes)
     except Exception as error:  # the hub, its cache and its network each have their own errors
-        if model_name.startswith(HUB):
+        if entry.startswith(HUB):
             raise FileNotFoundError(
                 f"The network {name} could not be downloaded ({type(error).__name__}); check its "
                 "name and the connection, or pass weights=<file> with a model of timm's own."
             ) from error
-        model = timm.create_model(model_name, pretrained=False)
+        model = timm.create_model(entry, pretrained=False)
         config: Any = model.pretrained_cfg  # not a tensor or module, as PyTorch's stubs have it
         source = config.get("hf_hub_id") or config.get("url")
         where = f"model.safetensors of {source}" if source else "a weights file (timm has none)"
@@ -172,11 +172,11 @@ def _timm_model(name: str, model_name: str, pretrained: bool, sizes: dict) -> nn
         ) from error
 
 
-def _extension(name: str, model_name: str, weights: Weights, classes: Names, geometry) -> Target:
+def _extension(name: str, entry: str, weights: Weights, classes: Names, geometry: Any) -> Target:
     if classes is not None or geometry:
         raise ValueError(f"{name} has its own classes and preprocessing; give weights at most.")
     spec = f"{EXTENSIONS[name.partition('/')[0]]}:target"
-    return call(spec, "network", model_name, weights)
+    return call(spec, "network", entry, weights)
 
 
 def _own(name: str, weights: Weights, classes: Names, geometry: dict) -> Target:

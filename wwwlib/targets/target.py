@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -231,7 +231,7 @@ def _check_overrides(target: Target) -> None:
         raise ValueError(f"grid is {target.grid}; give (rows, columns), both at least 1.")
 
 
-def _token_geometry(model: nn.Module, size) -> tuple[int | None, tuple[int, int] | None]:
+def _token_geometry(model: nn.Module, size: Any) -> tuple[int | None, tuple[int, int] | None]:
     """Return prefix tokens and grid of torchvision's and timm's transformers, else None twice."""
     torchvision = sys.modules.get("torchvision.models")  # imported if the model is one of its own
     if torchvision and isinstance(model, torchvision.VisionTransformer):

@@ -25,7 +25,7 @@ def _block(inputs, outputs, stride):
     return nn.Sequential(*first, *Conv2dNormActivation(outputs, outputs, inplace=False))
 
 
-def conv():
+def conv() -> nn.Sequential:
     """Build the convolutional target: four stages of 32 to 128 channels, pooling, one layer."""
     sizes = (3, 32, 2), (32, 64, 2), (64, 96, 2), (96, 128, 1)
     blocks = {f"layer{i}": _block(*size) for i, size in enumerate(sizes, start=1)}
@@ -33,7 +33,7 @@ def conv():
     return nn.Sequential(OrderedDict(blocks | head, fc=nn.Linear(128, len(CLASSES))))
 
 
-def vit():
+def vit() -> nn.Module:
     """Build the transformer: torchvision's, 8 x 8 patches from a convolutional stem, 3 blocks."""
     from torchvision.models.vision_transformer import ConvStemConfig, VisionTransformer
 
@@ -47,7 +47,7 @@ def vit():
 NETWORKS = {"conv": conv, "vit": vit}
 
 
-def preprocess():
+def preprocess() -> nn.Module:
     """Return the transform from a PIL image to the networks' input, (3, SIZE, SIZE) in [-1, 1]."""
     from torchvision.transforms import v2
 

@@ -8,7 +8,7 @@ every machine.
 
 import tomllib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -30,24 +30,27 @@ class Canvas:
         self.strokes = np.zeros((FINE, FINE), np.uint8)
         self.concepts = [frozenset()]
 
-    def paint(self, where, fill, concepts):
+    def paint(self, where: np.ndarray, fill: Any, concepts: Any) -> None:
         """Paint `fill` (a colour or FINE x FINE x 3 pixels) on the boolean mask `where`."""
         np.copyto(self.pixels, np.asarray(fill, np.uint8), where=where[..., None])
         self.strokes[where] = len(self.concepts)
         self.concepts.append(frozenset(concepts))
 
-    def paint_stroke(self, stroke, box, concepts, body=None, light=1.0, flip=False):
+    def paint_stroke(
+        self, stroke: Any, box: tuple, concepts: Any,
+        body: Any = None, light: float = 1.0, flip: bool = False,
+    ) -> None:  # fmt: skip
         """Paint a `Stroke` in a box (left, top, size); `body` is the object's own fill."""
         if stroke.paint != "body":
             body = [int(value * light) for value in PAINTS[stroke.paint]]
         for shape, points in stroke.outlines:
             self.paint(shape_mask(shape, points, box, flip), body, concepts)
 
-    def image(self):
+    def image(self) -> Image.Image:
         """Return the picture as a SIZE x SIZE RGB image."""
         return Image.fromarray((_block_sums(self.pixels) // SCALE**2).astype(np.uint8))
 
-    def masks(self):
+    def masks(self) -> dict[str, np.ndarray]:
         """Return {concept: SIZE x SIZE bool}, true where at least half of a pixel shows it."""
         masks = {}
         for concept in sorted(frozenset().union(*self.concepts)):
@@ -65,7 +68,7 @@ def _block_sums(fine):
     return sum(rows[:, i::SCALE] for i in range(SCALE))
 
 
-def shape_mask(shape, coordinates, box, flip=False):
+def shape_mask(shape: str, coordinates: Any, box: tuple, flip: bool = False) -> np.ndarray:
     """Rasterise a unit-square shape into a box of the canvas.
 
     Parameters
@@ -162,7 +165,7 @@ _PATTERNS = {
 }
 
 
-def surface(colour, finish, shift=(0, 0), light=1.0):
+def surface(colour: str, finish: str, shift: Any = (0, 0), light: float = 1.0) -> np.ndarray:
     """Paint a coloured finish.
 
     Parameters
@@ -196,7 +199,7 @@ def surface(colour, finish, shift=(0, 0), light=1.0):
 _TRIANGLE = ((0.5, 0.0), (1.0, 1.0), (0.0, 1.0))
 
 
-def paint_scene(canvas, scene, rng):
+def paint_scene(canvas: Canvas, scene: str, rng: np.random.RandomState) -> None:
     """Fill the canvas with a scenery; `rng` decides horizons, clouds and the like."""
     scenery = _Scenery(canvas, scene, rng)
     for part in _FILE["sceneries"][scene]:
@@ -224,7 +227,7 @@ class _Scenery:
     def __init__(self, canvas, name, rng):
         self.canvas, self.name, self.rng, self.horizon = canvas, name, rng, 0
 
-    def add(self, kind, chance=1.0, **how):
+    def add(self, kind: str, chance: float = 1.0, **how: Any) -> None:
         """Paint a part, or leave it out by chance."""
         if chance == 1 or self.rng.random_sample() < chance:
             getattr(self, f"_{kind}")(**how)

@@ -74,7 +74,7 @@ class Scene:
     seed: tuple[int, int]
 
     @property
-    def parts(self):
+    def parts(self) -> tuple[str, ...]:
         """The parts that the subject shows, in alphabetical order."""
         parts = {stroke.part for stroke in SHAPES[self.subject]}
         return tuple(sorted(parts - {None, *self.missing}))
@@ -88,7 +88,7 @@ class Picture:
     masks: dict[str, np.ndarray]
 
 
-def sample(index, seed=0, context_bias=0.0, swap=False):
+def sample(index: int, seed: int = 0, context_bias: float = 0.0, swap: bool = False) -> Scene:
     """Describe image `index` of the world `seed`.
 
     Parameters
@@ -151,7 +151,7 @@ def _thing(rng, box):
     return None
 
 
-def render(scene):
+def render(scene: Scene) -> Picture:
     """Paint a scene.
 
     Returns
@@ -167,7 +167,7 @@ def render(scene):
     return Picture(image, canvas.masks() | colours)
 
 
-def render_image(scene):
+def render_image(scene: Scene) -> Image.Image:
     """Paint a scene without computing its masks (three times as fast)."""
     return _paint(scene).image()
 

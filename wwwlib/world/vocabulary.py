@@ -8,6 +8,7 @@ that names a neuron with one of them is wrong whatever the neuron responds to.
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,12 +42,12 @@ VOCABULARY = (*SEEN, *UNSEEN)
 _OPENINGS = ("", "", "", "there is ", "here we see ", "a drawing of ", "a photo of ")
 
 
-def article(phrase):
+def article(phrase: str) -> str:
     """Put "a" or "an" before a phrase."""
     return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
 
 
-def caption(scene, variant=0):
+def caption(scene: Any, variant: int = 0) -> str:
     """Write a caption of a scene.
 
     No caption is the bare template "a photo of a", which would be similar to every image and leave
@@ -95,7 +96,7 @@ def _sentence(scene, noun, rng=None):
     return f"{text} {_SCENES[scene.scene]['place']}" if place else text
 
 
-def tag(word, rng):
+def tag(word: str, rng: np.random.RandomState) -> str:
     """Return a short caption of one word, in one of four forms."""
     forms = (word, article(word), f"something {word}", f"a photo of {article(word)}")
     return forms[rng.randint(len(forms))]

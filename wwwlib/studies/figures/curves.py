@@ -153,7 +153,9 @@ def _curves(axes: Axes, labels: list[str], curves: list, marked: bool = False) -
 
 
 @styled
-def selection(s_row, words: Sequence[str], threshold: float, alpha: float, top: int = 20) -> Figure:
+def selection(
+    s_row: np.ndarray, words: Sequence[str], threshold: float, alpha: float, top: int = 20
+) -> Figure:
     """Draw the best concept scores of one neuron and the threshold that selects among them.
 
     Parameters

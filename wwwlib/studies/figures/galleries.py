@@ -4,6 +4,7 @@ A mark beside a name is a symbol before it is a colour, so that it survives a gr
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -128,7 +129,7 @@ def _key(axes: Axes, y: float, neurons: Sequence) -> None:
 
 
 @styled
-def demonstration(image, title: str, about: str, replies: Sequence) -> Figure:
+def demonstration(image: page.Picture, title: str, about: str, replies: Sequence) -> Figure:
     """Draw a row for each method and a column for each question.
 
     Parameters
@@ -201,7 +202,7 @@ def _where(figure: Figure, spec, image, reply) -> None:
 
 
 @styled
-def failure(explanation, explanation_true, atlas) -> Figure:
+def failure(explanation: Any, explanation_true: Any, atlas: Any) -> Figure:
     """Draw a misprediction: tracks of the predicted class, the true class, and the sample.
 
     Parameters

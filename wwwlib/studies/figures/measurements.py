@@ -6,6 +6,7 @@ series has its own colour, and a marker, line style or hatch that repeats it.
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,7 @@ def panel(height: float) -> tuple[Figure, Axes]:
 # Values with intervals --------------------------------------------------------------------------
 
 
-def name_rows(axes, names: Sequence[str]) -> None:
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Name the rows of a vertical axis, the first on top, with a line across each."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(max(len(names), 1) - 0.4, -0.6)
@@ -213,7 +214,7 @@ def _finite(values: Sequence[float], least: float | None) -> np.ndarray:
 
 
 @styled
-def contributions(explanation) -> Figure:
+def contributions(explanation: Any) -> Figure:
     """Draw the shares of both tracks' neurons: in the class in general, and in this sample.
 
     Parameters

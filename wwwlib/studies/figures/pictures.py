@@ -1,6 +1,7 @@
 """Figures of images: samples, neurons with their exemplars, heatmaps, and regions of neurons."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,7 +18,7 @@ _REASONS = {CONSTANT: "the same value everywhere", NOT_FINITE: "too few finite v
 
 @styled
 def samples(
-    images, which: Sequence[int], titles: Sequence[str] | None = None, columns: int = 6
+    images: Any, which: Sequence[int], titles: Sequence[str] | None = None, columns: int = 6
 ) -> Figure:
     """Draw a contact sheet of chosen images.
 
@@ -60,7 +61,7 @@ def _title(images, i: int) -> str:
 
 
 @styled
-def heatmaps(pictures: Sequence, maps, titles: Words, heads: Sequence[str], masks=None) -> Figure:
+def heatmaps(pictures: Any, maps: Any, titles: Words, heads: Any, masks: Any = None) -> Figure:
     """Draw images, and beside each its heatmaps over it.
 
     Parameters
@@ -117,7 +118,7 @@ def heatmaps(pictures: Sequence, maps, titles: Words, heads: Sequence[str], mask
 
 
 @styled
-def where(image, maps, names: Sequence[str]) -> Figure:
+def where(image: page.Picture, maps: Any, names: Sequence[str]) -> Figure:
     """Draw an image with the regions of some neurons, together and one by one.
 
     Parameters
@@ -161,8 +162,9 @@ def where(image, maps, names: Sequence[str]) -> Figure:
 
 @styled
 def neurons(
-    table, exemplars, images, which: Sequence[int], columns: int = 8, unit: str = "neuron"
-) -> Figure:
+    table: Any, exemplars: Any, images: Any, which: Sequence[int],
+    columns: int = 8, unit: str = "neuron",
+) -> Figure:  # fmt: skip
     """Draw a row for each chosen neuron: index, major concepts with scores, top exemplars.
 
     Parameters
@@ -197,7 +199,7 @@ def neurons(
 
 
 @styled
-def minor(table, exemplars, crops, which: Sequence[int], columns: int = 8) -> Figure:
+def minor(table: Any, exemplars: Any, crops: Any, which: Sequence[int], columns: int = 8) -> Figure:
     """Draw the chosen neurons with their minor concepts and the crops of highest activation.
 
     Parameters are those of `neurons`, the table and exemplars being those of the cropped set.
