@@ -149,11 +149,11 @@ def curves(
     layer: str,
     table: ConceptTable,
     class_w: Tensor,
-    words: Iterable[str],
-    ks: Sequence[int],
-    fill: Fill = 0.0,
-    draws: int = 3,
-    seed: int = 0,
+    words,
+    ks,
+    fill=0.0,
+    draws=3,
+    seed=0,
 ) -> DataFrame:
     """Measure accuracy without neurons named after scenery, and without others.
 
