@@ -145,15 +145,7 @@ def retrained(
 
 
 def curves(
-    sets: Sets,
-    layer: str,
-    table: ConceptTable,
-    class_w: Tensor,
-    words,
-    ks,
-    fill=0.0,
-    draws=3,
-    seed=0,
+    sets: Sets, layer: str, table: ConceptTable, class_w, words, ks, fill=0.0, draws=3, seed=0
 ) -> DataFrame:
     """Measure accuracy without neurons named after scenery, and without others.
 
