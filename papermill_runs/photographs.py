@@ -100,7 +100,7 @@ def facts(own: iv.Decisions, photos: images.ImageSet, m: dict) -> dict:
     }}  # fmt: skip
     known["areas"] = {}
     for method, maps_of in m.items():
-        curves = iv.hiding(own, maps_of, STEPS)
+        curves = iv.hiding(own, maps_of, STEPS, fills=("blurred",))
         known["areas"][method] = {
             kind: torch.trapezoid(curves[f"{kind}, blurred"].mean((0, 1)), dx=1 / STEPS).item()
             for kind in ("insertion", "deletion")

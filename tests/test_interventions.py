@@ -1,5 +1,6 @@
 """Interventions on parts, pixels, weights and neurons, against slow literal versions."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -247,6 +248,46 @@ def test_hiding_pixels_equals_doing_so_one_by_one(conv):
             p = conv.model(x[None]).softmax(1)[0, own.classes[i]].item()
             assert found[f"{kind}, mean"][d, i, s].item() == pytest.approx(p, abs=1e-5)
     assert torch.allclose(found["insertion, blurred"][..., 0], found["deletion, blurred"][..., -1])
+
+
+def test_imputed_pixels_are_means_of_their_neighbours():
+    """A literal check of every hidden pixel, after the noise has been taken away."""
+    x, shown = torch.randn(2, 3, 7, 5), torch.rand(4, 2, 1, 7, 5) < 0.6
+    shown[0] = True
+    found = iv.imputed(x, shown, seed=3).double()
+    noise = torch.randn(8, 35, 3, generator=torch.Generator().manual_seed(3))
+    found -= 0.01 * noise.mT.reshape(found.shape)
+    torch.testing.assert_close(
+        found.where(shown, 0), x.double().where(shown, 0.0), atol=1e-5, rtol=0
+    )
+    for d, i, row, column in (~shown[:, :, 0]).nonzero().tolist():
+        total, weight = torch.zeros(3, dtype=torch.float64), 0
+        for down, right in itertools.product((-1, 0, 1), repeat=2):
+            y, z = row + down, column + right
+            if (down or right) and 0 <= y < 7 and 0 <= z < 5:
+                w = 1 if down and right else 2
+                total, weight = total + w * found[d, i, :, y, z], weight + w
+        torch.testing.assert_close(found[d, i, :, row, column], total / weight, atol=1e-4, rtol=0)
+
+
+def test_an_image_without_a_shown_pixel_gets_its_mean_colour():
+    x = torch.rand(1, 3, 4, 6)
+    found = iv.imputed(x, torch.zeros(1, 1, 1, 4, 6, dtype=torch.bool))
+    expected = x.mean((2, 3), keepdim=True).expand_as(x)
+    torch.testing.assert_close(found[0], expected, atol=0.06, rtol=0)
+
+
+def test_imputed_curves_start_and_end_where_the_others_do(conv):
+    own = decisions(conv, 2)
+    found = iv.hiding(own, rand(1, 2, 64, 64), 2)
+    for kind, whole in (("insertion", -1), ("deletion", 0)):
+        imputed, mean = (found[f"{kind}, {how}"] for how in ("imputed", "mean"))
+        torch.testing.assert_close(imputed[..., whole], mean[..., whole])
+        assert not torch.allclose(imputed[..., 1], mean[..., 1], atol=1e-3)
+    assert list(iv.hiding(own, rand(1, 2, 64, 64), 1, fills=["mean"])) == [
+        "insertion, mean",
+        "deletion, mean",
+    ]
 
 
 def test_equal_pixels_are_hidden_in_random_order(conv):

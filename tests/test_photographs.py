@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from wwwlib import images, targets
+from wwwlib import evaluation, images, targets, world
+from wwwlib.atlas.explain import UNLIKE, likeness
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -40,6 +41,18 @@ def test_photographs_are_listed_with_their_licences_and_small():
         with Image.open(path) as image:
             image.load()
             assert image.mode == "RGB"
+
+
+def test_photographs_are_unlike_the_painted_world_and_new_scenes_are_not():
+    """In the network and layer of the README; in others fewer are, see docs/trust.md."""
+    f, photos = targets.load("world/conv"), images.folder(photographs.PHOTOS, progress=False)
+    z = [
+        evaluation.activations(f, some, ["layer4"], batch_size=50, progress=False)["layer4"]
+        for some in (world.image_set(200), world.image_set(100, seed=1), photos)
+    ]
+    usual, fresh, unlike = z
+    assert [likeness(one, usual) < UNLIKE for one in unlike] == [True] * len(photos)
+    assert sum(likeness(one, usual) < UNLIKE for one in fresh) <= 4, "about one in a hundred"
 
 
 def test_tensors_of_another_network_are_refused(tmp_path):

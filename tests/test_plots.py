@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -20,7 +21,7 @@ from wwwlib.atlas import Explanation, Neuron, Thumbnails, Track
 from wwwlib.concepts import ConceptTable
 from wwwlib.exemplars import Exemplars
 from wwwlib.plots.neurons import _WORDS
-from wwwlib.plots.page import pixels
+from wwwlib.plots.page import heated, pixels
 from wwwlib.plots.style import fit, listing, literal, look, measure, number
 from wwwlib.studies import figures
 
@@ -199,6 +200,22 @@ def test_heatmaps_mark_the_maximum_in_its_place_and_none_on_a_flat_map():
     ]
     assert marks == [[], [(0.7, 0.1)], [(0.1, 0.9)], []]
     assert figure.axes[1].texts[0].get_text() == "*a* $b$"
+
+
+def test_the_picture_shines_through_a_heatmap_the_more_the_lower_its_value():
+    """Two pictures, black and white, under one heatmap: their difference is what shines through."""
+    m = np.array([[0.0, 0.5, 1.0]])
+    black, white = (heated(np.full((1, 3, 3), c, np.uint8), m).astype(int) for c in (0, 255))
+    assert (white - black).mean(-1).round() == pytest.approx(np.array([[166, 115, 64]]), abs=1)
+    assert white[0, 2].argmax() != 2, "the maximum is yellow, not the blue of zero"
+
+
+def test_a_picture_has_the_outlines_of_three_regions_at_most():
+    regions = torch.stack([_neuron(i).region for i in range(5)])
+    whole, *rest = figures.where(PROBE.image(3), regions, list("abcde")).axes
+    lines = [sum(isinstance(one, QuadContourSet) for one in axes.collections) for axes in rest]
+    assert len(whole.collections) == 2 * 3, "each with its halo"
+    assert lines.count(2) == 5, "each alone beside it"
 
 
 def test_the_looks_of_sixty_neurons_differ():

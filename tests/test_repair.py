@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from wwwlib import targets, world
@@ -129,7 +130,8 @@ def test_curves_hold_every_order(own):
     table = concept_table([{own[0]: 1.0} for own in names])
     table = replace(table, tests=name_tests(names, z, truth))
     class_w, sets = torch.rand(24, 128), {"home": (own, labels)}
-    found = repair.curves(sets, "layer4", table, class_w, ["sea"], [0, 16], draws=2)
+    more = {"detected": torch.arange(128.0)}
+    found = repair.curves(sets, "layer4", table, class_w, ["sea"], [0, 16], draws=2, more=more)
     sea = torch.arange(128) % 2 == 0
     order = torch.where(sea, table.tests.auroc, -torch.inf)
     alone = repair.trade_off(sets, "layer4", order, [0, 16])
@@ -138,3 +140,20 @@ def test_curves_hold_every_order(own):
     apart = repair.trade_off(sets, "layer4", by_class, [0, 16])
     assert found.loc["scenery, by class"].home.tolist() == apart.home.tolist()
     assert found.loc[("random", 0), "home"] == found.loc[("contribution", 0), "home"]
+    last = repair.trade_off(sets, "layer4", more["detected"], [0, 16])
+    assert found.loc["detected"].home.tolist() == last.home.tolist()
+
+
+def test_scenery_is_detected_by_the_best_scene_less_the_best_class():
+    """Neuron 0 responds to a scene, 1 to a class, 2 to both, 3 to a colour, which is neither."""
+    words = (*world.SCENES, *world.CLASSES, "red")
+    present = torch.rand(400, len(words), generator=torch.Generator().manual_seed(1)) < 0.4
+    truth = Truth(world.image_set(400), words, present)
+    scene, cls, colour = present[:, 2].double(), present[:, len(world.SCENES) + 3], present[:, -1]
+    found = repair.detected(torch.stack([scene, cls, scene + cls, colour], 1), truth)
+    best = [
+        [max(roc_auc_score(present[:, j], z) for j in some) for some in (range(12), range(12, 36))]
+        for z in (scene, cls, scene + cls, colour)
+    ]
+    assert found.tolist() == pytest.approx([a - b for a, b in best])
+    assert found[0] > 0.3 and found[1] < -0.3 and found[2:].abs().max() < 0.2

@@ -185,12 +185,12 @@ def swatch(axes: Axes, y: float, place: int) -> None:
 
 
 def heated(image: Picture, heatmap: Any) -> np.ndarray:
-    """Return the image in grey under a heatmap, its zero dark and its maximum bright."""
+    """Return the image in grey under a heatmap, more opaque the higher its value."""
     m = np.nan_to_num(np.asarray(heatmap, float)).clip(0)
     m = m / m.max() if m.max() > 0 else m
     grey = pixels(image).astype(float).mean(-1, keepdims=True)
-    colours = matplotlib.colormaps[HEAT](m)[..., :3] * 255
-    return (0.35 * grey + 0.65 * colours).round().astype(np.uint8)
+    colours, opacity = matplotlib.colormaps[HEAT](m)[..., :3] * 255, 0.35 + 0.4 * m[..., None]
+    return ((1 - opacity) * grey + opacity * colours).round().astype(np.uint8)
 
 
 def heat_key(axes: Axes, y: float, width: float) -> None:

@@ -8,13 +8,15 @@ network, `randomised` randomises its weights, and `without_neurons` removes neur
 
 Hesse, Schaub-Meyer and Roth, "FunnyBirds: A synthetic vision dataset for a part-based analysis of
 explainable AI methods", ICCV 2023. Petsiuk, Das and Saenko, "RISE: Randomized input sampling for
-explanation of black-box models", BMVC 2018. Hedström, Weber, Lapuschkin and Höhne, "A fresh look at
-sanity checks for saliency maps", xAI 2024.
+explanation of black-box models", BMVC 2018. Rong, Leemann, Borisov, Kasneci and Kasneci, "A
+consistent and efficient evaluation strategy for attribution methods" (ROAD), ICML 2022. Hedström,
+Weber, Lapuschkin and Höhne, "A fresh look at sanity checks for saliency maps", xAI 2024.
 """
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -39,6 +41,7 @@ Tensors = dict[str, Tensor]
 Measured = Mapping[str, Tensors]  # (D, I) by method and measure
 Fill = Tensor | float  # what removed neurons are set to, (N,) or one number
 RANDOM = "random map"
+FILLS = ("blurred", "mean", "imputed")  # of hidden pixels
 THRESHOLDS = tuple(i / 40 for i in range(1, 33))  # shares of a map, from which a region is marked
 _DARK = ("night", "sunset")  # scenes whose light changes the subject, too
 
@@ -394,7 +397,9 @@ def target_sensitivity(first: Tensor, second: Tensor, parts: Tensor) -> Tensor:
 # Pixels and weights of any network ----------------------------------------------------------------
 
 
-def hiding(own: Decisions, m: Tensor, steps: int = 8, seed: int = 0) -> Tensors:
+def hiding(
+    own: Decisions, m: Tensor, steps: int = 8, seed: int = 0, fills: Sequence[str] = FILLS
+) -> Tensors:
     """Compute insertion and deletion curves: the class's probability as pixels are shown or hidden.
 
     Parameters
@@ -405,17 +410,20 @@ def hiding(own: Decisions, m: Tensor, steps: int = 8, seed: int = 0) -> Tensors:
     steps : int
         S, at least 1: the numbers of pixels are multiples of H * W / S.
     seed : int
-        Of the order of equal pixels.
+        Of the order of equal pixels, and of noise.
+    fills : sequence of str
+        What hidden pixels become: "blurred", the "mean" colour of the image, or "imputed" from
+        those that are shown, which hides the outline of the map, too (about 10 ms for 64 x 64).
 
     Returns
     -------
     dict of str to Tensor
-        (D, I, S + 1) float64 probabilities: "insertion" from a hidden image, "deletion" from the
-        whole one; what is hidden is "blurred", or takes the "mean" colour of the image.
+        (D, I, S + 1) float64 probabilities by kind and fill, such as "insertion, blurred":
+        "insertion" starts from a hidden image, "deletion" from the whole one.
 
     References
     ----------
-    RISE, section 4.2.
+    RISE, section 4.2; ROAD ("imputed").
     """
     whole_number("steps", steps)
     flat, found = m.flatten(2), {}
@@ -423,13 +431,51 @@ def hiding(own: Decisions, m: Tensor, steps: int = 8, seed: int = 0) -> Tensors:
     places = order[flat[..., order].argsort(dim=-1, descending=True, stable=True)]
     rank = places.argsort(-1).view(m.shape)[:, :, None].to(own.x.device)
     side = min(own.x.shape[2:]) // 6 * 2 + 1
-    mean = own.x.mean((2, 3), keepdim=True).expand_as(own.x)
-    for how, base in (("blurred", gaussian_blur(own.x, [side, side])), ("mean", mean)):
-        for kind, front, back in (("insertion", own.x, base), ("deletion", base, own.x)):
-            ends = [s * flat.shape[2] / steps for s in range(steps + 1)]
-            curve = [own.probability(torch.where(rank < end, front, back)) for end in ends]
-            found[f"{kind}, {how}"] = torch.stack(curve, -1)
+    fixed = {"blurred": gaussian_blur(own.x, [side] * 2), "mean": own.x.mean((2, 3), keepdim=True)}
+    for how, kind in product(fills, ("insertion", "deletion")):
+        curve = []
+        for end in (s * flat.shape[2] / steps for s in range(steps + 1)):
+            shown = (rank < end) == (kind == "insertion")
+            fill = fixed[how] if how in fixed else imputed(own.x, shown, seed)
+            curve.append(own.probability(torch.where(shown, own.x, fill)))
+        found[f"{kind}, {how}"] = torch.stack(curve, -1)
     return found
+
+
+def imputed(x: Tensor, shown: Tensor, seed: int = 0) -> Tensor:
+    """Replace hidden pixels by means of their eight neighbours, hidden ones too, and noise.
+
+    Parameters
+    ----------
+    x : Tensor
+        (I, 3, H, W) images.
+    shown : Tensor
+        (D, I, 1, H, W) bool.
+    seed : int
+        Of the noise, whose standard deviation is .01.
+
+    Returns
+    -------
+    Tensor
+        (D, I, 3, H, W). Neighbours at the sides count twice as much as those at the corners; where
+        no pixel is shown, all have the mean colour of the image.
+
+    References
+    ----------
+    ROAD, section 4, "noisy linear imputation".
+    """
+    from scipy.sparse import csgraph, diags, identity, kron
+    from scipy.sparse.linalg import spsolve
+
+    line = (diags([1.0, 2.0, 1.0], [-1, 0, 1], (n, n)) for n in x.shape[2:])
+    graph = (csgraph.laplacian(kron(*line)) + 1e-6 * identity(x[0, 0].numel())).tocsr()
+    flat = x.double().cpu().flatten(2).transpose(1, 2).repeat(len(shown), 1, 1)
+    for pixels, own in zip(flat.numpy(), shown.cpu().flatten(0, 1).flatten(1).numpy(), strict=True):
+        if not own.all():
+            rest = 1e-6 * pixels.mean(0) - graph[~own][:, own] @ pixels[own]
+            pixels[~own] = spsolve(graph[~own][:, ~own].tocsc(), rest)
+    noise = torch.randn(flat.shape, generator=torch.Generator().manual_seed(seed))
+    return (flat + 0.01 * noise).mT.reshape(*shown.shape[:2], *x.shape[1:]).to(x)
 
 
 def randomised(target: Target, stages: int = 4, seed: int = 0) -> Iterator[Target]:
@@ -479,14 +525,11 @@ def randomisation(
     ----------
     Adebayo et al., NeurIPS 2018 (correlation); Hedström et al. 2024 (efficient MPRT).
     """
-    networks = [own.target, *randomised(own.target, stages, seed)]
-    found = [explain(replace(own, target=f), layer, seed=seed + i, **how)
-             for i, f in enumerate(networks)]  # fmt: skip
-    return {
-        name: (torch.stack([_correlation(m, other[name]) for other in found[1:]]),
-               complexity(found[-1][name]) / complexity(m) - 1)
-        for name, m in found[0].items()
-    }  # fmt: skip
+    nets = enumerate([own.target, *randomised(own.target, stages, seed)])
+    first, *rest = [explain(replace(own, target=f), layer, seed=seed + i, **how) for i, f in nets]
+    alike = {n: torch.stack([_correlation(m, one[n]) for one in rest]) for n, m in first.items()}
+    rise = {n: complexity(rest[-1][n]) / complexity(m) - 1 for n, m in first.items()}
+    return {name: (alike[name], rise[name]) for name in first}
 
 
 def complexity(m: Tensor, bins: int = 100) -> Tensor:

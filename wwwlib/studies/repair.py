@@ -9,6 +9,8 @@ Marks et al., "Sparse feature circuits" (SHIFT), 2024, remove features in this w
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from pandas import DataFrame, Index, concat
@@ -17,7 +19,7 @@ from torch import Tensor
 from wwwlib import world
 from wwwlib.concepts import ConceptTable
 from wwwlib.contributions import forward, head
-from wwwlib.evaluation import activations
+from wwwlib.evaluation import Truth, activations, auroc
 from wwwlib.images import ImageSet
 from wwwlib.studies.interventions import Decisions, Fill, masked_logits
 from wwwlib.studies.reliability import classifier
@@ -39,6 +41,26 @@ def named_after(table: ConceptTable, words: Iterable[str]) -> Tensor:
         raise ValueError("The names have no tests; build the atlas with test=.")
     words, names = set(words), enumerate(table.names)
     return torch.tensor([bool(table.supported(i)) and own[0] in words for i, own in names])
+
+
+def detected(z: Tensor, truth: Truth) -> Tensor:
+    """Return by how much better each neuron detects its best scene than its best class, in AUROC.
+
+    Parameters
+    ----------
+    z : Tensor
+        (I, N) activations.
+    truth : Truth
+        What the I images show, scenes and classes of the concept world among it.
+
+    Returns
+    -------
+    Tensor
+        (N,) float64 in [-1, 1].
+    """
+    area, at = truth.apply(auroc, z), truth.words.index
+    best = [area[:, [*map(at, words)]].amax(1) for words in (world.SCENES, world.CLASSES)]
+    return best[0] - best[1]
 
 
 def logits_without(own: Decisions, layer: str, removed: Tensor, fill: Fill = 0.0) -> Tensor:
@@ -106,11 +128,9 @@ def trade_off(
     """
     places = order.argsort(dim=-1, descending=True, stable=True).argsort(-1)
     removed = torch.stack([(places < k) & order.isfinite() for k in ks])
-    accuracy = {
-        name: (logits_without(own, layer, removed, fill).argmax(2) == labels).double().mean(1)
-        for name, (own, labels) in sets.items()
-    }
-    return DataFrame(accuracy, index=Index(ks, name="removed"))
+    index, without = Index(ks, name="removed"), partial(logits_without, layer=layer, fill=fill)
+    right = {n: without(own, removed=removed).argmax(2) == y for n, (own, y) in sets.items()}
+    return DataFrame({n: one.double().mean(1) for n, one in right.items()}, index)
 
 
 def retrained(
@@ -145,16 +165,9 @@ def retrained(
 
 
 def curves(
-    sets: Sets,
-    layer: str,
-    table: ConceptTable,
-    class_w: Tensor,
-    words: Iterable[str],
-    ks: Sequence[int],
-    fill: Fill = 0.0,
-    draws: int = 3,
-    seed: int = 0,
-) -> DataFrame:
+    sets: Sets, layer: str, table: ConceptTable, class_w: Tensor, words: Iterable[str],
+    ks: Sequence[int], fill: Fill = 0.0, draws: int = 3, seed: int = 0, more: Any = (),
+) -> DataFrame:  # fmt: skip
     """Measure accuracy without neurons named after scenery, and without others.
 
     Parameters
@@ -169,6 +182,8 @@ def curves(
         The names of scenery.
     draws, seed : int
         Random orders, the mean of which is one of the rows.
+    more : mapping of str to Tensor
+        Further orders, see `trade_off`.
 
     Returns
     -------
@@ -181,7 +196,7 @@ def curves(
     orders = {"scenery": torch.where(named, table.tests.auroc, none)}
     if head(next(iter(sets.values()))[0].target, layer):
         orders["scenery, by class"] = torch.where(named, class_w, none)
-    orders["contribution"] = class_w.mean(0)
+    orders |= {**dict(more), "contribution": class_w.mean(0)}
     found = {name: trade_off(sets, layer, own, ks, fill) for name, own in orders.items()}
     drawn = torch.rand(draws, len(named), generator=torch.Generator().manual_seed(seed))
     found["random"] = sum(trade_off(sets, layer, own, ks, fill) for own in drawn) / draws

@@ -28,11 +28,7 @@ HUB = "hf-hub:"
 
 
 def load(
-    name: str,
-    weights: Weights = None,
-    *,
-    classes: Iterable[str] | None = None,
-    **geometry: Any,
+    name: str, weights: Weights = None, *, classes: Iterable[str] | None = None, **geometry: Any
 ) -> Target:
     """Build a target by name.
 

@@ -119,7 +119,7 @@ def heatmaps(pictures: Any, maps: Any, titles: Words, heads: Any, masks: Any = N
 
 @styled
 def where(image: page.Picture, maps: Any, names: Sequence[str]) -> Figure:
-    """Draw an image with the regions of some neurons, together and one by one.
+    """Draw an image with the regions of some neurons, the first three together and all one by one.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def where(image: page.Picture, maps: Any, names: Sequence[str]) -> Figure:
     figure, grid = page.grid(widths, [side] * max(rows, 3), (gap, 0.14))
     whole = draw(figure.add_subplot(grid[:, 0]), image)
     for place, (region, name) in enumerate(zip(regions, names, strict=True)):
-        outline(whole, region, *look(place))
+        outline(whole, region & (place < 3), *look(place))
         column, row = divmod(place, rows)
         page.spot(figure.add_subplot(grid[row, 2 + 2 * column]), image, region, place)
         axes = page.blank(figure, grid[row, 3 + 2 * column])
