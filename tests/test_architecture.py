@@ -80,6 +80,15 @@ def test_the_types_of_the_whole_core_are_checked():
     assert checked == core
 
 
+@pytest.mark.parametrize("path", LIBRARY, ids=str)
+def test_what_is_public_is_annotated(path):
+    functions = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)]
+    for one in (n for n in functions if not n.name.startswith("_")):
+        own = (*one.args.posonlyargs, *one.args.args, *one.args.kwonlyargs)
+        bare = [a.arg for a in own if not a.annotation and a.arg not in ("self", "cls")]
+        assert not bare and one.returns, f"{one.name}: {', '.join(bare) or 'what it returns'}"
+
+
 @each_module
 def test_a_module_begins_with_its_purpose_and_is_of_readable_length(path):
     source = path.read_text()
