@@ -17,7 +17,7 @@ help:
 	@echo 'make lint          set up, then check style, format and the types of the core'
 	@echo 'make coverage      set up, then run the tests of the core and list the lines that none of them runs'
 	@echo 'make docs          set up, then build the documentation site: build/docs/html/index.html'
-	@echo 'make pages         set up, then make pages of the executed notebooks, without scripts'
+	@echo 'make pages         set up, then make pages of the executed notebooks; only the explorer's has a script'
 	@echo 'make lab           set up, then open JupyterLab on 127.0.0.1'
 	@echo 'make explorer      set up, then serve the explorer alone, without code, on 127.0.0.1: PROFILE, SET'
 	@echo 'make reference     run the profile world, then keep its notebooks in papermill_runs/reference'

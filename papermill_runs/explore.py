@@ -34,6 +34,7 @@ def write(job: Job, folder: Path) -> Path:
     made = parameterize_notebook(
         load_notebook_node(str(job.source)), {**job.given, "out": str(folder)}
     )
+    made.cells = [c for c in made.cells if "report" not in c.metadata.get("tags", ())]  # has no use
     move = nbformat.v4.new_code_cell(f"import os\nos.chdir({str(job.source.parent)!r})")
     made.cells.insert(0, move)
     path = folder / job.source.name
