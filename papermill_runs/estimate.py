@@ -124,7 +124,7 @@ def text(jobs: list[Job], sizes: Iterable[str], fixed: float) -> str:
     jobs : list of Job
         Of the real profile.
     sizes : iterable of str
-        Of what it needs, see `check`.
+        Of the data and weights that it needs, see `check`.
     fixed : float
         Seconds that the dry run took.
     """
@@ -145,7 +145,7 @@ def text(jobs: list[Job], sizes: Iterable[str], fixed: float) -> str:
         f"  time    {(whole + fixed) / 3600:.1f} hours: {whole / 3600:.1f} for passes over images, "
         f"{fixed / 3600:.1f} for the rest, as here; the longest is {longest}",
         f"  device  computes {device / whole:.0%} of the passes; else it waits for images",
-        f"  disk    {size(sizes) / 1e9:.1f} GB of data and weights, {kept / 1e9:.1f} GB of features",
+        f"  disk    {size(sizes) / 1e9:.1f} GB of data, {kept / 1e9:.1f} GB of features",
         f"  memory  at most {memory / 1e9:.0f} GB of the device",
         f"  {FORMULA}",
     ]
