@@ -108,7 +108,7 @@ def main() -> None:
 @main.command(epilog=f"wwwlib names --network world/conv {_WORLD} --out names.csv")
 @_with(_ONE, {"--out": {"required": True, "help": f"File to write: {', '.join(WRITERS)}."}})
 def names(network: str, weights: str | None, out: str, **how: object) -> None:
-    """Write the names of all neurons, with scores, tests and exemplar files, as a table."""
+    """Write names, scores, tests and exemplar files of all neurons; print the surest names."""
     path = expanded(out)
     if path.suffix not in WRITERS:
         raise click.BadParameter(f"{out!r} does not end in {', '.join(WRITERS)}.")
@@ -124,6 +124,10 @@ def names(network: str, weights: str | None, out: str, **how: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     form = {"orient": "records", "indent": 1} if path.suffix == ".json" else {"index": False}
     getattr(table, WRITERS[path.suffix])(path, **form)
+    click.echo(f"{'layer':24} neuron  AUROC  names")
+    for row in table.sort_values("auroc", ascending=False, kind="stable").head(12).itertuples():
+        line = f"{row.layer[-24:]:24} {row.neuron:6} {row.auroc:6.2f}  {', '.join(row.names)}"
+        click.echo(_printable(line)[:100])
     named, tested = (table.names.str.len() > 0).sum(), table.auroc.notna().sum()
     click.echo(f"{path}: {len(table)} neurons, {named} named, {tested} tested.")
 
