@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import os
+import runpy
 import signal
 import socket
 import sys
@@ -26,15 +27,14 @@ def hold(code: str, address: str, ready: str) -> None:
     from tqdm import tqdm
 
     tqdm.monitor_interval = 0  # a thread
-    parent, namespace = os.getppid(), {"__name__": "__main__"}
-    source = compile(Path(code).read_text("utf-8"), code, "exec")
+    parent = os.getppid()
     if not (first := os.fork()):  # computes in all threads what is not stored yet
         torch.set_num_threads(len(os.sched_getaffinity(0)))
-        exec(source, namespace)
+        runpy.run_path(code, run_name="__main__")
         os._exit(0)
     if os.waitpid(first, 0)[1]:
         sys.exit(1)
-    exec(source, namespace)
+    namespace = runpy.run_path(code, run_name="__main__")
     from ipykernel.kernelapp import IPKernelApp  # here, so that kernels share it, too
 
     gc.collect()

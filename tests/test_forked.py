@@ -1,6 +1,5 @@
 """Kernels forked from one process: they have its variables, not each other's, and end with it."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 import explore
 import nbformat
 import pytest
-from jupyter_client.blocking import BlockingKernelClient
+from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked under Linux")
@@ -32,25 +31,11 @@ def ends(pid):
     return not alive(pid)
 
 
-class Kernel:
-    """A kernel with the process that stands for it, as a server starts it."""
-
-    def __init__(self, folder, name):
-        spec = json.loads((folder / "kernels" / "shared" / "kernel.json").read_text())
-        self.client = BlockingKernelClient(connection_file=str(folder / f"{name}.json"))
-        self.client.write_connection_file()
-        file = str(folder / f"{name}.json")
-        argv = [one.replace("{connection_file}", file) for one in spec["argv"]]
-        self.process = subprocess.Popen(argv)
-        self.client.load_connection_file()
-        self.client.start_channels()
-        self.client.wait_for_ready(60)
-
-    def __call__(self, expression):
-        """Return the value of an expression in the kernel, as text."""
-        asked = {"it": expression}
-        answer = self.client.execute("", user_expressions=asked, reply=True, timeout=60)
-        return answer["content"]["user_expressions"]["it"]["data"]["text/plain"]
+def value(client, expression):
+    """Return the value of an expression in a kernel, as text."""
+    client.nb.cells.append(new_code_cell(expression))
+    cell = client.execute_cell(client.nb.cells[-1], len(client.nb.cells) - 1)
+    return cell.outputs[0]["data"]["text/plain"]
 
 
 @pytest.fixture
@@ -77,15 +62,17 @@ def test_kernels_share_what_was_computed_and_nothing_else(shared):
     book = nbformat.read(folder / "explorer.ipynb", as_version=4)
     assert [cell.source for cell in book.cells] == ["# A page", "page = 1\npage"]
     assert book.metadata.kernelspec.name == "shared"
-    one, other = Kernel(folder, "one"), Kernel(folder, "other")
-    pids = [int(kernel("os.getpid()")) for kernel in (one, other)]
-    assert len({*pids, held.pid}) == 3 and one("held") == other("held") == str(held.pid)
-    assert one("x.mul_(3).sum().item()") == "27.0" and other("x.sum().item()") == "9.0"
-    one.process.kill()  # as a server does with a kernel that does not end
-    assert ends(pids[0]) and other("x.sum().item()") == "9.0"
-    other.client.shutdown()
-    assert other.process.wait(30) == 0 and ends(pids[1])
-    one.process.wait(30)
+    one, other = (NotebookClient(new_notebook(), kernel_name="shared") for _ in range(2))
+    with one.setup_kernel():
+        with other.setup_kernel():
+            pids = [int(value(kernel, "os.getpid()")) for kernel in (one, other)]
+            assert len({*pids, held.pid}) == 3
+            assert value(one, "held") == value(other, "held") == str(held.pid)
+            assert value(one, "x.mul_(3).sum().item()") == "27.0"
+            assert value(other, "x.sum().item()") == "9.0"
+        assert ends(pids[1]) and value(one, "x.sum().item()") == "27.0"
+        one.km.provisioner.process.kill()  # as a server does with a kernel that does not end
+        assert ends(pids[0]) and alive(held.pid)
 
 
 def test_code_that_fails_is_an_error_before_anything_is_served(tmp_path, monkeypatch):
