@@ -8,16 +8,17 @@ PROFILE ?= world
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-test reproduce reference pages docs test test-slow coverage lint lab explorer world releases lock clean
+.PHONY: help install install-test reproduce reference pages docs test test-slow test-gpu coverage lint lab explorer world releases lock clean
 
 help:
 	@echo 'make reproduce     set up, then run the notebooks of the profile: PROFILE=world, embedded'
 	@echo 'make test          set up, then run the tests: PYTEST="-k store" for some of them'
 	@echo 'make test-slow     set up, then run the tests that take minutes: kills, a cluster, no network'
+	@echo 'make test-gpu      set up, then test and measure on one CUDA device, in minutes: build/gpu.txt'
 	@echo 'make lint          set up, then check style, format and the types of the core'
 	@echo 'make coverage      set up, then run the tests of the core and list the lines that none of them runs'
 	@echo 'make docs          set up, then build the documentation site: build/docs/html/index.html'
-	@echo 'make pages         set up, then make pages of the executed notebooks, without scripts'
+	@echo 'make pages         set up, then make pages of the executed notebooks; only the explorer's has a script'
 	@echo 'make lab           set up, then open JupyterLab on 127.0.0.1'
 	@echo 'make explorer      set up, then serve the explorer alone, without code, on 127.0.0.1: PROFILE, SET'
 	@echo 'make reference     run the profile world, then keep its notebooks in papermill_runs/reference'
@@ -73,6 +74,11 @@ test: install-test
 
 test-slow: $(VENV)/installed-slow
 	$(BIN)/python -m pytest -m slow -n 0 $(PYTEST)
+
+test-gpu: install-test
+	@mkdir -p build
+	$(BIN)/python -m pytest tests/gpu tests/test_decoding.py -n 0 -rs
+	$(BIN)/python tests/bench/bench_gpu.py --device cuda > build/gpu.txt; code=$$?; cat build/gpu.txt; exit $$code
 
 CORE := activations atlas choices concepts contributions decoding directions distributed evaluation \
 	exemplars images language maps masks plots scores short_way store targets

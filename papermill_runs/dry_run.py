@@ -30,6 +30,7 @@ from safetensors.torch import save_file, save_model
 
 from wwwlib import targets
 from wwwlib.images import imagenet_synsets
+from wwwlib.store import file_digest
 
 BANNER = "DRY RUN: random weights and images, figures mean nothing"
 IMAGES = 112  # taken from each probe set: CLIP-Dissect uses 100
@@ -104,6 +105,14 @@ def stamp(draft: Path, folder: Path) -> dict[str, str]:
                 cell.outputs.insert(0, mark)
         book.cells.insert(0, nbformat.v4.new_markdown_cell(f"# {BANNER}"))
         nbformat.write(book, draft)
+    for page in folder.glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        mark = f"<body>\n<p><strong>{BANNER}</strong></p>"
+        page.write_text(text.replace("<body>", mark, 1), encoding="utf-8")
+        beside = page.with_name(f"{page.stem}-provenance.json")
+        made = json.loads(beside.read_text(encoding="utf-8"))
+        made |= {"dry_run": BANNER, "sha256": file_digest(page)}
+        beside.write_text(json.dumps(made, indent=2), encoding="utf-8")
     results = folder / "results.json"
     with suppress(OSError, ValueError, TypeError):  # absent, or not what `manifest.results` accepts
         found = json.loads(results.read_text(encoding="utf-8"))

@@ -6,7 +6,8 @@
 They go into build/pages, those of a run into build/pages-<its name>, with a digest of its path
 where it lies outside papermill_runs/runs. Formulas become MathML when a page is made. Outputs hold
 text from outside, such as concept and file names: their HTML is reduced to tables, images and text,
-and each page's policy forbids scripts and requests.
+and each page's policy forbids scripts and requests. The explorer's page with controls, which
+notebook 07 has made, comes along unchanged: its script is its own, and it sends no request either.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import html
 import io
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +33,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from PIL import Image
 from profiles import Project
-from publish import tidy
+from publish import PAGES, tidy
 from pygments.formatters import HtmlFormatter
 
 PROJECT = Project(Path(__file__).resolve().parents[1])
@@ -66,6 +68,7 @@ class Page(NamedTuple):
     question: str = ""
     paper: str = ""
     figures: tuple[Figure, ...] = ()
+    controls: str = ""  # file of the page with controls, if there is one
 
     @property
     def thumbnail(self) -> str:
@@ -114,12 +117,12 @@ def build(source: Path, out: Path, teaching: Path | None = None) -> Path:
             f"There is no executed notebook in {source}; make some with `make reference`, or name "
             "the folder of a run."
         )
-    pages = [read(path) for path in found]
+    out.mkdir(parents=True, exist_ok=True)
+    pages = [read(path)._replace(controls=_controls(path, out)) for path in found]
     if teaching and teaching.exists():
         text = teaching.read_text(encoding="utf-8")
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
         pages.append(Page(TEACHING, book, _title(text) or "Teaching", "How do I teach with this?"))
-    out.mkdir(parents=True, exist_ok=True)
     filters = {"prose": _prose, "harmless": lambda text: nh3.clean(text, **_SAFE), "frame": _frame}
     folders, style = [str(TEMPLATES)], _style()
     exporter = HTMLExporter(template_name="page", extra_template_basedirs=folders, filters=filters)
@@ -147,6 +150,17 @@ def read(path: Path) -> Page:
     title = _title(first) or path.stem
     question, paper = labelled.get("Question", ""), labelled.get("Paper", "")
     return Page(f"{path.stem}.html", book, title, question, paper, tuple(figures))
+
+
+def _controls(path: Path, out: Path) -> str:
+    """Copy the page with controls that a notebook has made; return its name, or an empty one."""
+    found = ""
+    for name, kept in PAGES.items():
+        for made in (path.with_suffix("") / name, path.with_name(f"{path.stem}{kept}")):
+            if made.is_file():
+                shutil.copyfile(made, out / name)
+                found = found or name
+    return found
 
 
 def figure_of(output: nbformat.NotebookNode) -> Figure | None:

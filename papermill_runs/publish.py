@@ -17,7 +17,12 @@ import nbformat
 import seal
 from profiles import Job, Project
 
-LIMIT = 10_000_000  # bytes in all: every clone of the repository downloads them
+LIMIT = 12_000_000  # bytes in all: every clone of the repository downloads them
+# The explorer's page with controls, and where it comes from; the names of the copies.
+PAGES = {
+    "explorer.html": ".html",
+    "explorer-provenance.json": "-explorer-provenance.json",
+}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # What tqdm writes, and the store while another notebook makes what this one needs.
 _PASSING = re.compile(r"\d+%\|.*\||Waiting for another process")
@@ -38,6 +43,9 @@ def publish(project: Project, profile: str, jobs: list[Job], folder: Path) -> st
         for job in jobs:
             book = tidy(nbformat.read(folder / f"{job.name}.ipynb", as_version=4))
             (draft / f"{job.name}.ipynb").write_text(nbformat.writes(book) + "\n", encoding="utf-8")
+            for made, kept in PAGES.items():
+                if (folder / job.name / made).is_file():
+                    shutil.copyfile(folder / job.name / made, draft / f"{job.name}{kept}")
         readme = (project.root / "README.md").read_text(encoding="utf-8")
         for name in _SHOWN.findall(readme):
             made = [path for job in jobs if (path := folder / job.name / name).is_file()]

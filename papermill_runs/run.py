@@ -186,6 +186,8 @@ class Run:
                 ranks().broadcast(json.dumps([self.group, names]).encode())
             at_once = len(self.jobs) if options.ray else options.jobs or _at_once(self.jobs)
             code = self.all(pending, at_once if ranks().size == 1 else 1)
+            if self.project.stand_ins and code != INTERRUPTED:
+                print(self.estimate(options.only))
             if options.publish and code != INTERRUPTED:
                 import publish
 
@@ -195,6 +197,17 @@ class Run:
                 print(*lines, sep="\n")
                 code = int(len(lines) > 1)
         return code
+
+    def estimate(self, only: list[str]) -> str:
+        """Return what the profile of a dry run would cost on one GPU."""
+        import check
+        import estimate
+
+        real = Project(self.project.root)
+        profile = profiles.load(real, self.profile.name.removesuffix("-dry-run"))
+        jobs = profiles.plan(real, profile, only, {})
+        took = sum(self.manifest.record(job.name).get("seconds", 0) for job in self.jobs)
+        return estimate.text(jobs, [n.size for n in check.load(profile.needs, real.data)], took)
 
     def beside(self) -> int:
         """Execute the notebooks of torchrun's rank 0 as well, to share their passes over images."""

@@ -82,8 +82,10 @@ def test_the_types_of_the_whole_core_are_checked():
 
 @pytest.mark.parametrize("path", LIBRARY, ids=str)
 def test_what_is_public_is_annotated(path):
-    functions = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)]
-    for one in (n for n in functions if not n.name.startswith("_")):
+    top = ast.parse(path.read_text()).body
+    classes = [one for one in top if isinstance(one, ast.ClassDef) and one.name[0] != "_"]
+    top += [one for cls in classes for one in cls.body]
+    for one in (n for n in top if isinstance(n, ast.FunctionDef) and n.name[0] != "_"):
         own = (*one.args.posonlyargs, *one.args.args, *one.args.kwonlyargs)
         bare = [a.arg for a in own if not a.annotation and a.arg not in ("self", "cls")]
         assert not bare and one.returns, f"{one.name}: {', '.join(bare) or 'what it returns'}"

@@ -53,6 +53,11 @@ def test_names_are_written_as_a_table(run, place, kind):
     table = getattr(pd, f"read_{kind}")(place / f"n.{kind}")
     assert len(table) == 128 and {"layer", "neuron", "names", "scores", "auroc"} <= {*table}
     assert ".png" in str(table.exemplars[0])
+    lines = output[output.index("neuron  AUROC") :].splitlines()[1:13]
+    assert len(lines) == 12 and max(map(len, lines)) <= 100
+    shown = [float(line.split()[2]) for line in lines]
+    assert shown == sorted(shown, reverse=True)
+    assert shown[0] == pytest.approx(table.auroc.max(), abs=0.01)
     if kind == "json":
         assert all(isinstance(names, list) for names in table.names)
 

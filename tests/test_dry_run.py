@@ -18,6 +18,7 @@ from PIL import Image
 from profiles import Profile, Project, load, plan
 
 from wwwlib import language, targets
+from wwwlib.store import file_digest
 from wwwlib.studies import datasets, figures, literature, metrics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -155,6 +156,14 @@ def test_the_stamp_is_on_every_output_and_in_the_results(tmp_path):
     assert [[one.text for one in each] for each in outputs(book)] == [[f"{BANNER}\n", "F1 = 0.9"]]
     results = json.loads((tmp_path / "results.json").read_text())
     assert results == {"dry_run": BANNER, "scalars": {"F1": 0.9}}
+    page = tmp_path / "explorer.html"
+    page.write_text("<html><body>\nAnswer: boat")
+    beside = tmp_path / "explorer-provenance.json"
+    beside.write_text('{"sha256": "of the page without the mark"}')
+    dry_run.stamp(tmp_path / "a.ipynb", tmp_path)
+    assert BANNER in page.read_text()
+    made = {"dry_run": BANNER, "sha256": file_digest(page)}
+    assert json.loads(beside.read_text()) == made
     empty = tmp_path / "failed"
     assert dry_run.stamp(empty / "none.ipynb", empty) == {"dry_run": BANNER}
 

@@ -160,6 +160,41 @@ def test_controls_change_the_page_and_its_link(page, path):
     assert not page.noted
 
 
+def test_one_picture_stands_beside_itself_in_another_network(page, path, books, photos):
+    """Breaks if the two sides are of one network, or the choice is lost in the link."""
+    opened(page, path, "pic=1")
+    page.get_by_text("Change what is shown").click()
+    lists = page.get_by_label("Beside it")
+    alone = page.locator("#results .verdict").inner_text()
+    lists.select_option(label="the same, world/vit · encoder.layers.encoder_layer_1")
+    link = page.evaluate("location.href")
+    page.goto("about:blank")
+    page.goto(link)
+    sides = page.locator("#results .explained")
+    expect(sides).to_have_count(2)
+    assert sides.nth(0).locator(".verdict").inner_text() == alone
+    for i, book in enumerate(books.values()):
+        found, tracks = book.explain(photos.image(1)), sides.nth(i).get_attribute("data-tracks")
+        assert json.loads(tracks)[1] == [n.index for n in found.sample.neurons]
+        answer = f"Answer: {found.predicted_name}, with"
+        assert answer in sides.nth(i).inner_text()
+        assert f"{found.predicted_name}, " in page.locator("#results table").first.inner_text()
+    page.evaluate("shown.rival = state(1).top[1][0]; redraw();")
+    assert sides.count() == 2 and page.evaluate("shown.view") == 0
+    page.get_by_label("Beside it").select_option(index=0)
+    assert sides.count() == 1 and not page.noted
+
+
+def test_a_printed_page_has_the_classes_of_every_neuron(page, path):
+    """Breaks if print hides the buttons that are words of a sentence, or what is left out."""
+    opened(page, path)
+    page.emulate_media(media="print")
+    card, count = page.locator(".card").first, page.locator("#count").inner_text()
+    assert card.locator("button").first.is_visible() and "\u00a0%)" in card.inner_text()
+    assert not page.get_by_role("button", name="Larger type").is_visible()
+    assert "the first 24 are listed" in count
+
+
 def test_neurons_are_found_by_name_number_and_class(page, path, books):
     opened(page, path)
     find = page.get_by_label("Find a concept, a class")

@@ -157,6 +157,23 @@ def test_a_page_shows_what_the_notebook_shows(site):
     assert "README.md" not in text
 
 
+@pytest.mark.parametrize("made", ["07_x/explorer.html", "07_x.html"], ids=["run", "reference"])
+def test_the_page_with_controls_comes_along_where_a_widget_was(tmp_path, made):
+    """Breaks if the explorer, without a kernel, is only a hint that something is missing."""
+    widget = new_output("display_data", data={"text/plain": "Box()", WIDGET: {"model_id": "x"}})
+    cells = [new_markdown_cell("# 07 · X"), new_code_cell("page", outputs=[widget])]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "07_x.ipynb")
+    index = pages.build(tmp_path, tmp_path / "without")
+    assert "as a page" not in index.read_text() + (index.parent / "07_x.html").read_text()
+    (tmp_path / made).parent.mkdir(exist_ok=True)
+    (tmp_path / made).write_text("with controls")
+    index = pages.build(tmp_path, tmp_path / "pages")
+    assert (index.parent / "explorer.html").read_text() == "with controls"
+    for page in (index, index.parent / "07_x.html"):
+        assert '<a href="explorer.html">' in page.read_text(encoding="utf-8")
+        assert_sound(page)
+
+
 def test_formulas_are_mathml_and_bad_ones_are_named(site):
     text = (site / "01_first.html").read_text(encoding="utf-8")
     assert "<math" in text and 'display="block"' in text and "\\frac" not in text

@@ -578,15 +578,18 @@ def test_publish_runs_and_keeps_copies_and_the_figures_of_the_readme(project, ca
     figure_in(project)
     bar = "import sys\nprint(f'images: {50}%|###   | 1/2', file=sys.stderr)\nprint('kept')"
     wait = "import warnings\nwarnings.warn('Waiting for another process or thread')"
-    notebook(project, "01_good", WRITE, bar, wait)
+    page = "open(f'{out}/explorer.html', 'w').write('a page')"
+    notebook(project, "01_good", WRITE, bar, wait, page)
     assert run.main(["tiny", "--publish"], project) == 0
     assert "Published 1 notebooks" in capsys.readouterr().out
     assert sorted(p.name for p in project.reference.iterdir()) == [
+        "01_good.html",
         "01_good.ipynb",
         "expected.json",
         "figures",
     ]
     assert (project.reference / "figures/fig1.png").read_bytes() == b"figure"
+    assert (project.reference / "01_good.html").read_text() == "a page"
     text = (project.reference / "01_good.ipynb").read_text()
     assert '"papermill"' not in text and "50%" not in text and "kept" in text
     assert "UserWarning: Waiting" not in text  # the copy keeps the code, and no message of waiting

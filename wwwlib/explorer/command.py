@@ -108,7 +108,7 @@ def main() -> None:
 @main.command(epilog=f"wwwlib names --network world/conv {_WORLD} --out names.csv")
 @_with(_ONE, {"--out": {"required": True, "help": f"File to write: {', '.join(WRITERS)}."}})
 def names(network: str, weights: str | None, out: str, **how: object) -> None:
-    """Write the names of all neurons, with scores, tests and exemplar files, as a table."""
+    """Write names, scores, tests and exemplar files of all neurons; print the surest names."""
     path = expanded(out)
     if path.suffix not in WRITERS:
         raise click.BadParameter(f"{out!r} does not end in {', '.join(WRITERS)}.")
@@ -124,6 +124,10 @@ def names(network: str, weights: str | None, out: str, **how: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     form = {"orient": "records", "indent": 1} if path.suffix == ".json" else {"index": False}
     getattr(table, WRITERS[path.suffix])(path, **form)
+    click.echo(f"{'layer':24} neuron  AUROC  names")
+    for row in table.sort_values("auroc", ascending=False, kind="stable").head(12).itertuples():
+        line = f"{row.layer[-24:]:24} {row.neuron:6} {row.auroc:6.2f}  {', '.join(row.names)}"
+        click.echo(_printable(line)[:100])
     named, tested = (table.names.str.len() > 0).sum(), table.auroc.notna().sum()
     click.echo(f"{path}: {len(table)} neurons, {named} named, {tested} tested.")
 
@@ -131,7 +135,8 @@ def names(network: str, weights: str | None, out: str, **how: object) -> None:
 @main.command(epilog="wwwlib explain photo.jpg --network timm/resnet50 --images photos/")
 @click.argument("photos", nargs=-1, required=True, type=_PATH)
 @_with(_ONE, _WHY)
-def explain(photos, network, weights, report: str | None, instead_of: str | None, **how) -> None:
+def explain(photos: tuple, network: str, weights: str | None, report: str | None,
+            instead_of: str | None, **how: object) -> None:  # fmt: skip
     """Explain pictures, or folders of them, in a sentence each, and in a page."""
     from wwwlib.studies.datasets import class_name
 
@@ -149,7 +154,7 @@ def explain(photos, network, weights, report: str | None, instead_of: str | None
 @main.command(epilog=f"wwwlib report --network world/conv {_WORLD} --out a.html --photo b.jpg")
 @click.argument("more", nargs=-1, metavar="", type=_PATH)
 @_with(_ONE, {"--out": _HTML, "--photo": _PHOTO})
-def report(network, weights, out: str, photos: tuple, more: tuple, **how: object) -> None:
+def report(network: str, weights: str | None, out: str, photos: tuple, more: tuple, **how) -> None:
     """Write one page: decisions explained, and all neurons, to open from disk."""
     pictures = _pictures((*photos, *more)) if photos or more else None
     book, probe = _build(network, weights, **how)
@@ -188,7 +193,7 @@ def serve(port: int, store: bool, **chosen: object) -> None:
     become(path, port)
 
 
-def page(network: str, weights: str | None, photos: Sequence[str], **how):
+def page(network: str, weights: str | None, photos: Sequence[str], **how: object) -> object:
     """Return the explorer of a network, as `serve` shows it."""
     from wwwlib.explorer import Pictures, explorer
 

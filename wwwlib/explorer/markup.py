@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import to_rgb
@@ -25,7 +26,7 @@ _BINS, _WIDTH, _HEIGHT = 40, 360, 90  # of the histogram of scores, as in its te
 
 
 @cache
-def environment():
+def environment() -> Any:
     """Return the environment of all templates, which escapes every value."""
     jinja2 = require("jinja2", "explorer")
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
@@ -41,7 +42,7 @@ def _without_turns(value: object) -> object:
 
 
 @cache
-def templates():
+def templates() -> Any:
     """Return the macros of ``pages.html`` as functions."""
     return environment().get_template("pages.html").module
 
@@ -77,12 +78,12 @@ def explanation(found: Explanation, atlas: Atlas) -> str:
     return templates().explanation(found, atlas, count, outlines)
 
 
-def neuron_page(page, atlas: Atlas) -> str:
+def neuron_page(page: Any, atlas: Atlas) -> str:
     """Return the page of a neuron, a `NeuronPage`."""
     return templates().neuron_page(page, atlas, histogram(page))
 
 
-def histogram(page) -> tuple[list[tuple[float, float]], float | None, str]:
+def histogram(page: Any) -> tuple[list[tuple[float, float]], float | None, str]:
     """Compute the histogram of a neuron's scores, with square-root heights.
 
     Returns
@@ -119,7 +120,7 @@ def compared(before: Explanation, after: Explanation, output: ModelOutput) -> st
 # Small pictures without text, drawn in milliseconds
 
 
-def region_tile(image, region, place: int = 0, side: int = 160) -> Image.Image:
+def region_tile(image: Any, region: Any, place: int = 0, side: int = 160) -> Image.Image:
     """Draw an image, paled, with a region in its own colours and an outline around it.
 
     Parameters
@@ -143,12 +144,12 @@ def region_tile(image, region, place: int = 0, side: int = 160) -> Image.Image:
     return Image.fromarray(drawn.round().astype(np.uint8))
 
 
-def heat_tile(image, heatmap, side: int = 160) -> Image.Image:
+def heat_tile(image: Any, heatmap: Any, side: int = 160) -> Image.Image:
     """Draw an image in grey under a heatmap (H, W), its zero dark and its maximum bright."""
     return picture_tile(heated(image, heatmap), side)
 
 
-def picture_tile(image, side: int = 160) -> Image.Image:
+def picture_tile(image: Any, side: int = 160) -> Image.Image:
     """Draw an image with `side` pixels on its longer side."""
     image = Image.fromarray(pixels(image))
     scale = side / max(image.size)

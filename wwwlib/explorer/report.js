@@ -8,7 +8,7 @@ const DATA = JSON.parse(document.getElementById("data").textContent.replace(TURN
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f"];
 const ROWS = 100; // of the table of decisions, at first
 const LEVEL = "does no better than chance";
-const shown = { pic: 0, view: 0, cls: -1, rival: -1, k: 5, percentile: 90, alpha: 0, beside: -1, find: "" };
+const shown = { pic: 0, view: 0, cls: -1, rival: -1, k: 5, percentile: 90, alpha: 0, beside: -1, other: -1, find: "" };
 
 // Elements -----------------------------------------------------------------------------------
 
@@ -71,6 +71,19 @@ const view = () => DATA.views[shown.view];
 const network = () => DATA.networks[view().network];
 const detail = (pic) => DATA.pictures[pic]?.states;
 const state = (pic) => detail(pic)?.[shown.view];
+
+// What a function returns in another layer, for its own classes where it has not the chosen ones.
+function within(place, work) {
+  const { view: here, cls, rival } = shown, name = (c) => network().classes[c], chosen = [cls, rival].map(name);
+  try {
+    shown.view = place;
+    const offered = state(shown.pic)?.top.slice(1).map(([c]) => c) ?? [];
+    [shown.cls, shown.rival] = chosen.map((one) => offered.find((c) => name(c) === one) ?? -1);
+    return work();
+  } finally {
+    Object.assign(shown, { view: here, cls, rival });
+  }
+}
 
 // Neuron names at the chosen alpha: all concepts that score at least alpha times the best.
 function names(neuron) {
@@ -356,9 +369,29 @@ function explained(pic, heading) {
 }
 
 function results() {
-  const pics = [shown.pic, ...(shown.beside >= 0 ? [shown.beside] : [])];
-  fill("results", pics.length > 1 ? [difference(), el("div", { class: "columns" }, pics.map((pic) => explained(pic)))] : explained(shown.pic));
+  const titled = () => `${DATA.pictures[shown.pic].name}, ${view().title}`;
+  const also = shown.other >= 0 ? [explained(shown.pic, titled()), within(shown.other, () => explained(shown.pic, titled()))]
+    : shown.beside >= 0 ? [shown.pic, shown.beside].map((pic) => explained(pic)) : null;
+  fill("results", also ? [shown.other >= 0 ? disagreement() : difference(), el("div", { class: "columns" }, also)] : explained(shown.pic));
   history.replaceState(null, "", "#" + new URLSearchParams(Object.entries(shown).map(([k, v]) => [k, String(v)])));
+}
+
+function changes(heads, rows) {
+  return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Changes" }, el("table", {},
+    el("thead", {}, el("tr", {}, ["Value", ...heads].map((text) => el("th", {}, text)))),
+    el("tbody", {}, rows.map((row) => el("tr", {}, row.map((text) => el("td", {}, text)))))));
+}
+
+// What two layers, of one network or two, make of one picture. Their neurons have nothing in common.
+function disagreement() {
+  const own = () => {
+    const one = state(shown.pic);
+    if (!one) return [view().title, "", "", "no map explains it"];
+    const found = explain(one), [cls, p] = one.top[0], kept = found.sample.chosen.map((i) => view().neurons[i]).filter((n) => n[3] !== false);
+    return [view().title, `${network().classes[cls]}, ${percent(p)}`, quoted([...new Set(kept.map((n) => names(n)[0]).filter(Boolean))]), found.words];
+  };
+  const both = [own(), within(shown.other, own)];
+  return changes(both.map(([title]) => title), ["decision", "names that carry it", "heatmaps of class and sample"].map((text, i) => [text, both[0][i + 1], both[1][i + 1]]));
 }
 
 // What changes from one picture to another: probabilities, shares and r.
@@ -368,12 +401,10 @@ function difference() {
   const found = both.map(explain), neurons = [...new Set(found.flatMap((one) => one.sample.chosen))];
   const p = both.map((one) => one.top.find(([c]) => c === found[0].predicted)?.[1]);
   const share = (one, i) => (one.sample.chosen.includes(i) ? percent(one.sample.shares[one.sample.chosen.indexOf(i)]) : "not among the first");
-  return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Changes" }, el("table", {},
-    el("thead", {}, el("tr", {}, ["Value", ...[shown.pic, shown.beside].map((i) => DATA.pictures[i].name)].map((text) => el("th", {}, text)))),
-    el("tbody", {},
-      el("tr", {}, el("td", {}, `probability of ${network().classes[found[0].predicted]}`), p.map((x) => el("td", {}, x === undefined ? "not among the first classes" : percent(x)))),
-      el("tr", {}, el("td", {}, "heatmaps of class and sample"), found.map((one) => el("td", {}, one.words))),
-      neurons.map((i) => el("tr", {}, el("td", {}, `neuron ${i}, ${quoted(names(view().neurons[i]))}`), found.map((one) => el("td", {}, share(one, i))))))));
+  return changes([shown.pic, shown.beside].map((i) => DATA.pictures[i].name), [
+    [`probability of ${network().classes[found[0].predicted]}`, ...p.map((x) => (x === undefined ? "not among the first classes" : percent(x)))],
+    ["heatmaps of class and sample", ...found.map((one) => one.words)],
+    ...neurons.map((i) => [`neuron ${i}, ${quoted(names(view().neurons[i]))}`, ...found.map((one) => share(one, i))])]);
 }
 
 function controls() {
@@ -382,12 +413,18 @@ function controls() {
   const drawn = others.filter(([c]) => view().class_w[c]);
   if (!others.some(([c]) => c === shown.cls) || shown.rival >= 0) shown.cls = -1;
   if (!others.some(([c]) => c === shown.rival)) shown.rival = -1;
+  if (!DATA.views[shown.other] || shown.other === shown.view) shown.other = -1;
   const set = (key) => (value) => { shown[key] = Number(value); redraw(); };
+  const layers = DATA.views.map((one, i) => [`in ${i}`, `the same, ${one.title}`]).filter((_, i) => i !== shown.view);
+  const beside = (value) => {
+    [shown.beside, shown.other] = value.startsWith("in ") ? [-1, Number(value.slice(3))] : [Number(value), -1];
+    redraw();
+  };
   fill("choices",
     choice("Network and layer", DATA.views.map((one, i) => [i, one.title]), shown.view, (v) => { shown.view = Number(v); shown.alpha = view().alpha; redraw(); atlas(); }),
     choice("Class side", [[-1, "predicted class"], ...drawn], shown.cls, set("cls")),
     choice("Rather than", [[-1, "–"], ...others], shown.rival, set("rival")),
-    choice("Beside it", [[-1, "–"], ...known.filter(([i]) => i !== shown.pic)], shown.beside, set("beside")),
+    choice("Beside it", [[-1, "–"], ...layers, ...known.filter(([i]) => i !== shown.pic)], shown.other >= 0 ? `in ${shown.other}` : shown.beside, beside),
     slider("Neurons", 1, 8, 1, "k"), slider("Percentile of regions", 50, 99, 1, "percentile"), slider("Alpha of names", 0.5, 1, 0.01, "alpha"));
 }
 
@@ -483,7 +520,8 @@ function atlas() {
 }
 function list() {
   const found = matching(shown.find), cls = network().classes.find((one) => one.toLowerCase() === shown.find.trim().toLowerCase());
-  fill("count", `${found.length} of ${view().neurons.length} neurons${cls ? `; first those that contribute most to “${cls}”` : ""}.`);
+  const some = found.length > listed ? `; the first ${listed} are listed` : "";
+  fill("count", `${found.length} of ${view().neurons.length} neurons${cls ? `; first those that contribute most to “${cls}”` : ""}${some}.`);
   fill("cards", found.slice(0, listed).map(card));
   document.getElementById("more").hidden = found.length <= listed;
 }
@@ -531,7 +569,7 @@ function start() {
     detail(0) ? el("button", { onclick: saveFigure }, "Save figure") : "",
     el("button", { onclick: () => print() }, "Print"));
   if (detail(0)) {
-    const chosen = shown.cls >= 0 || shown.rival >= 0 || shown.beside >= 0;
+    const chosen = shown.cls >= 0 || shown.rival >= 0 || shown.beside >= 0 || shown.other >= 0;
     fill("picture", el("details", { open: chosen }, el("summary", {}, "Change what is shown"),
       el("div", { class: "controls", id: "choices" })), el("div", { id: "results" }));
     strip();

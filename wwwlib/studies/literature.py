@@ -25,7 +25,7 @@ _TARGETS = {
 }
 _CONCEPTS = {"broden": "Broden", "imagenet": "ImageNet", "places365": "Places365"}
 _CONCEPTS |= {"wordnet": "WordNet nouns"}
-# Places365's test images have no public labels: its validation images stand in for them.
+# The paper's Table 4 has Places365's test images; here the validation images stand in for them.
 _PROBES = {("imagenet", 50_000): "ImageNet val", ("places365", 36_500): "Places365 test"}
 # Methods with probe images and words of their own: their scores belong to any table of a network.
 OWN = ("Network Dissection", "MILAN(b)", "FALCON")

@@ -10,7 +10,6 @@ Marks et al., "Sparse feature circuits" (SHIFT), 2024, remove features in this w
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from pandas import DataFrame, Index, concat
@@ -166,7 +165,7 @@ def retrained(
 
 def curves(
     sets: Sets, layer: str, table: ConceptTable, class_w: Tensor, words: Iterable[str],
-    ks: Sequence[int], fill: Fill = 0.0, draws: int = 3, seed: int = 0, more: Any = (),
+    ks: Sequence[int], fill: Fill = 0.0, draws: int = 3, seed: int = 0, more: Iterable = (),
 ) -> DataFrame:  # fmt: skip
     """Measure accuracy without neurons named after scenery, and without others.
 

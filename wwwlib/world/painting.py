@@ -15,8 +15,7 @@ from PIL import Image, ImageDraw
 
 from wwwlib.world.vocabulary import COLOURS
 
-SIZE = 64
-SCALE = 2
+SIZE, SCALE = 64, 2
 FINE = SIZE * SCALE
 
 _Y, _X = np.mgrid[0:FINE, 0:FINE]
