@@ -191,6 +191,8 @@ def _words(data: Path, rng: np.random.Generator) -> None:
     layers, header = {"layer3": 1024, "layer4": 2048}, "layer,unit,description,similarity"
     rows = [f"{y},{i},{words[i % len(words)]},0.2" for y, n in layers.items() for i in range(n)]
     _write(folder / "clip_dissect_resnet50_imagenet_broden.csv", [header, *rows])
+    rows = [row.rpartition(",")[0] for row in [*rows, *(f"fc,{i},word,0" for i in range(1000))]]
+    _write(folder / "milan_resnet50_imagenet.csv", ["layer,unit,description", *rows])
 
 
 def _wordnet(data: Path, rng: np.random.Generator) -> None:
