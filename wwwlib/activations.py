@@ -143,7 +143,8 @@ def capture(target: Target, layers: str | Iterable[str]) -> Iterator[CapturedLay
             raise RuntimeError(f"{target.name} ran without hooks; call target.model(x).")
         captured[layer] = read(target, layer, module, output, sizes[-1])
         # The network continues with a copy: an in-place ReLU would overwrite the capture.
-        return captured[layer].raw.clone()
+        raw = captured[layer].raw
+        return raw if layer in target.virtual else raw.clone()
 
     def prepare(model: nn.Module, args: tuple) -> tuple:
         sizes.append(args[0].shape)

@@ -65,12 +65,12 @@ class Linear:
         if self.standardised:
             deviation = a.std(1, keepdim=True)
             a = (a - a.mean(1, keepdim=True)) / (deviation + 1e-5)
-        codes = (a - bias) @ weight.T + offset
+        codes = F.linear(a - bias, weight, offset)
         codes = codes * deviation if self.standardised else codes
         if self.k is None:
             return codes
         value, index = codes.topk(min(self.k, codes.shape[1]), dim=1)
-        return torch.zeros_like(codes).scatter(1, index, value.clamp(min=0))
+        return torch.zeros_like(codes).scatter_(1, index, value.clamp(min=0))
 
 
 @dataclass(frozen=True, eq=False)

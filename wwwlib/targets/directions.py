@@ -112,7 +112,10 @@ class _Codes:
         codes = codes.reshape(*a.shape[:-1], -1).to(output)
         codes = codes.movedim(-1, 1) if first else codes
         codes = codes.requires_grad_(torch.is_grad_enabled())
-        change = self.virtual(codes) - codes.detach()
+        used = self.virtual(codes)
+        if used is codes and not codes.requires_grad:
+            return output  # no hook has changed the codes
+        change = used - codes.detach()
         change = change.movedim(1, -1) if first else change
         change = change @ self.dictionary.directions.detach().to(output)
         if self.before:
