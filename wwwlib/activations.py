@@ -143,8 +143,7 @@ def capture(target: Target, layers: str | Iterable[str]) -> Iterator[CapturedLay
             raise RuntimeError(f"{target.name} ran without hooks; call target.model(x).")
         captured[layer] = read(target, layer, module, output, sizes[-1])
         # The network continues with a copy: an in-place ReLU would overwrite the capture.
-        raw = captured[layer].raw
-        return raw if layer in target.virtual else raw.clone()
+        return captured[layer].raw if layer in target.virtual else captured[layer].raw.clone()
 
     def prepare(model: nn.Module, args: tuple) -> tuple:
         sizes.append(args[0].shape)

@@ -110,16 +110,13 @@ class _Codes:
         a = a[:, self.before :] if self.layout == "BTN" else a
         codes = self.dictionary.encode(a.reshape(-1, a.shape[-1])).detach()
         codes = codes.reshape(*a.shape[:-1], -1).to(output)
-        codes = codes.movedim(-1, 1) if first else codes
-        codes = codes.requires_grad_(torch.is_grad_enabled())
+        codes = (codes.movedim(-1, 1) if first else codes).requires_grad_(torch.is_grad_enabled())
         used = self.virtual(codes)
         if used is codes and not codes.requires_grad:
             return output  # no hook has changed the codes
-        change = used - codes.detach()
-        change = change.movedim(1, -1) if first else change
+        change = (used - codes.detach()).movedim(1 if first else -1, -1)
         change = change @ self.dictionary.directions.detach().to(output)
-        if self.before:
-            change = F.pad(change, (0, 0, self.before, 0))
+        change = F.pad(change, (0, 0, self.before, 0)) if self.before else change
         return output + (change.movedim(-1, 1) if self.layout == "BNHW" else change)
 
 
