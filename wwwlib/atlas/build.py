@@ -368,8 +368,8 @@ def label_source(images: ImageSet) -> str:
 
 
 def _usual_values(
-    target: Target, images: Any, class_w: Any, count: Any, heads: Any, signed: bool, kinds: Any,
-    options: Mapping,
+    target: Target, images: ImageSet, class_w: Any, count: Any,
+    heads: Any, signed: bool, kinds: Any, options: Mapping,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:  # fmt: skip
     """Compute r of right predictions and activations of images, to which explanations compare.
 

@@ -165,7 +165,7 @@ def retrained(
 
 def curves(
     sets: Sets, layer: str, table: ConceptTable, class_w: Tensor, words: Iterable[str],
-    ks: Sequence[int], fill: Fill = 0.0, draws: int = 3, seed: int = 0, more: Iterable = (),
+    ks: Sequence[int], fill: Fill = 0.0, draws: int = 3, seed: int = 0, more: Mapping | None = None,
 ) -> DataFrame:  # fmt: skip
     """Measure accuracy without neurons named after scenery, and without others.
 
@@ -181,7 +181,7 @@ def curves(
         The names of scenery.
     draws, seed : int
         Random orders, the mean of which is one of the rows.
-    more : mapping of str to Tensor
+    more : mapping of str to Tensor, optional
         Further orders, see `trade_off`.
 
     Returns
@@ -195,7 +195,7 @@ def curves(
     orders = {"scenery": torch.where(named, table.tests.auroc, none)}
     if head(next(iter(sets.values()))[0].target, layer):
         orders["scenery, by class"] = torch.where(named, class_w, none)
-    orders |= {**dict(more), "contribution": class_w.mean(0)}
+    orders |= {**(more or {}), "contribution": class_w.mean(0)}
     found = {name: trade_off(sets, layer, own, ks, fill) for name, own in orders.items()}
     drawn = torch.rand(draws, len(named), generator=torch.Generator().manual_seed(seed))
     found["random"] = sum(trade_off(sets, layer, own, ks, fill) for own in drawn) / draws
