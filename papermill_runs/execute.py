@@ -95,9 +95,14 @@ def each(step: Callable[[Any], str], jobs: list, at_once: int) -> Iterator[tuple
     def settle() -> None:
         _THREAD.slot, _THREAD.of = next(slots), at_once
 
+    def take(job: Any) -> str:
+        if _STOP.is_set():  # a second interruption has cut the first one's end short
+            raise KeyboardInterrupt
+        return step(job)
+
     pool = ThreadPoolExecutor(at_once, initializer=settle)
     try:
-        waiting = {pool.submit(step, job): job for job in jobs}
+        waiting = {pool.submit(take, job): job for job in jobs}
         for one in as_completed(waiting):
             yield waiting[one], one.result()
     finally:  # after an interruption, too: all running steps end

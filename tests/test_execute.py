@@ -99,6 +99,30 @@ while len(list(here.iterdir())) < 2:
     time.sleep(0.05)"""
 
 
+def test_a_second_interruption_starts_no_further_notebook(monkeypatch):
+    """It comes while the first one ends what runs, before what waits is cancelled."""
+    begun, pools, end = [], [], execute.ThreadPoolExecutor.shutdown
+
+    def step(job):
+        begun.append(job)
+        if job != "a":
+            execute._STOP.wait(30)
+        return job
+
+    def interrupted(pool, **_):
+        pools.append(pool)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(execute.ThreadPoolExecutor, "shutdown", interrupted)
+    running = execute.each(step, ["a", "b", "c"], 1)
+    assert next(running) == ("a", "a")
+    _until(lambda: "b" in begun)
+    with pytest.raises(KeyboardInterrupt):
+        running.close()
+    end(pools[0])  # as at the end of the process: waits for what is left
+    assert begun == ["a", "b"]
+
+
 def test_all_ranks_of_torchrun_execute_each_notebook_and_rank_0_keeps_the_record(crowd, tmp_path):
     """Breaks if two processes write to one folder, run other notebooks, or have other groups."""
     for name in NAMES:  # each copy waits for the one on the other rank
