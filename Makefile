@@ -22,7 +22,7 @@ help:
 	@echo 'make lab           set up, then open JupyterLab on 127.0.0.1'
 	@echo 'make explorer      set up, then serve the explorer alone, without code, on 127.0.0.1: PROFILE, SET'
 	@echo 'make reference     run the profile world, then keep its notebooks in papermill_runs/reference'
-	@echo 'make world         train the networks of the concept world again'
+	@echo 'make world         train the networks of the concept world again, and write their figures'
 	@echo 'make releases      set up, then test wheel and sdist on each Python that is installed, with nox'
 	@echo 'make lock          renew uv.lock and requirements.lock from pyproject.toml'
 	@echo 'make install       set up .venv for notebooks; make install-test for tests'
@@ -60,6 +60,7 @@ reproduce: install
 
 reference: install
 	$(BIN)/python papermill_runs/run.py world --publish
+	$(BIN)/python papermill_runs/measured.py
 
 pages: $(VENV)/installed-docs
 	$(BIN)/python papermill_runs/pages.py
@@ -103,6 +104,7 @@ explorer: install
 world: install
 	$(BIN)/python data/train_world.py
 	$(BIN)/python data/train_milan.py
+	$(BIN)/python papermill_runs/measured.py
 
 releases: install-test
 	$(BIN)/nox --envdir build/nox

@@ -2,7 +2,7 @@
 
 There are a convolutional network, a transformer, a biased pair of them, and a CLIP. The five
 trainings share the cores, one thread each. Their accuracies and the weights' digests are written to
-`training.json`, which `data/README.md` quotes.
+`training.json`, from which `papermill_runs/measured.py` writes the figures of `data/README.md`.
 
 The training images of the unbiased pair show every class in every scene. Nine in ten of the biased
 pair's show the class in its home scene, so that these networks rely on the scene as well as on the

@@ -230,18 +230,6 @@ def test_the_picture_of_imports_shows_every_import():
             assert f"<title>{row} imports {column}: {n}</title>" in made
 
 
-def test_the_cards_quote_the_record_of_training():
-    import json
-
-    text = (ROOT / "data" / "CARDS.md").read_text("utf-8")
-    record = json.loads((ROOT / "data" / "world" / "training.json").read_text("utf-8"))
-    for name, entry in record.items():
-        assert f"`{name}`" in text
-        for kind, value in entry.items():
-            if isinstance(value, float):
-                assert (f"{value:.1f}" if kind == "minutes" else f"{value:.3f}") in text
-
-
 def test_what_the_site_writes_beside_its_sources_is_ignored_by_git():
     names = [f"docs/{name}" for name in ("notebooks/x.ipynb", "api/x.md", "_made/imports.svg")]
     command = ["git", "-C", str(ROOT), "check-ignore", *names]
