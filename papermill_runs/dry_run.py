@@ -3,14 +3,14 @@
 They show, before days of work, that a profile runs from end to end on this machine. Their figures
 mean nothing, and everything that they write is marked. Stand-ins for data sets, networks and
 encoders are written below a data folder of the dry run's own, in the form in which the real ones
-are published; networks have the true architecture. Ten classes are shown, and a network predicts no
-others, so that there are right answers, errors, and classes with many images.
+are published; networks have the true architecture, encoders a smaller one. Four classes are shown,
+and a network predicts no others, so that there are right answers, errors, and classes with many
+images.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import string
 from collections.abc import Mapping
@@ -33,14 +33,16 @@ from wwwlib.images import imagenet_synsets
 from wwwlib.store import file_digest
 
 BANNER = "DRY RUN: random weights and images, figures mean nothing"
-IMAGES = 112  # taken from each probe set: CLIP-Dissect uses 100
-SHOWN = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # of ImageNet: Imagenette's ten
+SHOWN = (0, 217, 482, 701)  # classes of ImageNet, of Imagenette's ten
 EACH = 12  # images of each of them
+IMAGES = EACH * len(SHOWN)  # taken from each probe set
+DEEPEST = 40  # most exemplars a neuron: the paper's K
 SMALL = {  # parameters that cost passes through the network, large enough for every step
     "probe_count": IMAGES, "tested": 24, "silenced": 8, "compared": [2, 4, 2],
-    "pictured": [*SHOWN[:2]],
+    "pictured": [*SHOWN[:2]], "example": 10, "dissect_k": DEEPEST, "show": 2,
 }  # fmt: skip
 LOCAL = "open_clip:local-dir:"
+NARROW = 64  # width of CLIP's stand-ins
 RANDOM, SENTENCES = "random", "sentences"  # folders of the networks' weights, of the encoder
 
 
@@ -57,7 +59,7 @@ def adapted(profile: Profile, project: Project) -> Profile:
     common = _section(profile.common, target, project.data)
     common |= {"probe_count": IMAGES} if "probe_root" in common else {}
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    common |= {"batch_size": 16, "workers": 0, "device": device}
+    common |= {"batch_size": 16, "workers": 0, "device": device, "dissect_k": DEEPEST, "rounds": 4}
     books = {name: _section(own, target, project.data) for name, own in profile.notebooks.items()}
     parts = {"description": BANNER, "common": common, "notebooks": books}
     return replace(profile, minutes={}, needs=[], **parts)
@@ -77,6 +79,8 @@ def _section(values: Mapping[str, Any], target: str | None, data: Path) -> dict[
 def _stand_in(name: str, value: Any, data: Path) -> Any:
     if name in SMALL:
         return SMALL[name]
+    if name == "ks":
+        return [k for k in value if k <= DEEPEST]
     if isinstance(value, list):
         return [_stand_in(name, one, data) for one in value]
     if name == "target":
@@ -231,17 +235,22 @@ def _network(path: Path) -> None:
 
 
 def _clip(folder: Path) -> None:
-    """Write a random CLIP of the architecture by which its folder is called."""
+    """Write a random CLIP with the input and output of the one by which its folder is called."""
     import open_clip
 
     torch.manual_seed(0)
-    logging.disable(logging.WARNING)  # open_clip's, that the weights are random
-    model = open_clip.create_model(folder.name)
-    logging.disable(logging.NOTSET)
+    config = open_clip.get_model_config(folder.name)
+    images, texts = config["vision_cfg"], config["text_cfg"]
+    # Thousands of words pass through the text tower, which with its true size takes minutes.
+    texts |= {"layers": 1, "width": NARROW, "heads": 1}
+    if isinstance(images["layers"], list):  # a ResNet
+        images["layers"] = [1] * len(images["layers"])
+    else:
+        images |= {"layers": 1, "width": NARROW, "head_width": NARROW}
+    model = open_clip.CLIP(**config)
     normalisation = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
-    architecture = open_clip.get_model_config(folder.name)
-    config = {"model_cfg": architecture, "preprocess_cfg": normalisation}
-    _write(folder / "open_clip_config.json", [json.dumps(config)])
+    whole = {"model_cfg": config, "preprocess_cfg": normalisation}
+    _write(folder / "open_clip_config.json", [json.dumps(whole)])
     save_model(model, str(folder / "open_clip_model.safetensors"))
 
 

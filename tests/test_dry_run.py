@@ -140,6 +140,18 @@ def test_the_random_sentence_encoder_is_read_as_a_real_one_would_be(staged):
     assert torch.allclose(u[1], u[2]) and u[0] @ u[1] < 0.99
 
 
+@pytest.mark.parametrize(("name", "size"), [("ViT-B-16-quickgelu", 512), ("RN50", 1024)])
+def test_a_random_clip_reads_and_gives_what_the_real_one_does(tmp_path, name, size):
+    """Breaks if its images, texts or features have other sizes, or it has as many weights."""
+    dry_run._clip(tmp_path / name)
+    clip = language.encoder(f"{dry_run.LOCAL}{tmp_path / name}")
+    assert (clip.dim, clip.context_length) == (size, 77)
+    x = clip.preprocess(Image.new("RGB", (64, 64)))[None]
+    assert x.shape == (1, 3, 224, 224) and clip.encode_images(x).shape == (1, size)
+    blocks = clip.network.state_dict()
+    assert not [one for one in blocks if "resblocks.1." in one or "layer1.1." in one]
+
+
 def outputs(book):
     return [cell.outputs for cell in book.cells if cell.cell_type == "code" and cell.outputs]
 
