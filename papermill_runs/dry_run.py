@@ -125,10 +125,11 @@ def stamp(draft: Path, folder: Path) -> dict[str, str]:
 
 
 def furnish(profile: Profile, project: Project) -> None:
-    """Write the stand-ins that a profile's values name, once."""
+    """Write the stand-ins that a profile's values name, once for this state of the file."""
     data, done = project.data, project.data / "furnished.json"
     wanted = sorted({t for t in texts([profile.common, profile.notebooks]) if str(data) in t})
-    if done.exists() and json.loads(done.read_text("utf-8")) == wanted:
+    made = json.dumps([file_digest(Path(__file__)), *wanted])
+    if done.exists() and done.read_text("utf-8") == made:
         return
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(parents=True)
@@ -140,7 +141,7 @@ def furnish(profile: Profile, project: Project) -> None:
         for folder, write in {"clip": _clip, RANDOM: _network, SENTENCES: _sentences}.items():
             if path.startswith(str(data / folder)):
                 write(Path(path))
-    done.write_text(json.dumps(wanted), encoding="utf-8")
+    done.write_text(made, encoding="utf-8")
 
 
 # Each function below writes one stand-in.
