@@ -217,7 +217,7 @@ def ran_dry(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["00_start_here", "01_concept_discovery"])
+@pytest.mark.parametrize("name", ["00_start_here", "01_concept_discovery", "02_localization"])
 def test_a_dry_run_ends_and_marks_everything(ran_dry, name):
     folder = ran_dry(name[:2])
     manifest = json.loads((folder / "manifest.json").read_text())
