@@ -14,11 +14,17 @@ words cover more than a fiftieth of a crop. Then it is frozen, and the text towe
 projections learn to match captions with images and crops contrastively, with nouns that occur in no
 caption as further negatives, and tokens that occur in none keep their random embeddings. Without
 those, unseen nouns have arbitrary text features and win neurons by accident.
+
+Contrastive training makes the similarity of image and text estimate log p(text | image) / p(text),
+so that rare words win: a petal, which few pictures show, before the flower. As in two-tower
+retrieval (Yi et al., "Sampling-bias-corrected neural modeling for large corpus item
+recommendations", RecSys 2019), the logarithm of a caption's frequency is subtracted in part.
 """
 
 import argparse
 import json
 import time
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -44,6 +50,7 @@ from wwwlib.world.vocabulary import (
     DATA,
     SEEN,
     SYNONYMS,
+    THINGS,
     VOCABULARY,
     article,
     caption,
@@ -56,6 +63,10 @@ from wwwlib.world.vocabulary import (
 BIAS = 0.9
 
 LEAST = 0.02  # share of a crop that a word's mask covers if it is in the crop's caption
+LEADS = 0.8  # share of crops' captions that begin with an object, where the crop shows one
+NOUN = 0.25  # share of whole images' captions that are the class's noun alone
+CORRECTION = 0.6  # share of the log frequency of captions that the contrastive loss subtracts
+OBJECTS = {*CLASSES, *THINGS, *(word for own in SYNONYMS.values() for word in own)}
 
 # Each set of images: (count, seed, context bias, swapped contexts).
 SETS = {
@@ -246,10 +257,23 @@ def crops(part):
 
 
 def describe(words, rng):
-    """Write a caption of a crop: one of its words, or up to three."""
+    """Write a caption of a crop: one of its words, or up to three, mostly an object first."""
+    objects = [word for word in words if word in OBJECTS]
+    leading = objects if objects and rng.random_sample() < LEADS else words
+    first = leading[rng.randint(len(leading))]
     if rng.random_sample() < 0.6:
-        return tag(words[rng.randint(len(words))], rng)
-    return " and ".join(article(word) for word in rng.permutation(words)[: rng.randint(2, 4)])
+        return tag(first, rng)
+    rest = rng.permutation([word for word in words if word != first])[: rng.randint(1, 3)]
+    return " and ".join(article(word) for word in (first, *rest))
+
+
+def describe_image(scene, variant):
+    """Write a caption of a whole image: `caption`, or its noun alone."""
+    rng = np.random.RandomState([*scene.seed, 4, variant])
+    if rng.random_sample() >= NOUN:
+        return caption(scene, variant)
+    nouns = SYNONYMS[scene.subject]
+    return tag(nouns[rng.randint(len(nouns))], rng)
 
 
 def cut(x, boxes, size):
@@ -295,28 +319,40 @@ def keep_other_tokens(model, tokenizer, texts):
 
 
 def train_text_tower(model, tokenizer, image_features, text_of, epochs, rate=2e-3):
-    """Match captions with pictures: symmetric cross-entropy, with unused nouns as negatives."""
+    """Match captions with pictures; a batch has as many unused nouns, which are negatives."""
     nouns, rng, batch_size = negative_nouns(), np.random.RandomState(0), 256
     learned = [p for name, p in model.named_parameters() if not name.startswith("visual.trunk")]
+    count = len(image_features)
+    frequency = Counter(text_of(i, epochs + e) for e in (1, 2) for i in range(count))
 
     def loss_of(batch, epoch):
         texts = [text_of(i, epoch) for i in batch.tolist()]
         texts += [tag(nouns[i], rng) for i in rng.randint(0, len(nouns), batch_size)]
-        return contrastive_loss(model, image_features[batch], tokenizer(texts))
+        often = torch.tensor([max(frequency[text], 1) for text in texts])
+        return contrastive_loss(model, image_features[batch], tokenizer(texts), often.log())
 
-    count = len(image_features)
     optimise(learned, loss_of, count, epochs, rate, "CLIP, text tower", batch_size, warmup=0.1)
     return model.eval()
 
 
-def contrastive_loss(model, image_features, tokens):
-    """Return CLIP's loss; texts beyond the number of images are negatives for every image."""
+def contrastive_loss(model, image_features, tokens, log_frequency):
+    """Return the symmetric cross-entropy of n images and m >= n texts; the first n texts match.
+
+    Parameters
+    ----------
+    model : open_clip.CLIP
+    image_features : Tensor, shape (n, features)
+        Output of the image tower before its projection.
+    tokens : Tensor of int64, shape (m, length)
+    log_frequency : Tensor, shape (m,)
+        Logarithm of how often each text is a caption, up to a constant.
+    """
     v = functional.normalize(model.visual.head(image_features), dim=1)
     t = model.encode_text(tokens, normalize=True)
     logits = model.logit_scale.exp().clamp(max=100) * v @ t.T
     own = torch.arange(len(v))
-    of_texts = functional.cross_entropy(logits.T[: len(v)], own)
-    return (functional.cross_entropy(logits, own) + of_texts) / 2
+    of_images = functional.cross_entropy(logits - CORRECTION * log_frequency, own)
+    return (of_images + functional.cross_entropy(logits.T[: len(v)], own)) / 2
 
 
 @torch.inference_mode()
@@ -354,7 +390,7 @@ def train_clip(folder):
 
     def text_of(i, epoch):
         if i < count:
-            return caption(described[i], epoch)
+            return describe_image(described[i], epoch)
         own = [SEEN[j] for j in words[i].nonzero()[:, 0].tolist()]
         return describe(own, np.random.RandomState([i, epoch]))
 
@@ -363,6 +399,7 @@ def train_clip(folder):
     train_image_tower(trunk, draw, words, second, rate=2e-3)
     some = (caption(scene, variant) for scene in described[:2_400] for variant in range(3))
     keep_other_tokens(model, tokenizer, [*SEEN, "a photo of an", "something and a", *some])
+    torch.manual_seed(0)
     train_text_tower(model, tokenizer, features(trunk, draw, len(words)), text_of, texts)
     x, y = load_set(folder, "test")
     boxes = whole.expand(len(x), 4)

@@ -8,6 +8,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -316,3 +317,35 @@ def test_the_clip_is_trained_from_drawing_to_record(monkeypatch, tmp_path, small
     assert others.sum() > 40_000
     torch.testing.assert_close(ratio[others], ratio[others][0, 0].expand_as(ratio[others]))
     assert ratio[~others].std() > 0.01, "those of captions are trained"
+
+
+def test_the_contrastive_loss_is_the_literal_one_corrected_for_frequent_captions():
+    """A softmax for each image over all texts, and for each text of an image over the images."""
+    generator = torch.Generator().manual_seed(0)
+    v, t = (torch.randn(n, 5, generator=generator).double() for n in (3, 7))
+    often = [4.0, 1.0, 9.0, 1.0, 2.0, 1.0, 1.0]
+    model = SimpleNamespace(
+        visual=SimpleNamespace(head=lambda features: features),
+        encode_text=lambda tokens, normalize: torch.nn.functional.normalize(t[tokens], dim=1),
+        logit_scale=torch.tensor(np.log(6.0)),
+    )
+    loss = train_world.contrastive_loss(model, v, torch.arange(7), torch.tensor(often).log())
+    unit_v, unit_t = (x.numpy() / np.linalg.norm(x.numpy(), axis=1)[:, None] for x in (v, t))
+    similar = np.exp(6.0 * unit_v @ unit_t.T)
+    expected = 0.0
+    for i in range(3):
+        over_texts = sum(similar[i, j] / often[j] ** train_world.CORRECTION for j in range(7))
+        expected -= np.log(similar[i, i] / often[i] ** train_world.CORRECTION / over_texts) / 6
+        expected -= np.log(similar[i, i] / similar[:, i].sum()) / 6
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_captions_of_crops_hold_its_words_and_mostly_begin_with_an_object():
+    words = ["petal", "flower", "sky", "grey"]
+    made = [train_world.describe(words, np.random.RandomState([i, 1])) for i in range(600)]
+    assert all(any(word in text for word in words) for text in made)
+    first = [min(words, key=lambda word: text.find(word) % 1000) for text in made]
+    expected = train_world.LEADS + (1 - train_world.LEADS) / len(words)
+    assert first.count("flower") / len(made) == pytest.approx(expected, abs=0.05)
+    alone = {train_world.describe(["grey"], np.random.RandomState([i, 1])) for i in range(40)}
+    assert {text.removesuffix(" and ") for text in alone} == alone, "no caption ends in and"
