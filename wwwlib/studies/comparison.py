@@ -200,10 +200,10 @@ def captions(spec: str, encoder: Encoder, store: Store | None = None) -> Caption
         Keeps the features of the captions.
     """
     built_in = {"world": world.training_captions, "imagenet": imagenet_definitions}
-    if spec in built_in:
-        return corpus.captions(built_in[spec](), encoder, store)
-    folder = Path(spec).is_dir()
-    return corpus.shards(spec) if folder else corpus.captions(read_lines(spec), encoder, store)
+    if spec not in built_in and Path(spec).is_dir():
+        return corpus.shards(spec)
+    texts = built_in[spec]() if spec in built_in else read_lines(spec)
+    return corpus.captions(texts, encoder, store)
 
 
 def imagenet_definitions() -> list[str]:

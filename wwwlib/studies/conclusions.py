@@ -45,9 +45,5 @@ def winner(table: Table, metric: str, seed: int = 0) -> str:
 
 def _short(names: Sequence[str]) -> str:
     """Join up to three names; of more, the first two and the number of others."""
-    return _join(names if len(names) < 4 else [*names[:2], f"{len(names) - 2} others"])
-
-
-def _join(names: Sequence[str]) -> str:
-    *most, last = names
+    *most, last = names if len(names) < 4 else [*names[:2], f"{len(names) - 2} others"]
     return f"{', '.join(most)} and {last}" if most else last

@@ -572,8 +572,7 @@ def without_neurons(own: Decisions, layer: str, order: Tensor, ks: Sequence[int]
     places = order.argsort(dim=-1, descending=True, stable=True).argsort(-1)
     top, c = torch.stack([places < k for k in (0, *ks)]), own.classes.cpu()
     masks = torch.stack([~top, top])
-    logits = masked_logits(own.target, own.x, layer, masks.flatten(0, 2))
-    logits = logits.view(*masks.shape[:4], -1)
+    logits = masked_logits(own.target, own.x, layer, masks.flatten(0, 2)).view(*masks.shape[:4], -1)
     logit = logits.gather(4, c.expand(logits.shape[:4])[..., None])[..., 0]
     gap, same = logit - logit[:1, :1], (logits.argmax(4) == c).double()
     found = {"logit lost": -gap[0], "logit kept": gap[1]}

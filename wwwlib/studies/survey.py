@@ -99,8 +99,7 @@ class Surveyed(NamedTuple):
 
     def at(self, chosen: Tensor) -> "Surveyed":
         """Return the results of some images: a mask (n,) or indices."""
-        read = self.readings.items()
-        read = {key: {name: v[chosen] for name, v in one.items()} for key, one in read}
+        read = {k: {n: v[chosen] for n, v in one.items()} for k, one in self.readings.items()}
         return Surveyed(self.logits[chosen], self.predicted[chosen], read)
 
 

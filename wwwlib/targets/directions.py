@@ -105,16 +105,14 @@ class _Codes:
     def __call__(self, module: nn.Module, _: Any, output: Tensor) -> Tensor:
         if not self.virtual._forward_hooks:
             return output  # nothing reads the codes, so that none are computed
-        first = self.layout in ("BNHW", "BHWN")
-        a = output.detach().movedim(1, -1) if self.layout == "BNHW" else output.detach()
-        a = a[:, self.before :] if self.layout == "BTN" else a
-        codes = self.dictionary.encode(a.reshape(-1, a.shape[-1])).detach()
-        codes = codes.reshape(*a.shape[:-1], -1).to(output)
-        codes = (codes.movedim(-1, 1) if first else codes).requires_grad_(torch.is_grad_enabled())
+        axis = 1 if self.layout in ("BNHW", "BHWN") else -1  # of the codes
+        a = output.detach().movedim(1 if self.layout == "BNHW" else -1, -1)[:, self.before :]
+        codes = self.dictionary.encode(a.flatten(0, -2)).detach().unflatten(0, a.shape[:-1])
+        codes = codes.to(output).movedim(-1, axis).requires_grad_(torch.is_grad_enabled())
         used = self.virtual(codes)
         if used is codes and not codes.requires_grad:
             return output  # no hook has changed the codes
-        change = (used - codes.detach()).movedim(1 if first else -1, -1)
+        change = (used - codes.detach()).movedim(axis, -1)
         change = change @ self.dictionary.directions.detach().to(output)
         change = F.pad(change, (0, 0, self.before, 0)) if self.before else change
         return output + (change.movedim(-1, 1) if self.layout == "BNHW" else change)
