@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from wwwlib import images, store, targets, world
-from wwwlib.baselines import network_dissection
+from wwwlib.baselines import common, network_dissection
 from wwwlib.baselines.common import visible_box
 from wwwlib.images.image_set import crop_mask
 from wwwlib.studies import datasets
@@ -196,6 +196,26 @@ def test_equals_the_literal_loops(layer):
     torch.testing.assert_close(made.threshold, threshold, rtol=1e-6, atol=0)
     assert made.concepts == tuple(CATEGORIES)
     assert made.iou[:, made.concepts.index("never")].eq(0).all()
+
+
+def test_maps_that_nowhere_exceed_their_threshold_are_not_resized(monkeypatch):
+    """Breaks if the cost is that of all maps again, of which few exceed at a small share."""
+    original, resized = common.above, []
+
+    def above(a, threshold, size):
+        resized.extend((a > threshold[:, None, None]).flatten(1).any(1).tolist())
+        return original(a, threshold, size)
+
+    monkeypatch.setattr(common, "above", above)
+    dissect(share=0.02)
+    assert resized and all(resized) and len(resized) < 3 * COUNT
+
+
+def test_the_layout_in_memory_does_not_matter():
+    a = torch.randn(5, CELLS, CELLS)
+    last = a.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    one, other = (common.above(x, torch.zeros(5), (SIDE, SIDE)) for x in (a, last))
+    assert torch.equal(one, other)
 
 
 def test_batches_layers_and_their_order_do_not_matter():

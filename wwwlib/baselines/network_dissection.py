@@ -112,9 +112,10 @@ def _add(first: State, second: State) -> State:
 
 def _iou(masks: Masks, counts: State) -> State:
     """Divide intersections (N, C) by unions; where both are empty the result is 0."""
-    names, both = _category_names(masks), counts["both"]
-    active = counts["active"][:, [names.index(own) for own in masks.categories.values()]]
-    return {"iou": both / (active + counts["masked"] - both).clamp_min(1)}
+    names, c = _category_names(masks), len(masks.categories)
+    both, masked = counts["both"][:, :c], counts["masked"][:c]
+    active = counts["both"][:, [c + names.index(own) for own in masks.categories.values()]]
+    return {"iou": both / (active + masked - both).clamp_min(1)}
 
 
 @torch.inference_mode()
@@ -123,31 +124,33 @@ def _overlaps(
 ) -> dict[str, State]:
     """Count pixels of a batch, in float64, for each layer of N neurons.
 
-    "masked" (C,) counts the pixels of each concept's masks, and "both" (N, C) those of them above
-    the threshold of each neuron. "active" (N, G) counts the pixels above the threshold in all
-    images that have any label of each category. Counts of one image are in single precision, which
-    is exact up to 16 megapixels.
+    "masked" (C + G,) counts the pixels of the masks of each concept, and of all images that have
+    any label of each category; "both" (N, C + G) those of them above the threshold of each neuron.
+    Counts of one image are in single precision, which is exact up to 16 megapixels. Maps that
+    nowhere exceed their threshold, most of them at the paper's share, are not resized, since
+    interpolation does not exceed the largest value.
     """
     maps = common.layer_maps(target, layers, x)
     concepts, names = list(masks.categories), _category_names(masks)
-    zeros, c, g = partial(x.new_zeros, dtype=torch.float64), len(concepts), len(names)
-    states = {
-        layer: {"both": zeros((n, c)), "active": zeros((n, g)), "masked": zeros(c)}
-        for layer, n in ((layer, a.shape[1]) for layer, a in maps.items())
-    }
+    zeros, count = partial(x.new_zeros, dtype=torch.float64), len(concepts) + len(names)
+    sizes = {layer: a.shape[1] for layer, a in maps.items()}
+    states = {at: {"both": zeros((n, count)), "masked": zeros(count)} for at, n in sizes.items()}
     for row, i in enumerate(indices.tolist()):
         if not (shown := _shown(target, masks, i, boxes)):
             continue
         columns = [concepts.index(word) for word in shown]
-        present = sorted({names.index(masks.categories[word]) for word in shown})
-        planes = torch.from_numpy(np.stack([*shown.values()])).to(x.device)
+        present = {masks.categories[word] for word in shown}
+        columns += [len(concepts) + names.index(own) for own in present]
+        whole = [np.ones_like(next(iter(shown.values())))] * len(present)
+        planes = torch.from_numpy(np.stack([*shown.values(), *whole])).to(x.device)
         size, planes = planes.shape[1:], planes.flatten(1).float()
         for layer, state in states.items():
-            above = common.above(maps[layer][row], threshold[layer].to(x.device), size)
-            above = above.flatten(1).float()
-            state["both"][:, columns] += above @ planes.T
-            state["active"][:, present] += above.sum(1, keepdim=True)
+            a, level = maps[layer][row], threshold[layer].to(x.device)
             state["masked"][columns] += planes.sum(1)
+            exceeds = (a.flatten(1) > level[:, None]).any(1).nonzero()
+            for some in exceeds.split(32) if len(exceeds) else ():  # a few MB at once
+                above = common.above(a[some[:, 0]], level[some[:, 0]], size).flatten(1).float()
+                state["both"][some, columns] += above @ planes.T
     return states
 
 
