@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import save_file
+from sklearn.decomposition import MiniBatchDictionaryLearning, MiniBatchNMF, sparse_encode
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
@@ -273,16 +274,40 @@ def test_other_dictionaries_reconstruct_as_they_should():
     a = torch.rand(200, 5) @ torch.rand(5, 12)
     quality = {
         "pca": dictionaries.quality(dictionaries.principal(a, 5), a),
-        "nmf": dictionaries.quality(dictionaries.nmf(a, 5), a),
+        "nmf": dictionaries.quality(dictionaries.factorise(a, 5), a),
     }
     assert quality["pca"]["R2"] > 0.9999 and quality["nmf"]["R2"] > 0.9
-    more = dictionaries.nmf(a, 20)  # than neurons
+    more = dictionaries.factorise(a, 20)  # than neurons
     assert more.directions.shape == (20, 12) and (more.directions >= 0).all()
     own = dictionaries.principal(a, 5)
     assert dictionaries.stability(own, own) == pytest.approx(1)
     unlike = dictionaries.random_directions(a, 5, seed=1)
     assert dictionaries.stability(own, unlike) < 0.95
     assert dictionaries.quality(dictionaries.random_directions(a, 7, 2), a)["L0"] <= 2
+
+
+def test_factors_and_atoms_are_those_of_scikit_learn():
+    """Its own classes, from the activations clamped at zero, or less their mean."""
+    torch.manual_seed(0)
+    a = torch.rand(200, 5) @ torch.rand(5, 12) - 1
+    x = a.double().numpy().clip(min=0)
+    model = MiniBatchNMF(
+        5, random_state=3, init="nndsvda", batch_size=4_096, transform_max_iter=30
+    ).fit(x)
+    own = dictionaries.factorise(a, 5, seed=3)
+    torch.testing.assert_close(own.directions, torch.from_numpy(model.components_).float())
+    torch.testing.assert_close(own.encode(a), torch.from_numpy(model.transform(x)).float())
+
+    x = (a - a.mean(0)).double().numpy()
+    how = {"fit_algorithm": "cd", "max_iter": 10, "transform_n_nonzero_coefs": 2}
+    model = MiniBatchDictionaryLearning(7, random_state=3, **how).fit(x)
+    own = dictionaries.factorise(a, 7, seed=3, k=2)
+    torch.testing.assert_close(own.directions, torch.from_numpy(model.components_).float())
+    codes = sparse_encode(x, model.components_, algorithm="omp", n_nonzero_coefs=2)
+    torch.testing.assert_close(own.encode(a), torch.from_numpy(codes).float())
+    torch.testing.assert_close(own.bias, a.mean(0))
+    quality = dictionaries.quality(own, a)
+    assert quality["R2"] > 0.8 and quality["L0"] <= 2 and (codes < 0).any()
 
 
 def saved(path, layout, width=6, count=9):

@@ -75,22 +75,26 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """Factors of scikit-learn, such as `MiniBatchNMF`, as a dictionary.
+    """A decomposition of scikit-learn, such as `MiniBatchNMF`, as a dictionary.
 
     Attributes
     ----------
     model : object
         A fitted one with `transform`.
     directions, bias : Tensor, shapes (M, D) and (D,)
+    lowest : float
+        Activations less the bias count from here: 0 where the model takes nothing negative.
     """
 
     model: object
     directions: Tensor
     bias: Tensor
+    lowest: float = 0.0
 
     def encode(self, a: Tensor) -> Tensor:
-        """Return the codes (P, M) of activations (P, D), which count from zero."""
-        return torch.from_numpy(self.model.transform(a.clamp(min=0).double().cpu())).to(a)
+        """Return the codes (P, M) of activations (P, D)."""
+        x = (a - self.bias.to(a)).clamp(min=self.lowest).double().cpu()
+        return torch.from_numpy(self.model.transform(x.numpy())).to(a)
 
 
 # Positions ------------------------------------------------------------------------------------
@@ -241,8 +245,7 @@ def _revive(parts: dict, sides: dict, a: Tensor, k: int) -> None:
     rest = a - Linear(**parts, k=k).encode(a) @ parts["directions"] - parts["bias"]
     worst = F.normalize(rest[rest.norm(dim=1).argsort(descending=True)[: len(dead)]], dim=1)
     dead = dead[: len(worst)]
-    for name in ("weight", "directions"):
-        parts[name][dead] = worst
+    parts["weight"][dead] = parts["directions"][dead] = worst
     parts["offset"][dead] = 0
     for name in ("weight", "directions", "offset"):
         sides[f"m {name}"][dead] = sides[f"v {name}"][dead] = 0
@@ -328,8 +331,7 @@ def probes(a: Tensor, present: Tensor) -> Linear:
 def principal(a: Tensor, count: int) -> Linear:
     """Return the first principal components of activations (P, D), the signed codes along them."""
     bias = a.mean(0)
-    _, _, v = torch.linalg.svd((a - bias).double(), full_matrices=False)
-    directions = v[:count].to(a)
+    directions = torch.linalg.svd((a - bias).double(), full_matrices=False).Vh[:count].to(a)
     return Linear(directions, torch.zeros(len(directions)).to(a), directions, bias)
 
 
@@ -340,15 +342,40 @@ def random_directions(a: Tensor, count: int, k: int | None = None, seed: int = 0
     return Linear(directions, torch.zeros(count).to(a), directions, a.mean(0), k)
 
 
-def nmf(a: Tensor, count: int, seed: int = 0) -> Factors:
-    """Return non-negative factors of activations (P, D), whose negative part is left out."""
+def factorise(a: Tensor, count: int, seed: int = 0, k: int | None = None) -> Factors:
+    """Decompose activations by scikit-learn: non-negative factors, or atoms of a sparse dictionary.
+
+    Parameters
+    ----------
+    a : Tensor
+        (P, D) activations.
+    count : int
+        M.
+    seed : int
+    k : int, optional
+        Number of codes at a position, found by orthogonal matching pursuit, that have a sign, of
+        atoms around the mean activation (`MiniBatchDictionaryLearning`, ten epochs). By default
+        factors and codes are not negative (`MiniBatchNMF`); what is negative in `a` is left out.
+
+    Returns
+    -------
+    Factors
+
+    References
+    ----------
+    Mairal, Bach, Ponce and Sapiro, "Online dictionary learning for sparse coding", ICML 2009.
+    """
     decomposition = require("sklearn.decomposition", "baselines")
-    init = "nndsvda" if count <= min(a.shape) else "random"  # more factors than neurons
-    how = {"init": init, "batch_size": 4_096, "transform_max_iter": 30}
-    model = decomposition.MiniBatchNMF(count, random_state=seed, **how)
-    model.fit(a.clamp(min=0).double().numpy())
-    directions = torch.from_numpy(model.components_).to(a)
-    return Factors(model, directions, torch.zeros(a.shape[1]).to(a))
+    if k is None:
+        init = "nndsvda" if count <= min(a.shape) else "random"  # more factors than neurons
+        how = {"init": init, "batch_size": 4_096, "transform_max_iter": 30}
+        kind, bias, lowest = decomposition.MiniBatchNMF, torch.zeros_like(a[0]), 0.0
+    else:
+        how = {"fit_algorithm": "cd", "max_iter": 10, "transform_n_nonzero_coefs": k}
+        kind, bias, lowest = decomposition.MiniBatchDictionaryLearning, a.mean(0), -torch.inf
+    model = kind(count, random_state=seed, **how)
+    model.fit((a - bias).clamp(min=lowest).double().numpy())
+    return Factors(model, torch.from_numpy(model.components_).to(a), bias, lowest)
 
 
 def quality(dictionary: Dictionary, a: Tensor) -> dict[str, float]:
