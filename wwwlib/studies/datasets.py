@@ -11,7 +11,7 @@ from wwwlib.evaluation import Truth
 from wwwlib.images import ImageSet, imagenet_synsets, match_labels, sources, subset
 from wwwlib.images.files import Place, existing, list_files, open_files, place, top_folders
 from wwwlib.images.sources import LAYOUTS
-from wwwlib.registry import extension, one_of
+from wwwlib.registry import call, extension, one_of
 from wwwlib.targets import Target
 
 _IMAGENETTE = {"full": "imagenette2", "320px": "imagenette2-320", "160px": "imagenette2-160"}
@@ -133,8 +133,7 @@ def places365(root: str | Place, split: str = "val", *, small: bool = True, **op
             f"Places365 is not in {str(root)!r}: put {_PLACES_CLASSES} there beside torchvision's "
             f"file lists or beside {split}/<class>/ folders."
         )
-    scenes = sources.places365_scenes(root / _PLACES_CLASSES)
-    classes = {scene.replace("/", "-"): scene for scene in scenes}
+    classes = {s.replace("/", "-"): s for s in sources.places365_scenes(root / _PLACES_CLASSES)}
     hint = f"take those of {_PLACES_CLASSES}, /a/arena/hockey as arena-hockey"
     return class_folders(root / split, classes, hint, **options)
 
@@ -183,9 +182,10 @@ def load(
 
     Parameters
     ----------
-    kind : {"world", "folder", "masks", "imagenet", "imagenette", "places365", "broden"}
+    kind : {"world", "folder", "masks", "imagenet", "imagenette", "places365", "broden"} or str
         "folder" takes any images, with subfolders as classes if there are any; "masks" any images
-        with pixel masks, see `images.masks`.
+        with pixel masks, see `images.masks`; ``path/to/file.py:function`` is called and returns an
+        `ImageSet`.
     root : str or Path, optional
         The folder; the world generates its images.
     count : int, optional
@@ -205,14 +205,15 @@ def load(
         if least_side is not None:
             raise ValueError(f"The {kind} has no files; leave least_side={least_side} out.")
         return provided.image_set(count, seed)
-    one_of("The probe set", kind, ("world", *FOLDERS))
-    if not root:
+    if not (own := ".py:" in kind):
+        one_of("The probe set", kind, ("world", *FOLDERS))
+    if not (own or root):
         raise ValueError(f"The probe set {kind!r} needs a folder: give its path as root.")
-    images = FOLDERS[kind](root, least_side=least_side)
+    images = call(kind, "probe set") if own else FOLDERS[kind](root, least_side=least_side)
     if count is None:
         return images
     if not 1 <= count <= len(images):
-        raise ValueError(f"count is {count}; give 1 to {len(images)}, the images in {str(root)!r}.")
+        raise ValueError(f"count is {count}; give 1 to {len(images)}, those of {images.name!r}.")
     return subset(images, [i * len(images) // count for i in range(count)])
 
 
