@@ -1,11 +1,11 @@
-"""Draw the README's first picture: a decision that is due to its scenery, found and tested.
+"""Draw the picture of docs/start.md: a decision that is due to its scenery, found and tested.
 
     python papermill_runs/picture.py
 
 The network `world/conv-biased` was trained with each class mostly in its home scene. Of the images
 that show classes elsewhere, the one is drawn whose neurons are most often named after the home
 scene of the class that is wrongly predicted. Writes the picture and its facts to docs/, and the
-caption, made from the facts, into README.md.
+caption, made from the facts, into the page.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from wwwlib.world import CLASSES, HOME, SCENES
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "docs/decided_by_scenery"
 NETWORK, LAYER, SEED, COUNT, TOP = "world/conv-biased", "layer4", 1, 240, 5
-BEGIN, END = "<!-- first picture: papermill_runs/picture.py -->", "<!-- end of first picture -->"
+BEGIN, END = "<!-- picture: papermill_runs/picture.py -->", "<!-- end of picture -->"
 SIZE = 9.6, 5.72  # inches
 ROWS = 3  # neurons drawn of those explained
 
@@ -142,39 +142,37 @@ def caption(known: dict) -> str:
     )
 
 
-def readme(text: str, known: dict) -> str:
-    """Replace the picture and its caption in the README's text."""
+def with_picture(text: str, known: dict) -> str:
+    """Replace the picture and its caption in the text of docs/start.md."""
     alt = (
         f"A {known['label']} in a {known['scene']}, predicted {known['predicted']}: three neurons "
         "with their names, regions, exemplars and shares; the heatmaps of class and image; the "
         f"same {known['label']} in other scenes, and other things in the same {known['scene']}"
     )
     picture, words = (textwrap.fill(one, 110, break_long_words=False, break_on_hyphens=False)
-                      for one in (f"![{alt}]({NAME}.png)", caption(known)))  # fmt: skip
-    more = (
-        "The same maps on [photographs](docs/photographs.md), with a network trained on ImageNet."
-    )
-    block = f"{BEGIN}\n{picture}\n\n{words}\n\n{more}\n{END}"
+                      for one in (f"![{alt}]({Path(NAME).name}.png)", caption(known)))  # fmt: skip
+    block = f"{BEGIN}\n{picture}\n\n{words}\n{END}"
     place = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
     found, count = place.subn(lambda _: block, text)
     if count != 1:
-        raise ValueError(f"README.md has {count} pairs of {BEGIN!r} and {END!r}; write one.")
+        raise ValueError(f"The page has {count} pairs of {BEGIN!r} and {END!r}; write one.")
     return found
 
 
 # The picture --------------------------------------------------------------------------------------
 
 
-def _axes(figure: Figure, x: float, y: float, width: float, height: float):
-    """Return axes at inches from the upper left corner of the page."""
+def axes_at(figure: Figure, x: float, y: float, width: float, height: float):
+    """Return axes at inches from the upper left corner of a page of `SIZE`."""
     wide, tall = SIZE
     axes = figure.add_axes((x / wide, 1 - (y + height) / tall, width / wide, height / tall))
     axes.set_axis_off()
     return axes
 
 
-def _image(figure: Figure, picture, x: float, y: float, side: float, colour: str | None = None):
-    axes = page.draw(_axes(figure, x, y, side, side), picture)
+def image_at(figure: Figure, picture, x: float, y: float, side: float, colour: str | None = None):
+    """Draw a square picture, with a frame of a colour if one is given."""
+    axes = page.draw(axes_at(figure, x, y, side, side), picture)
     axes.set_axis_on()
     if colour:
         axes.spines[:].set(color=colour, linewidth=2)
@@ -184,12 +182,12 @@ def _image(figure: Figure, picture, x: float, y: float, side: float, colour: str
 def _predictions(figure: Figure, x, y, title: str, cells: list[tuple]) -> None:
     """Draw repainted pictures in two columns, with their predictions; wrong ones in colour."""
     side = 0.83
-    page.write(_axes(figure, x, y, 3, 0.2), title, size=SMALL + 0.5, colour=GREY)
+    page.write(axes_at(figure, x, y, 3, 0.2), title, size=SMALL + 0.5, colour=GREY)
     for place, (picture, above, guess, right) in enumerate(cells):
         left, top = x + place % 4 * (side + 0.09), y + 0.24
         colour = style.GREEN if right else VERMILION
-        _image(figure, picture, left, top, side, colour)
-        axes = _axes(figure, left, top + side + 0.03, side, 0.35)
+        image_at(figure, picture, left, top, side, colour)
+        axes = axes_at(figure, left, top + side + 0.03, side, 0.35)
         mark = "✓" if right else "✗"
         page.write(axes, [above], size=SMALL, colour=GREY)
         page.write(axes, f"{mark} {guess}", page.leading(), size=SMALL, bold=True, colour=colour)
@@ -197,17 +195,17 @@ def _predictions(figure: Figure, x, y, title: str, cells: list[tuple]) -> None:
 
 def _neuron(figure: Figure, n, place: int, y: float, image, book: Atlas, widest: float) -> None:
     side, x, thumb = 1.08, 2.55, 0.5
-    page.spot(_axes(figure, x, y, side, side), image, n.region, place)
-    words = _axes(figure, x + side + 0.12, y, 2.0, side)
+    page.spot(axes_at(figure, x, y, side, side), image, n.region, place)
+    words = axes_at(figure, x + side + 0.12, y, 2.0, side)
     top = page.write(words, ", ".join(n.names) or "no name", size=HEAD, bold=True)
     top = page.write(words, f"neuron {n.index}; {n.test.split(',')[0]}", top, colour=GREY)
     for column, i in enumerate(i for i in n.exemplars if i in book.thumbnails):
         if column < 3:
-            _image(
+            image_at(
                 figure, book.thumbnails[i], x + side + 0.12 + column * (thumb + 0.05),
                 y + 0.42, thumb,
             )  # fmt: skip
-    bar = _axes(figure, x + side + 0.12, y + 0.97, 1.6, 0.11)
+    bar = axes_at(figure, x + side + 0.12, y + 0.97, 1.6, 0.11)
     bar.barh([0], [n.contribution / widest], color=style.look(place)[0])
     bar.set(xlim=(0, 1.32), ylim=(-0.5, 0.5))
     bar.text(
@@ -221,27 +219,27 @@ def draw(known: dict, e: Explanation, book: Atlas) -> Figure:
     figure, scene = Figure(figsize=SIZE), world.sample(known["index"], SEED, swap=True)
     label, guess = known["label"], known["predicted"]
     title = f"Why is this {label} a {guess}?"
-    page.write(_axes(figure, 0.2, 0.14, 9, 0.4), title, size=15, bold=True)
+    page.write(axes_at(figure, 0.2, 0.14, 9, 0.4), title, size=15, bold=True)
     heads = ((0.2, "The decision"), (2.55, "What, where, why"), (5.75, "How sure: painted again"))
     for x, head in heads:
-        page.write(_axes(figure, x, 0.62, 3, 0.3), head, size=HEAD + 0.5, bold=True)
-    _image(figure, e.image, 0.2, 0.92, 2.0, VERMILION)
-    words = _axes(figure, 0.2, 2.98, 2.1, 0.5)
+        page.write(axes_at(figure, x, 0.62, 3, 0.3), head, size=HEAD + 0.5, bold=True)
+    image_at(figure, e.image, 0.2, 0.92, 2.0, VERMILION)
+    words = axes_at(figure, 0.2, 2.98, 2.1, 0.5)
     y = page.write(words, f"✗ {guess}, {share(e.probability)}", size=HEAD, bold=True,
                    colour=VERMILION)  # fmt: skip
     page.write(words, f"It is a {label} in a {scene.scene}.", y)
     for place, (name, track) in enumerate((("class", e.cls), ("image", e.sample))):
         left = 0.2 + place * 1.04
-        _image(figure, page.heated(e.image, track.heatmap), left, 3.72, 0.96)
-        page.write(_axes(figure, left, 4.7, 1, 0.2), f"heatmap: {name}", colour=GREY)
+        image_at(figure, page.heated(e.image, track.heatmap), left, 3.72, 0.96)
+        page.write(axes_at(figure, left, 4.7, 1, 0.2), f"heatmap: {name}", colour=GREY)
     first, _, rest = known["r_words"].partition(", ")
-    words = _axes(figure, 0.2, 4.98, 2.1, 0.8)
+    words = axes_at(figure, 0.2, 4.98, 2.1, 0.8)
     y = page.write(words, first, size=HEAD, bold=True)
     page.write(words, style.fit(rest, 2.05, lines=3), y, colour=GREY)
     drawn = e.sample.neurons[:ROWS]
     for place, n in enumerate(drawn):
         _neuron(figure, n, place, 0.92 + place * 1.3, e.image, book, drawn[0].contribution)
-    words = _axes(figure, 2.55, 4.86, 3.0, 0.9)
+    words = axes_at(figure, 2.55, 4.86, 3.0, 0.9)
     named = Counter(n["names"][0] for n in known["neurons"] if n["names"]).most_common(1)[0]
     other, p = known["without"]
     lines = (
@@ -264,7 +262,7 @@ def _repainted(figure: Figure, known: dict, scene) -> None:
     _predictions(figure, x, 0.92, f"the same {label} in other scenes", cells)
     right = sum(c == label for c, _ in known["scenes"].values())
     line = f"recognised in {right} of {len(known['scenes'])} scenes"
-    page.write(_axes(figure, x, 2.4, 3.6, 0.3), line, size=BODY, bold=True)
+    page.write(axes_at(figure, x, 2.4, 3.6, 0.3), line, size=BODY, bold=True)
     things, cells = [t for t in known["things"] if t not in (label, guess)], []
     wrong = [t for t in things if known["things"][t][0] == guess]
     for name in [*wrong[:3], *[t for t in things if known["things"][t][0] == t][:1]]:
@@ -274,7 +272,7 @@ def _repainted(figure: Figure, known: dict, scene) -> None:
     _predictions(figure, x, 3.05, f"other things in the same {scene.scene}", cells)
     same = sum(c == guess for c, _ in known["things"].values())
     line = f"{same} of {len(known['things'])} things are called {guess}"
-    page.write(_axes(figure, x, 4.53, 3.6, 0.3), line, size=BODY, bold=True)
+    page.write(axes_at(figure, x, 4.53, 3.6, 0.3), line, size=BODY, bold=True)
 
 
 def main() -> None:
@@ -288,8 +286,8 @@ def main() -> None:
         draw(known, e, book).savefig(ROOT / f"{NAME}.png", dpi=110)
     text = json.dumps(known, indent=1, ensure_ascii=False, allow_nan=False)
     (ROOT / f"{NAME}.json").write_text(text + "\n", encoding="utf-8")
-    path = ROOT / "README.md"
-    path.write_text(readme(path.read_text(encoding="utf-8"), known), encoding="utf-8")
+    path = ROOT / "docs" / "start.md"
+    path.write_text(with_picture(path.read_text(encoding="utf-8"), known), encoding="utf-8")
     print(caption(known))
 
 

@@ -1,4 +1,4 @@
-"""The README's first picture: its caption is that of the committed facts, which are true."""
+"""The picture of docs/start.md: its caption is that of the committed facts, which are true."""
 
 import json
 from pathlib import Path
@@ -20,11 +20,11 @@ def network():
     return targets.load(picture.NETWORK)
 
 
-def test_the_caption_in_the_readme_is_made_from_the_facts():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert picture.readme(text, KNOWN) == text
+def test_the_caption_on_the_page_is_made_from_the_facts():
+    text = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
+    assert picture.with_picture(text, KNOWN) == text
     with pytest.raises(ValueError, match="0 pairs"):
-        picture.readme("no picture", KNOWN)
+        picture.with_picture("no picture", KNOWN)
     with Image.open(ROOT / f"{picture.NAME}.png") as drawn:
         assert drawn.width > 900
     assert (ROOT / f"{picture.NAME}.png").stat().st_size < 300_000
