@@ -43,7 +43,12 @@ def test_weights_encoders_and_counts_are_replaced(staged):
     }  # fmt: skip
     own = f"{staged.data}/weights/resnet18_places365.pth.tar"
     books = {
-        "a": {"tested": None, "silenced": 96, "also_encoders": ["open_clip:RN50/openai"]},
+        "a": {
+            "tested": None,
+            "silenced": 96,
+            "ks": [40, 5, 80],
+            "also_encoders": ["open_clip:RN50/openai"],
+        },
         "b": {"target": "timm/vit", "sentences": "mpnet", "also": ["torchvision/vit_b_16"]},
         "c": {"weights": own, "also": ["timm/x"], "also_weights": [None]},
     }
@@ -53,7 +58,7 @@ def test_weights_encoders_and_counts_are_replaced(staged):
     assert found.common["encoder"] == f"{clip}/ViT-B-32-quickgelu"
     assert found.common["probe_count"] == dry_run.IMAGES and found.common["workers"] == 0
     assert found.common["alpha"] == 0.9 and found.needs == [] and found.description == BANNER
-    few = {name: dry_run.SMALL[name] for name in ("tested", "silenced")}
+    few = {name: dry_run.SMALL[name] for name in ("tested", "silenced")} | {"ks": [20, 5]}
     assert found.notebooks["a"] == few | {"also_encoders": [f"{clip}/RN50"]}
     vit = str(staged.data / "random/timm-vit.safetensors")
     expected = {"target": "timm/vit", "weights": vit, "also": []}
