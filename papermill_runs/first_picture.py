@@ -13,24 +13,24 @@ import json
 import re
 import textwrap
 
+import numpy as np
 import photographs
 import picture
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 import wwwlib
 from wwwlib import contributions, images, language, maps, targets
 from wwwlib.atlas import Atlas, Explanation
-from wwwlib.images import image_set
 from wwwlib.plots import page, style
 from wwwlib.plots.style import BODY, GREEN, GREY, HEAD, SMALL, VERMILION, share
 
 ROOT = picture.ROOT
-NAME = "docs/espresso"
-PHOTO, LAYER, TOP, K, DRAWS = "coffee.jpg", photographs.LAYER, 5, 5, 20
+NAME = "docs/palace"
+PHOTO, LAYER, TOP, K, DRAWS = "temple.jpg", photographs.LAYER, 5, 5, 20
 NETWORK = "../papermill_runs/photographs.py:network"  # as in profile `example`, whose store serves
 WORDS = ROOT / "data" / "photo_words.txt"
 BEGIN, END = (
@@ -38,9 +38,15 @@ BEGIN, END = (
     "<!-- end of first picture -->",
 )
 ROWS = 3  # neurons drawn of those explained
-# What a name stands for: sides of a box around it, in fractions of the network's input.
-COFFEE = (0.24, 0.19, 0.70, 0.48)
-PLACES = {"espresso": COFFEE, "coffee": COFFEE}
+# What names stand for: the outline of the building by hand, in fractions of the network's input.
+THING, WORDS_FOR_IT = "building", ("building", "temple", "pagoda", "palace", "roof")
+OUTLINE = (
+    (0.00, 0.19), (0.16, 0.09), (0.17, 0.01), (0.22, 0.01), (0.23, 0.10), (0.35, 0.20),
+    (0.50, 0.26), (0.43, 0.30), (0.43, 0.36), (0.52, 0.40), (0.50, 0.45), (0.50, 0.53),
+    (0.58, 0.61), (0.55, 0.65), (0.56, 0.76), (0.64, 0.83), (0.50, 0.93), (0.46, 1.00),
+    (0.30, 1.00), (0.10, 0.88), (0.00, 0.82),
+)  # fmt: skip
+CREDIT = "Photograph: danielbuechele, [CC BY 2.0](data/README.md)."
 
 
 # What is shown ----------------------------------------------------------------------------------
@@ -95,17 +101,22 @@ def agreement(names: list[str | None], patches: list[list[str]], seed: int = 0) 
     }
 
 
-def on_named(n, size: tuple[int, int]) -> tuple[float, float] | None:
-    """Return the share of a neuron's region in the box of its first name, and the box's area.
+def outlined(size: tuple[int, int]) -> Tensor:
+    """Return which pixels (H, W) are of the thing that is outlined by hand."""
+    drawn = Image.new("1", size[::-1])
+    corners = [(x * size[1], y * size[0]) for x, y in OUTLINE]
+    ImageDraw.Draw(drawn).polygon(corners, fill=1)
+    return torch.from_numpy(np.array(drawn))
 
-    None if the neuron has no name, or one without a box.
+
+def on_named(n, size: tuple[int, int]) -> float | None:
+    """Return the share of a neuron's region on the thing that its first name is a word for.
+
+    None if the neuron has no name, or one for something else.
     """
-    if not n.names or n.names[0] not in PLACES:
+    if not n.names or n.names[0] not in WORDS_FOR_IT:
         return None
-    left, top, right, bottom = image_set.box_pixels(PLACES[n.names[0]], size[1], size[0])
-    inside = torch.zeros(size, dtype=torch.bool)
-    inside[top:bottom, left:right] = True
-    return (n.region & inside).sum().item() / n.region.sum().item(), inside.double().mean().item()
+    return (n.region & outlined(size)).sum().item() / n.region.sum().item()
 
 
 def regions(e: Explanation, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -152,12 +163,14 @@ def facts(target: targets.Target, book: Atlas, e: Explanation, x: Tensor) -> dic
     known |= {"neurons": neurons, "share": e.sample.share, "layer size": e.sample.layer_size}
     known |= {"r": e.r, "r_words": e.r_words, "patches": len(patches)}
     known |= {"named": sum(name is not None for name in first)}
+    size = tuple(e.sample.neurons[0].region.shape)
+    known |= {"area of the thing": outlined(size).double().mean().item()}
     known |= {"agreement": agreement(first, exemplars)}
     union, others = regions(e)
     tried = blurred(x, torch.cat([union[None], ~union[None], others]))
     p = probability(target, tried, e.predicted)
     known |= {"area": union.double().mean().item(), "blurred": p[0].item(), "alone": p[1].item()}
-    known |= {"random blurred": p[2:].mean().item()}
+    known |= {"random blurred": p[2:].mean().item(), "random as low": (p[2:] <= p[0]).sum().item()}
     own = torch.tensor([[n.index for n in e.sample.neurons]])
     generator = torch.Generator().manual_seed(0)
     some = torch.stack([
@@ -172,25 +185,23 @@ def article(word: str) -> str:
     return f"{'an' if word[0].lower() in 'aeiou' else 'a'} {word}"
 
 
-def better(n: dict) -> bool:
+def better(n: dict, known: dict) -> bool:
     """Whether a neuron's region is on what it is named after, more than by chance."""
-    return n["on"] is not None and n["on"][0] > n["on"][1]
+    return n["on"] is not None and n["on"] > known["area of the thing"]
 
 
 def verdict(known: dict) -> str:
     """Return a sentence that compares the regions with random pixels."""
-    own, random = (known["probability"] - known[key] for key in ("blurred", "random blurred"))
-    if own <= random:
-        return "Random pixels matter as much as the regions, or more."
-    if random > own / 2:
-        return "Random pixels matter nearly as much: the regions explain little."
-    return "Random pixels matter less."
+    n, guess = known["random as low"], known["predicted"]
+    if n == 0:
+        return f"None of {DRAWS} random masks of that size lowers {guess} as much."
+    return f"Of {DRAWS} random masks of that size {n} lower {guess} as much."
 
 
 def caption(known: dict) -> str:
     """Return the caption: what the facts say, whichever they are."""
     neurons, agree, guess = known["neurons"], known["agreement"], known["predicted"]
-    found = [n for n in neurons if n["on"]]
+    found = [n for n in neurons if n["on"] is not None]
     words = " or ".join(dict.fromkeys(f"*{n['names'][0]}*" for n in found))
     return (
         f"*Why is this {article(guess)}?* EfficientNet-Lite0, trained on ImageNet, predicts it "
@@ -198,10 +209,9 @@ def caption(known: dict) -> str:
         f"index; exemplars are {known['patches']} patches of "
         f"[seven photographs](docs/photographs.md). "
         f"**What**: {len(found)} of the {len(neurons)} neurons that contribute most are named "
-        f"{words}. **Where**: {sum(map(better, found))} of them are active on the coffee more than "
-        f"by chance ({', '.join(share(n['on'][0]) for n in found)} of their regions; chance is "
-        f"{share(found[0]['on'][1])}). The patches of the others show saucer, handle and spoon: "
-        f"the encoder knows ImageNet's classes only, and names a part after the whole. "
+        f"{words}. **Where**: {sum(better(n, known) for n in found)} of them are active on the "
+        f"{THING} more than by chance ({', '.join(share(n['on']) for n in found)} of their "
+        f"regions; it covers {share(known['area of the thing'])} of the picture). "
         f"**Why**: the neurons carry {share(known['share'])} of all contributions; set to "
         f"zero, they leave {guess} at {share(known['silenced'])}, as many random ones at "
         f"{share(known['random silenced'])}. "
@@ -210,7 +220,7 @@ def caption(known: dict) -> str:
         f"{share(known['random blurred'])}. {verdict(known)} So few patches name "
         f"{known['named']} of {known['layer size']:,} neurons; {share(agree['names'])} of their "
         f"exemplars are from photographs that show the name (shuffled names "
-        f"{share(agree['shuffled'])}, best words {share(agree['best'])})."
+        f"{share(agree['shuffled'])}, best words {share(agree['best'])}). {CREDIT}"
     )
 
 
@@ -240,12 +250,13 @@ def _neuron(figure: Figure, n, known: dict, place: int, y: float, e, book: Atlas
     page.spot(picture.axes_at(figure, x, y, side, side), e.image, n.region, place)
     words = picture.axes_at(figure, x + side + 0.12, y, 2.0, side)
     name = style.fit(", ".join(n.names[:2]) or "no name", 1.85, HEAD, bold=True)
-    colour = style.INK if better(known) else GREY
+    own = known["neurons"][place]
+    colour = style.INK if better(own, known) else GREY
     top = page.write(words, name, size=HEAD, bold=True, colour=colour)
     said = "untested"
-    if known["on"]:
-        mark = "✓" if better(known) else "✗"
-        said = f"{mark} {share(known['on'][0])} of its region is on coffee"
+    if own["on"] is not None:
+        mark = "✓" if better(own, known) else "✗"
+        said = f"{mark} region: {share(own['on'])} on the {THING}"
     page.write(words, said, top, colour=GREY)
     for column, i in enumerate([i for i in n.exemplars if i in book.thumbnails][:3]):
         left = x + side + 0.12 + column * (thumb + 0.05)
@@ -284,12 +295,12 @@ def draw(known: dict, e: Explanation, book: Atlas, seen: list[Image.Image]) -> F
     text(0.2, 5.1, style.fit("of both heatmaps, by neurons that matter for the class and here", 2.1,
                              lines=2), colour=GREY)  # fmt: skip
     for place, n in enumerate(e.sample.neurons[:ROWS]):
-        _neuron(figure, n, known["neurons"][place], place, 0.92 + place * 1.3, e, book)
-    found = [n for n in known["neurons"] if n["on"]]
+        _neuron(figure, n, known, place, 0.92 + place * 1.3, e, book)
+    found = [n for n in known["neurons"] if n["on"] is not None]
     lines = (
-        f"A name is a hypothesis. {sum(map(better, found))} of {len(found)} neurons with this name "
-        f"are active on the coffee more than by chance, {share(found[0]['on'][1])}. Names of the "
-        "others are grey."
+        f"A name is a hypothesis. {sum(better(n, known) for n in found)} of {len(found)} neurons "
+        f"named {THING} are active on it more than by chance, its share of the picture "
+        f"({share(known['area of the thing'])}). Other names are grey."
     )
     text(2.55, 4.88, style.fit(lines, 3.1, BODY, lines=4), size=BODY)
     _tests(figure, known, seen)
@@ -330,9 +341,10 @@ def _tests(figure: Figure, known: dict, seen: list[Image.Image]) -> None:
     colours = [style.BLUE if "random" not in key else style.RULE for key in rows]
     axes.barh(range(len(rows)), rows.values(), color=colours, height=0.62)
     for place, value in enumerate(rows.values()):
-        axes.text(value + 0.02, place, share(value), va="center", size=SMALL)
+        axes.annotate(share(value), (value, place), (4, 0), va="center", size=SMALL,
+                      textcoords="offset points")  # fmt: skip
     axes.set_yticks(range(len(rows)), rows, fontsize=SMALL)
-    axes.set(xlim=(0, 1.2), ylim=(len(rows) - 0.5, -0.5), xticks=[])
+    axes.set(xlim=(0, 1.3 * max(rows.values())), ylim=(len(rows) - 0.5, -0.5), xticks=[])
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     axes = picture.axes_at(figure, x, 2.95, 3.4, 0.2)

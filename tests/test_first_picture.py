@@ -73,41 +73,41 @@ def test_neurons_are_silenced_as_by_a_hook(monkeypatch):
         assert p.item() == pytest.approx(expected.item(), abs=1e-4)
 
 
-def test_a_region_is_compared_with_the_box_of_its_name(monkeypatch):
-    monkeypatch.setattr(first_picture, "PLACES", {"cup": (0.5, 0.25, 1.0, 0.75)})
-    region = torch.zeros(8, 8, dtype=torch.bool)
-    region[3:5, 2:6] = True
-    neuron = SimpleNamespace(names=("cup",), region=region)
-    assert first_picture.on_named(neuron, (8, 8)) == (4 / 8, 16 / 64)
-    neuron.names = ("banjo", "cup")
-    assert first_picture.on_named(neuron, (8, 8)) is None
+def test_a_region_is_compared_with_the_outline_of_what_its_name_says(monkeypatch):
+    square = ((0.5, 0.25), (0.99, 0.25), (0.99, 0.74), (0.5, 0.74))
+    monkeypatch.setattr(first_picture, "OUTLINE", square)
+    assert first_picture.outlined((80, 80)).double().mean().item() == pytest.approx(1 / 4, abs=0.01)
+    region = torch.zeros(80, 80, dtype=torch.bool)
+    region[30:50, 20:60] = True
+    neuron = SimpleNamespace(names=("roof", "banjo"), region=region)
+    assert first_picture.on_named(neuron, (80, 80)) == 0.5
+    neuron.names = ("banjo", "roof")
+    assert first_picture.on_named(neuron, (80, 80)) is None
 
 
-@pytest.mark.parametrize(
-    ("blurred", "random", "said"),
-    [(0.1, 0.2, "nearly as much"), (0.1, 0.7, "matter less"), (0.5, 0.4, "as much as the regions")],
-)
-def test_regions_are_compared_with_random_pixels(blurred, random, said):
-    known = {"probability": 0.9, "blurred": blurred, "random blurred": random}
-    assert said in first_picture.verdict(known)
+@pytest.mark.parametrize(("count", "said"), [(0, "None of 20"), (3, "masks of that size 3 lower")])
+def test_regions_are_compared_with_random_pixels(count, said):
+    assert said in first_picture.verdict({"predicted": "otter", "random as low": count})
 
 
 def test_the_caption_says_what_the_facts_say():
     known = {
         "photograph": "cat.jpg", "predicted": "otter", "probability": 0.81, "share": 0.22,
         "layer size": 1280, "patches": 119, "named": 456, "r": 0.9, "r_words": "r = .90",
-        "neurons": [{"names": ["fur"], "on": (0.44, 0.17)}, {"names": ["fur"], "on": (0.05, 0.17)},
+        "area of the thing": 0.17,
+        "neurons": [{"names": ["fur"], "on": 0.44}, {"names": ["fur"], "on": 0.05},
                     {"names": ["banjo"], "on": None}, {"names": [], "on": None}],
         "agreement": {"names": 0.41, "shuffled": 0.12, "best": 0.93}, "area": 0.31,
-        "blurred": 0.13, "random blurred": 0.62, "alone": 0.5,
+        "blurred": 0.13, "random blurred": 0.62, "alone": 0.5, "random as low": 2,
         "silenced": 0.52, "random silenced": 0.79,
     }  # fmt: skip
     said = first_picture.caption(known)
     for part in (
         "Why is this an otter?", "(81 %)", "119 patches", "2 of the 4 neurons", "named *fur*",
-        "1 of them", "44 %, 5 % of their regions; chance is 17 %", "456 of 1,280", "41 % of their",
+        "1 of them", "44 %, 5 % of their regions; it covers 17 %", "456 of 1,280", "41 % of their",
         "shuffled names 12 %", "best words 93 %", "carry 22 %", "otter at 52 %",
-        "random ones at 79 %", "31 % of the pixels", "is at 13 %", "pixels at 62 %", "matter less",
+        "random ones at 79 %", "31 % of the pixels", "is at 13 %", "pixels at 62 %",
+        "2 lower otter",
     ):  # fmt: skip
         assert part in said, part
 
