@@ -105,8 +105,9 @@ def _encoder(own: dict[str, Any]) -> int:
 
 def size(sizes: Iterable[str]) -> float:
     """Return the bytes that texts such as "over 6.3 GB" add up to."""
-    found = [re.search(r"([\d.]+) ([kMG])B", text) for text in sizes]
-    return sum(float(one[1]) * {"k": 1e3, "M": 1e6, "G": 1e9}[one[2]] for one in found if one)
+    found = [re.search(r"([\d.]+) ([kMGT])B", text.replace(",", "")) for text in sizes]
+    units = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+    return sum(float(one[1]) * units[one[2]] for one in found if one)
 
 
 def embedded(job: Job) -> int:
@@ -133,6 +134,8 @@ def text(jobs: list[Job], sizes: Iterable[str], fixed: float) -> str:
         return "None of these notebooks passes over all images: there is nothing to estimate."
     rows = {job.name: seconds(job) for job in passing}
     whole, device = (sum(one) for one in zip(*rows.values(), strict=True))
+    if not whole:
+        return "How many images there are shows only when they are read: there is no estimate."
     longest = max(rows, key=lambda name: rows[name][0])
     memory = max(
         net.weights + job.effective.get("batch_size", 64) * net.outputs

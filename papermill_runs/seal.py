@@ -9,12 +9,17 @@ from pathlib import Path
 from profiles import Job, Project
 
 FILE = "expected.json"
-TOLERANCE = 0.005
+LEAST, MOST = 0.0005, 0.005
 REASONS = {
     "0": "a count",
-    str(TOLERANCE): "features differ by about 1e-7 between processors, so that near-ties may fall "
-    "differently; every random draw is seeded",
+    f"{LEAST} to {MOST}, a tenth of the value between": "features differ by about 1e-7 between "
+    "processors, so that near-ties may fall differently; every random draw is seeded",
 }
+
+
+def tolerance(value: float) -> float:
+    """Return by how much a value may differ from the published one."""
+    return 0 if isinstance(value, int) else round(min(MOST, max(LEAST, abs(value) / 10)), 6)
 
 
 def scalars(folder: Path, jobs: list[Job]) -> dict[str, dict[str, float]]:
@@ -30,8 +35,7 @@ def scalars(folder: Path, jobs: list[Job]) -> dict[str, dict[str, float]]:
 def sealed(profile: str, found: dict[str, dict[str, float]]) -> str:
     """Return the text of ``expected.json``: values with tolerances, and the reasons for these."""
     values = {
-        name: {key: [x, 0 if isinstance(x, int) else TOLERANCE] for key, x in own.items()}
-        for name, own in found.items()
+        name: {key: [x, tolerance(x)] for key, x in own.items()} for name, own in found.items()
     }
     content = {"profile": profile, "tolerances": REASONS, "values": values}
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
@@ -43,21 +47,25 @@ def compare(project: Project, profile: str, jobs: list[Job], folder: Path) -> li
     Returns
     -------
     list of str
-        A sentence, and a line for each value that moved, is new or is missing; empty if another
-        profile is published, or none.
+        A sentence, and a line for each value that moved, is new or is missing, or for all of a
+        notebook without results; empty if another profile is published, or none.
     """
     path = project.reference / FILE
     published = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if published.get("profile") != profile:
         return []
-    count, lines, nothing = 0, [], (math.nan, 0)
-    for name, own in scalars(folder, jobs).items():
-        known = published["values"].get(name, {})
+    count, kept, lines, nothing = 0, 0, [], (math.nan, 0)
+    found = scalars(folder, jobs)
+    for name in (job.name for job in jobs):
+        known, own = published["values"].get(name, {}), found.get(name, {})
         count += len(known)
+        if known and name not in found:
+            lines.append(f"  missing   {name}: all of its {len(known)} values")
+            continue
         for key in dict.fromkeys([*known, *own]):
-            (before, tolerance), now = known.get(key, nothing), own.get(key, math.nan)
-            if not abs(now - before) <= tolerance:
+            (before, allowed), now = known.get(key, nothing), own.get(key, math.nan)
+            if abs(now - before) <= allowed:
+                kept += 1
+            else:
                 lines.append(f"  moved     {name}: {key}: {before:.6g} published, {now:.6g} now")
-    new = sum("nan published" in line for line in lines)
-    kept = count - len(lines) + new
     return [f"Reproduced: {kept} of {count} published values within tolerance.", *lines]

@@ -70,3 +70,8 @@ def test_operations_of_a_transformer_are_counted_with_its_attention(monkeypatch)
     monkeypatch.undo()
     found = cost.__wrapped__("torchvision/vit_b_16")
     assert 30e9 < found.operations < 40e9 and found.weights == pytest.approx(346e6, rel=0.01)
+
+
+def test_images_that_are_counted_only_when_they_are_read_have_no_estimate():
+    assert "no estimate" in estimate.text([job("01_concept_discovery", probe="a.py:f")], [], 5)
+    assert estimate.size(["1,234 MB", "1.2 TB", "some"]) == pytest.approx(1.234e9 + 1.2e12)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import manifest
 import nbformat.v4
@@ -18,6 +19,7 @@ import profiles
 import publish
 import pytest
 import run
+import seal
 from manifest import Manifest
 from parameters import declared, parse
 from profiles import Project
@@ -657,6 +659,24 @@ def test_a_run_is_compared_with_the_published_values(
     assert run.main(["tiny", "--force"], project) == code
     assert said in capsys.readouterr().out
     assert run.main(["tiny", "--set", "k=4"], project) == 0, "other parameters have other values"
+
+
+def test_a_notebook_without_results_is_not_reproduced(tmp_path):
+    jobs = [SimpleNamespace(name="00_a"), SimpleNamespace(name="01_b")]
+    published = {"00_a": {"x": 0.2}, "01_b": {"y": 0.0002, "z": 3}}
+    (tmp_path / seal.FILE).write_text(seal.sealed("world", published))
+    project = SimpleNamespace(reference=tmp_path)
+
+    def compared(**values):
+        for name, own in values.items():
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / "results.json").write_text(json.dumps({"scalars": own}))
+        return seal.compare(project, "world", jobs, tmp_path)
+
+    first, *rest = compared(**{"00_a": {"x": 0.204}})
+    assert "1 of 3" in first and rest == ["  missing   01_b: all of its 2 values"]
+    first, *rest = compared(**{"01_b": {"y": -0.0004, "z": 3}})
+    assert "2 of 3" in first and len(rest) == 1 and "01_b: y" in rest[0], "a sign has changed"
 
 
 def test_publish_takes_a_profile_as_it_stands(project, capsys):
