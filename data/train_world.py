@@ -15,9 +15,9 @@ projections learn to match captions with images and crops contrastively, with no
 caption as further negatives, and tokens that occur in none keep their random embeddings. Without
 those, unseen nouns have arbitrary text features and win neurons by accident.
 
-Contrastive training makes the similarity of image and text estimate log p(text | image) / p(text),
-so that rare words win: a petal, which few pictures show, before the flower. As in two-tower
-retrieval (Yi et al., "Sampling-bias-corrected neural modeling for large corpus item
+Contrastive training makes the similarity of image and text estimate log [p(text | image) /
+p(text)], which favours rare words: a petal, which few pictures show, over the flower. As in
+two-tower retrieval (Yi et al., "Sampling-bias-corrected neural modeling for large corpus item
 recommendations", RecSys 2019), the logarithm of a caption's frequency is subtracted in part.
 """
 
@@ -323,6 +323,7 @@ def train_text_tower(model, tokenizer, image_features, text_of, epochs, rate=2e-
     nouns, rng, batch_size = negative_nouns(), np.random.RandomState(0), 256
     learned = [p for name, p in model.named_parameters() if not name.startswith("visual.trunk")]
     count = len(image_features)
+    # Of captions that no epoch trains on, so that their noise is not that of the batches.
     frequency = Counter(text_of(i, epochs + e) for e in (1, 2) for i in range(count))
 
     def loss_of(batch, epoch):
