@@ -129,6 +129,7 @@ def reference() -> None:
             found = [name for name in found if ".voila" not in name]
         else:
             found = [f"wwwlib.{part}"]
+        found += ["wwwlib.targets.layout"] if part == "activations" else []  # what it captures
         lines = [f"# {part}", ""]
         for name in found:
             lines += [] if name == f"wwwlib.{part}" else [f"## {name.removeprefix('wwwlib.')}", ""]

@@ -135,6 +135,10 @@ def test_codes_that_nothing_reads_are_not_computed(case):
     assert len(seen) == 1
 
 
+def prepare(image):
+    return pil_to_tensor(image.resize((18, 16))).float() / 255
+
+
 @pytest.mark.parametrize("layout", ["BHWN", "BN"])
 def test_channels_last_and_vectors_are_read(layout):
     class Last(nn.Module):
@@ -155,7 +159,6 @@ def test_channels_last_and_vectors_are_read(layout):
         nn.Linear(4, 2),
     ]
     net = nn.Sequential(*parts)
-    prepare = lambda image: pil_to_tensor(image.resize((18, 16))).float() / 255  # noqa: E731
     target = targets.wrap(net, prepare, ["a", "b"], "small", layouts={"1": "BHWN"})
     layer = {"BHWN": "1", "BN": "4"}[layout]
     own, x = dictionary(4, 6), torch.rand(2, 3, 16, 18)
@@ -163,6 +166,48 @@ def test_channels_last_and_vectors_are_read(layout):
     found = contributions.ablation(made, x, f"{layer}@directions", signed=True)
     taylor = contributions.taylor(made, x, f"{layer}@directions", signed=True)
     assert torch.allclose(found, taylor, atol=1e-5), "what follows is linear"
+
+
+class Parts(nn.Module):
+    """Maps (B, 4, 4, 4), a linear layer on their last axis, one that is not called, one twice."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.last, self.flat = nn.Conv2d(3, 4, 4, 4), nn.Linear(4, 4), nn.Flatten()
+        self.unused, self.twice, self.head = nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)
+
+    def forward(self, x):
+        a = self.last(self.twice(self.twice(self.conv(x))).movedim(1, -1))
+        return self.head(a.mean((1, 2)))
+
+
+def test_as_many_rows_as_neurons_are_read_as_capture_reads_them():
+    """Breaks if a map (B, 4, 4, 4) is read channels first by its shape, but last by capture."""
+    target, x = targets.wrap(Parts(), prepare, ["a", "b"], "square"), torch.rand(2, 3, 16, 18)
+    made = with_directions(target, "last", Linear(*(torch.eye(4), torch.zeros(4)) * 2))
+    with torch.no_grad(), capture(made, ["last", "last@directions"]) as captured:
+        made.model(x)
+    assert captured["last"].layout == "BHWN"
+    assert torch.equal(captured["last@directions"].maps, captured["last"].maps)
+    taylor = contributions.taylor(made, x, "last@directions", signed=True)
+    assert torch.allclose(taylor, contributions.taylor(target, x, "last", signed=True))
+
+
+@pytest.mark.parametrize("layer, count", [("unused", 0), ("twice", 2)])
+def test_a_layer_that_is_not_called_once_is_refused(layer, count):
+    target = targets.wrap(Parts(), prepare, ["a", "b"], "square")
+    with pytest.raises(ValueError, match=f"'{layer}' of square is called {count} times"):
+        with_directions(target, layer, dictionary(4))
+
+
+def test_what_capture_refuses_is_refused():
+    """Maps without the proportions of the input, whose second axis has as many as directions."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Flatten(), nn.Unflatten(1, (4, 2, 8)))
+    net.extend([nn.Flatten(), nn.Linear(64, 2)])
+    target = targets.wrap(net, prepare, ["a", "b"], "small")
+    with pytest.raises(ValueError, match="pass layouts="):
+        with_directions(target, "2", dictionary(4))
 
 
 def test_every_verb_takes_directions(tmp_path):
@@ -185,7 +230,7 @@ def test_every_verb_takes_directions(tmp_path):
     [
         ("layer9", {}, "no layer 'layer9'"),
         ("logits", {}, "give a hidden layer"),
-        ("layer3", {}, "directions of 128 neurons"),
+        ("layer3", {}, "does not fit to directions of 128 neurons"),
         ("layer4", {"bias": torch.zeros(3)}, "do not match"),
     ],
 )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from wwwlib.store import digest, tensor_digest
 from wwwlib.targets.examine import fixed_batch, run
+from wwwlib.targets.layout import Activations, read
 from wwwlib.targets.target import LOGITS, Target
 
 
@@ -63,7 +64,8 @@ def with_directions(
     Raises
     ------
     ValueError
-        If the layer does not exist, has such directions already, or its output has no axis of D.
+        If the layer does not exist, has such directions already, is not called exactly once, or its
+        output does not have D neurons.
     """
     virtual = f"{layer}@{name}"
     if layer == LOGITS or virtual in target.virtual:
@@ -72,10 +74,13 @@ def with_directions(
     if directions.ndim != 2 or bias.shape != directions.shape[1:]:
         shapes = f"{tuple(directions.shape)} and bias {tuple(bias.shape)}"
         raise ValueError(f"directions {shapes} do not match (M, D) and (D,).")
-    shape = _shape(target, layer)
-    layout = _layout(target, layer, shape, directions.shape[1])
-    before, patches = target.prefix_tokens or 0, target.grid and target.grid[0] * target.grid[1]
-    before = before if layout == "BTN" and shape[1] != patches else 0
+    output = _output(target, layer)
+    layout = output.layout
+    if output.neurons != len(bias):
+        raise ValueError(
+            f"{output!r} of {target.name} does not fit to directions of {len(bias)} neurons; give "
+            "those of this layer, or its layout by layouts= of targets.wrap."
+        )
     sample = torch.randn(64, len(bias), generator=torch.Generator().manual_seed(0)).to(directions)
     tensors = {"directions": directions, "bias": bias, "codes": dictionary.encode(sample).detach()}
     made = replace(
@@ -85,7 +90,7 @@ def with_directions(
         layouts={**target.layouts, virtual: "BNHW" if layout == "BHWN" else layout},
         virtual={**target.virtual, virtual: nn.Identity()},
     )
-    hook = _Codes(dictionary, made.virtual[virtual], layout, before)
+    hook = _Codes(dictionary, made.virtual[virtual], layout, output.prefix)
     made.module(layer).register_forward_hook(hook)
     return made
 
@@ -118,26 +123,16 @@ class _Codes:
         return output + (change.movedim(-1, 1) if self.layout == "BNHW" else change)
 
 
-def _shape(target: Target, layer: str) -> torch.Size:
-    """Return the shape of a layer's output."""
-    found: list[torch.Size] = []
-    note = target.module(layer).register_forward_hook(lambda _, __, out: found.append(out.shape))
+def _output(target: Target, layer: str) -> Activations:
+    """Return a layer's output for the fixed images."""
+    found: list[object] = []
+    note = target.module(layer).register_forward_hook(lambda _, __, out: found.append(out))
     try:
         x = fixed_batch(target.preprocess, target.name).to(target.device)
         run(target.model, x, target.name)
     finally:
         note.remove()
-    return found[0]
-
-
-def _layout(target: Target, layer: str, shape: torch.Size, width: int) -> str:
-    """Return the axes of a layer's output, of which one has D entries."""
-    given = target.layouts.get(layer) or {2: "BN", 3: "BTN"}.get(len(shape))
-    fits = {"BNHW": shape[1] == width, "BHWN": shape[-1] == width} if len(shape) == 4 else {}
-    layout = given or next((one for one, fit in fits.items() if fit), None)
-    if layout is None or shape[1 if layout in ("BNHW", "BN") else -1] != width:
-        raise ValueError(
-            f"The layer {layer!r} of {target.name} returns {tuple(shape)}, but the dictionary has "
-            f"directions of {width} neurons; give one that was made for this layer."
-        )
-    return layout
+    if len(found) != 1:
+        called = f"The layer {layer!r} of {target.name} is called {len(found)} times"
+        raise ValueError(f"{called} for a batch, not once; choose the layer around it.")
+    return read(target, layer, target.module(layer), found[0], x.shape)
