@@ -1,6 +1,7 @@
 """Directions as a layer of their own: values, gradients, ablation, and the verbs that take them."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -69,6 +70,32 @@ def test_the_given_network_stays_as_it_is(case):
         case.target, case.layer, dictionary(case.captured.neurons, seed=1), "sae"
     )
     assert other.digest != case.made.digest
+
+
+def test_encoders_that_differ_anywhere_have_keys_of_their_own():
+    """Breaks if the store takes one dictionary's results for another's."""
+    target, own, codes = targets.load("world/conv"), dictionary(96, k=4), torch.ones(11)
+    far = [replace(own, offset=shift * codes) for shift in (-30, -40, -4e5, -5e5)]
+    far += [replace(own, standardised=True), replace(own, k=5)]
+
+    def above(level):
+        jump = SimpleNamespace(directions=torch.eye(96), bias=torch.zeros(96))
+        jump.encode = lambda a: a * (a > level)  # a setting that no attribute shows
+        return jump
+
+    class Encoder(nn.Module):
+        def __init__(self, level):
+            super().__init__()
+            self.directions, self.bias = torch.eye(96), torch.zeros(96)
+            self.level = nn.Parameter(torch.tensor(level))
+
+        def encode(self, a):
+            return a * (a > self.level)
+
+    far += [above(5.0), above(8.0), Encoder(1e7), Encoder(2e7)]
+    keys = [with_directions(target, "layer3", one).digest for one in far]
+    assert len({*keys}) == len(far)
+    assert with_directions(target, "layer3", replace(far[0])).digest == keys[0]
 
 
 def test_contributions_are_codes_times_the_gradient_along_directions(case):
@@ -230,8 +257,8 @@ def test_every_verb_takes_directions(tmp_path):
     [
         ("layer9", {}, "no layer 'layer9'"),
         ("logits", {}, "give a hidden layer"),
-        ("layer3", {}, "does not fit to directions of 128 neurons"),
-        ("layer4", {"bias": torch.zeros(3)}, "do not match"),
+        ("layer3", {}, r"layer3.*directions \(11, 128\)"),
+        ("layer4", {"bias": torch.zeros(3)}, r"bias \(3,\)"),
     ],
 )
 def test_a_dictionary_that_does_not_fit_is_refused(layer, change, message):

@@ -52,6 +52,7 @@ def with_directions(
         Its channels or token dimensions are the D neurons; its pixels or patches are the positions.
         Class and register tokens have no code.
     dictionary : Dictionary
+        Its tensors, plain settings and codes of random activations are part of the target's key.
     name : str
         What follows the "@".
 
@@ -71,22 +72,25 @@ def with_directions(
     if layer == LOGITS or virtual in target.virtual:
         raise ValueError(f"{virtual!r} cannot be added; give a hidden layer, and a new name.")
     directions, bias = dictionary.directions.detach(), dictionary.bias.detach()
-    if directions.ndim != 2 or bias.shape != directions.shape[1:]:
-        shapes = f"{tuple(directions.shape)} and bias {tuple(bias.shape)}"
-        raise ValueError(f"directions {shapes} do not match (M, D) and (D,).")
     output = _output(target, layer)
     layout = output.layout
-    if output.neurons != len(bias):
+    if not directions.shape[1:] == bias.shape == (output.neurons,):
+        shapes = f"directions {tuple(directions.shape)} and bias {tuple(bias.shape)}"
         raise ValueError(
-            f"{output!r} of {target.name} does not fit to directions of {len(bias)} neurons; give "
-            "those of this layer, or its layout by layouts= of targets.wrap."
+            f"{output!r} of {target.name} does not fit {shapes}, (M, D) and (D,); give those of "
+            "this layer, or its layout by layouts= of targets.wrap."
         )
-    sample = torch.randn(64, len(bias), generator=torch.Generator().manual_seed(0)).to(directions)
-    tensors = {"directions": directions, "bias": bias, "codes": dictionary.encode(sample).detach()}
+    scale = 10.0 ** torch.arange(-1, 4).repeat_interleave(64)[:, None]
+    draws = scale * torch.randn(len(scale), len(bias), generator=torch.Generator().manual_seed(0))
+    codes = dictionary.encode(bias + draws.to(bias)).detach()
+    state = {**vars(dictionary), **getattr(dictionary, "state_dict", dict)()}
+    own = {f"its {n}": value for n, value in state.items() if torch.is_tensor(value)}
+    plain = {n: v for n, v in state.items() if isinstance(v, bool | int | float | str | None)}
+    tensors = {"directions": directions, "bias": bias, "codes": codes, **own}
     made = replace(
         target,
         model=deepcopy(target.model),
-        digest=digest([target.digest, virtual, tensor_digest(tensors)]),
+        digest=digest([target.digest, virtual, plain, tensor_digest(tensors)]),
         layouts={**target.layouts, virtual: "BNHW" if layout == "BHWN" else layout},
         virtual={**target.virtual, virtual: nn.Identity()},
     )

@@ -175,9 +175,8 @@ def _map_layout(
 
 def _is_convolutional(module: nn.Module, shape: tuple[int, ...]) -> bool:
     """Whether convolutions without layer norms make as many channels as the second axis has."""
-    parts = [*module.modules()]
-    widths = {part.out_channels for part in parts if isinstance(part, nn.Conv2d)}
-    normed = any(isinstance(part, nn.LayerNorm) for part in parts)
+    widths = {part.out_channels for part in module.modules() if isinstance(part, nn.Conv2d)}
+    normed = any(isinstance(part, nn.LayerNorm) for part in module.modules())
     return not normed and shape[1] in widths and shape[3] not in widths
 
 
