@@ -1,6 +1,7 @@
 """Directions as a layer of their own: values, gradients, ablation, and the verbs that take them."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from wwwlib import atlas, contributions, evaluation, images, language, maps, targets, world
 from wwwlib.activations import capture
 from wwwlib.store import Store
-from wwwlib.studies import dictionaries
+from wwwlib.studies import dictionaries, interventions
 from wwwlib.studies.dictionaries import Linear, Positions
 from wwwlib.targets import with_directions
 
@@ -147,6 +148,17 @@ def test_two_dictionaries_stand_side_by_side(case):
         case.made.model(case.x)
     assert torch.equal(captured[case.virtual].raw, alone[case.virtual].raw)
     assert captured[f"{case.layer}@other"].neurons == 5
+
+
+def test_a_copy_of_the_target_has_virtual_layers_of_its_own(case):
+    """Breaks if the hook of a copied network passes codes through the layers of the first."""
+    copied = deepcopy(case.made)
+    assert copied.virtual[case.virtual] is not case.made.virtual[case.virtual]
+    shuffled = next(interventions.randomised(case.made, stages=400))
+    for one in (copied, with_directions(copied, case.layer, case.own, "two"), shuffled):
+        with torch.no_grad(), capture(one, case.virtual) as captured:
+            one.model(case.x)
+        assert captured[case.virtual].neurons == 11
 
 
 def test_codes_that_nothing_reads_are_not_computed(case):

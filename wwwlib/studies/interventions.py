@@ -494,7 +494,7 @@ def randomised(target: Target, stages: int = 4, seed: int = 0) -> Iterator[Targe
     whole_number("stages", stages)
     generator = torch.Generator().manual_seed(seed)
     for chosen in torch.arange(len([*target.model.parameters()])).tensor_split(stages):
-        target = replace(target, model=copy.deepcopy(target.model))
+        target = copy.deepcopy(target)
         weights = [*target.model.parameters()][::-1]
         for p in (weights[i] for i in chosen):
             order = torch.randperm(p.numel(), generator=generator).to(p.device)

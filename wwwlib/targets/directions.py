@@ -73,7 +73,6 @@ def with_directions(
         raise ValueError(f"{virtual!r} cannot be added; give a hidden layer, and a new name.")
     directions, bias = dictionary.directions.detach(), dictionary.bias.detach()
     output = _output(target, layer)
-    layout = output.layout
     if not directions.shape[1:] == bias.shape == (output.neurons,):
         shapes = f"directions {tuple(directions.shape)} and bias {tuple(bias.shape)}"
         raise ValueError(
@@ -87,21 +86,25 @@ def with_directions(
     own = {f"its {n}": value for n, value in state.items() if torch.is_tensor(value)}
     plain = {n: v for n, v in state.items() if isinstance(v, bool | int | float | str | None)}
     tensors = {"directions": directions, "bias": bias, "codes": codes, **own}
+    model, layers = deepcopy((target.model, {**target.virtual, virtual: nn.Identity()}))
     made = replace(
         target,
-        model=deepcopy(target.model),
+        model=model,
         digest=digest([target.digest, virtual, plain, tensor_digest(tensors)]),
-        layouts={**target.layouts, virtual: "BNHW" if layout == "BHWN" else layout},
-        virtual={**target.virtual, virtual: nn.Identity()},
+        layouts={**target.layouts, virtual: output.layout.replace("BHWN", "BNHW")},
+        virtual=layers,
     )
-    hook = _Codes(dictionary, made.virtual[virtual], layout, output.prefix)
+    hook = _Codes(dictionary, layers[virtual], output.layout, output.prefix)
     made.module(layer).register_forward_hook(hook)
     return made
 
 
 @dataclass(eq=False)
 class _Codes:
-    """The hook that passes codes through the virtual layer, and adds what changed in them."""
+    """The hook that passes codes through the virtual layer, and adds what changed in them.
+
+    Whoever copies the network copies the virtual layers with it, as a copy of the target does.
+    """
 
     dictionary: Dictionary
     virtual: nn.Module
@@ -109,7 +112,7 @@ class _Codes:
     before: int
 
     def __deepcopy__(self, memo: dict) -> "_Codes":
-        return self  # a copy of the network has the same virtual layers
+        return replace(self, virtual=deepcopy(self.virtual, memo))
 
     def __call__(self, module: nn.Module, _: Any, output: Tensor) -> Tensor:
         if not self.virtual._forward_hooks:
