@@ -41,8 +41,7 @@ def ranked_table(
     found = []
     for own, row, texts in zip(value.tolist(), index.tolist(), words, strict=True):
         pairs = reversed([*zip(row, own, strict=True)])  # of equal texts the first, which is best
-        kept = {texts[j]: s for j, s in pairs if s > minimum}
-        found.append(dict(reversed(kept.items())))
+        found.append(dict(reversed({texts[j]: s for j, s in pairs if s > minimum}.items())))
     return concept_table(found)
 
 

@@ -333,8 +333,7 @@ def part_checks(
     size = logits[:, 0].gather(1, first[:, None]).abs()
     idle = exists & (falls(logits).abs() <= tolerance * size)
     left_out = (~marked & idle).sum(-1) / idle.sum(-1)  # NaN for 0 / 0
-    total = (kept.double() + changed).mean((1, 2)) / 2 + left_out.nanmean((1, 2))
-    t = int(total.argmax())
+    t = int(((kept.double() + changed).mean((1, 2)) / 2 + left_out.nanmean((1, 2))).argmax())
     found = {"preservation": kept, "deletion of parts": changed, "distractibility": left_out}
     return {name: one[t].double() for name, one in found.items()}
 

@@ -201,8 +201,7 @@ def named_tracks(
         found = contribute_all(target, x, layers, linear=heads)
         return {name: {"w": one.w, "predicted": one.classes} for name, one in found.items()}
 
-    contributions = Pass(target, images, [layer], step, concatenate, "contributions")
-    found = run(contributions, **options)[layer]
+    found = run(Pass(target, images, [layer], step, concatenate, "contributions"), **options)[layer]
     # The strongest neurons of every image, by its own contributions and by those of its class.
     both = [maps.strongest(one, top)[0].tolist() for one in (found["w"], w[found["predicted"]])]
     named = ([[name for i in row for name in names[i]] for row in rows] for rows in both)

@@ -152,8 +152,7 @@ def demonstration(image: page.Picture, title: str, about: str, replies: Sequence
     top = page.cells(grid[0, :], [1.1, _WIDE - 1.25], [1.1], (0.15, 0))
     draw(figure.add_subplot(top[0, 0]), image)
     axes = blank(figure, top[0, 1])
-    lines = fit(title, _WIDE - 1.25, HEAD, bold=True, lines=3)
-    y = write(axes, lines, 0.1, size=HEAD, bold=True)
+    y = write(axes, fit(title, _WIDE - 1.25, HEAD, bold=True, lines=3), 0.1, size=HEAD, bold=True)
     write(axes, fit(about, _WIDE - 1.25, lines=3), y + 0.04, colour=GREY)
     for column, head in enumerate(("method", "what is in it?", "where?", "why this class?")):
         write(blank(figure, grid[1, column]), head, size=BODY, bold=True)
