@@ -370,6 +370,22 @@ def test_other_dictionaries_reconstruct_as_they_should():
     assert dictionaries.quality(dictionaries.random_directions(a, 7, 2), a)["L0"] <= 2
 
 
+def test_standardised_dictionaries_reconstruct_with_mean_and_deviation():
+    a, eye = torch.randn(50, 8) * 3 + torch.randn(50, 1) * 5 + 7, torch.eye(8)
+    for bias in (torch.zeros(8), torch.rand(8)):
+        own = Linear(eye, torch.zeros(8), eye, bias, standardised=True)
+        assert dictionaries.quality(own, a)["R2"] == pytest.approx(1, abs=1e-6)
+
+
+def test_quality_is_finite_without_variance():
+    """Breaks if a constant layer gives a number that JSON does not have."""
+    a, zero = torch.full((30, 4), 0.1), torch.zeros(4)
+    exact = Linear(torch.eye(4), zero, torch.eye(4), zero)
+    assert dictionaries.quality(exact, a) == {"R2": 1, "L0": 4, "dead": 0}
+    nothing = Linear(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, 4), zero)
+    assert dictionaries.quality(nothing, a) == {"R2": 0, "L0": 0, "dead": 0}
+
+
 def test_factors_and_atoms_are_those_of_scikit_learn():
     """Its own classes, from the activations clamped at zero, or less their mean."""
     torch.manual_seed(0)

@@ -49,7 +49,8 @@ class Linear:
         Number of codes that are kept at a position, if positive; None keeps all, with their signs.
     standardised : bool
         Whether the encoder is for activations of mean 0 and deviation 1 over neurons; codes are
-        then multiplied by the deviation of the activation, so that directions add up to it.
+        then multiplied by the deviation of the activation, so that directions, the bias times the
+        deviation, and the mean (`constant`) add up to it.
     """
 
     weight: Tensor
@@ -59,14 +60,20 @@ class Linear:
     k: int | None = None
     standardised: bool = False
 
+    def constant(self, a: Tensor) -> Tensor:
+        """Return the part of activations (P, D) that codes of zero reconstruct: (P, D) or (D,)."""
+        deviation, mean = self._scale(a)
+        return self.bias.to(a) * deviation + mean
+
+    def _scale(self, a: Tensor) -> tuple:
+        return torch.std_mean(a, 1, keepdim=True) if self.standardised else (1.0, 0.0)
+
     def encode(self, a: Tensor) -> Tensor:
         """Return the codes (P, M) of activations (P, D)."""
         weight, offset, bias = (one.to(a) for one in (self.weight, self.offset, self.bias))
-        if self.standardised:
-            deviation = a.std(1, keepdim=True)
-            a = (a - a.mean(1, keepdim=True)) / (deviation + 1e-5)
-        codes = F.linear(a - bias, weight, offset)
-        codes = codes * deviation if self.standardised else codes
+        deviation, mean = self._scale(a)
+        a = (a - mean) / (deviation + 1e-5) if self.standardised else a
+        codes = F.linear(a - bias, weight, offset) * deviation
         if self.k is None:
             return codes
         value, index = codes.topk(min(self.k, codes.shape[1]), dim=1)
@@ -146,9 +153,8 @@ class Positions:
         return (self.store or Store(None)).fetch(kind, key, make).tensors
 
     def _make(self, i: int, _: Slot) -> tuple[dict[str, Tensor], dict]:
-        some = range(i * _SHARD, min((i + 1) * _SHARD, len(self.images)))
-        how = self.target.preprocess, self.batch_size, self.workers
-        read = batches(subset(self.images, some), *how)
+        some = subset(self.images, range(i * _SHARD, min((i + 1) * _SHARD, len(self.images))))
+        read = batches(some, self.target.preprocess, self.batch_size, self.workers)
         generator, found = torch.Generator().manual_seed(self.seed + i), []
         for _, x in read:
             with torch.no_grad(), capture(self.target, [self.layer]) as captured:
@@ -194,9 +200,8 @@ def train_topk(
         total = epochs * len(shards)
         bar = tqdm(range(done, total), "dictionary", total, initial=done, disable=not progress)
         for step in bar:
-            generator = torch.Generator().manual_seed(seed + step)
             a = shards[step % len(shards)].to(device)
-            order = torch.randperm(len(a), generator=generator)
+            order = torch.randperm(len(a), generator=torch.Generator().manual_seed(seed + step))
             for some in order.split(batch):
                 _descend(parts, sides, a[some.to(device)], k, rate)
             if (step + 1) % len(shards) == 0 and step + 1 < total:
@@ -381,16 +386,24 @@ def factorise(a: Tensor, count: int, seed: int = 0, k: int | None = None) -> Fac
 def quality(dictionary: Dictionary, a: Tensor) -> dict[str, float]:
     """Measure a dictionary on activations (P, D).
 
+    Parameters
+    ----------
+    dictionary : Dictionary
+        To codes times directions `Linear.constant` is added, or else the bias.
+    a : Tensor
+
     Returns
     -------
     dict of str to float
-        "R2", the share of the variance that is reconstructed; "L0", the mean number of codes that
-        are not zero at a position; "dead", the share of directions without use.
+        "R2", the share of the variance that is reconstructed; without variance 1 if activations
+        are reconstructed exactly, otherwise 0. "L0", the mean number of codes that are not zero at
+        a position; "dead", the share of directions without use, 0 without directions.
     """
-    codes = dictionary.encode(a)
-    rest = a - codes @ dictionary.directions.to(a) - dictionary.bias.to(a)
-    r2 = 1 - rest.square().sum() / (a - a.mean(0)).square().sum()
-    l0, dead = (codes != 0).double().sum(1).mean(), (codes == 0).all(0).double().mean()
+    codes, constant = dictionary.encode(a), getattr(dictionary, "constant", dictionary.bias.to)
+    rest = (a - codes @ dictionary.directions.to(a) - constant(a)).square().sum()
+    variance = (a - a.double().mean(0)).square().sum()
+    r2 = 1 - rest / variance if variance else (rest == 0).double()
+    l0, dead = (codes != 0).double().sum(1).mean(), (codes == 0).all(0).double().mean().nan_to_num()
     return {"R2": r2.item(), "L0": l0.item(), "dead": dead.item()}
 
 
