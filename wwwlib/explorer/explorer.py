@@ -225,8 +225,7 @@ class Explorer(w.VBox):
         offered = (("the predicted class", None), *classes)
         if self.choices["cls"].options != offered:
             self._set("cls", options=offered, value=model.cls)
-            others = (("no other class", None), *classes)
-            self._set("instead", options=others, value=model.instead)
+            self._set("instead", options=(("no other class", None), *classes), value=model.instead)
         try:
             found = model.explanation()
         except ValueError as error:

@@ -67,8 +67,7 @@ def masked_sets(
         return [network_dissection.broden(broden, split) for split in ("train", "val")]
     if probe == "world":
         return [world.image_set(count, s) for s in (seed, seed + 1)]
-    parts = halves(own.labels, seed) if own and own.masks else ()
-    return [subset(own, part) for part in parts]
+    return [subset(own, part) for part in (halves(own.labels, seed) if own and own.masks else ())]
 
 
 # WWW and CLIP-Dissect -------------------------------------------------------------------------
