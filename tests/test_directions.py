@@ -341,12 +341,16 @@ def test_training_reconstructs_more_and_goes_on_where_it_stopped(shards, monkeyp
     assert torch.equal(resumed.directions, whole.directions)
 
 
-def test_latents_without_use_start_again():
+def test_latents_without_use_start_again(monkeypatch):
     parts = dict(zip(dictionaries._PARTS, vars(dictionary(6, 9)).values(), strict=False))
     sides = {f"{m} {n}": torch.ones_like(one) for n, one in parts.items() for m in ("m", "v")}
     sides["uses"] = torch.tensor([1.0] * 7 + [0.0] * 2)
-    before = {n: one.clone() for n, one in parts.items()}
-    dictionaries._revive(parts, sides, torch.randn(40, 6), 3)
+    before, sizes = {n: one.clone() for n, one in parts.items()}, []
+    encode = lambda self, a: sizes.append(len(a)) or Linear.encode(self, a)  # noqa: E731
+    noted = type("Noted", (Linear,), {"encode": encode})
+    monkeypatch.setattr(dictionaries, "Linear", noted)
+    dictionaries._revive(parts, sides, torch.randn(40_000, 6), 3)
+    assert max(sizes) < 20_000 and sum(sizes) == 40_000, "a shard of any size fits into memory"
     assert torch.equal(parts["directions"][:7], before["directions"][:7])
     assert not torch.isclose(parts["directions"][7:], before["directions"][7:]).any()
     assert torch.allclose(parts["directions"][7:].norm(dim=1), torch.ones(2))
@@ -384,6 +388,14 @@ def test_quality_is_finite_without_variance():
     assert dictionaries.quality(exact, a) == {"R2": 1, "L0": 4, "dead": 0}
     nothing = Linear(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, 4), zero)
     assert dictionaries.quality(nothing, a) == {"R2": 0, "L0": 0, "dead": 0}
+
+
+def test_factors_take_no_positions_and_more_codes_than_atoms():
+    a = torch.rand(60, 6)
+    for own in (dictionaries.factorise(a, 3), dictionaries.factorise(a, 3, k=8)):
+        assert own.encode(a[:0]).shape == (0, 3) and own.encode(a).shape == (60, 3)
+    with pytest.raises(ValueError, match="k is 0"):
+        dictionaries.factorise(a, 3, k=0)
 
 
 def test_factors_and_atoms_are_those_of_scikit_learn():
@@ -469,10 +481,16 @@ def test_autoencoders_of_other_kinds_are_refused(tmp_path):
     for change in (
         {"normalize_activations": "constant_norm_rescale"},
         {"activation_fn_str": "tanh"},
+        {"activation_fn_str": "topk"},  # without k it would be ReLU
     ):
         beside.write_text(json.dumps(settings | change))
         with pytest.raises(ValueError, match=next(iter(change.values()))):
             dictionaries.load(path)
+    beside.write_text(json.dumps({n: own for n, own in settings.items() if "normalize" not in n}))
+    with pytest.raises(ValueError, match="has None"):
+        dictionaries.load(path)
+    beside.write_text(json.dumps(settings | {"activation_fn_kwargs": None}))
+    assert dictionaries.load(path).k == 9
     save_file({"W_enc": torch.zeros(2, 3), "b_gate": torch.zeros(3)}, path)
     with pytest.raises(ValueError, match=r"holds W_enc, b_gate; the layouts that are read"):
         dictionaries.load(path)

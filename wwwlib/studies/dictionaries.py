@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from wwwlib.activations import capture
 from wwwlib.images import ImageSet, batches, subset
-from wwwlib.registry import existing_file, require
+from wwwlib.registry import existing_file, require, whole_number
 from wwwlib.store import Slot, Store
 from wwwlib.targets import Dictionary, Target
 from wwwlib.targets.library import read_weights
@@ -100,8 +100,9 @@ class Factors:
 
     def encode(self, a: Tensor) -> Tensor:
         """Return the codes (P, M) of activations (P, D)."""
-        x = (a - self.bias.to(a)).clamp(min=self.lowest).double().cpu()
-        return torch.from_numpy(self.model.transform(x.numpy())).to(a)
+        x = (a - self.bias.to(a)).clamp(min=self.lowest).double().cpu().numpy()
+        codes = self.model.transform(x) if len(x) else np.zeros((0, len(self.directions)))
+        return torch.from_numpy(codes).to(a)
 
 
 # Positions ------------------------------------------------------------------------------------
@@ -247,7 +248,8 @@ def _descend(parts: dict, sides: dict, a: Tensor, k: int, rate: float) -> None:
 def _revive(parts: dict, sides: dict, a: Tensor, k: int) -> None:
     """Let latents without use start again as the directions of the largest errors."""
     dead = (sides["uses"] == 0).nonzero()[:, 0]
-    rest = a - Linear(**parts, k=k).encode(a) @ parts["directions"] - parts["bias"]
+    own, some = Linear(**parts, k=k), a.split(16_384)  # positions that are encoded at once
+    rest = torch.cat([x - own.encode(x) @ own.directions - own.bias for x in some])
     worst = F.normalize(rest[rest.norm(dim=1).argsort(descending=True)[: len(dead)]], dim=1)
     dead = dead[: len(worst)]
     parts["weight"][dead] = parts["directions"][dead] = worst
@@ -288,10 +290,11 @@ def load(path: str | Path, k: int | None = None, standardised: bool | None = Non
         if standardised is None:
             where = existing_file(path.with_name("config.json"), "settings; or give standardised=")
             found = json.loads(where.read_text())
-            kind, activation = found["normalize_activations"], found["activation_fn_str"]
-            if kind not in ("none", "layer_norm") or activation not in ("relu", "topk"):
-                raise ValueError(f"{where} has {kind!r} and {activation!r}, which are not read.")
-            standardised, k = kind == "layer_norm", k or found["activation_fn_kwargs"].get("k")
+            kind, activation = map(found.get, ("normalize_activations", "activation_fn_str"))
+            k = k or (found.get("activation_fn_kwargs") or {}).get("k")
+            if kind not in ("none", "layer_norm") or activation not in ("relu", "topk" * bool(k)):
+                raise ValueError(f"{where} has {kind!r}, {activation!r}, k {k}; they are not read.")
+            standardised = kind == "layer_norm"
     elif set(state) == {*_OVERCOMPLETE}:
         weight, offset, directions, multiplier = (state[name] for name in _OVERCOMPLETE)
         parts = [weight, offset, directions * multiplier.exp(), torch.zeros(weight.shape[1])]
@@ -359,8 +362,9 @@ def factorise(a: Tensor, count: int, seed: int = 0, k: int | None = None) -> Fac
     seed : int
     k : int, optional
         Number of codes at a position, found by orthogonal matching pursuit, that have a sign, of
-        atoms around the mean activation (`MiniBatchDictionaryLearning`, ten epochs). By default
-        factors and codes are not negative (`MiniBatchNMF`); what is negative in `a` is left out.
+        atoms around the mean activation (`MiniBatchDictionaryLearning`, ten epochs); more than M
+        are M. By default factors and codes are not negative (`MiniBatchNMF`); what is negative in
+        `a` is left out.
 
     Returns
     -------
@@ -376,6 +380,7 @@ def factorise(a: Tensor, count: int, seed: int = 0, k: int | None = None) -> Fac
         how = {"init": init, "batch_size": 4_096, "transform_max_iter": 30}
         kind, bias, lowest = decomposition.MiniBatchNMF, torch.zeros_like(a[0]), 0.0
     else:
+        k = min(whole_number("k", k), count)
         how = {"fit_algorithm": "cd", "max_iter": 10, "transform_n_nonzero_coefs": k}
         kind, bias, lowest = decomposition.MiniBatchDictionaryLearning, a.mean(0), -torch.inf
     model = kind(count, random_state=seed, **how)
