@@ -319,7 +319,7 @@ def probes(a: Tensor, present: Tensor) -> Linear:
     Returns
     -------
     Linear
-        Unit directions (M, D), named by their concepts; a code is the signed distance from the
+        Unit directions (M, D), in the order of the concepts; a code is the signed distance from the
         mean activation along its direction.
 
     References
