@@ -211,6 +211,17 @@ def test_maps_that_nowhere_exceed_their_threshold_are_not_resized(monkeypatch):
     assert resized and all(resized) and len(resized) < 3 * COUNT
 
 
+def test_what_rounding_alone_lifts_above_the_threshold_is_not_counted():
+    """Maps of one value, of which interpolation lifts some pixels above it."""
+    value = torch.tensor([0.1, 0.2, 0.7])
+    assert common.above(value[:, None, None].expand(-1, 7, 7), value, (SIDE, SIDE)).any()
+    flat = network()
+    nn.init.zeros_(flat.network[0].weight)
+    flat.network[0].bias.data.copy_(value)
+    made = dissect(targets.wrap(flat.network, partial(to_tensor, side=21), ("a", "b"), "flat"))
+    assert torch.equal(made["0"].threshold, value) and not made["0"].iou.any()
+
+
 def test_the_layout_in_memory_does_not_matter():
     a = torch.randn(5, CELLS, CELLS)
     last = a.permute(1, 2, 0).contiguous().permute(2, 0, 1)

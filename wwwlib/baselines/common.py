@@ -131,7 +131,8 @@ def _highest(values: Tensor, count: int) -> State:
 def above(a: Tensor, threshold: Tensor, size: tuple[int, int]) -> Tensor:
     """Return where maps (N, h, w), resized to (N, H, W), exceed the threshold (N,) of each.
 
-    A map of one cell is spread, since interpolation rounds and may lift it above its own value.
+    A map of one cell is spread, since interpolation rounds and may lift it above its own value;
+    in larger maps, too, positions equal to the threshold may come out above it.
     Maps are first made contiguous: with channels last, interpolation takes ten times as long.
     """
     if a.shape[1:] != (1, 1):

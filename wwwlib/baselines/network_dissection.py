@@ -127,8 +127,9 @@ def _overlaps(
     "masked" (C + G,) counts the pixels of the masks of each concept, and of all images that have
     any label of each category; "both" (N, C + G) those of them above the threshold of each neuron.
     Counts of one image are in single precision, which is exact up to 16 megapixels. Maps that
-    nowhere exceed their threshold, most of them at the paper's share, are not resized, since
-    interpolation does not exceed the largest value.
+    nowhere exceed their threshold, most of them at the paper's share, are not resized: apart from
+    rounding, interpolation does not exceed the largest value, and what rounding alone would lift
+    above the threshold in them is not counted.
     """
     maps = common.layer_maps(target, layers, x)
     concepts, names = list(masks.categories), _category_names(masks)
