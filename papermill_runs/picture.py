@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
 
 import wwwlib
 from wwwlib import contributions, targets, world
@@ -40,10 +41,37 @@ ROWS = 3  # neurons drawn of those explained
 # What is shown ------------------------------------------------------------------------------------
 
 
-def probabilities(f: targets.Target, pictures: list[Image.Image]) -> torch.Tensor:
-    """Return (B, C) probabilities of pictures."""
+def probabilities(f: targets.Target, pictures: list[Image.Image] | Tensor) -> Tensor:
+    """Return (B, C) probabilities of pictures, or of inputs (B, 3, H, W)."""
+    if not isinstance(pictures, Tensor):
+        pictures = torch.stack([f.preprocess(one) for one in pictures])
     with torch.inference_mode():
-        return f.model(torch.stack([f.preprocess(one) for one in pictures])).softmax(1)
+        return f.model(pictures).softmax(1)
+
+
+def without_neurons(f: targets.Target, x: Tensor, layer: str, sets: Tensor) -> Tensor:
+    """Predict an image with sets of neurons of the layer before a linear head set to zero; exact.
+
+    Parameters
+    ----------
+    f : Target
+        The network.
+    x : Tensor
+        (3, H, W) input.
+    layer : str
+        A layer that only pooling and a linear layer follow.
+    sets : Tensor
+        (S, n) int64 neurons of each set.
+
+    Returns
+    -------
+    Tensor
+        (S, C) probabilities.
+    """
+    weight, bias = contributions.head(f, layer)
+    with torch.inference_mode():
+        z = contributions.forward(f, x[None], [layer])[1][layer].z
+        return (z.repeat(len(sets), 1).scatter(1, sets, 0.0) @ weight.T + bias).softmax(1)
 
 
 def choose(f: targets.Target, book: Atlas) -> tuple[int, Explanation]:
@@ -86,12 +114,9 @@ def repainted(f: targets.Target, index: int) -> dict[str, dict[str, tuple[str, f
 
 
 def without(f: targets.Target, image: Image.Image, neurons: list[int]) -> tuple[str, float]:
-    """Predict an image with neurons set to zero; exact, since a linear layer follows pooling."""
-    weight, bias = contributions.head(f, LAYER)
-    with torch.inference_mode():
-        z = contributions.forward(f, f.preprocess(image)[None], [LAYER])[1][LAYER].z
-    z = z.index_fill(1, torch.tensor(neurons, dtype=torch.long), 0)
-    value, c = (z @ weight.T + bias).softmax(1)[0].max(0)
+    """Return the class predicted with neurons set to zero, and its probability."""
+    sets = torch.tensor([neurons], dtype=torch.long)
+    value, c = without_neurons(f, f.preprocess(image), LAYER, sets)[0].max(0)
     return CLASSES[c], round(value.item(), 4)
 
 
@@ -149,14 +174,35 @@ def with_picture(text: str, known: dict) -> str:
         "with their names, regions, exemplars and shares; the heatmaps of class and image; the "
         f"same {known['label']} in other scenes, and other things in the same {known['scene']}"
     )
-    picture, words = (textwrap.fill(one, 110, break_long_words=False, break_on_hyphens=False)
-                      for one in (f"![{alt}]({Path(NAME).name}.png)", caption(known)))  # fmt: skip
-    block = f"{BEGIN}\n{picture}\n\n{words}\n{END}"
-    place = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    found, count = place.subn(lambda _: block, text)
+    return filled(text, BEGIN, END, f"![{alt}]({Path(NAME).name}.png)", caption(known))
+
+
+def filled(text: str, begin: str, end: str, *paragraphs: str) -> str:
+    """Replace what is between two marks in a text by paragraphs.
+
+    Raises
+    ------
+    ValueError
+        If the text does not have each mark once.
+    """
+    block = "\n\n".join(
+        textwrap.fill(one, 110, break_long_words=False, break_on_hyphens=False)
+        for one in paragraphs
+    )
+    place = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    found, count = place.subn(lambda _: f"{begin}\n{block}\n{end}", text)
     if count != 1:
-        raise ValueError(f"The page has {count} pairs of {BEGIN!r} and {END!r}; write one.")
+        raise ValueError(f"The page has {count} pairs of {begin!r} and {end!r}; write one.")
     return found
+
+
+def write(figure: Figure, known: dict, name: str, page: Path, text: str, dpi: int) -> None:
+    """Write a picture and its facts, as name.png and name.json, and the text of a page."""
+    with style.in_style():
+        figure.savefig(ROOT / f"{name}.png", dpi=dpi)
+    facts = json.dumps(known, indent=1, ensure_ascii=False, allow_nan=False)
+    (ROOT / f"{name}.json").write_text(facts + "\n", encoding="utf-8")
+    page.write_text(text, encoding="utf-8")
 
 
 # The picture --------------------------------------------------------------------------------------
@@ -193,24 +239,43 @@ def _predictions(figure: Figure, x, y, title: str, cells: list[tuple]) -> None:
         page.write(axes, f"{mark} {guess}", page.leading(), size=SMALL, bold=True, colour=colour)
 
 
-def _neuron(figure: Figure, n, place: int, y: float, image, book: Atlas, widest: float) -> None:
-    side, x, thumb = 1.08, 2.55, 0.5
-    page.spot(axes_at(figure, x, y, side, side), image, n.region, place)
-    words = axes_at(figure, x + side + 0.12, y, 2.0, side)
-    top = page.write(words, ", ".join(n.names) or "no name", size=HEAD, bold=True)
-    top = page.write(words, f"neuron {n.index}; {n.test.split(',')[0]}", top, colour=GREY)
-    for column, i in enumerate(i for i in n.exemplars if i in book.thumbnails):
-        if column < 3:
-            image_at(
-                figure, book.thumbnails[i], x + side + 0.12 + column * (thumb + 0.05),
-                y + 0.42, thumb,
-            )  # fmt: skip
-    bar = axes_at(figure, x + side + 0.12, y + 0.97, 1.6, 0.11)
-    bar.barh([0], [n.contribution / widest], color=style.look(place)[0])
+def neuron(figure: Figure, e: Explanation, place: int, y: float, book: Atlas, said) -> None:
+    """Draw a neuron of an explanation: region, names, lines about it, exemplars and share.
+
+    Parameters
+    ----------
+    figure : Figure
+        The page.
+    e : Explanation
+        Of the picture.
+    place : int
+        Of the neuron, by contribution.
+    y : float
+        The upper edge, in inches.
+    book : Atlas
+        With the exemplars' thumbnails.
+    said : list of str
+        Lines below the names.
+    """
+    side, x, thumb, n = 1.08, 2.55, 0.5, e.sample.neurons[place]
+    page.spot(axes_at(figure, x, y, side, side), e.image, n.region, place)
+    left, words = x + side + 0.12, axes_at(figure, x + side + 0.12, y, 2.0, side)
+    top = page.write(words, style.fit(", ".join(n.names) or "no name", 1.85, HEAD, bold=True),
+                     size=HEAD, bold=True)  # fmt: skip
+    page.write(words, said, top, colour=GREY)
+    y += 0.42 + (len(said) - 1) * page.leading()
+    for column, i in enumerate(exemplars_drawn(n, book)):
+        image_at(figure, book.thumbnails[i], left + column * (thumb + 0.05), y, thumb)
+    bar = axes_at(figure, left, y + 0.55, 1.6, 0.11)
+    part = n.contribution / e.sample.neurons[0].contribution
+    bar.barh([0], [part], color=style.look(place)[0])
     bar.set(xlim=(0, 1.32), ylim=(-0.5, 0.5))
-    bar.text(
-        n.contribution / widest + 0.03, 0, share(n.contribution), va="center", size=SMALL,
-    )  # fmt: skip
+    bar.text(part + 0.03, 0, share(n.contribution), va="center", size=SMALL)
+
+
+def exemplars_drawn(n, book: Atlas) -> list[int]:
+    """Return the exemplars of a neuron that are drawn, as indices into the probe set."""
+    return [i for i in n.exemplars if i in book.thumbnails][:3]
 
 
 @style.styled
@@ -236,9 +301,9 @@ def draw(known: dict, e: Explanation, book: Atlas) -> Figure:
     words = axes_at(figure, 0.2, 4.98, 2.1, 0.8)
     y = page.write(words, first, size=HEAD, bold=True)
     page.write(words, style.fit(rest, 2.05, lines=3), y, colour=GREY)
-    drawn = e.sample.neurons[:ROWS]
-    for place, n in enumerate(drawn):
-        _neuron(figure, n, place, 0.92 + place * 1.3, e.image, book, drawn[0].contribution)
+    for place, n in enumerate(e.sample.neurons[:ROWS]):
+        said = [f"neuron {n.index}; {n.test.split(',')[0]}"]
+        neuron(figure, e, place, 0.92 + place * 1.3, book, said)
     words = axes_at(figure, 2.55, 4.86, 3.0, 0.9)
     named = Counter(n["names"][0] for n in known["neurons"] if n["names"]).most_common(1)[0]
     other, p = known["without"]
@@ -282,12 +347,9 @@ def main() -> None:
     book = wwwlib.build(f, probe, [LAYER], "world", encoder="world", test="world")
     index, e = choose(f, book)
     known = facts(f, index, e)
-    with style.in_style():
-        draw(known, e, book).savefig(ROOT / f"{NAME}.png", dpi=110)
-    text = json.dumps(known, indent=1, ensure_ascii=False, allow_nan=False)
-    (ROOT / f"{NAME}.json").write_text(text + "\n", encoding="utf-8")
     path = ROOT / "docs" / "start.md"
-    path.write_text(with_picture(path.read_text(encoding="utf-8"), known), encoding="utf-8")
+    text = with_picture(path.read_text(encoding="utf-8"), known)
+    write(draw(known, e, book), known, NAME, path, text, 110)
     print(caption(known))
 
 
