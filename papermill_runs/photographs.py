@@ -17,13 +17,12 @@ The functions serve everything else:
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,7 +36,7 @@ from wwwlib import images, language, maps, targets
 from wwwlib.language.concept_sets import fold
 from wwwlib.plots.style import number, share
 from wwwlib.registry import require
-from wwwlib.store import Store
+from wwwlib.store import Store, file_digest
 from wwwlib.studies import figures, localization
 from wwwlib.studies import interventions as iv
 from wwwlib.studies.interventions import RANDOM
@@ -73,6 +72,27 @@ SHOWN = {
     "temple.jpg": "temple building pagoda roof tree leaf lake sky window balcony",
 }
 
+CC0 = "[CC0 1.0](https://creativecommons.org/publicdomain/zero/1.0/)"
+CC_BY = "[CC BY 2.0](https://creativecommons.org/licenses/by/2.0/)"
+SKIMAGE = "https://scikit-image.org/docs/stable/api/skimage.data.html"
+FLICKR = "https://www.flickr.com/photos"
+CREDITS = {  # author, licence, and where the photograph is from
+    "astronaut.jpg": ("NASA", "public domain", "https://flic.kr/p/r9qvLn"),
+    "camera.jpg": ("Lav Varshney", CC0, f"{SKIMAGE}#skimage.data.camera"),
+    "cat.jpg": ("Stefan van der Walt", CC0, f"{SKIMAGE}#skimage.data.chelsea"),
+    "coffee.jpg": ("Rachel Michetti", CC0, f"{SKIMAGE}#skimage.data.coffee"),
+    "flower.jpg": ("vultilion", CC_BY, f"{FLICKR}/vultilion/6056698931/"),
+    "rocket.jpg": ("SpaceX", "public domain", f"{FLICKR}/spacexphotos/16511594820/"),
+    "temple.jpg": ("danielbuechele", CC_BY, f"{FLICKR}/danielbuechele/6061409035/"),
+}
+
+
+def credit(names: Iterable[str], changes: str) -> str:
+    """Return author, licence and source of photographs, and how a picture changed them."""
+    parts = ((name.partition(".")[0], *CREDITS[name]) for name in names)
+    own = (f"[{name}]({link}) by {author}, {terms}" for name, author, terms, link in parts)
+    return f"Photographs ({changes}): {'; '.join(own)}."
+
 
 # Files of packages ------------------------------------------------------------------------------
 
@@ -89,8 +109,7 @@ def _file(package: str, name: str) -> Path:
 
 def checked(path: Path, sha256: str) -> Path:
     """Return the path of a file; a ValueError if its digest is another one."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_digest(path)
     if digest != sha256:
         raise ValueError(f"{path.name} has the SHA-256 {digest}; expected {sha256}.")
     return path
@@ -374,6 +393,8 @@ encoder.
 ## Maps
 
 ![Photographs with activation maps, contribution maps and Grad-CAM](photographs.jpg)
+
+{credit(known["photographs"], "cropped, maps overlaid")}
 
 Predicted are {seen}.
 Maps are of the layer `{LAYER}`, in front of pooling and the linear layer: the activation and

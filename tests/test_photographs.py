@@ -49,6 +49,18 @@ def test_photographs_are_listed_with_their_licences_and_small():
             assert image.mode == "RGB"
 
 
+def test_the_photographs_of_the_page_are_credited():
+    """With author, licence and source as in the list of the data."""
+    text, page = ((ROOT / name).read_text(encoding="utf-8")
+                  for name in ("data/README.md", "docs/photographs.md"))  # fmt: skip
+    assert photographs.CREDITS.keys() == KNOWN["photographs"].keys()
+    for name, (author, terms, link) in photographs.CREDITS.items():
+        row = re.search(rf"^\| `{re.escape(name)}` \|.*", text, re.MULTILINE)[0]
+        assert f"| {author} | {terms} |" in row
+        assert link in row or f"`data.{link.rpartition('.')[2]}`" in row
+        assert f"({link}) by {author}, {terms}" in page
+
+
 def test_photographs_are_unlike_the_painted_world_and_new_scenes_are_not():
     """In the network and layer of the README; in others fewer are, see docs/trust.md."""
     f, photos = targets.load("world/conv"), images.folder(photographs.PHOTOS, progress=False)
