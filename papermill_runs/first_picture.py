@@ -9,9 +9,6 @@ docs/, and the caption, made from the facts, into README.md.
 from __future__ import annotations
 
 import argparse
-import json
-import re
-import textwrap
 
 import numpy as np
 import photographs
@@ -23,14 +20,15 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 import wwwlib
-from wwwlib import contributions, images, language, maps, targets
+from wwwlib import images, language, maps, targets
 from wwwlib.atlas import Atlas, Explanation
+from wwwlib.contributions import forward
 from wwwlib.plots import page, style
 from wwwlib.plots.style import BODY, GREEN, GREY, HEAD, SMALL, VERMILION, share
 
 ROOT = picture.ROOT
 NAME = "docs/palace"
-PHOTO, LAYER, TOP, K, DRAWS = "temple.jpg", photographs.LAYER, 5, 5, 20
+PHOTO, LAYER, TOP, MANY, K, DRAWS = "temple.jpg", photographs.LAYER, 5, 50, 5, 20
 NETWORK = "../papermill_runs/photographs.py:network"  # as in profile `example`, whose store serves
 WORDS = ROOT / "data" / "photo_words.txt"
 BEGIN, END = (
@@ -38,32 +36,43 @@ BEGIN, END = (
     "<!-- end of first picture -->",
 )
 ROWS = 3  # neurons drawn of those explained
-# What names stand for: the outline of the building by hand, in fractions of the network's input.
-THING, WORDS_FOR_IT = "building", ("building", "temple", "pagoda", "palace", "roof")
+# The object in the photograph, outlined by hand in fractions of the network's input.
+OBJECT = "building"
 OUTLINE = (
     (0.00, 0.19), (0.16, 0.09), (0.17, 0.01), (0.22, 0.01), (0.23, 0.10), (0.35, 0.20),
     (0.50, 0.26), (0.43, 0.30), (0.43, 0.36), (0.52, 0.40), (0.50, 0.45), (0.50, 0.53),
     (0.58, 0.61), (0.55, 0.65), (0.56, 0.76), (0.64, 0.83), (0.50, 0.93), (0.46, 1.00),
     (0.30, 1.00), (0.10, 0.88), (0.00, 0.82),
 )  # fmt: skip
-CREDIT = "Photograph: danielbuechele, [CC BY 2.0](data/README.md)."
 
 
 # What is shown ----------------------------------------------------------------------------------
 
 
-def explained(target: targets.Target, encoder: language.Encoder) -> tuple[Atlas, Explanation]:
-    """Name the neurons of the last layer by the patches, and explain the photograph."""
-    words, probe = language.from_file(WORDS), photographs.patches()
+def named(target: targets.Target, encoder: language.Encoder, probe: images.ImageSet) -> Atlas:
+    """Name the neurons of the last layer by patches."""
     few = {"boxes": [(0.25, 0.25, 0.75, 0.75)], "k_minor": 1, "rounds": 0}  # no minor names here
-    book = wwwlib.build(target, probe, [LAYER], words, encoder, k=K, **few)
-    photos = images.folder(photographs.PHOTOS, progress=False)
-    return book, book.explain(photos.image(photos.names.index(PHOTO)), top=TOP)
+    return wwwlib.build(target, probe, [LAYER], language.from_file(WORDS), encoder, k=K, **few)
+
+
+def others(probe: images.ImageSet) -> images.ImageSet:
+    """Return the patches that are not of the photograph explained."""
+    return images.subset(probe, [i for i, n in enumerate(probe.names) if source(n) != PHOTO])
+
+
+def source(name: str) -> str:
+    """Return the photograph that a patch, given by its name, is of."""
+    return name.partition(" [")[0]
+
+
+def first_names(book: Atlas) -> list[str | None]:
+    """Return the first name of each neuron, None for neurons without one."""
+    return [row[0] if row else None for row in book.layers[LAYER].major.names]
 
 
 def shown(name: str) -> set[str]:
     """Return the words for what a photograph shows, given the name of a patch of it."""
-    return set(photographs.SHOWN[name.partition(" [")[0]].split())
+    return set(photographs.SHOWN[source(name)].split())
 
 
 def agreement(names: list[str | None], patches: list[list[str]], seed: int = 0) -> dict[str, float]:
@@ -102,30 +111,46 @@ def agreement(names: list[str | None], patches: list[list[str]], seed: int = 0) 
 
 
 def outlined(size: tuple[int, int]) -> Tensor:
-    """Return which pixels (H, W) are of the thing that is outlined by hand."""
+    """Return which pixels (H, W) are of the object that is outlined by hand."""
     drawn = Image.new("1", size[::-1])
     corners = [(x * size[1], y * size[0]) for x, y in OUTLINE]
     ImageDraw.Draw(drawn).polygon(corners, fill=1)
     return torch.from_numpy(np.array(drawn))
 
 
-def on_named(n, size: tuple[int, int]) -> float | None:
-    """Return the share of a neuron's region on the thing that its first name is a word for.
-
-    None if the neuron has no name, or one for something else.
-    """
-    if not n.names or n.names[0] not in WORDS_FOR_IT:
-        return None
-    return (n.region & outlined(size)).sum().item() / n.region.sum().item()
+def regions(target: targets.Target, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the A active neurons, and their regions (A, H, W), of an input (3, H, W)."""
+    with torch.inference_mode():
+        a = forward(target, x[None], [LAYER])[1][LAYER].raw[0]
+    active = (a.amax((1, 2)) > 0).nonzero()[:, 0]
+    return active, maps.region(a[active][None], size=tuple(x.shape[1:]))[0]
 
 
-def regions(e: Explanation, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Return the union (H, W) of the neurons' regions, and as large random ones (20, H, W)."""
-    union = torch.stack([n.region for n in e.sample.neurons]).any(0)
+def on_object(region: Tensor) -> Tensor:
+    """Return the share (N,) of each region (N, H, W) on the object."""
+    inside = region & outlined(tuple(region.shape[1:]))
+    return inside.sum((1, 2)).double() / region.sum((1, 2))
+
+
+def higher_than(on: Tensor) -> Tensor:
+    """Return for each of N shares how many of the other ones are lower, as a share (N,)."""
+    return (on[:, None] > on).double().sum(1) / (len(on) - 1)
+
+
+def masks(region: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return the union (H, W) of regions (N, H, W), and as large random masks (20, H, W)."""
+    union = region.any(0)
     noise = torch.rand(DRAWS, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
     noise = maps.resize(noise, tuple(union.shape))[:, 0].flatten(1)
     rank = noise.argsort(1, descending=True).argsort(1)
     return union, (rank < union.sum()).view(-1, *union.shape)
+
+
+def random_sets(active: Tensor, own: Tensor, seed: int = 0) -> Tensor:
+    """Return random sets (20, n) of active neurons other than the n own ones."""
+    rest, generator = active[~torch.isin(active, own)], torch.Generator().manual_seed(seed)
+    rows = [torch.randperm(len(rest), generator=generator)[: len(own)] for _ in range(DRAWS)]
+    return rest[torch.stack(rows)]
 
 
 def blurred(x: Tensor, hidden: Tensor) -> Tensor:
@@ -134,50 +159,61 @@ def blurred(x: Tensor, hidden: Tensor) -> Tensor:
     return torch.where(hidden[:, None], gaussian_blur(x, [side] * 2), x)
 
 
-def probability(target: targets.Target, x: Tensor, c: int) -> Tensor:
-    """Return (B,) probabilities of class c."""
-    with torch.inference_mode():
-        return target.model(x).softmax(1)[:, c]
+def facts(
+    target: targets.Target, book: Atlas, without: Atlas, e: Explanation, many: list[int], x: Tensor
+) -> dict:
+    """Return what picture and caption say, as JSON values.
 
-
-def silenced(target: targets.Target, x: Tensor, sets: Tensor, c: int) -> Tensor:
-    """Return (S,) probabilities of class c with each set (S, n) of neurons set to zero; exact."""
-    weight, bias = contributions.head(target, LAYER)
-    with torch.inference_mode():
-        z = contributions.forward(target, x[None], [LAYER])[1][LAYER].z
-    z = z.repeat(len(sets), 1).scatter(1, sets, 0.0)
-    return (z @ weight.T + bias).softmax(1)[:, c].detach()
-
-
-def facts(target: targets.Target, book: Atlas, e: Explanation, x: Tensor) -> dict:
-    """Return what picture and caption say, as JSON values."""
+    Parameters
+    ----------
+    target : Target
+        The network.
+    book : Atlas
+        With names by all patches.
+    without : Atlas
+        With names by the patches of the other photographs.
+    e : Explanation
+        Of the photograph.
+    many : list of int
+        The neurons that contribute most, more than those described.
+    x : Tensor
+        (3, H, W) input.
+    """
     patches, record = photographs.patches().names, book.layers[LAYER]
     exemplars = [[patches[i] for i in row if i >= 0] for row in record.exemplars.index.tolist()]
-    first = [row[0] if row else None for row in record.major.names]
+    first, left, size = first_names(book), first_names(without), e.sample.layer_size
+    active, region = regions(target, x)
+    on = on_object(region)
+    higher, place = higher_than(on), {i: at for at, i in enumerate(active.tolist())}
     neurons = [
-        {"index": n.index, "names": list(n.names), "share": n.contribution,
-         "on": on_named(n, tuple(n.region.shape))}
+        {"index": n.index, "names": list(n.names), "name without": left[n.index],
+         "of the photograph": sum(source(one) == PHOTO for one in exemplars[n.index]),
+         "patches": len(exemplars[n.index]), "share": n.contribution,
+         "on": on[place[n.index]].item(), "higher than": higher[place[n.index]].item()}
         for n in e.sample.neurons
     ]  # fmt: skip
+    drawn = [i for n in e.sample.neurons[:ROWS] for i in picture.exemplars_drawn(n, book)]
     known = {"photograph": PHOTO, "predicted": e.predicted_name, "probability": e.probability}
-    known |= {"neurons": neurons, "share": e.sample.share, "layer size": e.sample.layer_size}
-    known |= {"r": e.r, "r_words": e.r_words, "patches": len(patches)}
+    known |= {"neurons": neurons, "share": e.sample.share, "layer size": size}
+    known |= {"r_words": e.r_words, "patches": len(patches)}
+    known |= {"photographs": len({source(name) for name in patches})}
+    known |= {"credited": [*dict.fromkeys([PHOTO, *(source(patches[i]) for i in drawn)])]}
     known |= {"named": sum(name is not None for name in first)}
-    size = tuple(e.sample.neurons[0].region.shape)
-    known |= {"area of the thing": outlined(size).double().mean().item()}
+    known |= {"active": len(active), "on, active": on.mean().item()}
+    own_names = {n["names"][0] for n in neurons if n["names"]}
+    rest = [on[place[i]].item() for i in many if first[i] not in own_names]
+    known |= {"many": len(many), "rest": len(rest)}
+    known |= {"on, rest": sum(rest) / len(rest) if rest else None}
     known |= {"agreement": agreement(first, exemplars)}
-    union, others = regions(e)
-    tried = blurred(x, torch.cat([union[None], ~union[None], others]))
-    p = probability(target, tried, e.predicted)
+    own = torch.tensor([n["index"] for n in neurons])
+    union, noise = masks(region[torch.isin(active, own)])
+    p = picture.probabilities(target, blurred(x, torch.cat([union[None], ~union[None], noise])))
+    p = p[:, e.predicted]
     known |= {"area": union.double().mean().item(), "blurred": p[0].item(), "alone": p[1].item()}
     known |= {"random blurred": p[2:].mean().item(), "random as low": (p[2:] <= p[0]).sum().item()}
-    own = torch.tensor([[n.index for n in e.sample.neurons]])
-    generator = torch.Generator().manual_seed(0)
-    some = torch.stack([
-        torch.randperm(e.sample.layer_size, generator=generator)[:TOP] for _ in range(DRAWS)
-    ])  # fmt: skip
-    p = silenced(target, x, torch.cat([own, some]), e.predicted)
-    return known | {"silenced": p[0].item(), "random silenced": p[1:].mean().item()}
+    sets = torch.cat([own[None], random_sets(active, own)])
+    p = picture.without_neurons(target, x, LAYER, sets)[:, e.predicted]
+    return known | {"without": p[0].item(), "without random": p[1:].mean().item()}
 
 
 def article(word: str) -> str:
@@ -185,9 +221,23 @@ def article(word: str) -> str:
     return f"{'an' if word[0].lower() in 'aeiou' else 'a'} {word}"
 
 
-def better(n: dict, known: dict) -> bool:
-    """Whether a neuron's region is on what it is named after, more than by chance."""
-    return n["on"] is not None and n["on"] > known["area of the thing"]
+def series(words: list[str], last: str = "and") -> str:
+    """Return words as a series: a, b and c."""
+    return f" {last} ".join(one for one in (", ".join(words[:-1]), words[-1]) if one)
+
+
+def origin(known: dict) -> str:
+    """Return sentences on where the names come from."""
+    own = [n for n in known["neurons"] if n["names"]]
+    if not own:
+        return ""
+    here, count = (sum(n[key] for n in own) for key in ("of the photograph", "patches"))
+    remain = sum(n["names"][0] == n["name without"] for n in own)
+    return (
+        f"Names are untested: {here} of the {count} patches that gave them are of this photograph. "
+        f"Without its patches, {remain or 'none'} of the {len(own)} neurons "
+        f"{'keep' if remain > 1 else 'keeps'} the name."
+    )
 
 
 def verdict(known: dict) -> str:
@@ -201,26 +251,34 @@ def verdict(known: dict) -> str:
 def caption(known: dict) -> str:
     """Return the caption: what the facts say, whichever they are."""
     neurons, agree, guess = known["neurons"], known["agreement"], known["predicted"]
-    found = [n for n in neurons if n["on"] is not None]
-    words = " or ".join(dict.fromkeys(f"*{n['names'][0]}*" for n in found))
+    first = [n["names"][0] for n in neurons if n["names"]]
+    words = series([f"*{name}*" for name in dict.fromkeys(first)], "or") if first else ""
+    what = f"named {words}. {origin(known)}" if first else "named."
+    where = series([share(n["on"]) for n in neurons])
+    than = series([share(n["higher than"]) for n in neurons])
+    rest = f"Of the {known['many']} neurons that contribute most, the {known['rest']} that are "
+    rest += f"not named so have {share(known['on, rest'] or 0)} on it on average; "
+    rest = rest if first and known["rest"] else "On average, "
     return (
         f"*Why is this {article(guess)}?* EfficientNet-Lite0, trained on ImageNet, predicts it "
         f"({share(known['probability'])}). Its weights and those of an encoder are packages of the "
         f"index; exemplars are {known['patches']} patches of "
-        f"[seven photographs](docs/photographs.md). "
-        f"**What**: {len(found)} of the {len(neurons)} neurons that contribute most are named "
-        f"{words}. **Where**: {sum(better(n, known) for n in found)} of them are active on the "
-        f"{THING} more than by chance ({', '.join(share(n['on']) for n in found)} of their "
-        f"regions; it covers {share(known['area of the thing'])} of the picture). "
+        f"[{known['photographs']} photographs](docs/photographs.md). "
+        f"**What**: {len(first) or 'None'} of the {len(neurons)} neurons that contribute most "
+        f"{'is' if len(first) < 2 else 'are'} {what} "
+        f"**Where**: of their regions, {where} are on the {OBJECT}, more than in {than} of the "
+        f"{known['active'] - 1:,} other neurons active here. {rest}"
+        f"all neurons active here have {share(known['on, active'])}. "
         f"**Why**: the neurons carry {share(known['share'])} of all contributions; set to "
-        f"zero, they leave {guess} at {share(known['silenced'])}, as many random ones at "
-        f"{share(known['random silenced'])}. "
+        f"zero, they leave {guess} at {share(known['without'])}, as many random active ones at "
+        f"{share(known['without random'])}. "
         f"**How sure**: with the regions blurred, {share(known['area'])} of the pixels, {guess} is "
         f"at {share(known['blurred'])}, with as many random pixels at "
-        f"{share(known['random blurred'])}. {verdict(known)} So few patches name "
-        f"{known['named']} of {known['layer size']:,} neurons; {share(agree['names'])} of their "
-        f"exemplars are from photographs that show the name (shuffled names "
-        f"{share(agree['shuffled'])}, best words {share(agree['best'])}). {CREDIT}"
+        f"{share(known['random blurred'])}. {verdict(known)} "
+        f"{known['named']:,} of {known['layer size']:,} neurons have a name; "
+        f"{share(agree['names'])} of their exemplars, which chose the names, are from photographs "
+        f"that show the name (shuffled names {share(agree['shuffled'])}, best words "
+        f"{share(agree['best'])})."
     )
 
 
@@ -230,42 +288,11 @@ def readme(text: str, known: dict) -> str:
         f"A photograph, predicted {known['predicted']}: three neurons with their names, regions, "
         "patches and shares; heatmaps of class and image; and the photograph with regions blurred"
     )
-    block = "\n\n".join(
-        textwrap.fill(one, 110, break_long_words=False, break_on_hyphens=False)
-        for one in (f"![{alt}]({NAME}.png)", caption(known))
-    )
-    place = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    found, count = place.subn(lambda _: f"{BEGIN}\n{block}\n{END}", text)
-    if count != 1:
-        raise ValueError(f"README.md has {count} pairs of {BEGIN!r} and {END!r}; write one.")
-    return found
+    credit = photographs.credit(known["credited"], "cropped, blurred, regions and maps overlaid")
+    return picture.filled(text, BEGIN, END, f"![{alt}]({NAME}.png)", caption(known), credit)
 
 
 # The picture ------------------------------------------------------------------------------------
-
-
-def _neuron(figure: Figure, n, known: dict, place: int, y: float, e, book: Atlas) -> None:
-    """Draw a neuron: its region, name, how much of the region is on that, patches, and share."""
-    side, x, thumb = 1.08, 2.55, 0.5
-    page.spot(picture.axes_at(figure, x, y, side, side), e.image, n.region, place)
-    words = picture.axes_at(figure, x + side + 0.12, y, 2.0, side)
-    name = style.fit(", ".join(n.names[:2]) or "no name", 1.85, HEAD, bold=True)
-    own = known["neurons"][place]
-    colour = style.INK if better(own, known) else GREY
-    top = page.write(words, name, size=HEAD, bold=True, colour=colour)
-    said = "untested"
-    if own["on"] is not None:
-        mark = "✓" if better(own, known) else "✗"
-        said = f"{mark} region: {share(own['on'])} on the {THING}"
-    page.write(words, said, top, colour=GREY)
-    for column, i in enumerate([i for i in n.exemplars if i in book.thumbnails][:3]):
-        left = x + side + 0.12 + column * (thumb + 0.05)
-        picture.image_at(figure, book.thumbnails[i], left, y + 0.42, thumb)
-    bar = picture.axes_at(figure, x + side + 0.12, y + 0.97, 1.6, 0.11)
-    widest = e.sample.neurons[0].contribution
-    bar.barh([0], [n.contribution / widest], color=style.look(place)[0])
-    bar.set(xlim=(0, 1.32), ylim=(-0.5, 0.5))
-    bar.text(n.contribution / widest + 0.03, 0, share(n.contribution), va="center", size=SMALL)
 
 
 @style.styled
@@ -281,7 +308,11 @@ def draw(known: dict, e: Explanation, book: Atlas, seen: list[Image.Image]) -> F
         page.write(picture.axes_at(figure, x, y, width, 0.3), lines, **how)
 
     text(0.2, 0.14, f"Why is this {article(guess)}?", size=15, bold=True)
-    for x, head in ((0.2, "The decision"), (2.55, "What, where, why"), (5.95, "How sure: hide it")):
+    for x, head in (
+        (0.2, "The decision"),
+        (2.55, "What, where, why"),
+        (5.95, "How sure: pixels blurred"),
+    ):
         text(x, 0.62, head, size=HEAD + 0.5, bold=True)
     text(4.27, 0.66, "bars: contributions", 1.9, colour=GREY)
     picture.image_at(figure, e.image, 0.2, 0.92, 2.0, style.INK)
@@ -292,17 +323,16 @@ def draw(known: dict, e: Explanation, book: Atlas, seen: list[Image.Image]) -> F
         picture.image_at(figure, page.heated(e.image, track.heatmap), left, 3.62, 0.96)
         text(left, 4.6, f"heatmap: {name}", 1, colour=GREY)
     text(0.2, 4.88, known["r_words"].split(",")[0], size=HEAD, bold=True)
-    text(0.2, 5.1, style.fit("of both heatmaps, by neurons that matter for the class and here", 2.1,
-                             lines=2), colour=GREY)  # fmt: skip
-    for place, n in enumerate(e.sample.neurons[:ROWS]):
-        _neuron(figure, n, known, place, 0.92 + place * 1.3, e, book)
-    found = [n for n in known["neurons"] if n["on"] is not None]
-    lines = (
-        f"A name is a hypothesis. {sum(better(n, known) for n in found)} of {len(found)} neurons "
-        f"named {THING} are active on it more than by chance, its share of the picture "
-        f"({share(known['area of the thing'])}). Other names are grey."
-    )
-    text(2.55, 4.88, style.fit(lines, 3.1, BODY, lines=4), size=BODY)
+    text(0.2, 5.1, style.fit("similarity of the two heatmaps: neurons that contribute to the class "
+                             "and those that contribute here", 2.1, lines=3),
+         colour=GREY)  # fmt: skip
+    for place, n in enumerate(known["neurons"][:ROWS]):
+        said = [
+            f"{'untested; ' if n['names'] else ''}{share(n['on'])} on the {OBJECT},",
+            f"higher than {share(n['higher than'])} of active neurons",
+        ]
+        picture.neuron(figure, e, place, 0.92 + place * 1.32, book, said)
+    text(2.55, 4.95, style.fit(origin(known), 3.1, BODY, lines=4), size=BODY)
     _tests(figure, known, seen)
     return figure
 
@@ -333,8 +363,8 @@ def _tests(figure: Figure, known: dict, seen: list[Image.Image]) -> None:
     axes.set_axis_on()
     rows = {
         "as it is": known["probability"],
-        f"{TOP} neurons zero": known["silenced"],
-        f"{TOP} random ones": known["random silenced"],
+        f"{TOP} neurons zero": known["without"],
+        f"{TOP} random active": known["without random"],
         "regions blurred": known["blurred"],
         "random pixels": known["random blurred"],
     }
@@ -357,19 +387,19 @@ def main() -> None:
     """Build the atlas, and write picture, facts and caption."""
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     target = targets.from_module(photographs.network(), name=NETWORK)
-    book, e = explained(target, photographs.encoder())
+    encoder, probe = photographs.encoder(), photographs.patches()
+    book, without = (named(target, encoder, one) for one in (probe, others(probe)))
     photos = images.folder(photographs.PHOTOS, progress=False)
-    x = target.preprocess(photos.image(photos.names.index(PHOTO)))
-    known = facts(target, book, e, x)
-    union, others = regions(e)
-    tried = blurred(x, torch.stack([union, others[0], ~union]))
+    image = photos.image(photos.names.index(PHOTO))
+    e, x = book.explain(image, top=TOP), target.preprocess(image)
+    many = [n.index for n in book.explain(image, top=MANY).sample.neurons]
+    known = facts(target, book, without, e, many, x)
+    union, noise = masks(torch.stack([n.region for n in e.sample.neurons]))
+    tried = blurred(x, torch.stack([union, noise[0], ~union]))
     seen = [targets.denormalize(target, e.image, one) for one in tried]
-    with style.in_style():
-        draw(known, e, book, seen).savefig(ROOT / f"{NAME}.png", dpi=105)
-    text = json.dumps(known, indent=1, ensure_ascii=False, allow_nan=False)
-    (ROOT / f"{NAME}.json").write_text(text + "\n", encoding="utf-8")
     path = ROOT / "README.md"
-    path.write_text(readme(path.read_text(encoding="utf-8"), known), encoding="utf-8")
+    text = readme(path.read_text(encoding="utf-8"), known)
+    picture.write(draw(known, e, book, seen), known, NAME, path, text, 100)
     print(caption(known))
 
 
