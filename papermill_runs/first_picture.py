@@ -350,7 +350,7 @@ def _tests(figure: Figure, known: dict, seen: list[Image.Image]) -> None:
         ("blurred", "random blurred", "alone"),
         strict=True,
     )
-    head = f"blurred, {share(known['area'])} of the pixels"
+    head = f"blurred (regions: {share(known['area'])} of the pixels)"
     page.write(picture.axes_at(figure, x, 0.92, 3.4, 0.2), head, size=SMALL + 0.5, colour=GREY)
     for place, (shown_there, words, key) in enumerate(cells):
         left = x + place * (side + 0.1)

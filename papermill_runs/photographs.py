@@ -351,7 +351,6 @@ def page(known: dict) -> str:
         f"| {method} | {number(at['insertion'])} | {number(at['deletion'])} |"
         for method, at in known["areas"].items()
     ]
-    better = ", ".join(above_chance(known["areas"])) or "none"
     return f"""# Photographs, and a network from the package index
 
 Weights of EfficientNet-Lite0 and -Lite2, trained on ImageNet, and of the sentence encoder
@@ -408,7 +407,7 @@ the middle of each photograph.
 Means over {len(known["photographs"])} photographs of the area under the probability of the class
 predicted, as pixels are shown on a blurred image (insertion, higher is better) or blurred
 (deletion, lower is better) in the order of the map; random maps are a mean of {DRAWS}. Better than
-random maps in both: {better}. So few photographs rank no method.
+random maps in both: {", ".join(above_chance(known["areas"])) or "none"}. So few photographs rank no method.
 
     python papermill_runs/photographs.py
 
