@@ -344,13 +344,13 @@ def above_chance(areas: dict) -> list[str]:
 def page(known: dict) -> str:
     """Return the text of the page, made from the facts."""
     seen = "; ".join(
-        f"{name.partition('.')[0]}: {pair[0][0]} ({share(pair[0][1])})"
-        for name, pair in known["photographs"].items()
+        f"{Path(name).stem}: {c} ({share(p)})" for name, [(c, p), _] in known["photographs"].items()
     )
     rows = [
         f"| {method} | {number(at['insertion'])} | {number(at['deletion'])} |"
         for method, at in known["areas"].items()
     ]
+    better = ", ".join(above_chance(known["areas"])) or "none"
     return f"""# Photographs, and a network from the package index
 
 Weights of EfficientNet-Lite0 and -Lite2, trained on ImageNet, and of the sentence encoder
@@ -407,7 +407,7 @@ the middle of each photograph.
 Means over {len(known["photographs"])} photographs of the area under the probability of the class
 predicted, as pixels are shown on a blurred image (insertion, higher is better) or blurred
 (deletion, lower is better) in the order of the map; random maps are a mean of {DRAWS}. Better than
-random maps in both: {", ".join(above_chance(known["areas"])) or "none"}. So few photographs rank no method.
+random maps in both: {better}. So few photographs rank no method.
 
     python papermill_runs/photographs.py
 
