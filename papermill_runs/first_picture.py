@@ -255,10 +255,9 @@ def caption(known: dict) -> str:
     words = series([f"*{name}*" for name in dict.fromkeys(first)], "or") if first else ""
     what = f"named {words}. {origin(known)}" if first else "named."
     where = series([share(n["on"]) for n in neurons])
-    than = series([share(n["higher than"]) for n in neurons])
-    rest = f"Of the {known['many']} neurons that contribute most, the {known['rest']} that are "
-    rest += f"not named so have {share(known['on, rest'] or 0)} on it on average; "
-    rest = rest if first and known["rest"] else "On average, "
+    rest = f", and {share(known['on, rest'] or 0)} of the regions of the {known['rest']} among the "
+    rest += f"{known['many']} largest contributors that are not named so"
+    rest = rest if first and known["rest"] else ""
     return (
         f"*Why is this {article(guess)}?* EfficientNet-Lite0, trained on ImageNet, predicts it "
         f"({share(known['probability'])}). Its weights and those of an encoder are packages of the "
@@ -266,9 +265,9 @@ def caption(known: dict) -> str:
         f"[{known['photographs']} photographs](docs/photographs.md). "
         f"**What**: {len(first) or 'None'} of the {len(neurons)} neurons that contribute most "
         f"{'is' if len(first) < 2 else 'are'} {what} "
-        f"**Where**: of their regions, {where} are on the {OBJECT}, more than in {than} of the "
-        f"{known['active'] - 1:,} other neurons active here. {rest}"
-        f"all neurons active here have {share(known['on, active'])}. "
+        f"**Where**: {where} of their regions are on the {OBJECT}; on average it is "
+        f"{share(known['on, active'])} of the regions of all {known['active']:,} neurons active "
+        f"here{rest}. "
         f"**Why**: the neurons carry {share(known['share'])} of all contributions; set to "
         f"zero, they leave {guess} at {share(known['without'])}, as many random active ones at "
         f"{share(known['without random'])}. "

@@ -186,9 +186,9 @@ def filled(text: str, begin: str, end: str, *paragraphs: str) -> str:
         If the text does not have each mark once.
     """
     block = "\n\n".join(
-        textwrap.fill(one, 110, break_long_words=False, break_on_hyphens=False)
+        textwrap.fill(one.replace(" %", "\0%"), 110, break_long_words=False, break_on_hyphens=False)
         for one in paragraphs
-    )
+    ).replace("\0%", " %")
     place = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     found, count = place.subn(lambda _: f"{begin}\n{block}\n{end}", text)
     if count != 1:

@@ -144,9 +144,9 @@ def test_the_caption_says_what_the_facts_say():
         "Why is this an otter?", "(81 %)", "119 patches", "[9 photographs]",
         "2 of the 3 neurons that contribute most are named *fur* or *ear*.",
         "7 of the 10 patches that gave them", "1 of the 2 neurons keeps the name.",
-        "44 %, 5 % and 33 % are on", "61 %, 2 % and 35 % of the 700 other",
-        "the 50 neurons that contribute most, the 31 that are not named so have 58 %",
-        "all neurons active here have 40 %", "456 of 1,280", "41 % of their",
+        "44 %, 5 % and 33 % of their regions are on",
+        "58 % of the regions of the 31 among the 50 largest contributors that are not named so",
+        "it is 40 % of the regions of all 701 neurons", "456 of 1,280", "41 % of their",
         "shuffled names 12 %", "best words 93 %", "carry 22 %", "otter at 52 %",
         "random active ones at 79 %", "31 % of the pixels", "is at 13 %", "pixels at 62 %",
         "2 lower otter",
@@ -158,7 +158,7 @@ def test_the_caption_says_so_if_no_neuron_has_a_name():
     none = [n | {"names": [], "name without": None} for n in FACTS["neurons"]]
     said = first_picture.caption(FACTS | {"neurons": none})
     assert "None of the 3 neurons that contribute most is named. **Where**" in said
-    assert "active here. On average, all neurons active here have 40 %." in said
+    assert "of all 701 neurons active here. **Why**" in said
     assert "untested" not in said
 
 
