@@ -1,6 +1,7 @@
 """Tests of names in bulk: settings, comparisons, checks of measures, and sets of names."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -282,6 +283,19 @@ def test_a_single_setting_is_the_tuned_one():
     found, settings = ex.tuned(tried, z, truth)
     assert found["WWW, tuned"] == found["WWW"] == names and settings["WWW: K"] == 3
     assert "Network Dissection, tuned" not in found
+
+
+def test_auroc_notices_missing_labels_of_common_concepts_only():
+    """Removed positives become negatives: few beside many others, they do not lower the AUROC."""
+    generator = torch.Generator().manual_seed(5)
+    fell = []
+    for share in (0.2, 0.003):
+        c = torch.rand(4_000, 40, generator=generator) < share
+        z = torch.randn(4_000, 40, generator=generator).double() + 2 * c
+        fell.append(ex.label_checks(z, SimpleNamespace(present=c))["missing labels"])
+    common, rare = fell
+    assert common["AUROC"] == common["Pearson"] == 1 and rare["Pearson"] > 0.9
+    assert 0.3 < rare["AUROC"] < 0.7
 
 
 # Real photographs -----------------------------------------------------------------------------
