@@ -420,7 +420,7 @@ def findings(tested: Tested, verified: Mapping[Layer, ConceptTable], table: Data
         f"{low['best concept']:.2f} to {high['best concept']:.2f}, shuffled names have "
         f"{low.shuffled:.2f} to {high.shuffled:.2f}, and {supported:.0%} of the names do better "
         "than chance.",
-        "The highest mean AUROC has "
+        "Perfect encoders left out, the highest mean AUROC has "
         + ", ".join(f"{method} in {n}" for method, n in alone.method.value_counts().items())
         + f" of {len(rows)} layers, several equally in {len(rows) - len(alone)}; with tuned "
         f"settings CLIP-Dissect is significantly above WWW in {(firm > 0).sum()} of them and below "
