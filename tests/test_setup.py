@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -79,6 +80,15 @@ def test_uv_lock_holds_the_same_releases_with_hashes():
     for package in packages:
         files = [*package.get("wheels", []), *filter(None, [package.get("sdist")])]
         assert package["name"] == "wwwlib" or all(f["hash"].startswith("sha256:") for f in files)
+
+
+def test_locked_releases_are_for_every_patch_of_the_lowest_python():
+    """Breaks where one needs 3.11.5, and the project 3.11; packages as in the next test."""
+    lowest = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    for found in distributions():
+        name, needed = canonicalize_name(found.metadata["Name"]), found.metadata["Requires-Python"]
+        if name in LOCK and Version(found.version).public == LOCK[name].public and needed:
+            assert SpecifierSet(needed).contains(lowest), f"{name} needs {needed}"
 
 
 def test_lock_is_closed_and_free_of_contradictions():
