@@ -1,9 +1,10 @@
-"""The picture of docs/start.md: its caption is that of the committed facts, which are true."""
+"""The pictures of docs/start.md and the README: captions are those of the committed facts."""
 
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import first_picture
 import picture
 import pytest
 from PIL import Image
@@ -20,14 +21,22 @@ def network():
     return targets.load(picture.NETWORK)
 
 
-def test_the_caption_on_the_page_is_made_from_the_facts():
-    text = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
-    assert picture.with_picture(text, KNOWN) == text
+@pytest.mark.parametrize(
+    ("page", "name", "write", "limit"),
+    [
+        ("docs/start.md", picture.NAME, picture.with_picture, 300_000),
+        ("README.md", first_picture.NAME, first_picture.readme, 400_000),
+    ],
+)
+def test_the_caption_on_the_page_is_made_from_the_facts(page, name, write, limit):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    known = json.loads((ROOT / f"{name}.json").read_text(encoding="utf-8"))
+    assert write(text, known) == text
     with pytest.raises(ValueError, match="0 pairs"):
-        picture.with_picture("no picture", KNOWN)
-    with Image.open(ROOT / f"{picture.NAME}.png") as drawn:
+        write("no picture", known)
+    with Image.open(ROOT / f"{name}.png") as drawn:
         assert drawn.width > 900
-    assert (ROOT / f"{picture.NAME}.png").stat().st_size < 300_000
+    assert (ROOT / f"{name}.png").stat().st_size < limit
 
 
 def test_the_facts_are_those_of_the_network(network):
