@@ -17,6 +17,8 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from wwwlib import atlas, contributions, evaluation, images, language, maps, targets, world
 from wwwlib.activations import capture
+from wwwlib.explorer import Model, Pictures
+from wwwlib.explorer.report import report
 from wwwlib.store import Store
 from wwwlib.studies import dictionaries, interventions
 from wwwlib.studies.dictionaries import Linear, Positions
@@ -264,6 +266,62 @@ def test_every_verb_takes_directions(tmp_path):
         atlas.Atlas.load(tmp_path, targets.load("world/conv"))
 
 
+def test_given_names_are_taken_over_and_tested(tmp_path):
+    """Names of probes are neither chosen again nor lost, whatever the concept set has."""
+    names = ("red", "Rotes & <b>Buntes</b>", "sky", "sky")
+    own = replace(dictionary(128, 4), names=names)
+    bare = targets.load("world/conv")
+    target = with_directions(bare, "layer4", own, "probes")
+    assert target.key() == with_directions(bare, "layer4", dictionary(128, 4), "probes").key()
+    probe, clip, known = world.image_set(48), language.encoder("world"), world.truth(48, 900)
+    words = language.ConceptSet(["boat", "sky", "sail"])
+    layers = ["layer4@probes", "layer4"]
+    book = atlas.build(target, probe, clip, words, layers, k=4, test=known, progress=False)
+    record = book.layer("layer4@probes")
+    assert record.given and not book.layer("layer4").given
+    assert record.major.names == [[name] for name in names]
+    z = evaluation.activations(target, known.images, ["layer4@probes"], progress=False)
+    z = z["layer4@probes"].numpy()
+    for i, name in enumerate(names):
+        images_of = [clip.preprocess(probe.image(j)) for j in record.exemplars.index[i].tolist()]
+        shown = clip.encode_images(torch.stack(images_of))
+        text, bare_text = clip.encode_texts([f"A photo of a {name}", "A photo of a"])
+        expected = (shown @ text - shown @ bare_text).mean().item()
+        assert record.major.scores[i] == pytest.approx([expected], abs=1e-5)
+        if name in known.words:
+            area = roc_auc_score(known.present[:, known.words.index(name)], z[:, i])
+            assert record.major.tests.auroc[i].item() == pytest.approx(area)
+    assert record.major.test_words(1) == "untested"
+    assert {n for row in record.minor.names for n in row} <= {*words.words}
+    assert book.names("layer4@probes").stability.isna().all()
+    assert book.names("layer4").stability.notna().any()
+
+    book.save(tmp_path)
+    again = atlas.Atlas.load(tmp_path, target)
+    assert again.words == words.words and again.layer("layer4@probes").given
+    assert again.layer("layer4@probes").major.names == record.major.names
+    assert again.layer("layer4").major.names == book.layer("layer4").major.names
+    model = Model({"conv": again}, {"world": Pictures(probe)}, clip, layer="layer4@probes")
+    for alpha in (0.5, 1.0):
+        model.alpha = alpha
+        own = model.explanation().sample.neurons
+        assert [n.names for n in own] == [(names[n.index],) for n in own]
+        assert [name for name, _ in model.page(1).names] == [names[1]]
+    found = model.search("sky")
+    assert all(one.share > 0 for one in found)
+    page = tmp_path / "page.html"
+    report({"conv": again}, page, images.subset(probe, range(2)))
+    text = page.read_text()
+    assert "names given with the directions" in text and "<b>Buntes" not in text
+
+
+@pytest.mark.parametrize("names", [("red",), ("red", "", "sky"), ("red", 3, "sky"), "red, sky"])
+def test_names_that_are_not_one_for_each_direction_are_refused(names):
+    own = replace(dictionary(128, 3), names=names)
+    with pytest.raises(ValueError, match=r"are not one text for each of the 3 directions"):
+        with_directions(targets.load("world/conv"), "layer4", own)
+
+
 @pytest.mark.parametrize(
     "layer, change, message",
     [
@@ -339,6 +397,48 @@ def test_training_reconstructs_more_and_goes_on_where_it_stopped(shards, monkeyp
     monkeypatch.setattr(dictionaries, "_revive", original)
     resumed = dictionaries.train_topk(elsewhere, epochs=3, seed=1, **how)
     assert torch.equal(resumed.directions, whole.directions)
+
+
+def test_a_step_descends_the_errors_of_all_nested_parts():
+    """Adam's first step on the summed shares of variance, position by position, in float64."""
+    own, a = dictionary(6, 9), torch.randn(20, 6).double()
+    parts = {n: getattr(own, n).double() for n in dictionaries._PARTS}
+    sides = {f"{m} {n}": torch.zeros_like(one) for n, one in parts.items() for m in ("m", "v")}
+    sides |= {"uses": torch.zeros(9), "t": torch.zeros((), dtype=torch.float64)}
+    leaves = {n: one.clone().requires_grad_() for n, one in parts.items()}
+    loss = torch.zeros((), dtype=torch.float64)
+    mean, uses = a.mean(0), torch.zeros(9)
+    variance = sum(((x - mean) ** 2).sum() for x in a)
+    for x in a:
+        codes = leaves["weight"] @ (x - leaves["bias"]) + leaves["offset"]
+        kept = [j for j in codes.argsort(descending=True)[:3].tolist() if codes[j] > 0]
+        uses[kept] += 1
+        for size in (2, 5, 9):
+            made = sum(
+                (codes[j] * leaves["directions"][j] for j in kept if j < size), torch.zeros(6)
+            )
+            loss = loss + ((x - made - leaves["bias"]) ** 2).sum() / variance
+    loss.backward()
+    dictionaries._descend(parts, sides, a, 3, 0.01, (2, 5, 9))
+    for name, one in leaves.items():
+        expected = one.detach() - 0.01 * one.grad / (one.grad.abs() + 1e-8)
+        if name == "directions":
+            expected = expected / expected.norm(dim=1, keepdim=True)
+        torch.testing.assert_close(parts[name], expected)
+    assert torch.equal(sides["uses"], uses)
+
+
+def test_nested_parts_reconstruct_alone(shards):
+    """Breaks if the first latents of a Matryoshka autoencoder are no better than any others."""
+    how = {"latents": 64, "k": 6, "epochs": 30, "batch": 64, "progress": False}
+    a, r2 = shards[0], []
+    for nested in ((), (8, 24)):
+        own = dictionaries.train_topk(shards, nested=nested, **how)
+        rest = a - own.encode(a)[:, :8] @ own.directions[:8] - own.bias
+        r2.append(1 - (rest.square().sum() / (a - a.mean(0)).square().sum()).item())
+    assert r2[1] > r2[0] + 0.05
+    with pytest.raises(ValueError, match=r"nested is \[8, 64\]; give .* from 1 to 63"):
+        dictionaries.train_topk(shards, nested=(8, 64), **how)
 
 
 def test_latents_without_use_start_again(monkeypatch):

@@ -304,8 +304,7 @@ def stability(
     for _ in range(rounds):
         drawn = torch.randint(images, (images,), generator=generator)
         count = drawn.bincount(minlength=images)[present]
-        before = count.cumsum(1) - count
-        weight = torch.minimum(count, (k - before).clamp(min=0)).float()
+        weight = torch.minimum(count, (k - count.cumsum(1) + count).clamp(min=0)).float()
         enough = weight.sum(1)[(index >= 0).all(1)]  # a constant neuron has no image
         if index.shape[1] < images and len(enough) and (short := enough.min()) < k:
             raise ValueError(

@@ -211,8 +211,7 @@ def contribution(target: Target, x: Tensor, layer: str, classes: Classes = None)
     c = found.maps
     if not _reaches(found):
         raise ValueError(unreached(target, layer))
-    rest = found.w - c.sum((2, 3))
-    return c + (rest / c[0, 0].numel())[..., None, None]
+    return c + ((found.w - c.sum((2, 3))) / c[0, 0].numel())[..., None, None]
 
 
 def unreached(target: Target, layer: str) -> str:

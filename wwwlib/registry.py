@@ -48,8 +48,7 @@ def require(module: str, extra: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
-        package = module.partition(".")[0]
-        text = f"{package} is not installed ({error}); install it with:"
+        text = f"{module.partition('.')[0]} is not installed ({error}); install it with:"
         raise ImportError(f"{text} pip install 'wwwlib[{extra}]'.") from error
 
 

@@ -28,7 +28,7 @@ from wwwlib.targets.examine import same_fingerprint
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FORMAT = 7
+FORMAT = 8
 _SHARED = ("class_count", "t", "t0", "thumbnails", "minor_thumbnails")  # saved for all layers
 
 
@@ -61,6 +61,9 @@ class LayerRecord:
         k - 1, in ascending order, is for k neurons per track, nan where r is not defined.
     usual_z : Tensor of float32, shape (R, N), or None
         Means of activations over positions, of up to 200 of the images behind `class_w`.
+    given : bool
+        Whether the names of `major` were given with the directions, see `targets.Dictionary`, and
+        not chosen by their exemplars; scores are those of the given names.
     """
 
     name: str
@@ -76,6 +79,7 @@ class LayerRecord:
     verified: ConceptTable | None = None
     right_r: Tensor | None = None
     usual_z: Tensor | None = None
+    given: bool = False
 
     @property
     def exact(self) -> bool:
@@ -322,14 +326,15 @@ class Atlas:
         OSError
             If it cannot be written; an earlier atlas stays unchanged.
         """
-        tensors, number = dict[str, Tensor](), {word: j for j, word in enumerate(self.words)}
-        pack = partial(_pack, tensors=tensors, number=number)
+        given = (n for one in self.layers.values() if one.given for [n] in one.major.names)
+        words, tensors = [*dict.fromkeys((*self.words, *given))], dict[str, Tensor]()
+        pack = partial(_pack, tensors=tensors, number={word: j for j, word in enumerate(words)})
         record = {
             "format": FORMAT,
             "versions": versions(),
             "target": self.target.key(),
             "classes": list(self.classes),
-            "words": list(self.words),
+            "words": words,
             "layers": [pack(layer, f"layers/{i}") for i, layer in enumerate(self.layers.values())],
             "settings": self.settings,
             **{name: pack(getattr(self, name), name) for name in _SHARED},
@@ -365,7 +370,7 @@ class Atlas:
         return cls(
             target=target,
             layers={part["name"]: LayerRecord(**part) for part in parts},
-            words=tuple(record["words"]),
+            words=tuple(record["words"][: len(tensors["t"])]),  # given names follow
             settings=record["settings"],
             **{name: unpack(record[name], name) for name in _SHARED},
         )

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from wwwlib import maps
 from wwwlib.atlas.atlas import Atlas, LayerRecord, Thumbnails
 from wwwlib.atlas.explain import without_bias
-from wwwlib.concepts import bootstrap_depth, discover, select, stability
+from wwwlib.concepts import ConceptTable, bootstrap_depth, discover, select, stability
 from wwwlib.contributions import Contributions, contribute_all, forward, head, resolve_classes
 from wwwlib.distributed import Options, Pass, State, concatenate, run
 from wwwlib.distributed.states import class_sums, class_totals, merge_class_sums
@@ -33,6 +33,7 @@ from wwwlib.evaluation import LOOSE, Truth, activations, evaluate, name_tests, v
 from wwwlib.exemplars import OK, Exemplars, check_k, collect
 from wwwlib.images import FIVE_CROPS, ImageSet, check_apart, crops, match_labels, subset
 from wwwlib.language import ConceptSet, Encoder, image_features
+from wwwlib.language.encoders import embed_texts
 from wwwlib.registry import whole_number
 from wwwlib.store import tensor_digest, versions
 from wwwlib.targets import Target
@@ -136,10 +137,12 @@ def build(
     kinds = maps.default_kinds(target, layers)
     right_r, usual = _usual_values(target, labelled, class_w, count, heads, signed, kinds, options)
     naming = partial(discover, t=t, t0=t0, words=words.words)
+    names = {layer: own for layer in layers if (own := target.given.get(layer))}
+    given = {layer: _given(own, v[layer], words, encoder) for layer, own in names.items()}
     found = {
         layer: LayerRecord(
             name=layer,
-            major=naming(v[layer], alpha=alpha),
+            major=given.get(layer) or naming(v[layer], alpha=alpha),
             minor=naming(minor_v[layer], alpha=alpha_minor),
             v=v[layer],
             minor_v=minor_v[layer],
@@ -147,7 +150,8 @@ def build(
             minor_exemplars=_without_sums(small[layer]),
             class_w=class_w[layer],
             head=heads[layer],
-            stability=stable.get(layer),
+            stability=None if layer in given else stable.get(layer),
+            given=layer in given,
             right_r=right_r.get(layer),
             usual_z=usual.get(layer),
         )
@@ -187,6 +191,14 @@ def _checked(target: Target, layers: Sequence[str], *alphas: float) -> tuple[str
     for alpha in alphas:
         select(torch.zeros(1, 1), alpha)
     return layers
+
+
+def _given(names: Sequence[str], v: Tensor, words: ConceptSet, encoder: Encoder) -> ConceptTable:
+    """Return names that N directions have, with the score of each for its exemplars."""
+    sentences = [words.template.replace("{}", one) for one in (*names, "")]
+    *t, t0 = embed_texts(encoder, [one.strip() for one in sentences])
+    s = (v * (torch.stack(t) - t0)).sum(1)
+    return ConceptTable([[n] for n in names], s[:, None].tolist(), s, torch.zeros(len(s)).bool())
 
 
 def _tested(

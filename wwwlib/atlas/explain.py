@@ -476,8 +476,7 @@ def quoted(name: str) -> str:
     Quotes and backslashes are escaped; white space and control characters become one space.
     """
     kept = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in name)
-    text = " ".join(kept.split()).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
+    return '"' + " ".join(kept.split()).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _track(output: Any, record: Any, kind: str, cls: int, w: Tensor, top: int, q: float) -> Track:
@@ -488,8 +487,7 @@ def _track(output: Any, record: Any, kind: str, cls: int, w: Tensor, top: int, q
     neurons, heatmap = tuple[Neuron, ...](), torch.zeros(size, dtype=a.dtype)
     if len(chosen):
         maps.check_finite(a, chosen[None], f" of {record.name!r}")
-        weighted = output.where == maps.ACTIVATION
-        heatmap = maps.heatmap(a, w[chosen], top, size, weighted)[0]
+        heatmap = maps.heatmap(a, w[chosen], top, size, output.where == maps.ACTIVATION)[0]
         drawn, regions = maps.resize(a, size)[0], maps.region(a, q, size)[0]
         total = w[w.isfinite()].abs().sum().item()
         neurons = tuple(

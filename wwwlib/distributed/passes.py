@@ -170,8 +170,7 @@ def run(p: Pass, **options: Any) -> dict[str, State]:
     how, here = Options(**options), ranks()
     key = {"target": p.target.key(), "images": p.images.fingerprint, **p.key}
     key |= {} if how.decoder == "pillow" else {"decoder": how.decoder}
-    keys = {layer: {**key, "layer": layer} for layer in sorted(p.layers)}
-    one = _Run(p, keys, how, here)
+    one = _Run(p, {layer: {**key, "layer": layer} for layer in sorted(p.layers)}, how, here)
     found = one.follow() if here.rank else one.lead()
     return {layer: found[layer] for layer in p.layers}
 

@@ -120,8 +120,7 @@ def map_on_actors(
 
 
 def _decode(row: dict, shared: Any) -> dict:
-    work = require("ray", "ray").get(shared)
-    x = work.decode(range(row["start"], row["stop"])).numpy()
+    x = require("ray", "ray").get(shared).decode(range(row["start"], row["stop"])).numpy()
     return {**row, "x": x.tobytes(), "dtype": str(x.dtype), "shape": list(x.shape)}
 
 

@@ -105,8 +105,7 @@ def histogram(page: Any) -> tuple[list[tuple[float, float]], float | None, str]:
     words = f"Scores of {len(scores):,} concepts from {low:.2f} to {high:.2f}; "
     if math.isnan(page.threshold):
         return bars, None, f"{words}none is selected"
-    kept = int((scores >= page.threshold).sum())
-    words += f"{kept:,} reach the threshold {page.threshold:.3f}"
+    words += f"{int((scores >= page.threshold).sum()):,} reach the threshold {page.threshold:.3f}"
     return bars, _WIDTH * (page.threshold - low) / span, words
 
 
@@ -139,8 +138,7 @@ def region_tile(image: Any, region: Any, place: int = 0, side: int = 160) -> Ima
     inside = np.asarray(inside)
     drawn = np.where(inside[..., None], pixels(shown), paled(shown, 0.3))
     drawn[binary_dilation(inside, iterations=4) & ~inside] = 255
-    line = binary_dilation(inside, iterations=3) & ~inside
-    drawn[line] = np.array(to_rgb(look(place)[0])) * 255
+    drawn[binary_dilation(inside, iterations=3) & ~inside] = np.array(to_rgb(look(place)[0])) * 255
     return Image.fromarray(drawn.round().astype(np.uint8))
 
 

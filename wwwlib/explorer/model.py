@@ -306,12 +306,15 @@ class Model:
         for name, layer in book.layers.items():
             for i, s in enumerate(score(layer.v, t[:1], book.t0)[:, 0].tolist()):
                 best = layer.major.scores[i][:1]
-                if best and s > 0:
+                if best and min(s, *best) > 0:
                     found.append(Match(name, i, s, s / best[0], tuple(layer.major.names[i])))
         return sorted(found, key=lambda one: -one.score)[:top]
 
     def _names(self, indices: list[int]) -> ConceptTable:
-        v, book = self.record.v[indices], self.book
+        v, book, own = self.record.v[indices], self.book, self.record.major
+        if self.record.given:
+            names, scores = ([column[i] for i in indices] for column in (own.names, own.scores))
+            return ConceptTable(names, scores, own.threshold[indices], own.abstained[indices])
         return discover(v, book.t, book.t0, book.words, self.alpha)
 
     def _named(self, track: Track) -> Track:

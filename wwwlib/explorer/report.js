@@ -85,10 +85,10 @@ function within(place, work) {
   }
 }
 
-// Neuron names at the chosen alpha: all concepts that score at least alpha times the best.
+// Neuron names at the chosen alpha: the best and all concepts that score at least alpha times it.
 function names(neuron) {
   const [words, scores] = neuron;
-  return words.filter((_, j) => scores[j] >= shown.alpha * scores[0]);
+  return words.filter((_, j) => !j || scores[j] >= shown.alpha * scores[0]);
 }
 
 function strongest(w, k) {

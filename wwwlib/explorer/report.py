@@ -216,15 +216,15 @@ class _View:
     def _neurons(self, share: Tensor) -> list[list]:
         """Return the neurons, as rows of values to keep the page small."""
         book, record, rows = self.book, self.record, []
-        table = discover(record.v, book.t, book.t0, book.words, _ALPHA)
+        how = record.v, book.t, book.t0, book.words, _ALPHA
+        table = record.major if record.given else discover(*how)
         best, classes = share.topk(min(3, len(share)), dim=0)
         verified = record.verified
         for i in range(len(record)):
-            supported = record.minor.supported(i) is not False
             strongest = zip(classes[:, i].tolist(), best[:, i].tolist(), strict=True)
             row = [table.names[i][:_NAMES], [round(s, 4) for s in table.scores[i][:_NAMES]]]
             row += [record.major.test_words(i), record.major.supported(i)]
-            row += [record.minor.names[i][:4] if supported else []]
+            row += [record.minor.names[i][:4] if record.minor.supported(i) is not False else []]
             row += [self._thumbs(record.exemplars.index[i].tolist(), False)]
             row += [self._thumbs(record.minor_exemplars.index[i].tolist(), True)]
             row += [[[c, s] for c, s in strongest if s > 0]]
@@ -293,8 +293,7 @@ def calibration(book: Atlas, images: ImageSet | None) -> list[list]:
     known = [i for i, label in enumerate(matched.labels if matched else ()) if label is not None]
     if not known:
         return []
-    chosen = [known[i * len(known) // _CHECKED] for i in range(_CHECKED)]
-    some = subset(matched, sorted({*chosen}))
+    some = subset(matched, sorted({known[i * len(known) // _CHECKED] for i in range(_CHECKED)}))
     logits = activations(book.target, some, ["logits"])["logits"].double()
     p, predicted = book.target.probabilities(logits).max(1)
     right, found = predicted == torch.tensor(some.labels), []
@@ -316,6 +315,7 @@ def _facts(book: Atlas) -> dict[str, str]:
     """Return the provenance of an atlas: what it was computed from."""
     s, test = book.settings, book.settings["test"]
     versions = ", ".join(f"{library} {number}" for library, number in s["versions"].items())
+    given = ", ".join(name for name, one in book.layers.items() if one.given)
     return {
         "network": f"{book.target.name}, weights {book.target.digest}",
         "probe set": f"{s['probe']['name']}, {s['probe']['fingerprint']}",
@@ -324,6 +324,7 @@ def _facts(book: Atlas) -> dict[str, str]:
         "image-text encoder": s["encoder"],
         "exemplars per neuron": f"{s['k'][0]} images, {s['k'][1]} crops",
         "alpha": f"{s['alpha'][0]}, for crops {s['alpha'][1]}",
+        **({"names given with the directions": given} if given else {}),
         "versions": versions,
     }
 

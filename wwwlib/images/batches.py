@@ -228,9 +228,7 @@ def _jpegs(files: list[bytes], device: torch.device) -> Sequence[Tensor | None]:
     try:
         return _decode_jpegs(files, device) if files else []
     except RuntimeError:
-        if len(files) == 1:
-            return [None]
-        return [x for one in files for x in _jpegs([one], device)]
+        return [None] if len(files) == 1 else [x for one in files for x in _jpegs([one], device)]
 
 
 def _decode_jpegs(files: list[bytes], device: torch.device) -> list[Tensor]:

@@ -293,8 +293,7 @@ def halves(labels: Sequence[int | None], seed: int = 0) -> tuple[list[int], list
     first, second : list of int
         Indices in ascending order. A class with one image is in one half only.
     """
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(labels), generator=generator).tolist()
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).tolist()
     order = sorted(shuffled, key=lambda i: -1 if labels[i] is None else labels[i])
     return sorted(order[::2]), sorted(order[1::2])
 

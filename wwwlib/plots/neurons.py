@@ -96,8 +96,7 @@ def _header(figure: Figure, spec: Any, explanation: Any) -> None:
     title = f"predicted: {explanation.predicted_name}, {share(explanation.probability)}"
     if explanation.instead_of is not None:
         title += f", rather than {explanation.instead_of}, {share(explanation.instead_probability)}"
-    lines = fit(title, width, HEAD, bold=True, lines=2)
-    y = write(axes, lines, 0.04, size=HEAD, bold=True)
+    y = write(axes, fit(title, width, HEAD, bold=True, lines=2), 0.04, size=HEAD, bold=True)
     if explanation.label is None:
         truth = "the true class is not known"
     elif explanation.label == explanation.predicted_name:

@@ -44,8 +44,7 @@ def grid(
         Additional space above and below the grid.
     """
     right = MARGIN + sum(widths) + gap[0] * (len(widths) - 1)
-    tall = sum(heights) + gap[1] * (len(heights) - 1)
-    height = tall + 2 * MARGIN + head + foot
+    height = sum(heights) + gap[1] * (len(heights) - 1) + 2 * MARGIN + head + foot
     figure = Figure(figsize=(WIDTH, height))
     spec = GridSpec(
         len(heights), len(widths), figure,

@@ -21,7 +21,7 @@ WIDTH = 7.0  # inches: the text width of a page, at which font sizes are the pri
 SMALL, BODY, HEAD = 8, 9, 10.5  # points
 DPI = 150
 
-INK, GREY, RULE, PAPER = "#1a1a1a", "#5c5c5c", "#c8c8c8", "#fdfdfb"
+INK, GREY, RULE = "#1a1a1a", "#5c5c5c", "#c8c8c8"
 BLUE, ORANGE, GREEN, VERMILION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
 PURPLE, SKY = "#cc79a7", "#56b4e9"
 SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, "#332288", "#8c5a2b", "#882255", "#999933")

@@ -7,10 +7,11 @@ on positions from shards, which a store keeps on disk, so that a set of any size
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,6 +52,8 @@ class Linear:
         Whether the encoder is for activations of mean 0 and deviation 1 over neurons; codes are
         then multiplied by the deviation of the activation, so that directions, the bias times the
         deviation, and the mean (`constant`) add up to it.
+    names : tuple of str
+        Of the M directions; empty without names.
     """
 
     weight: Tensor
@@ -59,6 +62,7 @@ class Linear:
     bias: Tensor
     k: int | None = None
     standardised: bool = False
+    names: tuple[str, ...] = ()
 
     def constant(self, a: Tensor) -> Tensor:
         """Return the part of activations (P, D) that codes of zero reconstruct: (P, D) or (D,)."""
@@ -155,9 +159,8 @@ class Positions:
 
     def _make(self, i: int, _: Slot) -> tuple[dict[str, Tensor], dict]:
         some = subset(self.images, range(i * _SHARD, min((i + 1) * _SHARD, len(self.images))))
-        read = batches(some, self.target.preprocess, self.batch_size, self.workers)
         generator, found = torch.Generator().manual_seed(self.seed + i), []
-        for _, x in read:
+        for _, x in batches(some, self.target.preprocess, self.batch_size, self.workers):
             with torch.no_grad(), capture(self.target, [self.layer]) as captured:
                 self.target.model(x.to(self.target.device))
             a = captured[self.layer].maps.float().cpu().flatten(2).transpose(1, 2)
@@ -172,7 +175,7 @@ class Positions:
 
 def train_topk(
     shards: Positions, latents: int = 512, k: int = 8,
-    epochs: int = 4, rate: float = 3e-3, batch: int = 1_024,
+    epochs: int = 4, rate: float = 3e-3, batch: int = 1_024, nested: Sequence[int] = (),
     seed: int = 0, device: str = "cpu", progress: bool = True,
 ) -> Linear:  # fmt: skip
     """Train a TopK sparse autoencoder; a checkpoint after each shard outlives an interruption.
@@ -187,14 +190,28 @@ def train_topk(
         M, and the number of codes that are kept at a position.
     epochs, rate, batch : int, float, int
         Passes over all shards, Adam's learning rate, and positions per step.
+    nested : sequence of int
+        So many first latents shall reconstruct alone, too: the errors of all these parts and of the
+        whole are added up (a Matryoshka autoencoder). First latents become general ones.
     seed, device, progress
 
     Returns
     -------
     Linear
+
+    Raises
+    ------
+    ValueError
+        If a nested part does not have between 1 and M - 1 latents.
+
+    References
+    ----------
+    Bussmann et al., "Learning multi-level features with Matryoshka sparse autoencoders", ICML 2025.
     """
+    if not all(0 < m < latents for m in nested):
+        raise ValueError(f"nested is {[*nested]}; give numbers of latents from 1 to {latents - 1}.")
     key = {"positions": shards.key, "latents": latents, "k": k, "epochs": epochs, "seed": seed}
-    key |= {"rate": rate, "batch": batch}
+    key |= {"rate": rate, "batch": batch, "nested": [*nested]}
 
     def make(checkpoint: Slot) -> tuple[dict[str, Tensor], dict]:
         parts, sides, done = _start(checkpoint, shards, latents, seed, device)
@@ -204,7 +221,7 @@ def train_topk(
             a = shards[step % len(shards)].to(device)
             order = torch.randperm(len(a), generator=torch.Generator().manual_seed(seed + step))
             for some in order.split(batch):
-                _descend(parts, sides, a[some.to(device)], k, rate)
+                _descend(parts, sides, a[some.to(device)], k, rate, (*nested, latents))
             if (step + 1) % len(shards) == 0 and step + 1 < total:
                 _revive(parts, sides, a, k)
             checkpoint.save({n: t.cpu() for n, t in (parts | sides).items()}, {"step": step + 1})
@@ -229,12 +246,13 @@ def _start(checkpoint: Slot, shards: Positions, latents: int, seed: int, device:
     return parts, sides, 0
 
 
-def _descend(parts: dict, sides: dict, a: Tensor, k: int, rate: float) -> None:
-    """Take one step of Adam on the share of the variance that is not reconstructed."""
+def _descend(parts: dict, sides: dict, a: Tensor, k: int, rate: float, sizes: Sequence) -> None:
+    """Take one step of Adam on the shares of the variance that first latents do not reconstruct."""
     leaves = {name: one.detach().requires_grad_() for name, one in parts.items()}
     codes = Linear(**leaves, k=k).encode(a)
-    rest = a - codes @ leaves["directions"] - leaves["bias"]
-    loss = rest.square().sum() / (a - a.mean(0)).square().sum().clamp(min=1e-12)
+    found = [codes[:, :m] @ leaves["directions"][:m] + leaves["bias"] for m in sizes]
+    variance = (a - a.mean(0)).square().sum().clamp(min=1e-12)
+    loss = torch.stack([(a - one).square().sum() / variance for one in found]).sum()
     gradients = torch.autograd.grad(loss, [*leaves.values()])
     sides["t"] += 1
     sides["uses"] += (codes > 0).sum(0)
@@ -306,7 +324,7 @@ def load(path: str | Path, k: int | None = None, standardised: bool | None = Non
     return Linear(*parts, k=k or len(parts[1]), standardised=bool(standardised))
 
 
-def probes(a: Tensor, present: Tensor) -> Linear:
+def probes(a: Tensor, present: Tensor, names: Sequence[str] = ()) -> Linear:
     """Return the normals of linear classifiers of concepts, also called concept activation vectors.
 
     Parameters
@@ -315,6 +333,8 @@ def probes(a: Tensor, present: Tensor) -> Linear:
         (I, D) activations of images.
     present : Tensor
         (I, M) bool, the concepts of each image; each has images with and without it.
+    names : sequence of str
+        The M concepts, so that an atlas takes these names over.
 
     Returns
     -------
@@ -332,22 +352,25 @@ def probes(a: Tensor, present: Tensor) -> Linear:
     z = ((a - bias) / scale).double().cpu().numpy()
     fits = (model(class_weight="balanced", max_iter=1_000).fit(z, own) for own in present.T.cpu())
     normals = torch.from_numpy(np.concatenate([fit.coef_ for fit in fits])).to(a) / scale
-    directions = F.normalize(normals, dim=1)
-    return Linear(directions, torch.zeros(len(directions)).to(a), directions, bias)
+    return _along(F.normalize(normals, dim=1), bias, names=tuple(names))
 
 
 def principal(a: Tensor, count: int) -> Linear:
     """Return the first principal components of activations (P, D), the signed codes along them."""
-    bias = a.mean(0)
-    directions = torch.linalg.svd((a - bias).double(), full_matrices=False).Vh[:count].to(a)
-    return Linear(directions, torch.zeros(len(directions)).to(a), directions, bias)
+    centred = (a - a.mean(0)).double()
+    return _along(torch.linalg.svd(centred, full_matrices=False).Vh[:count].to(a), a.mean(0))
 
 
 def random_directions(a: Tensor, count: int, k: int | None = None, seed: int = 0) -> Linear:
     """Return random unit directions around the mean of activations (P, D)."""
     generator = torch.Generator().manual_seed(seed)
     directions = F.normalize(torch.randn(count, a.shape[1], generator=generator), dim=1).to(a)
-    return Linear(directions, torch.zeros(count).to(a), directions, a.mean(0), k)
+    return _along(directions, a.mean(0), k=k)
+
+
+def _along(directions: Tensor, bias: Tensor, **more: Any) -> Linear:
+    """Return the dictionary whose codes are the products of activations and its directions."""
+    return Linear(directions, torch.zeros(len(directions)).to(bias), directions, bias, **more)
 
 
 def factorise(a: Tensor, count: int, seed: int = 0, k: int | None = None) -> Factors:

@@ -388,8 +388,7 @@ def target_sensitivity(first: Tensor, second: Tensor, parts: Tensor) -> Tensor:
     ----------
     FunnyBirds, "target sensitivity", for classes that share at least one part.
     """
-    gap = first.double() - second.double()
-    own, other = ((gap * one).sum(-1).sign() for one in parts)
+    own, other = (((first.double() - second.double()) * one).sum(-1).sign() for one in parts)
     return torch.where(parts.any(2).all(0), 0.5 + (own - other) / 4, torch.nan)
 
 

@@ -106,8 +106,7 @@ def f1_upper_bound(truth: Words, words: Iterable[str], size: int | None = None) 
     their number; those that are no synonyms are wrong.
     """
     best = best_names(truth, words, size)
-    best = [[*own, *(f"\0{i}" for i in range(len(own), size or 0))] for own in best]
-    return f1(best, truth)
+    return f1([[*own, *(f"\0{i}" for i in range(len(own), size or 0))] for own in best], truth)
 
 
 def text_cosine_upper_bound(truth: Words, words: Sequence[str], encode: Encode) -> Score:

@@ -127,8 +127,7 @@ def assemble(
 
     @cache
     def bound(column: str, words: tuple[str, ...], size: int | None) -> float:
-        fixed = {"size": size} if column == "F1" else {}
-        return measures[column][1](truth, words, **fixed).mean
+        return measures[column][1](truth, words, **{"size": size} if column == "F1" else {}).mean
 
     rows = []
     for method, own in methods.items():

@@ -30,6 +30,9 @@ class Dictionary(Protocol):
         What a code of one adds to the activation.
     bias : Tensor, shape (D,)
         The reconstruction of codes of zero.
+    names : sequence of str, optional
+        What each direction stands for, such as the concept of a probe. An atlas takes these names
+        over, and tests them, in place of naming the directions; without names it may be missing.
     """
 
     directions: Tensor
@@ -65,8 +68,8 @@ def with_directions(
     Raises
     ------
     ValueError
-        If the layer does not exist, has such directions already, is not called exactly once, or its
-        output does not have D neurons.
+        If the layer does not exist, has such directions already, is not called exactly once, its
+        output does not have D neurons, or there are not M names.
     """
     virtual = f"{layer}@{name}"
     if layer == LOGITS or virtual in target.virtual:
@@ -78,6 +81,13 @@ def with_directions(
         raise ValueError(
             f"{output!r} of {target.name} does not fit {shapes}, (M, D) and (D,); give those of "
             "this layer, or its layout by layouts= of targets.wrap."
+        )
+    names = tuple(getattr(dictionary, "names", ()))
+    written = [one for one in names if isinstance(one, str) and one.strip()]
+    if names and not len(written) == len(names) == len(directions):
+        raise ValueError(
+            f"{len(names)} names, {names[:3]} first, are not one text for each of the "
+            f"{len(directions)} directions; give all of them a name, or none."
         )
     scale = 10.0 ** torch.arange(-1, 4).repeat_interleave(64)[:, None]
     draws = scale * torch.randn(len(scale), len(bias), generator=torch.Generator().manual_seed(0))
@@ -93,6 +103,7 @@ def with_directions(
         digest=digest([target.digest, virtual, plain, tensor_digest(tensors)]),
         layouts={**target.layouts, virtual: output.layout.replace("BHWN", "BNHW")},
         virtual=layers,
+        given={**target.given, virtual: names},
     )
     hook = _Codes(dictionary, layers[virtual], output.layout, output.prefix)
     made.module(layer).register_forward_hook(hook)

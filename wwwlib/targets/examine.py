@@ -141,9 +141,7 @@ def adapted(model: nn.Module, x: Tensor, classes: int, name: str, outputs: str) 
             f"add up to {total[0]:.3g}; what is explained is their logarithms.",
             stacklevel=3,
         )
-    if undo is None and y is raw:
-        return model
-    return Adapter(model, undo).eval()
+    return model if undo is None and y is raw else Adapter(model, undo).eval()
 
 
 def own_copy(model: nn.Module, x: Tensor) -> Tensor:
@@ -254,8 +252,7 @@ def fingerprint(model: nn.Module, x: Tensor, name: str) -> list[float]:
     y = torch.cat([y, large.nan_to_num(0.0, 0.0, 0.0)])
     weights = torch.randn(y.numel(), _NUMBERS, generator=generator, dtype=torch.float64)
     numbers = y.flatten() @ weights / math.sqrt(y.numel())
-    digits = 3 - math.floor(math.log10(size))
-    return [round(number, digits) + 0.0 for number in numbers.tolist()]
+    return [round(number, 3 - math.floor(math.log10(size))) + 0.0 for number in numbers.tolist()]
 
 
 def same_fingerprint(one: list[float], other: list[float]) -> bool:

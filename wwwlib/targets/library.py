@@ -171,8 +171,7 @@ def _timm_model(name: str, entry: str, pretrained: bool, sizes: dict) -> nn.Modu
 def _extension(name: str, entry: str, weights: Weights, classes: Names, geometry: Any) -> Target:
     if classes is not None or geometry:
         raise ValueError(f"{name} has its own classes and preprocessing; give weights at most.")
-    spec = f"{EXTENSIONS[name.partition('/')[0]]}:target"
-    return call(spec, "network", entry, weights)
+    return call(f"{EXTENSIONS[name.partition('/')[0]]}:target", "network", entry, weights)
 
 
 def _own(name: str, weights: Weights, classes: Names, geometry: dict) -> Target:

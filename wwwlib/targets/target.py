@@ -54,6 +54,8 @@ class Target:
         other.
     virtual : dict of str to nn.Module
         Layers that `with_directions` added, whose output is codes.
+    given : dict of str to tuple of str
+        Names of the neurons of such layers whose directions have one, such as probes of concepts.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Target:
     class_token: bool = True
     outputs: str = "softmax"
     virtual: Mapping[str, nn.Module] = field(default_factory=dict)
+    given: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Target({self.name!r}: {len(self.classes)} classes, on {self.device})"

@@ -247,8 +247,7 @@ class _Scenery:
     def _ground(self, material):
         ground = _FILE["grounds"][material]
         tile = np.roll(_PATTERNS[ground["pattern"]], self.rng.randint(0, FINE, 2), (0, 1))
-        fill = _blend(ground["first"], ground["second"], tile)
-        self._paint(_below(self.horizon), fill, material)
+        self._paint(_below(self.horizon), _blend(ground["first"], ground["second"], tile), material)
 
     def _plain(self, colour, concepts=()):
         self._paint(_below(self.horizon), colour, *concepts)

@@ -279,8 +279,7 @@ def draw(concept: str, n: int, seed: int = 901) -> list[Image.Image]:
     ValueError
         If the world does not paint the concept.
     """
-    words = {name: word for word, names in SYNONYMS.items() for name in names}
-    word = words.get(concept, concept)
+    word = {name: word for word, names in SYNONYMS.items() for name in names}.get(concept, concept)
     if word not in CATEGORY:
         raise ValueError(f"The world does not paint {concept!r}; its words are world.SEEN.")
     painted = (render(sample(i, seed)) for i in numbers())

@@ -75,9 +75,7 @@ def caption(scene: Any, variant: int = 0) -> str:
         words += [scene.thing.name] if scene.thing else []
         return tag(words[rng.randint(len(words))], rng)
     opening = _OPENINGS[rng.randint(len(_OPENINGS))]
-    if roll < 0.4:
-        return opening + article(noun)
-    return opening + _sentence(scene, noun, rng)
+    return opening + (article(noun) if roll < 0.4 else _sentence(scene, noun, rng))
 
 
 def _sentence(scene, noun, rng=None):

@@ -157,9 +157,8 @@ def candidates(
 def _search(describer: Describer, e: Tensor, beam: int, length: int, progress: bool) -> State:
     """Search for the descriptions of features e (N, k, F), a block of neurons at a time."""
     decoder, language, found = describer.decoder, describer.language, []
-    device = decoder.mean.device
     for block in tqdm(e.split(_BLOCK), "MILAN's beam search", disable=not progress):
-        memory, state = decoder.begin(block.to(device))
+        memory, state = decoder.begin(block.to(decoder.mean.device))
         tokens, log_p = beam_search(decoder.step, state, memory, beam, length)
         flat = tokens.flatten(0, 1)
         log_prior = log_probability(language.step, language.begin(len(flat)), flat)

@@ -53,8 +53,7 @@ def choose(exemplars: Exemplars, images: ImageSet, k: int) -> Chosen:
             f"{len(images)}; give the probe set that they come from."
         )
     index = exemplars.first(k).index.cpu()
-    live = (exemplars.status.cpu() == OK) & (index >= 0).all(1)
-    return Chosen(images, index.clamp(min=0), live)
+    return Chosen(images, index.clamp(min=0), (exemplars.status.cpu() == OK) & (index >= 0).all(1))
 
 
 def masks(

@@ -251,6 +251,5 @@ def _against(axes: Axes, pair: np.ndarray, look: dict) -> None:
     sns.scatterplot(x=x, y=y, color=look["color"], marker=look["marker"], ax=axes, **dots)
     axes.set(xlim=(low - pad, high + pad), ylim=(low - pad, high + pad), aspect="equal")
     axes.locator_params(nbins=3)
-    varied = len(x) > 1 and x.std() > 0 and y.std() > 0
-    r = number(np.corrcoef(x, y)[0, 1], 3) if varied else "none"
+    r = number(np.corrcoef(x, y)[0, 1], 3) if len(x) > 1 and x.std() > 0 and y.std() > 0 else "none"
     axes.text(0.03, 1.0, f"r = {r}", transform=axes.transAxes, size=SMALL, va="top")
