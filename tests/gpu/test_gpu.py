@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from wwwlib import concepts, contributions, evaluation, exemplars, language, maps, targets, world
+from wwwlib.studies import dictionaries
 
 DEVICE = os.environ.get("WWW_GPU") or ("cuda" if torch.cuda.is_available() else "")
 pytestmark = pytest.mark.skipif(not DEVICE, reason="no CUDA device; WWW_GPU=cpu tests these tests")
@@ -68,6 +69,24 @@ def test_contributions_and_their_maps_are_those_of_a_cpu(name):
     few = range(8)
     one = contributions.ablation(here, x[:2], layer, neurons=few)
     near(one, contributions.ablation(there, x[:2].to(DEVICE), layer, neurons=few))
+
+
+@each_network
+def test_directions_are_those_of_a_cpu(name):
+    """Codes of one dictionary, and the error of an autoencoder that the device trained."""
+    layer, found = NETWORKS[name][1], []
+    for device, target in zip(("cpu", DEVICE), both(name), strict=True):
+        shards = dictionaries.Positions(target, world.image_set(64), layer, 8)
+        trained = dictionaries.train_topk(shards, 32, 4, device=device, batch=64, progress=False)
+        pca = dictionaries.principal(shards[0], 16)
+        made = targets.with_directions(target, layer, pca, "pca")
+        x = inputs(target).to(device)
+        w = contributions.taylor(made, x, f"{layer}@pca", signed=True)
+        without = contributions.ablation(made, x[:2], f"{layer}@pca", neurons=range(4))
+        found.append((w, without, dictionaries.quality(trained, shards[0])["R2"]))
+    for one, other in zip(found[0][:2], found[1][:2], strict=True):
+        near(one, other)  # whatever the signs of components
+    assert abs(found[0][2] - found[1][2]) < 0.05 and found[1][2] > 0.3
 
 
 def test_regions_and_heatmaps_are_those_of_a_cpu():
