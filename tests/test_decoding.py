@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import multiprocessing
 import pickle
 import sys
 
@@ -282,6 +283,7 @@ def test_a_bad_file_gives_the_same_error_with_both_decoders(tmp_path, monkeypatc
         with pytest.raises(ValueError, match=r"01\.jpg' cannot be used: it[^\n]+$") as caught:
             read(found, decoder, workers=workers)
         messages.append(str(caught.value))
+        assert not multiprocessing.active_children(), "workers end with the error"
     assert messages[0] == messages[1]
 
 

@@ -370,6 +370,18 @@ def test_preprocessing_that_fails_names_the_image(tmp_path, workers, size):
         list(images.batches(images.folder(tmp_path), fails, 1, workers=workers))
 
 
+def test_workers_end_with_an_error(tree):
+    """Breaks if they outlive it, and are waited for when garbage is collected."""
+
+    def fails(image):
+        raise OSError("no such")
+
+    before, found = {*multiprocessing.active_children()}, images.folder(tree)
+    with pytest.raises(ValueError, match=r"failed with OSError: no such$") as caught:
+        list(images.batches(found, fails, 1, workers=2))
+    assert {*multiprocessing.active_children()} <= before and caught.value.__cause__
+
+
 @pytest.mark.parametrize("size", [(1, 51), (20_000, 2)])
 def test_images_that_resizing_would_blow_up_are_skipped(tree, size):
     """Breaks if 196 bytes of 1 x 60,000 pixels become gigabytes when resized."""

@@ -130,22 +130,26 @@ def batches(
     loader = partial(
         DataLoader, batch_size=batch_size, sampler=range(start, len(images)), num_workers=workers
     )
-    device = torch.device(device)
+    device, bare = torch.device(device), replace(images, masks=None)
     if decoder == "pillow":
-        pinned, items = device.type == "cuda", _Items(replace(images, masks=None), preprocess)
+        pinned, items = device.type == "cuda", _Items(bare, preprocess)
         return _in_one_sentence(loader(items, pin_memory=pinned, collate_fn=stack))
     on_tensors = tensor_preprocess(preprocess, device)
-    undecoded = loader(_Items(replace(images, masks=None), None), collate_fn=list)
-    decoded = (_decoded(images, parts, on_tensors, device) for parts in undecoded)
-    return _in_one_sentence(map(stack, decoded))
+    decode = partial(_decoded, images, preprocess=on_tensors, device=device)
+    return _in_one_sentence(map(stack, map(decode, loader(_Items(bare, None), collate_fn=list))))
 
 
 def _in_one_sentence(found: Iterable) -> Iterator:
-    """Strip the traceback that a worker puts before the message of its error."""
+    """Strip the traceback that a worker puts before the message of its error.
+
+    That of the error itself, and what was found, refer to the loader, whose workers would stay
+    until garbage is collected, which then waits five seconds for each.
+    """
     try:
         yield from found
-    except ValueError as error:
-        raise ValueError(str(error).strip().rpartition("\nValueError: ")[2]) from error
+    except ValueError as e:
+        del found
+        raise ValueError(str(e).strip().rpartition("\nValueError: ")[2]) from e.with_traceback(None)
 
 
 class Fitting(Generic[State]):
