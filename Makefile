@@ -8,7 +8,7 @@ PROFILE ?= world
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-test reproduce example reference pages docs test test-slow test-gpu coverage lint lab explorer world releases lock clean
+.PHONY: help install install-test reproduce example reference pages docs test test-slow test-gpu coverage mutants lint lab explorer world releases lock clean
 
 help:
 	@echo 'make reproduce     set up, then run the notebooks of the profile: PROFILE=world, embedded'
@@ -18,6 +18,7 @@ help:
 	@echo 'make test-gpu      set up, then test and measure on one CUDA device, in minutes: build/gpu.txt'
 	@echo 'make lint          set up, then check style, format and the types of the core'
 	@echo 'make coverage      set up, then run the tests of the core and list the lines that none of them runs'
+	@echo 'make mutants       set up, then count the small changes of a module that its tests notice: MODULE=wwwlib/maps.py'
 	@echo 'make docs          set up, then build the documentation site: build/docs/html/index.html'
 	@echo 'make pages         set up, then make pages of the executed notebooks; only the explorer's has a script'
 	@echo 'make lab           set up, then open JupyterLab on 127.0.0.1'
@@ -96,6 +97,10 @@ coverage: install-test
 	$(BIN)/coverage run -m pytest -n 0 $(or $(PYTEST),$(CORE:%=tests/test_%.py))
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+mutants: install-test
+	$(BIN)/python -m pip install --quiet 'cosmic-ray>=8.7,<9'
+	$(BIN)/python tests/mutants.py $(MODULE) $(SET)
 
 lint: install-test
 	$(BIN)/ruff check .
