@@ -132,6 +132,32 @@ def test_taylor_equals_captum(make, layer, neurons):
     torch.testing.assert_close(taylor(target, x, layer, classes), theirs.detach().abs())
 
 
+@hidden
+def test_maps_are_activation_times_gradient_at_each_position(make, layer, neurons):
+    """Oracle: autograd's own gradient of the output, put on the grid by hand."""
+    target, kept = make(), []
+
+    def keep(_, __, output):
+        output.retain_grad()
+        kept.append(output)
+
+    x = images(target)
+    found = contribute(target, x, layer, torch.tensor([3, 1]), linear=False).maps
+    handle = target.model.get_submodule(layer).register_forward_hook(keep)
+    logits = target.model(x)
+    handle.remove()
+    (logits[0, 3] + logits[1, 1]).backward()
+    expected = (kept[0] * kept[0].grad).detach()
+    assert expected.abs().max() > 1e-6
+    if expected.ndim == 3:
+        expected = expected[:, {"vit": 1, "registers": 5}[make.__name__] :]
+        side = round(expected.shape[1] ** 0.5)
+        expected = expected.unflatten(1, (side, side))
+    if axis_of(expected, neurons) == -1:
+        expected = expected.permute(0, 3, 1, 2)
+    torch.testing.assert_close(found, expected)
+
+
 def test_the_predicted_class_is_the_default():
     target = small_resnet()
     x = images(target, 4)
@@ -193,6 +219,65 @@ def test_a_layer_off_the_path_to_the_logits_contributes_nothing():
     assert torch.equal(ablation(target, x, "idle"), torch.zeros(2, 7, dtype=torch.float64))
 
 
+class Cut(nn.Module):
+    """A layer that autograd does not reach adds a share of the logits to class 0 alone."""
+
+    def __init__(self, size, share):
+        super().__init__()
+        self.used, self.cut = nn.Linear(192, 5), nn.Linear(192, 5)
+        for one in (self.used, self.cut):
+            nn.init.zeros_(one.weight)
+            nn.init.zeros_(one.bias)
+        nn.init.constant_(self.used.bias, size)
+        self.cut.bias.data[0] = size * share
+
+    def forward(self, x):
+        return self.used(x.flatten(1)) + self.cut(x.flatten(1)).detach()
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_layer_whose_gradient_is_cut_is_refused_if_it_changes_the_logit(size, sign):
+    """By more than a millionth of the largest logit; less is rounding."""
+    target = wrapped(Cut(size, sign * 2e-6), size=8)
+    x = images(target)
+    with pytest.raises(ValueError, match=r"No gradient passes through 'cut' .*use ablation"):
+        contribute_all(target, x, ["used", "cut"], torch.tensor([1, 0]), linear={"used": False})
+    assert not taylor(target, x, "cut", 1).any(), "it changes another class"
+    target = wrapped(Cut(size, sign * 5e-7), size=8)
+    assert not taylor(target, x, "cut", 0).any()
+
+
+class InPlace(nn.Module):
+    """What the gradient of the sigmoid needs is overwritten, or its gradient breaks otherwise."""
+
+    def __init__(self, message=None):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 5, 3)
+        self.message = message
+
+    def forward(self, x):
+        a = self.a(x).sigmoid()
+        if not self.message:
+            a.mul_(2)
+        elif a.requires_grad:
+            a.register_hook(self.broken)
+        return self.b(a).mean((2, 3))
+
+    def broken(self, gradient):
+        raise RuntimeError(self.message)
+
+
+def test_a_network_that_overwrites_its_gradient_points_to_ablation():
+    target = wrapped(InPlace(), size=8)
+    layers = {"a": False, "b": False}
+    with pytest.raises(ValueError, match=r"through 'a', since the network changes in place .*abla"):
+        contribute_all(target, images(target), layers, 1, linear=layers)
+    target = wrapped(InPlace("out of memory"), size=8)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        taylor(target, images(target), "a", 1)
+
+
 # Ablation -----------------------------------------------------------------------------------
 
 
@@ -217,6 +302,39 @@ def test_ablation_runs_no_more_images_at_once_than_asked():
     target.model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
     assert ablation(target, images(target, 2), "0", batch_size=5).shape == (2, 6)
     assert sizes == [2, 2, 4, 4, 4]
+
+
+def test_ablation_runs_64_images_at_once_by_default():
+    target = plain(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(70, 5), channels=70)
+    sizes = []
+    target.model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    assert ablation(target, images(target, 1), "0").shape == (1, 70)
+    assert sizes == [1, 1, 64, 6]
+
+
+@hidden
+def test_masked_neurons_are_set_to_their_fill(make, layer, neurons):
+    """An image at a time, each neuron by a hook of its own: row j belongs to image j mod B."""
+    target = make()
+    x, classes = images(target), torch.tensor([3, 1])
+    for fill in (torch.randn(neurons, dtype=torch.float64), torch.full((neurons,), 0.5)):
+        mask = torch.rand(4, neurons) < 0.7
+        logit = masked_forward(target, x, layer, classes, 0.5 if fill[0] == 0.5 else fill)
+        for j, value in enumerate(logit(mask)):
+
+            def hook(_, __, output, row=mask[j], fill=fill):
+                output = output.clone()
+                by_neuron = output.movedim(axis_of(output, neurons), 0)
+                for i in range(neurons):
+                    if not row[i]:
+                        by_neuron[i] = fill[i]
+                return output
+
+            handle = target.model.get_submodule(layer).register_forward_hook(hook)
+            with torch.no_grad():
+                expected = target.model(x[j % 2 : j % 2 + 1])[0, classes[j % 2]]
+            handle.remove()
+            assert value.item() == pytest.approx(expected.item(), abs=1e-9)
 
 
 def test_a_neuron_that_is_nan_can_be_set_to_zero():
@@ -298,6 +416,47 @@ def test_on_a_real_linear_head_all_three_agree(real_weights):
 def test_a_linear_head_is_found(make, layer):
     target = make()
     assert_all_agree(target, layer, images(target), torch.tensor([4, 1]), [4, 0, 2])
+
+
+@pytest.mark.parametrize("classes", [2, torch.tensor([3, 0, 3])])
+def test_linear_head_equals_the_products_one_by_one(classes):
+    z, weight = torch.randn(3, 4), torch.randn(5, 4)
+    own = [2, 2, 2] if isinstance(classes, int) else classes.tolist()
+    signed = torch.tensor([[weight[own[b], i] * z[b, i] for i in range(4)] for b in range(3)])
+    assert torch.equal(linear_head(z, weight, classes, signed=True), signed)
+    assert torch.equal(linear_head(z, weight, classes), signed.abs())
+
+
+class Off(nn.Module):
+    """A linear head without a bias, off by a share of the size of its terms."""
+
+    def __init__(self, share, scale):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 6, 1), nn.Linear(6, 5, bias=False)
+        self.fc.weight.data *= scale
+        self.share = share
+
+    def forward(self, x):
+        z = self.conv(x).mean((2, 3))
+        return self.fc(z) + self.share * z.abs() @ self.fc.weight.abs().T
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_head_is_linear_up_to_rounding(scale, dtype):
+    """Half of the digits have to agree, whatever the unit of the logits."""
+    x = torch.randn(2, 3, 8, 8, dtype=dtype)
+    for factor in (0, 0.9, -0.9, 1.1, -1.1):
+        target = wrapped(Off(factor * torch.finfo(dtype).eps ** 0.5, scale), size=8)
+        target.model.to(dtype)
+        assert (head(target, "conv", x) is None) == (abs(factor) > 1)
+
+
+def test_a_head_is_sought_with_eight_of_the_images():
+    target = plain(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
+    sizes = []
+    target.model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    assert head(target, "0", images(target, 9)) and sizes == [8, 8, 8]
 
 
 class Skip(nn.Module):
@@ -413,16 +572,28 @@ def test_other_mistakes_are_sentences():
     x = images(target)
     with pytest.raises(ValueError, match=r"has \[6, -1\]; give some of 0 to 5"):
         ablation(target, x, "0", neurons=[0, 6, -1])
+    with pytest.raises(ValueError, match=r"has \[7\]; give some of 0 to 5"):
+        ablation(target, x, "0", neurons=[7])
     with pytest.raises(ValueError, match=r"neurons has \[\]; give some of 0 to 5"):
         ablation(target, x, "0", neurons=[])
     with pytest.raises(ValueError, match="a column for each neuron of '0'"):
         masked_forward(target, x, "0")(torch.ones(3, 6))
-    with pytest.raises(ValueError, match="do not match"):
-        linear_head(torch.zeros(2, 6), torch.zeros(5, 7), 0)
-    with pytest.raises(ValueError, match=r"expected \(B, 3, H, W\)"):
-        taylor(target, x[0], "0")
+    for shape in [(12,), (2, 5), (2, 7), (2, 6, 1)]:
+        with pytest.raises(ValueError, match=r"expected \(R \* 2, 6\)"):
+            masked_forward(target, x, "0")(torch.ones(shape))
+    for z, weight in [((2, 6), (5, 7)), ((2, 6), (5, 5)), ((2, 6), (6,)), ((6,), (5, 6)),
+                      ((2, 6, 1), (5, 6)), ((2, 6), (5, 6, 1))]:  # fmt: skip
+        with pytest.raises(ValueError, match="do not match"):
+            linear_head(torch.zeros(z), torch.zeros(weight), 0)
+    for wrong in (x[0], x[None], x[:0]):
+        with pytest.raises(ValueError, match=r"expected \(B, 3, H, W\)"):
+            taylor(target, wrong, "0")
     with pytest.raises(ValueError, match="not finite; pass classes="):
         taylor(target, x * torch.nan, "0")
+    half = x.clone()
+    half[1] = torch.nan
+    with pytest.raises(ValueError, match="image 1 are not finite; pass classes="):
+        taylor(target, half, "0")
     target.model.train()
     with pytest.raises(ValueError, match="training mode"):
         taylor(target, x, "0")
