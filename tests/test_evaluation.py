@@ -1,6 +1,8 @@
 """Tests of names: each measure against its literal version, and each source of truth."""
 
 import math
+from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -88,6 +90,53 @@ def test_auroc_and_average_precision_are_those_of_scikit_learn(seed):
             assert precision[i, j].item() == pytest.approx(average_precision_score(*own), abs=1e-12)
 
 
+EVERY_ORDER = torch.tensor(list(product(range(4), repeat=4)), dtype=torch.float64).T
+EVERY_SHARE = torch.tensor(list(product([False, True], repeat=4))[1:-1]).T
+
+
+@pytest.mark.parametrize("name", ["auroc", "average_precision"])
+def test_every_order_of_four_images_and_every_concept_of_theirs(name):
+    """Ties of every kind; a concept on the first or the last images, beside every other concept."""
+    found = MEASURES[name](EVERY_ORDER, EVERY_SHARE).tolist()
+    for i, z in enumerate(EVERY_ORDER.T.numpy()):
+        for j, c in enumerate(EVERY_SHARE.T.numpy()):
+            assert found[i][j] == pytest.approx(LITERAL[name](z, c), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["mad", "pearson", "cosine"])
+@pytest.mark.parametrize("unit", [2.0**-60, 1.0, 2.0**60])
+def test_activations_of_four_images_in_any_unit(name, unit):
+    """Undecided are a flat neuron, and for MAD one that is flat without the concept."""
+    z, c = EVERY_ORDER.numpy(), EVERY_SHARE.numpy()
+    if name == "cosine":
+        expected = z.T @ c / np.sqrt((z**2).sum(0)[:, None] * c.sum(0)).clip(1e-99)
+        flat = (z == 0).all(0)[:, None] & c.any(0)
+    elif name == "pearson":
+        centred, share = z - z.mean(0), c - c.mean(0)
+        flat = (z == z[0]).all(0)[:, None] & c.any(0)
+        sizes = np.sqrt((centred**2).sum(0)[:, None] * (share**2).sum(0))
+        expected = centred.T @ share / sizes.clip(1e-99)
+    else:
+        groups = [[(one[own], one[~own]) for own in c.T] for one in z.T]
+        flat = np.array([[np.ptp(rest) == 0 for _, rest in row] for row in groups])
+        expected = np.array(
+            [[(a.mean() - b.mean()) / (b.std() or 1) for a, b in row] for row in groups]
+        )
+    found = MEASURES[name](EVERY_ORDER * unit, EVERY_SHARE).numpy()
+    assert np.array_equal(np.isnan(found), flat)
+    np.testing.assert_allclose(found[~flat], expected[~flat], rtol=0, atol=1e-12)
+
+
+def test_correlations_that_are_perfect_are_not_beyond_one():
+    """The quotient of rounded sums may be."""
+    _, present = example(images=41, words=300)
+    z = present.double() * torch.rand(300, dtype=torch.float64)
+    for sign in (1, -1):
+        for measure in (evaluation.pearson, evaluation.cosine):
+            own = measure(sign * z, present).diagonal()
+            assert (own.abs() <= 1).all() and ((own - sign).abs() < 1e-12).all()
+
+
 @each_measure
 def test_blocks_of_neurons_change_nothing(name, monkeypatch):
     z, present = example(neurons=9)
@@ -130,12 +179,22 @@ def test_auroc_depends_on_the_order_of_activations_alone(seed, count):
     [
         (torch.zeros(3, 2), torch.zeros(4, 2).bool(), r"\(3, 2\) and present \(4, 2\)"),
         (torch.zeros(3), torch.zeros(3, 2).bool(), r"expected \(I, N\)"),
+        (torch.zeros(3, 2, 1), torch.zeros(3, 2).bool(), r"expected \(I, N\)"),
+        (torch.zeros(4, 2), torch.zeros(3, 2).bool(), r"\(4, 2\) and present \(3, 2\)"),
+        (torch.zeros(3, 0), torch.zeros(3, 2).bool(), r"expected \(I, N\)"),
         (torch.zeros(3, 2), torch.zeros(3, 2), "float32; give bool"),
     ],
 )
 def test_what_does_not_match_is_refused(name, z, present, message):
     with pytest.raises(ValueError, match=message):
         MEASURES[name](z, present)
+
+
+@pytest.mark.parametrize("name", ["auroc", "mad", "pearson", "cosine", "F1"])
+@pytest.mark.parametrize("shape", [(3,), (3, 2, 1)])
+def test_presence_that_is_no_matrix_is_refused(name, shape):
+    with pytest.raises(ValueError, match=r"expected \(I, N\) and \(I, M\)"):
+        MEASURES[name](torch.zeros(3, 2), torch.zeros(shape).bool())
 
 
 def test_the_share_of_active_images_is_between_0_and_1():
@@ -218,6 +277,76 @@ def test_a_store_keeps_the_presence(tmp_path, monkeypatch):
     assert torch.equal(made.present, again.present)
 
 
+class HandMade:
+    """Masks that are given as arrays, one dictionary for each image."""
+
+    categories, fingerprint = ("red", "sail", "idle"), "hand-made"
+
+    def __init__(self, masks):
+        self.masks = masks
+
+    def __call__(self, i):
+        return self.masks[i]
+
+
+def masked(masks):
+    blank = images.ImageSet("blank", "f", tuple("abcdefgh"), (None,) * 8, (), Image.new)
+    return replace(blank, masks=HandMade(masks))
+
+
+def test_an_image_shows_what_covers_more_than_a_share_of_its_pixels():
+    """Cell by cell, at shares that some concepts cover exactly; crops lie side by side."""
+    rng = np.random.default_rng(0)
+    masks = [
+        {word: rng.permutation(16).reshape(2, 8) < rng.integers(0, 9) for word in ("red", "sail")}
+        for _ in range(8)
+    ]
+    del masks[3]["sail"]
+    boxes = [(0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0), (0.25, 0.5, 1.0, 1.0)]
+    sides = [(slice(0, 2), slice(0, 4)), (slice(0, 2), slice(4, 8)), (slice(1, 2), slice(2, 8))]
+    for least, in_crops in ((0.0, 0.0), (0.25, 0.5), (0.125, 0.25)):
+        truth = evaluation.from_masks(
+            masked(masks), {"red": ["crimson", "sail"], "absent": ["gone"]}, least, boxes, in_crops,
+            progress=False,
+        )  # fmt: skip
+        assert truth.words == truth.crops.words == ("red", "sail", "idle", "crimson")
+        assert len(truth.crops.images) == 24
+        for i, own in enumerate(masks):
+            for j, word in enumerate(("red", "sail", "idle", "red")):
+                mask = own.get(word, np.zeros((2, 8), bool))
+                assert truth.present[i, j].item() == (mask.sum() > least * 16)
+                for k, side in enumerate(sides):
+                    part = mask[side]
+                    shown = truth.crops.present[3 * i + k, j].item()
+                    assert shown == (part.sum() > in_crops * part.size)
+
+
+def test_one_pixel_shows_a_concept_by_default_and_in_crops_two_percent_do():
+    one, two = np.zeros((10, 10), bool), np.zeros((10, 10), bool)
+    one[0, 0] = two[0, :3] = True
+    masks = [{"red": one, "sail": two}] * 8
+    truth = evaluation.from_masks(masked(masks), boxes=[(0.0, 0.0, 1.0, 1.0)], progress=False)
+    assert truth.present[0].tolist() == [True, True, False]
+    assert truth.crops.present[0].tolist() == [False, True, False]
+    assert evaluation.from_masks(masked(masks), progress=False).crops is None
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_a_bar_of_progress_is_drawn_only_if_it_is_wanted(progress, capsys):
+    evaluation.from_masks(masked([{}] * 8), progress=progress)
+    assert ("masks" in capsys.readouterr().err) is progress
+
+
+def test_images_without_a_label_are_left_out(tmp_path):
+    found = folder(tmp_path, {"bird": 2, "crane": 3})
+    found = replace(found, labels=(0, None, 1, None, 1))
+    truth = evaluation.from_labels(found)
+    assert truth.images.names == tuple(found.names[i] for i in (0, 2, 4))
+    assert truth.present.tolist() == [[True, False], [False, True], [False, True]]
+    whole = replace(found, labels=(0, 0, 1, 1, 1))
+    assert evaluation.from_labels(whole).images is whole
+
+
 def folder(tmp_path, counts):
     for name, count in counts.items():
         (tmp_path / name).mkdir(parents=True)
@@ -265,7 +394,35 @@ def test_drawn_images_of_a_concept_are_compared_with_control_images_alone():
         world.draw("unicorn", 1)
 
 
+def test_words_are_found_whatever_their_case_and_separators():
+    truth = truth_of(torch.zeros(3, 3).bool(), ("red sail", "Blue_Sky", "up/down"))
+    asked = ["Red_Sail", "red-sail", " red  sail ", "blue sky", "up down", "up", "redsail"]
+    assert truth.columns(asked) == [0, 0, 0, 1, 2, None, None]
+
+
+def test_some_of_the_images_keep_what_is_known_of_them():
+    _, present = example(2, 9)
+    known = torch.rand(9, 5) < 0.5
+    rows = [7, 0, 3]
+    for all_known in (None, known):
+        whole = truth_of(present, known=all_known)
+        some = whole.subset(rows)
+        assert some.images.names == ("7", "0", "3") and some.words == whole.words
+        assert some.present.tolist() == [present[i].tolist() for i in rows]
+        assert (some.known is None) is (all_known is None)
+        at = torch.ones(9, 5).bool() if all_known is None else known
+        assert all_known is None or some.known.tolist() == [known[i].tolist() for i in rows]
+        for values, shown in zip(some.counts(), (True, False), strict=True):
+            assert values.dtype == torch.float64
+            assert values.tolist() == [
+                sum(at[i, j].item() and present[i, j].item() is shown for i in rows)
+                for j in range(5)
+            ]
+
+
 def test_presence_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"present is torch.float32 \(3, 2\); expected bool"):
+        truth_of(torch.zeros(3, 2), ("a", "b"))
     with pytest.raises(ValueError, match=r"expected bool \(3, 2\), for 3 images and 2 concepts"):
         truth_of(torch.zeros(3, 1).bool(), ("a", "b"))
 
@@ -297,6 +454,60 @@ def test_a_name_carries_its_auroc_rank_and_chance():
     assert [tests.best[i] for i in range(4)] == [f"word {j}" for j in every.argmax(1).tolist()]
     assert tests.shuffled == pytest.approx((every[0, 4] + every[3, 2]).item() / 2)
     assert (tests.concepts, tests.images) == (5, 60)
+
+
+@pytest.mark.parametrize("column", range(5))
+def test_a_rank_counts_the_words_with_a_higher_auroc(column):
+    z, present = example(7, 40, 30, 5)
+    present[:, 4] = present[:, 2]  # a synonym: equal values do not count
+    z[3, 5] = math.nan
+    tests = evaluation.name_tests([[f"word {column}"]] * 30, z, truth_of(present))
+    for i, row in enumerate(evaluation.auroc(z, present).tolist()):
+        expected = 0 if i == 5 else 1 + sum(value > row[column] for value in row)
+        assert tests.rank[i].item() == expected
+    assert tests.best_auroc[5].isnan() and tests.auroc[5].isnan() and tests.p[5].isnan()
+    assert tests.concepts == 5
+    assert not tests.pearson.requires_grad
+
+
+def test_the_names_of_other_neurons_are_the_chance_level():
+    """Mean over all pairs of a neuron and another one's name; none for one neuron alone."""
+    z, present = example(4, 50, 4, 5)
+    words, every = [2, 0, 3, 0], evaluation.auroc(z, present)
+    tests = evaluation.name_tests([[f"word {j}"] for j in words], z, truth_of(present))
+    pairs = [every[i, words[k]].item() for i in range(4) for k in range(4) if i != k]
+    assert tests.shuffled == pytest.approx(sum(pairs) / 12)
+    alone = evaluation.name_tests([["word 2"]], z[:, :1], truth_of(present))
+    assert math.isnan(alone.shuffled)
+
+
+def test_the_best_of_concepts_may_be_at_zero():
+    present = torch.tensor([[True], [False], [False]])
+    tests = evaluation.name_tests(
+        [["word 0"]], torch.tensor([[0.0], [1.0], [2.0]]), truth_of(present)
+    )
+    assert tests.auroc.tolist() == tests.best_auroc.tolist() == [0.0] and tests.best == ("word 0",)
+
+
+def test_a_name_is_tested_where_its_presence_is_known():
+    """Slow version: one concept at a time, on the rows where it is known."""
+    z, present = example(6, 60, 5, 5)
+    known = torch.rand(60, 5) < 0.7
+    known[:2] = True
+    z += torch.rand(60, 5, dtype=torch.float64) * 1e-3  # no ties
+    tests = evaluation.name_tests(
+        [[f"word {j}"] for j in range(5)], z, truth_of(present, known=known)
+    )
+    for j in range(5):
+        rows = known[:, j]
+        own, shown = z[rows, j].numpy(), present[rows, j].numpy()
+        assert tests.auroc[j].item() == pytest.approx(literal_auroc(own, shown))
+        assert tests.pearson[j].item() == pytest.approx(pearsonr(own, shown).statistic)
+        exact = mannwhitneyu(
+            own[shown], own[~shown], alternative="greater", method="asymptotic",
+            use_continuity=False,
+        )  # fmt: skip
+        assert tests.p[j].item() == pytest.approx(exact.pvalue, abs=1e-9)
 
 
 def test_without_ties_the_chance_is_that_of_scipy():
@@ -364,3 +575,27 @@ def test_a_verified_name_is_chosen_on_one_half_and_tested_on_the_other():
             assert found.tests.auroc[i].item() == pytest.approx(value)
             assert found.scores[i] == [pytest.approx(fits[best])]
     assert found.names[0] == ["word 1"]
+
+
+def test_a_candidate_at_the_bar_is_verified_and_one_below_it_is_not():
+    z, present = example(5, 80, 1, 1)
+    present[:, 0] = z[:, 0] > 0.5
+    truth = truth_of(present)
+    table = concepts.ConceptTable([["word 0"]], [[0.0]], torch.zeros(1), torch.zeros(1) > 0)
+    found = evaluation.verify(table, z, truth)
+    assert found.names == [["word 0"]] and found.abstained.tolist() == [False]
+    fit = found.scores[0][0]
+    for bar, names in ((fit, [["word 0"]]), (math.nextafter(fit, 1), [[]])):
+        assert evaluation.verify(table, z, truth, bar).names == names
+
+
+def test_the_bar_and_the_halves_by_default():
+    """Correlations of a tenth and more, and the halves of seed 0."""
+    z, present = example(8, 400, 20, 1)
+    z = torch.rand(400, 20, dtype=torch.float64) + 0.2 * present
+    truth = truth_of(present)
+    table = concepts.ConceptTable(
+        [["word 0"]] * 20, [[0.0]] * 20, torch.zeros(20), torch.zeros(20) > 0
+    )
+    found, written = evaluation.verify(table, z, truth), evaluation.verify(table, z, truth, 0.1, 0)
+    assert found.names == written.names and found.scores == written.scores
