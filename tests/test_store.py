@@ -15,6 +15,7 @@ import struct
 import threading
 import time
 import warnings
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,81 @@ def test_nan_and_infinities_round_trip_in_strict_json(store):
     json.loads(sidecar.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
 
 
+BY_HAND = """{
+ "checksum": "CHECKSUM",
+ "key": {
+  "k": 40,
+  "versions": {
+   "artifact format": 1,
+   "wwwlib": "0.1.0"
+  }
+ },
+ "kind": "t",
+ "record": {
+  "top": {
+   "$float": "inf"
+  },
+  "words": [
+   "r\\u00e9",
+   null,
+   true
+  ]
+ },
+ "tensors": "TENSORS"
+}
+"""
+
+
+def test_the_files_of_format_1_stay_as_they_are(store, monkeypatch):
+    """Files written by hand: a change to their layout needs another format, or all are lost."""
+    monkeypatch.setattr(wwwlib.store, "versions", lambda: {"wwwlib": "0.1.0"})
+    header = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'.ljust(56)
+    blob = struct.pack("<Q", len(header)) + header + struct.pack("<2f", 0.5, -2)
+    sha = hashlib.sha256(blob).hexdigest()
+    key = '{"k": 40, "versions": {"artifact format": 1, "wwwlib": "0.1.0"}}'
+    record = '{"top": {"$float": "inf"}, "words": ["r\\u00e9", null, true]}'
+    content = f'{{"key": {key}, "kind": "t", "record": {record}, "tensors": "{sha}"}}'
+    sidecar = BY_HAND.replace("TENSORS", sha)
+    sidecar = sidecar.replace("CHECKSUM", hashlib.sha256(content.encode()).hexdigest())
+    path = Path(store.root) / "t" / hashlib.sha256(key.encode()).hexdigest()
+    path.parent.mkdir(parents=True)
+    path.with_suffix(".safetensors").write_bytes(blob)
+    path.with_suffix(".json").write_text(sidecar)
+    with warnings.catch_warnings(action="error"):
+        found = store.load("t", {"k": 40})
+    assert found.tensors["a"].tolist() == [0.5, -2]
+    assert found.record == {"words": ["ré", None, True], "top": math.inf}
+    before = tree(store.root)
+    store.save("t", {"k": 40}, found.tensors, found.record)
+    assert tree(store.root) == before
+
+
+def test_sparse_and_rearranged_tensors_are_kept_dense_and_in_order(store):
+    x = torch.arange(24.0).reshape(1, 2, 3, 4)
+    given = {"sparse": torch.eye(3).to_sparse(), "last": x.to(memory_format=torch.channels_last)}
+    saved = store.save("t", KEY, given)
+    for found in (saved.tensors, store.load("t", KEY).tensors):
+        assert same(found, {"last": x, "sparse": torch.eye(3)})
+        assert all(tensor.is_contiguous() for tensor in found.values())
+
+
+def test_without_a_root_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store, made = Store(None), []
+
+    def make(checkpoint):
+        checkpoint.save({}, {"done": 1})
+        made.append(checkpoint.load())
+        return TENSORS, {"grid": (7, 7)}
+
+    for _ in range(2):
+        found = store.fetch("t", KEY, make)
+        assert same(found.tensors, TENSORS) and found.record == {"grid": [7, 7]}
+    assert made == [None, None] and store.load("t", KEY) is None
+    assert store.save("t", KEY, TENSORS).digest == found.digest
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_first_and_later_fetches_return_the_same(store):
     """A tuple that is a tuple only in the first run makes the first run differ from the rest."""
     make = lambda checkpoint: (dict(reversed(TENSORS.items())), {"grid": (7, 7)})  # noqa: E731
@@ -179,8 +255,10 @@ def test_another_library_version_never_gets_it(store, monkeypatch):
     assert store.load("t", KEY) is None
 
 
-def test_versions_name_what_is_installed():
+def test_versions_name_what_is_installed(monkeypatch):
     assert versions()["wwwlib"] == wwwlib.__version__ and "torch" in versions()
+    monkeypatch.setattr(wwwlib.store, "LIBRARIES", "no-such-library torch")
+    assert versions() == {"wwwlib": wwwlib.__version__, "torch": metadata.version("torch")}
 
 
 def test_another_format_lives_beside_this_one(store, monkeypatch):
@@ -194,12 +272,18 @@ def test_another_format_lives_beside_this_one(store, monkeypatch):
     assert before.items() < tree(store.root).items()
 
 
-@pytest.mark.parametrize("other", ["another key", "another kind", "a checkpoint"])
+WRONG = {
+    "an earlier key": ("t", KEY | {"k": 1}), "a later key": ("t", KEY | {"k": 50}),
+    "an earlier kind": ("s", KEY), "a later kind": ("u", KEY),
+    "a checkpoint": ("t.checkpoint", KEY),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("other", WRONG)
 def test_files_under_a_wrong_name_are_refused(store, other):
     """The key that is stored counts, not the name of the file."""
     asked = store.save("t", KEY, TENSORS).digest
-    kind = {"another key": "t", "another kind": "u", "a checkpoint": "t.checkpoint"}[other]
-    key = KEY | {"k": 1} if other == "another key" else KEY
+    kind, key = WRONG[other]
     slot = Slot(Path(store.root), kind, store.slot("t", key).key)
     made = slot.save(TENSORS, {"by": other})
     for suffix in (".json", ".safetensors"):
@@ -223,6 +307,13 @@ def test_what_no_key_can_hold_is_named(store, key, names):
     with pytest.raises(TypeError) as raised:
         store.load("t", key)
     assert all(name in str(raised.value) for name in names)
+    assert ("give the digest" in str(raised.value)) == ("digest" in names)
+
+
+def test_what_no_key_can_hold_is_quoted_in_part():
+    with pytest.raises(TypeError) as raised:
+        digest({"x": {"y" * 5000}})
+    assert "y" * 150 in str(raised.value) and "y" * 250 not in str(raised.value)
 
 
 def test_misuse_is_refused_before_anything_is_written(store):
@@ -243,6 +334,8 @@ def test_default_folder(monkeypatch, tmp_path):
     assert Store.default() == Store(tmp_path)
     monkeypatch.delenv("WWW_STORE")
     monkeypatch.setenv("HOME", str(tmp_path))
+    assert Store.default() == Store(tmp_path / ".cache" / "wwwlib")
+    monkeypatch.setenv("WWW_STORE", "")
     assert Store.default() == Store(tmp_path / ".cache" / "wwwlib")
 
 
@@ -353,6 +446,39 @@ def test_a_full_disk_spoils_nothing(store, monkeypatch, name, at):
         assert "No space left" in str(raised.value) and str(store.root) in str(raised.value)
         assert tree(store.root) == before
         assert same(store.load("t", KEY).tensors, TENSORS)
+
+
+def test_files_are_synced_before_they_appear_and_folders_after(store, monkeypatch):
+    """A power cut may lose what was not synced, and keep a rename that came later."""
+    path, events = store.slot("t", KEY).path, []
+
+    def synced(handle, real=os.fsync):
+        file = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        events.append(("sync", "folder" if file.is_dir() else file.name.removeprefix(path.name)))
+        real(handle)
+
+    def renamed(source, to, real=os.replace):
+        events.append(("rename", str(to).removeprefix(str(path))))
+        real(source, to)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    store.save("t", KEY, TENSORS, RECORD)
+    assert events == [
+        ("sync", ".safetensors.tmp"), ("sync", ".json.tmp"),
+        ("rename", ".safetensors"), ("sync", "folder"), ("rename", ".json"), ("sync", "folder"),
+    ]  # fmt: skip
+
+
+def test_a_slot_makes_its_folders_and_clears_its_files(store):
+    slot = store.slot("t", KEY)
+    slot.save(TENSORS, RECORD)
+    assert same(slot.load().tensors, TENSORS)
+    for suffix in (".json.tmp", ".safetensors.tmp"):
+        slot.path.with_suffix(suffix).write_text("left behind")
+    slot.clear()
+    slot.clear()
+    assert tree(store.root) == {} and slot.load() is None
 
 
 def test_a_file_that_cannot_grow_spoils_nothing(store):
