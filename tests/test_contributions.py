@@ -559,6 +559,14 @@ def test_wrong_classes(classes, word):
         linear_head(torch.zeros(2, 6), torch.zeros(5, 6), classes)
 
 
+@pytest.mark.parametrize("count", [4, 5])
+def test_the_classes_that_exist_are_named(count):
+    z, weight = torch.zeros(2, 6), torch.zeros(count, 6)
+    assert linear_head(z, weight, torch.tensor([0, count - 1])).shape == (2, 6)
+    with pytest.raises(ValueError, match=f"contains 1 to {count}, .* 0 to {count - 1};"):
+        linear_head(z, weight, torch.tensor([count, 1]))
+
+
 def test_contributions_of_a_linear_head_have_no_maps():
     target = plain(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
     x = images(target)

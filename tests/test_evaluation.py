@@ -127,6 +127,19 @@ def test_activations_of_four_images_in_any_unit(name, unit):
     np.testing.assert_allclose(found[~flat], expected[~flat], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("value", [0.1, -1 / 3, 7.7e5])
+def test_without_the_concept_alike_is_up_to_rounding(value):
+    """The rounded sum of squares of equal values is not zero: MAD would be in the millions."""
+    _, present = example(1, 999)
+    z = torch.where(present, value * torch.rand(999, 5, dtype=torch.float64), value)
+    assert evaluation.mad(z, present).diagonal().isnan().all()
+    spread = z + 1e-4 * value * torch.randn(999, 5, dtype=torch.float64)
+    found = evaluation.mad(spread, present)
+    for j in range(5):
+        own, c = spread[:, j].numpy(), present[:, j].numpy()
+        assert found[j, j].item() == pytest.approx(LITERAL["mad"](own, c), rel=1e-6)
+
+
 def test_correlations_that_are_perfect_are_not_beyond_one():
     """The quotient of rounded sums may be."""
     _, present = example(images=41, words=300)
