@@ -419,6 +419,14 @@ def test_the_last_layer_with_positions(case):
     assert last_spatial_layer(make()) == layer
 
 
+def test_before_a_head_of_zeros_all_maps_are_zero_and_none_is_refused():
+    f = in_order(area=convolution(3), zone=nn.Sigmoid(), flat=nn.Flatten(), out=nn.Linear(256, 5))
+    nn.init.zeros_(f.module("out").weight)
+    assert contribution(f, torch.rand(2, 3, 8, 8), "area", 1).shape == (2, 4, 8, 8)
+    assert not contribution(f, torch.rand(2, 3, 8, 8), "area", 1).any()
+    assert last_spatial_layer(f) == "zone"
+
+
 def test_a_network_without_maps_is_told_its_last_layers_in_their_order():
     f = in_order(flat=nn.Flatten(), a=nn.Linear(192, 9), b=nn.Sigmoid(), zone=nn.Linear(9, 9),
                  d=nn.Sigmoid(), e=nn.Linear(9, 5))  # fmt: skip
@@ -511,7 +519,7 @@ def test_position_in_words(rows, columns, words):
 
 @pytest.mark.parametrize("height", range(1, 8))
 def test_position_equals_counting_cells(height):
-    """Of every size: thirds of unequal width, halves that are not more than half, no mass."""
+    """Of every size: unequal thirds, halves, no mass; what is negative counts as zero."""
     for width in range(1, 8):
         for share in (0.05, 0.3, 1.0):
             for m in (torch.rand(5, height, width) < share) * torch.randint(-1, 3, (height, width)):
