@@ -15,6 +15,7 @@ import struct
 import threading
 import time
 import warnings
+from dataclasses import FrozenInstanceError
 from importlib import metadata
 from pathlib import Path
 
@@ -327,6 +328,15 @@ def test_misuse_is_refused_before_anything_is_written(store):
     with pytest.raises(TypeError, match=r"tensors\['a'\] is a list"):
         store.save("t", KEY, {"a": [1]})
     assert tree(store.root) == {}
+
+
+@pytest.mark.parametrize("field", ["root", "key", "record"])
+def test_a_store_a_slot_and_an_artifact_cannot_be_changed(store, field):
+    """A changed key would belong to another file."""
+    made = {"root": store, "key": store.slot("t", KEY), "record": store.save("t", KEY, TENSORS)}
+    with pytest.raises(FrozenInstanceError):
+        setattr(made[field], field, {})
+    assert hash(store) == hash(Store(store.root))
 
 
 def test_default_folder(monkeypatch, tmp_path):
