@@ -302,6 +302,10 @@ def test_ablation_runs_no_more_images_at_once_than_asked():
     target.model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
     assert ablation(target, images(target, 2), "0", batch_size=5).shape == (2, 6)
     assert sizes == [2, 2, 4, 4, 4]
+    for least in (1, 2, 3):
+        sizes.clear()
+        assert ablation(target, images(target, 2), "0", batch_size=least).shape == (2, 6)
+        assert sizes == [2] * 8, "an image with one neuron left out is the least"
 
 
 def test_ablation_runs_64_images_at_once_by_default():
@@ -635,3 +639,22 @@ def test_a_limit_to_activations_is_no_linear_head(limit):
     target = wrapped(Clipped(limit))
     assert head(target, "body") is None
     assert not contribute(target, images(target), "body", 0).exact
+
+
+class Floored(Clipped):
+    """Negative activations are limited, far below those of the images."""
+
+    def __init__(self, limit, share):
+        super().__init__(limit)
+        nn.init.zeros_(self.body.weight)
+        nn.init.constant_(self.body.bias, -limit * share)
+
+    def forward(self, x):
+        return self.head(self.body(x).mean((2, 3)).clamp(min=-self.limit))
+
+
+@pytest.mark.parametrize("limit", [0.01, 1.0, 100.0])
+def test_a_limit_below_four_times_the_activations_is_no_linear_head(limit):
+    """Larger activations count, in their own unit and with their own sign."""
+    for share in (0.27, 0.6, 0.99):
+        assert head(wrapped(Floored(limit, share)), "body") is None

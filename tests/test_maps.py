@@ -287,6 +287,9 @@ def test_maps_that_are_not_finite_are_named_where_they_count(bad):
         heatmap(a, torch.tensor([1.0, 2.0, 4.0, 3.0]))
     assert heatmap(a, torch.tensor([1.0, 2.0, 0.0, 3.0]), 4).isfinite().all()
     assert not resize(a, 6)[1, 2].isfinite().all(), "it shows"
+    a[0, 3, 2, 2] = bad
+    with pytest.raises(ValueError, match="neuron 3 for image 0"):
+        region(a)
 
 
 def test_inputs_keep_their_type_and_values():
