@@ -456,6 +456,14 @@ def test_a_head_is_linear_up_to_rounding(scale, dtype):
         assert (head(target, "conv", x) is None) == (abs(factor) > 1)
 
 
+def test_images_without_any_activation_are_no_evidence_against_a_head():
+    """Both sides are exactly zero, and so is what rounding may be."""
+    target = wrapped(Off(0, 1.0), size=8)
+    nn.init.zeros_(target.model.get_submodule("conv").weight)
+    nn.init.zeros_(target.model.get_submodule("conv").bias)
+    assert head(target, "conv") is not None
+
+
 def test_a_head_is_sought_with_eight_of_the_images():
     target = plain(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
     sizes = []
