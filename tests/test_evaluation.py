@@ -203,7 +203,7 @@ def test_what_does_not_match_is_refused(name, z, present, message):
         MEASURES[name](z, present)
 
 
-@pytest.mark.parametrize("name", ["auroc", "mad", "pearson", "cosine", "F1"])
+@each_measure
 @pytest.mark.parametrize("shape", [(3,), (3, 2, 1)])
 def test_presence_that_is_no_matrix_is_refused(name, shape):
     with pytest.raises(ValueError, match=r"expected \(I, N\) and \(I, M\)"):

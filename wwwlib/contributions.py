@@ -410,8 +410,8 @@ def _gradients(logits: Tensor, classes: Tensor, captured: Mapping, layers: list[
         if "inplace" not in str(error):
             raise
         raise ValueError(
-            f"No gradient passes through {layers[0]!r}, since the network changes in place what "
-            "its own gradient needs; use ablation."
+            f"No gradient passes through {' or '.join(map(repr, layers))}, since the "
+            "network changes in place what its own gradient needs; use ablation."
         ) from error
 
 

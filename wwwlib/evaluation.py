@@ -113,9 +113,9 @@ def average_precision(z: Tensor, present: Tensor) -> Tensor:
         (N, M) float64 in (0, 1]: mean over the images of the concept of the share of them among
         the images that activate the neuron at least as much.
     """
-    concept, image = present.to(z.device).T.nonzero(as_tuple=True)
 
     def block(z: Tensor, c: Tensor, count: Tensor) -> Tensor:
+        concept, image = c.T.nonzero(as_tuple=True)
         at_least = len(z) - _places(z)[0]  # images with this activation or a higher one
         start = (count.cumsum(0) - count)[concept]
         rows = []
