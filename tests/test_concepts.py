@@ -203,12 +203,18 @@ def test_alpha_outside_its_range_is_refused(alpha):
         (lambda: concepts.score(torch.ones(2, 4), torch.ones(0, 4)), "M >= 1"),
         (
             lambda: concepts.score(torch.ones(2, 4), torch.ones(5, 4), torch.ones(1, 4)),
-            "t0 has the shape",
+            r"t0 has the shape \(1, 4\); expected \(4,\)\.",
         ),
         (
             lambda: concepts.discover(torch.ones(2, 4), torch.ones(5, 4), None, ["a"]),
             "1 words for 5",
         ),
+        (
+            lambda: concepts.discover(torch.ones(2, 4), torch.ones(2, 4), None, ["a"] * 3),
+            "3 words for 2",
+        ),
+        (lambda: concepts.score(torch.ones(4), torch.ones(5, 4)), "do not match"),
+        (lambda: concepts.score(torch.ones(2, 4), torch.ones(1, 5, 4)), "do not match"),
         (lambda: concepts.select(torch.ones(3)), "matrix"),
     ],
 )
@@ -277,6 +283,16 @@ def test_stability_needs_a_round():
         concepts.stability(unit(2, 5, 6), torch.zeros(2, 5).long(), 5, unit(3, 6), None, 2, 0)
 
 
+def test_kept_are_the_neurons_with_one_top_concept_throughout():
+    """Of four neurons two kept theirs on every probe set; rounds are twenty by default."""
+    found = concepts.Stability(torch.zeros(4).long(), torch.tensor([1.0, 0.95, 1.0, 0.5]))
+    assert found.kept == 0.5
+    made = concepts.stability(
+        unit(4, 30, 6), torch.arange(30).expand(4, 30), 30, unit(3, 6), None, 2
+    )
+    assert torch.equal((made.share * 20).round(), made.share * 20)
+
+
 @pytest.mark.parametrize("k", [1, 5, 40])
 def test_drawn_sets_do_not_reach_further_than_said(k):
     """A thousand drawn sets of a thousand images: K exemplars lie within `reach`."""
@@ -287,11 +303,23 @@ def test_drawn_sets_do_not_reach_further_than_said(k):
     assert concepts.bootstrap_depth(k, 30) == min(30, 3 * k + 20)
 
 
+@pytest.mark.parametrize(
+    "rank, ordinal",
+    [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (10, "10th"), (11, "11th"), (13, "13th"),
+     (21, "21st"), (30, "30th"), (101, "101st"), (111, "111th"), (112, "112th"), (123, "123rd")],
+)  # fmt: skip
+def test_ranks_are_ordinals(rank, ordinal):
+    half, ones = torch.tensor([0.5]), torch.ones(1)
+    place = torch.tensor([rank])
+    tests = concepts.NameTests(half, half, place, half, ones, 0.5, ("a",), 200, 9)
+    assert tests.words(0) == f"AUROC .50, {ordinal} of 200"
+
+
 def test_the_test_of_a_name_is_told_in_words():
     nan = torch.nan
     tests = concepts.NameTests(
         auroc=torch.tensor([0.976, 0.5, 1.0, nan]), pearson=torch.zeros(4),
-        rank=torch.tensor([1, 22, 12, 0]), p=torch.tensor([0.01, 0.04, 0.06, nan]),
+        rank=torch.tensor([1, 22, 12, 0]), p=torch.tensor([0.01, 0.04, concepts.LEVEL, nan]),
         best_auroc=torch.ones(4), shuffled=0.5, best=("a",) * 4, concepts=103, images=9,
     )  # fmt: skip
     names, scores = [["a"], ["b"], ["c"], ["d"]], [[1.0]] * 4
