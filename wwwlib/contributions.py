@@ -208,9 +208,8 @@ def ablation(
     WWW, Eq. 3.
     """
     logit, count = _masked_forward(target, x, layer, classes)
-    index = checked_neurons(neurons, count, layer)
     full, differences = logit(torch.ones(len(x), count, dtype=torch.bool)), []
-    for some in index.split(max(1, batch_size // len(x))):
+    for some in checked_neurons(neurons, count, layer).split(max(1, batch_size // len(x))):
         mask = torch.ones(len(some), len(x), count, dtype=torch.bool)
         mask[torch.arange(len(some)), :, some] = False
         differences.append(full - logit(mask.flatten(0, 1)).view(len(some), len(x)))

@@ -205,9 +205,8 @@ def word_features(
     groups: Iterable[Iterable[str]], encode: Encode
 ) -> Callable[[Iterable[str]], Tensor]:
     """Encode each distinct word once; return a function from words to unit-norm features."""
-    words = [word for group in groups for word in group]
     encode = cached(encode)
-    encode(words)
+    encode([word for group in groups for word in group])
     return lambda group: F.normalize(encode(list(group)).float(), dim=1)
 
 

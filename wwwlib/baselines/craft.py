@@ -269,9 +269,8 @@ def _logits(target, layer, x, class_index, u, bank, masks, batch_size: int = 64)
     found = []
     for part in masks.split(batch_size):
         made = torch.einsum("sr,rhw,rn->snhw", part, u, bank)
-        batch = x.to(target.device).expand(len(part), -1, -1, -1)
         with replaced_output(target, layer, partial(_like, made)):
-            logits, _ = forward(target, batch, [])
+            logits, _ = forward(target, x.to(target.device).expand(len(part), -1, -1, -1), [])
         found.append(logits[:, class_index].double().cpu())
     return torch.cat(found).numpy()
 

@@ -48,8 +48,7 @@ class Ranks:
     def _move(move: Callable[[Tensor], object], message: bytes = b"") -> bytes:
         """Move a length, then so many bytes; a message is never empty where it is sent."""
         move(length := torch.tensor([len(message)]))
-        room = bytearray(message or int(length))
-        move(data := torch.frombuffer(room, dtype=torch.uint8))
+        move(data := torch.frombuffer(bytearray(message or int(length)), dtype=torch.uint8))
         return data.numpy().tobytes()
 
 

@@ -52,10 +52,9 @@ def img(picture: Image.Image, alt: str, width: int | None = None) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=1)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    size = f' width="{width}"' if width else ""
     element, words = require("markupsafe", "explorer").Markup, " ".join(alt.split())
     whole = element('<img alt="{}"{} src="data:image/png;base64,{}">')
-    return whole.format(words, element(size), data)
+    return whole.format(words, element(f' width="{width}"' if width else ""), data)
 
 
 @lru_cache(maxsize=4096)

@@ -205,5 +205,4 @@ def heat_key(axes: Axes, y: float, width: float) -> None:
 def paled(image: Picture, colourful: float) -> np.ndarray:
     """Return an image with a share of its colours over light grey."""
     shown = pixels(image).astype(float)
-    pale = shown.mean(-1, keepdims=True) * 0.45 + 255 * 0.5
-    return colourful * shown + (1 - colourful) * pale
+    return colourful * shown + (1 - colourful) * (shown.mean(-1, keepdims=True) * 0.45 + 255 * 0.5)

@@ -136,6 +136,5 @@ def _line(rest: str, width: float, size: float, bold: bool, ending: str) -> str:
 
 @cache
 def _font(bold: bool) -> Any:
-    weight = "bold" if bold else "normal"
-    wanted = font_manager.FontProperties(family=FONT, weight=weight)
+    wanted = font_manager.FontProperties(family=FONT, weight="bold" if bold else "normal")
     return font_manager.get_font(font_manager.findfont(wanted))

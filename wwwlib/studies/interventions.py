@@ -283,8 +283,8 @@ def single_deletion(share: Tensor, fall: Tensor, parts: Tensor) -> Tensor:
     FunnyBirds, "single deletion".
     """
     a, b = (_centred_ranks(v.double(), parts) for v in (share, fall))
-    rho = torch.cosine_similarity(a, b, dim=-1)  # 0 for constants
-    return torch.where(parts.sum(1) > 1, 0.5 + rho / 2, torch.nan)
+    # The cosine of constants is 0.
+    return torch.where(parts.sum(1) > 1, 0.5 + torch.cosine_similarity(a, b, dim=-1) / 2, torch.nan)
 
 
 def _centred_ranks(v: Tensor, valid: Tensor) -> Tensor:

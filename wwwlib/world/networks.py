@@ -76,8 +76,8 @@ def target(name: str, weights: str | Path | None = None) -> Target:
     model = NETWORKS[name.removesuffix("-biased")]()
     file = DATA / f"{name}.safetensors" if weights is None else weights
     usual = "restore it from the repository, train it again with `make world`, or pass 'random'"
-    megabytes = library.megabytes(model) / 2  # half precision on disk
-    library.fill_from_file(f"world/{name}", model, file, megabytes, usual)
+    # Half precision on disk.
+    library.fill_from_file(f"world/{name}", model, file, library.megabytes(model) / 2, usual)
     return wrap(model, preprocess(), CLASSES, f"world/{name}")
 
 

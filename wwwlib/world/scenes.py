@@ -131,8 +131,7 @@ def _place(rng):
     size = int(rng.randint(24, 33))
     while True:
         left, top = (int(value) for value in rng.randint(0, SIZE - size + 1, 2))
-        offset = max(abs(left + size / 2 - SIZE / 2), abs(top + size / 2 - SIZE / 2))
-        if offset >= 0.42 * size:
+        if max(abs(left + size / 2 - SIZE / 2), abs(top + size / 2 - SIZE / 2)) >= 0.42 * size:
             return left, top, size
 
 

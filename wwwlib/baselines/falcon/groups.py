@@ -74,9 +74,8 @@ def find_groups(z: Tensor, sigmas: float = SIGMAS, least: int = LEAST) -> list[G
         raise ValueError(f"z has shape {tuple(z.shape)}; expected (images, neurons), both above 0.")
     whole_number("least", least, 2)
     f = normalized(z)
-    active = f > f.mean() + sigmas * f.std(correction=0)
     members: dict[tuple[int, ...], list[int]] = {}
-    for i, row in enumerate(active):
+    for i, row in enumerate(f > f.mean() + sigmas * f.std(correction=0)):
         if row.any():
             members.setdefault(tuple(row.nonzero()[:, 0].tolist()), []).append(i)
     found = []

@@ -97,8 +97,8 @@ def masks(
     if grid == [1, 1]:
         return torch.ones(n, k, 1, 1, dtype=torch.bool)
     _check_same_part(target, encoder, image.size)
-    share = round(1 - quantile, 12)  # 1 - .99 is a little more than .01
-    level = thresholds(target, chosen.images, [layer], share, **options)[layer]
+    # 1 - .99 is a little more than .01
+    level = thresholds(target, chosen.images, [layer], round(1 - quantile, 12), **options)[layer]
     size = tuple(encoder.preprocess(image).shape[1:])
 
     def of_exemplars(maps: list[Tensor], places: Tensor) -> Tensor:

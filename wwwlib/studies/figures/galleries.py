@@ -100,8 +100,7 @@ def _names(axes: Axes, y: float, x: float, answer) -> None:
         return
     left = len(answer)
     for place, (name, mark) in enumerate(answer):
-        more = style.measure(f" +{left - 1} more") if left > 1 else 0
-        space = _WIDE - x - _SYMBOL - more
+        space = _WIDE - x - _SYMBOL - (style.measure(f" +{left - 1} more") if left > 1 else 0)
         if place and style.measure(style.literal(name)) > space:
             break
         word = fit(name, space)[0]
