@@ -1,6 +1,8 @@
 """Directions as a layer of their own: values, gradients, ablation, and the verbs that take them."""
 
 import json
+import re
+import sys
 from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from wwwlib import atlas, contributions, evaluation, images, language, maps, targets, world
 from wwwlib.activations import capture
 from wwwlib.explorer import Model, Pictures
+from wwwlib.explorer.markup import histogram
 from wwwlib.explorer.report import report
 from wwwlib.store import Store
 from wwwlib.studies import dictionaries, interventions
@@ -268,7 +271,7 @@ def test_every_verb_takes_directions(tmp_path):
 
 def test_given_names_are_taken_over_and_tested(tmp_path):
     """Names of probes are neither chosen again nor lost, whatever the concept set has."""
-    names = ("red", "Rotes & <b>Buntes</b>", "sky", "sky")
+    names = ("red", "Rotes & <b>Buntes</b>", "sky", " sky\n")
     own = replace(dictionary(128, 4), names=names)
     bare = targets.load("world/conv")
     target = with_directions(bare, "layer4", own, "probes")
@@ -279,6 +282,7 @@ def test_given_names_are_taken_over_and_tested(tmp_path):
     book = atlas.build(target, probe, clip, words, layers, k=4, test=known, progress=False)
     record = book.layer("layer4@probes")
     assert record.given and not book.layer("layer4").given
+    names = (*names[:3], "sky")
     assert record.major.names == [[name] for name in names]
     z = evaluation.activations(target, known.images, ["layer4@probes"], progress=False)
     z = z["layer4@probes"].numpy()
@@ -307,15 +311,37 @@ def test_given_names_are_taken_over_and_tested(tmp_path):
         own = model.explanation().sample.neurons
         assert [n.names for n in own] == [(names[n.index],) for n in own]
         assert [name for name, _ in model.page(1).names] == [names[1]]
+        assert histogram(model.page(1))[2].endswith("none is selected"), "of the concept set"
     found = model.search("sky")
     assert all(one.share > 0 for one in found)
     page = tmp_path / "page.html"
     report({"conv": again}, page, images.subset(probe, range(2)))
     text = page.read_text()
+    data = json.loads(re.search(r'type="application/json"[^>]*>(.*?)</script>', text)[1])
+    grouped = {name for one in data["views"][0]["groups"] for name, *_ in one["names"]}
+    assert grouped and grouped <= {*names}, "given names, not those that test images choose"
     assert "names given with the directions" in text and "<b>Buntes" not in text
 
 
-@pytest.mark.parametrize("names", [("red",), ("red", "", "sky"), ("red", 3, "sky"), "red, sky"])
+@pytest.mark.parametrize("name, fault", [("sk\0y", "control"), ("sky" * 200, "600 characters")])
+def test_given_names_that_are_no_concepts_are_refused_before_a_pass(name, fault, monkeypatch):
+    own = replace(dictionary(128, 2), names=("red", name))
+    target = with_directions(targets.load("world/conv"), "layer4", own, "probes")
+    words, clip = language.ConceptSet(["boat"]), language.encoder("world")
+    monkeypatch.setattr(sys.modules["wwwlib.atlas.build"], "collect", pytest.fail)
+    with pytest.raises(ValueError, match=f"names of directions.*{fault}"):
+        atlas.build(target, world.image_set(4), clip, words, ["layer4@probes"], k=1)
+
+
+def test_a_dictionary_without_names_may_say_none():
+    own = dictionary(128, 3)
+    for names in (None, [], ()):
+        given = SimpleNamespace(**{**vars(own), "encode": own.encode, "names": names})
+        made = with_directions(targets.load("world/conv"), "layer4", given)
+        assert not made.given["layer4@directions"]
+
+
+@pytest.mark.parametrize("names", [("red",), ("red", "", "sky"), ("red", 3, "sky"), "red", "sky"])
 def test_names_that_are_not_one_for_each_direction_are_refused(names):
     own = replace(dictionary(128, 3), names=names)
     with pytest.raises(ValueError, match=r"are not one text for each of the 3 directions"):
@@ -329,6 +355,8 @@ def test_names_that_are_not_one_for_each_direction_are_refused(names):
         ("logits", {}, "give a hidden layer"),
         ("layer3", {}, r"layer3.*directions \(11, 128\)"),
         ("layer4", {"bias": torch.zeros(3)}, r"bias \(3,\)"),
+        ("layer4", {"encode": lambda a: a}, r"encode .*320, 128.*, not codes \(320, 11\)"),
+        ("layer4", {"encode": lambda a: (a, a)}, r"encode returns tuple for 320 positions"),
     ],
 )
 def test_a_dictionary_that_does_not_fit_is_refused(layer, change, message):
@@ -439,6 +467,17 @@ def test_nested_parts_reconstruct_alone(shards):
     assert r2[1] > r2[0] + 0.05
     with pytest.raises(ValueError, match=r"nested is \[8, 64\]; give .* from 1 to 63"):
         dictionaries.train_topk(shards, nested=(8, 64), **how)
+
+
+@pytest.mark.parametrize(
+    "change", [{"k": 0}, {"latents": 0}, {"epochs": 0}, {"batch": 2.5}, {"nested": (0,)}]
+)
+def test_numbers_that_train_nothing_are_refused(shards, change):
+    (name,) = change
+    with pytest.raises(ValueError, match=rf"{name} is .*give a whole number, at least 1"):
+        dictionaries.train_topk(shards, progress=False, **change)
+    with pytest.raises(ValueError, match="per_image is 0"):
+        replace(shards, per_image=0)
 
 
 def test_latents_without_use_start_again(monkeypatch):

@@ -63,7 +63,7 @@ class LayerRecord:
         Means of activations over positions, of up to 200 of the images behind `class_w`.
     given : bool
         Whether the names of `major` were given with the directions, see `targets.Dictionary`, and
-        not chosen by their exemplars; scores are those of the given names.
+        not chosen by their exemplars; scores are those of the given names, thresholds nan.
     """
 
     name: str

@@ -108,7 +108,8 @@ def build(
     Raises
     ------
     ValueError
-        If a layer does not exist, a number is out of range, or probe set and test share an image.
+        If a layer does not exist, a number is out of range, probe set and test share an image, or
+        a name that a direction has is no concept that `ConceptSet` takes.
 
     References
     ----------
@@ -126,6 +127,7 @@ def build(
         check_apart(probe, test.images)
     labelled = probe if labelled is None else match_labels(labelled, target)
     t, t0 = words.embed(encoder, how.store, progress=how.progress)
+    named = {n: _given(own, words, encoder) for n in layers if (own := target.given.get(n))}
 
     resample = partial(stability, images=len(probe), t=t, t0=t0, k=k, rounds=rounds, seed=seed)
     again = resample if rounds else None
@@ -137,12 +139,10 @@ def build(
     kinds = maps.default_kinds(target, layers)
     right_r, usual = _usual_values(target, labelled, class_w, count, heads, signed, kinds, options)
     naming = partial(discover, t=t, t0=t0, words=words.words)
-    names = {layer: own for layer in layers if (own := target.given.get(layer))}
-    given = {layer: _given(own, v[layer], words, encoder) for layer, own in names.items()}
     found = {
         layer: LayerRecord(
             name=layer,
-            major=given.get(layer) or naming(v[layer], alpha=alpha),
+            major=named.get(layer, partial(naming, alpha=alpha))(v[layer]),
             minor=naming(minor_v[layer], alpha=alpha_minor),
             v=v[layer],
             minor_v=minor_v[layer],
@@ -150,8 +150,8 @@ def build(
             minor_exemplars=_without_sums(small[layer]),
             class_w=class_w[layer],
             head=heads[layer],
-            stability=None if layer in given else stable.get(layer),
-            given=layer in given,
+            stability=None if layer in named else stable.get(layer),
+            given=layer in named,
             right_r=right_r.get(layer),
             usual_z=usual.get(layer),
         )
@@ -193,12 +193,17 @@ def _checked(target: Target, layers: Sequence[str], *alphas: float) -> tuple[str
     return layers
 
 
-def _given(names: Sequence[str], v: Tensor, words: ConceptSet, encoder: Encoder) -> ConceptTable:
-    """Return names that N directions have, with the score of each for its exemplars."""
-    sentences = [words.template.replace("{}", one) for one in (*names, "")]
-    *t, t0 = embed_texts(encoder, [one.strip() for one in sentences])
-    s = (v * (torch.stack(t) - t0)).sum(1)
-    return ConceptTable([[n] for n in names], s[:, None].tolist(), s, torch.zeros(len(s)).bool())
+def _given(names: Sequence[str], words: ConceptSet, encoder: Encoder) -> Callable:
+    """Return what makes of features (N, D) the table of the names that N directions have."""
+    own = [ConceptSet([one], words.template, "names of directions") for one in names]
+    *t, t0 = embed_texts(encoder, [*(one.sentences[0] for one in own), words.bare_template])
+
+    def table(v: Tensor) -> ConceptTable:
+        s = (v * (torch.stack(t) - t0)).sum(1)
+        found = [[*one.words] for one in own]
+        return ConceptTable(found, s[:, None].tolist(), s * torch.nan, s.isnan())
+
+    return table
 
 
 def _tested(

@@ -89,7 +89,7 @@ class NeuronPage:
     scores : Tensor, shape (M,)
         Scores of all concepts.
     threshold : float
-        Lowest selected score; nan if the neuron abstains.
+        Lowest selected score; nan if the neuron abstains, or has a name that was given.
     classes : list of (str, float)
         The classes to which it contributes most, with its share of their contributions.
     """

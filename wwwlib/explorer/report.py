@@ -201,6 +201,7 @@ class _View:
         share = (record.class_w.abs() / record.class_w.abs().sum(1, True)).nan_to_num(0)
         best, neurons = share.topk(min(TRACK, len(record)), dim=1)
         predicted = [row["top"][0][0] for row in self.rows]
+        named = record.major if record.given else record.verified or record.major
         return {
             **{"title": self.title, "network": self.number, "layer": record.name},
             **{"exact": record.exact, "where": self.kind},
@@ -210,7 +211,7 @@ class _View:
             "classes": torch.stack([neurons, best], 2).tolist(),
             "neurons": self._neurons(share),
             "rows": self.rows,
-            "groups": groups(self.w, record.verified or record.major, predicted),
+            "groups": groups(self.w, named, predicted),
         }
 
     def _neurons(self, share: Tensor) -> list[list]:

@@ -121,7 +121,7 @@ class Positions:
     target, images, layer
         The layer's pixels or patches are the positions.
     per_image : int or None
-        So many positions of each image, drawn at random; None takes all.
+        So many positions of each image, at least 1, drawn at random; None takes all.
     seed : int
     store : Store or None
         Keeps the shards, so that each is computed once.
@@ -137,6 +137,10 @@ class Positions:
     store: Store | None = None
     batch_size: int = 64
     workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.per_image is not None:
+            whole_number("per_image", self.per_image)
 
     def __len__(self) -> int:
         return -(-len(self.images) // _SHARD)
@@ -202,22 +206,23 @@ def train_topk(
     Raises
     ------
     ValueError
-        If a nested part does not have between 1 and M - 1 latents.
+        If a number is less than 1, or a nested part does not have between 1 and M - 1 latents.
 
     References
     ----------
     Bussmann et al., "Learning multi-level features with Matryoshka sparse autoencoders", ICML 2025.
     """
-    if not all(0 < m < latents for m in nested):
-        raise ValueError(f"nested is {[*nested]}; give numbers of latents from 1 to {latents - 1}.")
-    key = {"positions": shards.key, "latents": latents, "k": k, "epochs": epochs, "seed": seed}
-    key |= {"rate": rate, "batch": batch, "nested": [*nested]}
+    nested = [whole_number("a part of nested", m) for m in nested]
+    if not all(m < latents for m in nested):
+        raise ValueError(f"nested is {nested}; give numbers of latents from 1 to {latents - 1}.")
+    how = {"latents": latents, "k": k, "epochs": epochs, "batch": batch}
+    how = {name: whole_number(name, one) for name, one in how.items()}
+    key = {"positions": shards.key, "seed": seed, "rate": rate, "nested": nested, **how}
 
     def make(checkpoint: Slot) -> tuple[dict[str, Tensor], dict]:
         parts, sides, done = _start(checkpoint, shards, latents, seed, device)
         total = epochs * len(shards)
-        bar = tqdm(range(done, total), "dictionary", total, initial=done, disable=not progress)
-        for step in bar:
+        for step in tqdm(range(done, total), "training", total, initial=done, disable=not progress):
             a = shards[step % len(shards)].to(device)
             order = torch.randperm(len(a), generator=torch.Generator().manual_seed(seed + step))
             for some in order.split(batch):
@@ -407,7 +412,7 @@ def factorise(a: Tensor, count: int, seed: int = 0, k: int | None = None) -> Fac
         how = {"fit_algorithm": "cd", "max_iter": 10, "transform_n_nonzero_coefs": k}
         kind, bias, lowest = decomposition.MiniBatchDictionaryLearning, a.mean(0), -torch.inf
     model = kind(count, random_state=seed, **how)
-    model.fit((a - bias).clamp(min=lowest).double().numpy())
+    model.fit((a - bias).clamp(min=lowest).double().cpu().numpy())
     return Factors(model, torch.from_numpy(model.components_).to(a), bias, lowest)
 
 

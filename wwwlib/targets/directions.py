@@ -69,7 +69,7 @@ def with_directions(
     ------
     ValueError
         If the layer does not exist, has such directions already, is not called exactly once, its
-        output does not have D neurons, or there are not M names.
+        output does not have D neurons, or there are not M names or codes.
     """
     virtual = f"{layer}@{name}"
     if layer == LOGITS or virtual in target.virtual:
@@ -82,7 +82,8 @@ def with_directions(
             f"{output!r} of {target.name} does not fit {shapes}, (M, D) and (D,); give those of "
             "this layer, or its layout by layouts= of targets.wrap."
         )
-    names = tuple(getattr(dictionary, "names", ()))
+    names = getattr(dictionary, "names", None)
+    names = (names,) if isinstance(names, str) else tuple(() if names is None else names)
     written = [one for one in names if isinstance(one, str) and one.strip()]
     if names and not len(written) == len(names) == len(directions):
         raise ValueError(
@@ -91,11 +92,13 @@ def with_directions(
         )
     scale = 10.0 ** torch.arange(-1, 4).repeat_interleave(64)[:, None]
     draws = scale * torch.randn(len(scale), len(bias), generator=torch.Generator().manual_seed(0))
-    codes = dictionary.encode(bias + draws.to(bias)).detach()
+    codes, shape = dictionary.encode(bias + draws.to(bias)), (len(draws), len(directions))
+    if (found := getattr(codes, "shape", type(codes).__name__)) != shape:
+        raise ValueError(f"encode returns {found} for {len(draws)} positions, not codes {shape}.")
     state = {**vars(dictionary), **getattr(dictionary, "state_dict", dict)()}
     own = {f"its {n}": value for n, value in state.items() if torch.is_tensor(value)}
     plain = {n: v for n, v in state.items() if isinstance(v, bool | int | float | str | None)}
-    tensors = {"directions": directions, "bias": bias, "codes": codes, **own}
+    tensors = {"directions": directions, "bias": bias, "codes": codes.detach(), **own}
     model, layers = deepcopy((target.model, {**target.virtual, virtual: nn.Identity()}))
     made = replace(
         target,
