@@ -104,6 +104,23 @@ def test_encoders_that_differ_anywhere_have_keys_of_their_own():
     assert with_directions(target, "layer3", replace(far[0])).digest == keys[0]
 
 
+def test_rounding_of_the_processor_does_not_change_the_key():
+    """Breaks if an atlas that one processor wrote is of other weights for another one."""
+    target, own = targets.load("world/conv"), dictionary(96, k=4)
+
+    class Rounded(Linear):
+        def encode(self, a):
+            return super().encode(a.double()).to(a)
+
+    other = Rounded(**vars(own))
+    some = torch.randn(300, 96)
+    assert not torch.equal(other.encode(some), own.encode(some)), "it rounds in another way"
+    keys = {with_directions(target, "layer3", one).digest for one in (own, other)}
+    assert len(keys) == 1
+    unlike = type("Unlike", (Linear,), {"encode": lambda self, a: 1.01 * Linear.encode(self, a)})
+    assert with_directions(target, "layer3", unlike(**vars(own))).digest not in keys
+
+
 def test_contributions_are_codes_times_the_gradient_along_directions(case):
     """Their sum and the part of the bias, the error and other tokens is the layer's signed sum."""
     found = contributions.contribute(case.made, case.x, case.virtual, signed=True)

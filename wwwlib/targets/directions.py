@@ -55,7 +55,9 @@ def with_directions(
         Its channels or token dimensions are the D neurons; its pixels or patches are the positions.
         Class and register tokens have no code.
     dictionary : Dictionary
-        Its tensors, plain settings and codes of random activations are part of the target's key.
+        Its tensors, plain settings and codes of random activations are part of the target's key;
+        if it has nothing but tensors and such settings, means of codes, which are the same on any
+        processor.
     name : str
         What follows the "@".
 
@@ -96,14 +98,17 @@ def with_directions(
     if (found := getattr(codes, "shape", type(codes).__name__)) != shape:
         raise ValueError(f"encode returns {found} for {len(draws)} positions, not codes {shape}.")
     state = {**vars(dictionary), **getattr(dictionary, "state_dict", dict)()}
-    own = {f"its {n}": value for n, value in state.items() if torch.is_tensor(value)}
+    own = {n: value for n, value in state.items() if torch.is_tensor(value)}
     plain = {n: v for n, v in state.items() if isinstance(v, bool | int | float | str | None)}
-    tensors = {"directions": directions, "bias": bias, "codes": codes.detach(), **own}
+    tensors = {"directions": directions, "bias": bias, **{f"its {n}": v for n, v in own.items()}}
+    means = [f"{one:.4g}" for one in codes.double().abs().unflatten(0, (5, -1)).mean((1, 2))]
+    if state.keys() - own.keys() - plain.keys() - {"names"}:  # settings that may not show in means
+        tensors["codes"] = codes.detach()
     model, layers = deepcopy((target.model, {**target.virtual, virtual: nn.Identity()}))
     made = replace(
         target,
         model=model,
-        digest=digest([target.digest, virtual, plain, tensor_digest(tensors)]),
+        digest=digest([target.digest, virtual, plain, means, tensor_digest(tensors)]),
         layouts={**target.layouts, virtual: output.layout.replace("BHWN", "BNHW")},
         virtual=layers,
         given={**target.given, virtual: names},
