@@ -20,7 +20,7 @@ help:
 	@echo 'make coverage      set up, then run the tests of the core and list the lines that none of them runs'
 	@echo 'make mutants       set up, then count the small changes of a module that its tests notice: MODULE=wwwlib/maps.py'
 	@echo 'make docs          set up, then build the documentation site: build/docs/html/index.html'
-	@echo 'make pages         set up, then make pages of the executed notebooks; only the explorer's has a script'
+	@echo 'make pages         set up, then make pages of the executed notebooks: build/pages'
 	@echo 'make lab           set up, then open JupyterLab on 127.0.0.1'
 	@echo 'make explorer      set up, then serve the explorer alone, without code, on 127.0.0.1: PROFILE, SET'
 	@echo 'make reference     run the profile world, then keep its notebooks in papermill_runs/reference'
