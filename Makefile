@@ -8,7 +8,7 @@ PROFILE ?= world
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-test reproduce example reference pages docs test test-slow test-gpu coverage mutants lint lab explorer world releases lock clean
+.PHONY: help install install-test reproduce example reference pages docs test test-slow test-gpu coverage mutants lint lab explorer world releases lock sbom clean
 
 help:
 	@echo 'make reproduce     set up, then run the notebooks of the profile: PROFILE=world, embedded'
@@ -27,6 +27,7 @@ help:
 	@echo 'make world         train the networks of the concept world again, and write their figures'
 	@echo 'make releases      set up, then test wheel and sdist on each Python that is installed, with nox'
 	@echo 'make lock          renew uv.lock and requirements.lock from pyproject.toml'
+	@echo 'make sbom          list what uv.lock holds, with hashes, as CycloneDX: build/sbom.json'
 	@echo 'make install       set up .venv for notebooks; make install-test for tests'
 	@echo 'make clean         remove .venv and caches, but no result of a run'
 	@echo 'Another interpreter: make PYTHON=python3.12 test'
@@ -129,6 +130,11 @@ lock:
 	@sed -n '/^#/p' requirements.lock > build/lock/new
 	build/lock/bin/uv export --quiet --all-extras --no-hashes --no-emit-project --no-annotate --no-header | sed 's/ *;.*//' | LC_ALL=C sort -u >> build/lock/new
 	mv build/lock/new requirements.lock
+
+sbom:
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet uv
+	build/lock/bin/uv export --quiet --frozen --all-extras --format cyclonedx1.5 --output-file build/sbom.json
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

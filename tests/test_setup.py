@@ -215,6 +215,14 @@ def test_the_same_versions_of_python_are_tested_everywhere():
     nox = ast.literal_eval(found[1])
     assert matrix == nox and f">={nox[0]}" == PROJECT["requires-python"]
     assert "bash .ci/run" in [step.get("run") for step in workflow["jobs"]["tests"]["steps"]]
+    [releases] = [
+        step["with"]["python-version"].split()
+        for step in workflow["jobs"]["releases"]["steps"]
+        if "setup-python" in step.get("uses", "")
+    ]
+    assert sorted(releases) == nox
+    named = [one.rpartition(" ")[2] for one in PROJECT["classifiers"] if ":: 3." in one]
+    assert named == nox
 
 
 def test_files_for_forges_are_well_formed():
@@ -242,6 +250,8 @@ def test_zenodo_says_what_the_citation_says():
     for name in ("title", "version", "license", "keywords"):
         assert deposit[name] == citation[name], name
     assert citation["keywords"] == PROJECT["keywords"]
+    described = json.loads((ROOT / "data/croissant.json").read_text())
+    assert described["version"] == citation["version"]
 
 
 def test_croissant_describes_the_files_and_classes_as_they_are():
