@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import importlib
 import io
 import re
 import subprocess
@@ -47,6 +48,22 @@ def test_nothing_imports_in_a_circle():
         for name in free:
             del left[name]
     assert not left, f"in a circle: {sorted(left)}"
+
+
+def test_contributing_follows_one_image_through_the_code_as_it_is():
+    """Breaks if a step is missing from its table, stands elsewhere, or a name in it is gone."""
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    steps = re.findall(r"^\| `(\w+)/?` \|", text, re.M)
+    assert steps == [*(one for one in CORE if one != "__main__"), *FOLDERS]
+    story = text[text.index("## One image") : text.index("## Code")]
+    names = re.findall(r"`((?:[a-z_]+|Atlas|Explanation|ConceptSet)\.\w+)`", story)
+    homes = {"Atlas": "atlas", "Explanation": "atlas", "ConceptSet": "language"}
+    assert len(names) > 15
+    for name in names:
+        head, _, last = name.partition(".")
+        module = importlib.import_module(f"wwwlib.{homes.get(head, head)}")
+        owner = getattr(module, head) if head in homes else module
+        assert hasattr(owner, last) or f"{module.__name__}.{last}" in MODULES, name
 
 
 def lines_of_code(path):
