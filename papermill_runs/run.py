@@ -113,8 +113,9 @@ def catalogue(project: Project) -> int:
     """List the profiles with their notebooks."""
     for name in profiles.names(project):
         profile = profiles.load(project, name)
-        minutes = sum(profile.minutes.values())
-        print(f"{name}{f' (about {minutes:g} min)' if minutes else ''}: {profile.description}")
+        minutes, each = sum(profile.minutes.values()), " of notebooks, two at once"
+        time = f" (about {minutes:g} min{each * (len(profile.minutes) > 1)})" if minutes else ""
+        print(f"{name}{time}: {profile.description}")
         print(*(f"    {notebook}\n" for notebook in profile.notebooks), sep="", end="")
     return 0
 
