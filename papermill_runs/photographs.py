@@ -385,7 +385,7 @@ For example, on photographs of your own:
         --set weights=null --set probe_root=./photos \\
         --set encoder=papermill_runs/photographs.py:encoder
 
-ConSE knows what ImageNet's classes are called and nothing else: it names parts and textures poorly,
+ConSE contains the names of ImageNet's classes and nothing else: it names parts and textures poorly,
 and scores of ImageNet's classes flatter it. `open_clip:ViT-B-32-quickgelu/openai` is the paper's
 encoder.
 
