@@ -3,7 +3,7 @@
     python papermill_runs/first_picture.py
 
 Network, encoder and probe set are those of `photographs`. Writes the picture and its facts to
-docs/, and the caption, made from the facts, into README.md.
+docs/, and what they say into README.md, as the caption, and into docs/trust.md.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROOT = picture.ROOT
 NAME = "docs/palace"
 PHOTO, LAYER, TOP, MANY, K, DRAWS = "temple.jpg", photographs.LAYER, 5, 50, 5, 20
 NETWORK = "../papermill_runs/photographs.py:network"  # as in profile `example`, whose store serves
-WORDS = ROOT / "data" / "photo_words.txt"
+WORDS, TRUST = ROOT / "data" / "photo_words.txt", ROOT / "docs" / "trust.md"
 BEGIN, END = (
     "<!-- first picture: papermill_runs/first_picture.py -->",
     "<!-- end of first picture -->",
@@ -250,34 +250,47 @@ def verdict(known: dict) -> str:
 
 def caption(known: dict) -> str:
     """Return the caption: what the facts say, whichever they are."""
-    neurons, agree, guess = known["neurons"], known["agreement"], known["predicted"]
-    first = [n["names"][0] for n in neurons if n["names"]]
-    words = series([f"*{name}*" for name in dict.fromkeys(first)], "or") if first else ""
-    what = f"named {words}. {origin(known)}" if first else "named."
+    neurons, guess = known["neurons"], known["predicted"]
+    own = [n for n in neurons if n["names"]]
+    words = [f"*{name}*" for name in dict.fromkeys(n["names"][0] for n in own)]
+    words = series(words, "or") if own else ""
+    here, count = (sum(n[key] for n in own) for key in ("of the photograph", "patches"))
+    left = sum(n["names"][0] == n["name without"] for n in own)
+    untested = f" {words}; names are untested, as {here} of the {count} patches that gave them are "
+    untested += f"of this photograph, without which {left or 'none'} of these neurons "
+    untested += "keep the name" if left > 1 else "keeps the name"
     where = series([share(n["on"]) for n in neurons])
+    return (
+        f"*Why is this {article(guess)}?* [EfficientNet-Lite0](docs/photographs.md), trained on "
+        f"ImageNet, predicts it ({share(known['probability'])}). "
+        f"**What**: {len(own) or 'None'} of the {len(neurons)} neurons that contribute most "
+        f"{'is' if len(own) < 2 else 'are'} named{untested if own else ''}. "
+        f"**Where**: {where} of their regions are on the {OBJECT}, of those of all active neurons "
+        f"{share(known['on, active'])}. "
+        f"**Why**: set to zero, they leave {guess} at {share(known['without'])}, as many random "
+        f"active ones at {share(known['without random'])}. "
+        f"**How sure**: with their regions blurred, {guess} is at {share(known['blurred'])}, with "
+        f"as many random pixels at {share(known['random blurred'])}. "
+        "[All figures](docs/trust.md)."
+    )
+
+
+def details(known: dict) -> str:
+    """Return the facts that the caption leaves out."""
+    neurons, agree = known["neurons"], known["agreement"]
     rest = f", and {share(known['on, rest'] or 0)} of the regions of the {known['rest']} among the "
     rest += f"{known['many']} largest contributors that are not named so"
-    rest = rest if first and known["rest"] else ""
+    rest = rest if any(n["names"] for n in neurons) and known["rest"] else ""
     return (
-        f"*Why is this {article(guess)}?* EfficientNet-Lite0, trained on ImageNet, predicts it "
-        f"({share(known['probability'])}). Its weights and those of an encoder are packages of the "
-        f"index; exemplars are {known['patches']} patches of "
-        f"[{known['photographs']} photographs](docs/photographs.md). "
-        f"**What**: {len(first) or 'None'} of the {len(neurons)} neurons that contribute most "
-        f"{'is' if len(first) < 2 else 'are'} {what} "
-        f"**Where**: {where} of their regions are on the {OBJECT}; on average it is "
-        f"{share(known['on, active'])} of the regions of all {known['active']:,} neurons active "
-        f"here{rest}. "
-        f"**Why**: the neurons carry {share(known['share'])} of all contributions; set to "
-        f"zero, they leave {guess} at {share(known['without'])}, as many random active ones at "
-        f"{share(known['without random'])}. "
-        f"**How sure**: with the regions blurred, {share(known['area'])} of the pixels, {guess} is "
-        f"at {share(known['blurred'])}, with as many random pixels at "
-        f"{share(known['random blurred'])}. {verdict(known)} "
+        f"The README's first picture, *{known['predicted']}*: exemplars are {known['patches']} "
+        f"patches of [{known['photographs']} photographs](photographs.md). {origin(known)} "
         f"{known['named']:,} of {known['layer size']:,} neurons have a name; "
         f"{share(agree['names'])} of their exemplars, which chose the names, are from photographs "
         f"that show the name (shuffled names {share(agree['shuffled'])}, best words "
-        f"{share(agree['best'])})."
+        f"{share(agree['best'])}). On average {share(known['on, active'])} of the "
+        f"regions of all {known['active']:,} neurons active there are on the {OBJECT}{rest}. "
+        f"The {len(neurons)} neurons carry {share(known['share'])} of all contributions. Their "
+        f"regions are {share(known['area'])} of the pixels. {verdict(known)}"
     )
 
 
@@ -399,6 +412,8 @@ def main() -> None:
     path = ROOT / "README.md"
     text = readme(path.read_text(encoding="utf-8"), known)
     picture.write(draw(known, e, book, seen), known, NAME, path, text, 100)
+    text = picture.filled(TRUST.read_text(encoding="utf-8"), BEGIN, END, details(known))
+    TRUST.write_text(text, encoding="utf-8")
     print(caption(known))
 
 
