@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from check import Need, examine, wrong_digest
 from execute import one_line
@@ -103,10 +103,22 @@ def unpack(archive: Path, place: Path, name: str) -> Path:
     try:
         zipped = zipfile.is_zipfile(archive)  # whose module removes .. and / from names itself
         with zipfile.ZipFile(archive) if zipped else tarfile.open(archive) as packed:
-            packed.extractall(content, **({} if zipped else {"filter": "data"}))
+            packed.extractall(content, **({} if zipped else harmless(packed)))
     except _DAMAGED as error:
         raise ValueError(f"{str(archive)!r} cannot be unpacked ({error})") from error
     return inner if (inner := content / name).is_dir() else content
+
+
+def harmless(packed: tarfile.TarFile) -> dict:
+    """Return options by which nothing is written outside of the folder for what is unpacked."""
+    if hasattr(tarfile, "data_filter"):
+        return {"filter": "data"}
+    members = packed.getmembers()  # Python 3.11 before its fourth patch, as in Debian 12
+    for one in members:
+        path = PurePosixPath(one.name)
+        if path.is_absolute() or ".." in path.parts or not (one.isfile() or one.isdir()):
+            raise tarfile.TarError(f"{one.name!r} is a link, or leads out of its folder")
+    return {"members": members}
 
 
 def set_aside(path: Path) -> Path | None:
